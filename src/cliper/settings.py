@@ -1,0 +1,293 @@
+"""The knobs of the method as one frozen, validated object, and the published presets.
+
+Precedence, weakest first: a preset (or a checkpoint's recommended settings), a file, a flag. Each step is
+:meth:`Settings.replace` on the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cliper.errors import SettingsError
+
+__all__ = ["ATTENTIONS", "RECIPES", "Preset", "Settings", "load_preset", "load_settings", "presets"]
+
+RECIPES = ("conference", "preprint", "preprint-h")
+ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity")
+REFINE_MODES = ("chain", "mean", "selected")
+RESIZE_MODES = ("nearest", "bilinear", "bicubic", "area")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one run. The defaults are those published for ViT-B/16 on VOC with background.
+
+    Args:
+        recipe: ``"conference"``, ``"preprint"`` (which picks ViT-H/14's variant by itself for that model) or
+            ``"preprint-h"`` (that variant for any model). ``docs/method.md``, section 2.
+        size: short side of the resized picture in pixels; both sides become multiples of the patch size.
+        scale: multiplies the cosine of patch and text before the softmax over texts.
+        threshold: share of a class's own maximum below which the selected layer's map is set to 0.
+        select_layer: which layer's scores become the class maps; -1 is the last.
+        window: side of the sliding windows in pixels (stride 112); 0 means no windows.
+        attention: the last layer's attention, ``"fused"`` or one of the ablations.
+        fuse_features: whether the mean over all layers' scores is added to the selected layer's maps.
+        score: classes whose confidence is not above this are off.
+        background: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
+        normalize: whether each class map is stretched to [0, 1] before labels are assigned.
+        templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
+        refine_threshold: threshold of the self-attention maps; None takes ``threshold``.
+        refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map``).
+        refine_map: index of the self-attention map for ``"selected"``.
+        refine_layers: names of the refiner's self-attention layers; None takes the refiner's own choice.
+        refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's own.
+        refine_resize: how the picture is resized for the refiner.
+        refine_step: index of the denoising step, of 50.
+
+    Raises:
+        SettingsError: a value of the wrong type or out of its range.
+
+    Example:
+        >>> Settings(size=448).replace(scale=50).scale
+        50.0
+    """
+
+    recipe: str = "conference"
+    size: int = 336
+    scale: float = 100.0
+    threshold: float = 0.1
+    select_layer: int = -1
+    window: int = 0
+    attention: str = "fused"
+    fuse_features: bool = True
+    score: float = 0.7
+    background: float = 0.6
+    normalize: bool = True
+    templates: str | tuple[str, ...] = "scene15"
+    refine_threshold: float | None = None
+    refine_mode: str = "chain"
+    refine_map: int = 0
+    refine_layers: tuple[str, ...] | None = None
+    refine_size: int | tuple[int, int] | None = None
+    refine_resize: str = "nearest"
+    refine_step: int = 45
+
+    def __post_init__(self) -> None:
+        _one_of("recipe", self.recipe, RECIPES)
+        _one_of("attention", self.attention, ATTENTIONS)
+        _one_of("refine_mode", self.refine_mode, REFINE_MODES)
+        _one_of("refine_resize", self.refine_resize, RESIZE_MODES)
+        _whole("size", self.size, 1, 4096)
+        _whole("select_layer", self.select_layer, -1000, 999)
+        _whole("window", self.window, 0, 4096)
+        _whole("refine_map", self.refine_map, 0, 10_000)
+        _whole("refine_step", self.refine_step, 0, 49)
+        for name in ("fuse_features", "normalize"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name}: expected true or false, got {getattr(self, name)!r}")
+        for name, low, high in (
+            ("scale", 0.0, 1e4),
+            ("threshold", 0.0, 1.0),
+            ("score", 0.0, 1.0),
+            ("background", 0.0, 1.0),
+        ):
+            object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
+        if self.refine_threshold is not None:
+            value = _number("refine_threshold", self.refine_threshold, 0.0, 1.0)
+            object.__setattr__(self, "refine_threshold", value)
+        object.__setattr__(self, "templates", _templates(self.templates))
+        object.__setattr__(self, "refine_layers", _strings("refine_layers", self.refine_layers))
+        object.__setattr__(self, "refine_size", _side(self.refine_size))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, origin: str = "settings") -> Settings:
+        """Settings from a mapping (a parsed file, say); what is not named keeps its default.
+
+        Raises:
+            SettingsError: an unknown key (the message names the nearest one) or a bad value.
+        """
+        return cls().replace(origin=origin, **dict(values))
+
+    def replace(self, *, origin: str = "settings", **changes: Any) -> Settings:
+        """A copy with some values changed.
+
+        Raises:
+            SettingsError: an unknown key (the message names the nearest one) or a bad value.
+        """
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+                raise SettingsError(f"{origin}: unknown setting {name!r}; {hint}")
+        try:
+            return dataclasses.replace(self, **changes)
+        except SettingsError as error:
+            raise SettingsError(f"{origin}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values that YAML and JSON can hold; :meth:`from_mapping` reads them back."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row of the published tables.
+
+    Args:
+        name: such as ``"vit-b-16/voc21-windows"``.
+        model: alias of the CLIP checkpoint.
+        benchmark: name of the benchmark.
+        refiner: the refiner that the published number was measured with.
+        settings: the published settings.
+        published: ``"miou"`` and, where it was published, ``"miou_unrefined"``, in percent; empty if neither was.
+    """
+
+    name: str
+    model: str
+    benchmark: str
+    refiner: str
+    settings: Settings
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+def presets() -> list[str]:
+    """Names of all presets, sorted.
+
+    Example:
+        >>> "vit-b-16/voc21" in presets()
+        True
+    """
+    root = resources.files("cliper") / "presets"
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.yaml')}"
+        for folder in root.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by its name.
+
+    Raises:
+        SettingsError: there is no such preset; the message names the nearest ones.
+
+    Example:
+        >>> load_preset("vit-l-14/voc21").published["miou"]
+        71.6
+    """
+    known = presets()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or known[:3]
+        raise SettingsError(f"no preset is called {name!r}; near it: {', '.join(near)}")
+    folder, _, stem = name.partition("/")
+    text = (resources.files("cliper") / "presets" / folder / f"{stem}.yaml").read_text(encoding="utf-8")
+    data = _mapping(yaml.safe_load(text), name)
+    unknown = set(data) - {"model", "benchmark", "refiner", "settings", "published"}
+    if unknown:
+        raise SettingsError(f"preset {name!r}: unknown key {sorted(unknown)[0]!r}")
+    return Preset(
+        name=name,
+        model=data["model"],
+        benchmark=data["benchmark"],
+        refiner=data["refiner"],
+        settings=Settings.from_mapping(data["settings"], origin=f"preset {name!r}"),
+        published=dict(data.get("published", {})),
+    )
+
+
+def load_settings(source: str | Path | Settings, *, base: Settings | None = None) -> Settings:
+    """Settings from a preset's name, a YAML or JSON file, or settings themselves.
+
+    A file changes only what it names: the rest is taken from ``base`` (default: ``Settings()``). A preset
+    is complete and ignores ``base``.
+
+    Raises:
+        SettingsError: no such preset or file, a file that cannot be parsed, an unknown key, a bad value.
+    """
+    if isinstance(source, Settings):
+        return source
+    text = str(source)
+    if text in presets():
+        return load_preset(text).settings
+    path = Path(text).expanduser()
+    if not path.is_file():
+        if path.suffix in {".yaml", ".yml", ".json"}:
+            raise SettingsError(f"settings file {text!r} does not exist; give a file or a preset's name")
+        return load_preset(text).settings  # raises, naming the nearest presets
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise SettingsError(f"{path}: expected settings as YAML, could not read them: {reason}") from None
+    return (base or Settings()).replace(origin=str(path), **_mapping(data, str(path)))
+
+
+def _mapping(data: Any, origin: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise SettingsError(f"{origin}: expected 'name: value' lines, got {type(data).__name__}")
+    return {str(k): v for k, v in data.items()}
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SettingsError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+
+
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+    if not low <= value <= high:
+        raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value:g}")
+    return float(value)
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SettingsError(f"{name}: expected a list of names, got {value!r}")
+    items = tuple(value)
+    if not items or not all(isinstance(item, str) and item for item in items):
+        raise SettingsError(f"{name}: expected at least one name, each a text, got {value!r}")
+    return items
+
+
+def _templates(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return value
+    items = _strings("templates", value)
+    if items is None:
+        raise SettingsError("templates: expected a built-in name or a list of templates, got nothing")
+    for item in items:
+        if item.count("{}") != 1 or item.count("{") != 1 or item.count("}") != 1:
+            raise SettingsError(f"templates: expected exactly one {{}} in each, got {item!r}")
+    return items
+
+
+def _side(value: Any) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = (value,) if isinstance(value, int) else value
+    if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 2:
+        raise SettingsError(f"refine_size: expected a side or [height, width] in pixels, got {value!r}")
+    for side in sides:
+        _whole("refine_size", side, 64, 2048)
+    return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))
