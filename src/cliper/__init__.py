@@ -1,0 +1,67 @@
+"""CLIPer: open-vocabulary semantic segmentation without training.
+
+Give a picture and words, get a label map.
+
+>>> import cliper
+>>> segmenter = cliper.Segmenter.from_pretrained()
+>>> result = segmenter(cliper.example_photo(), ["horse"])
+>>> result.classes
+('horse',)
+
+Importing the package imports nothing heavy; torch and transformers are imported when a segmenter is made.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliper import errors, evaluation, formats, ops
+    from cliper.errors import CliperError
+    from cliper.examples import example_photo
+    from cliper.prompts import ClassPrompt
+    from cliper.result import Segmentation
+    from cliper.segmenter import Segmenter
+    from cliper.settings import Preset, Settings, load_preset, presets
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ClassPrompt": "cliper.prompts",
+    "CliperError": "cliper.errors",
+    "Preset": "cliper.settings",
+    "Segmentation": "cliper.result",
+    "Segmenter": "cliper.segmenter",
+    "Settings": "cliper.settings",
+    "example_photo": "cliper.examples",
+    "load_preset": "cliper.settings",
+    "presets": "cliper.settings",
+}
+_ROOMS = ("errors", "evaluation", "formats", "ops")
+
+__all__ = [
+    "ClassPrompt",
+    "CliperError",
+    "Preset",
+    "Segmentation",
+    "Segmenter",
+    "Settings",
+    "errors",
+    "evaluation",
+    "example_photo",
+    "formats",
+    "load_preset",
+    "ops",
+    "presets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return import_module(f"cliper.{name}")
+    raise AttributeError(f"module 'cliper' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

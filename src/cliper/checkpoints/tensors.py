@@ -1,0 +1,155 @@
+"""Reading weight files tensor by tensor, and comparing their names and shapes with what a model expects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Shapes", "canonical", "compare", "expected_shapes", "is_finite", "iterate"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_LONG = {"q": "query", "k": "key", "v": "value"}
+
+# Names differ between releases of transformers and diffusers; both sides of a comparison take one form.
+_RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # the base model's prefix, which some checkpoints have and some have not
+        (r"^(vit|dinov2|text_model)\.(?=embeddings|encoder|layers|layernorm|final_layer_norm|pooler)", ""),
+        (r"^encoder\.layers?\.", "layers."),
+        (r"\.attention\.attention\.(query|key|value)\.", r".attention.\1."),
+        (r"\.attention\.(q|k|v)_proj\.", lambda m: f".attention.{_LONG[m[1]]}."),
+        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+        (r"\.intermediate\.dense\.", ".mlp.fc1."),
+        (r"(?<=\d)\.output\.dense\.", ".mlp.fc2."),
+        # the VAE's attention before diffusers 0.12
+        (r"(attentions\.\d+)\.query\.", r"\1.to_q."),
+        (r"(attentions\.\d+)\.key\.", r"\1.to_k."),
+        (r"(attentions\.\d+)\.value\.", r"\1.to_v."),
+        (r"(attentions\.\d+)\.proj_attn\.", r"\1.to_out.0."),
+    )
+)
+# There in some checkpoints and used by nothing here: position numbers, heads for other tasks.
+_UNUSED = re.compile(r"(.*\.)?position_ids|pooler\..*|classifier\..*|text_projection\.weight")
+# In the model and not missed: what only a head would read.
+_UNMISSED = re.compile(r"pooler\..*")
+
+
+def canonical(name: str) -> str:
+    """A tensor's name in the form that comparisons use, whatever release wrote it.
+
+    Example:
+        >>> canonical("vit.encoder.layer.0.attention.attention.query.bias")
+        'layers.0.attention.query.bias'
+        >>> canonical("layers.0.attention.q_proj.bias")
+        'layers.0.attention.query.bias'
+    """
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def iterate(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of one weight file, one at a time; safetensors and modern PyTorch files stay on the disk.
+
+    Raises:
+        Exception: whatever the reader raises for a broken file.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 (it is not a mapping)
+                yield name, stream.get_tensor(name)
+        return
+    import torch
+
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    # weights_only: a pickle from the network must not run code.
+    loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    for name, value in loaded.get("state_dict", loaded).items():
+        if isinstance(value, torch.Tensor):
+            yield name, value
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no value is NaN or infinite, looked at in pieces so that memory stays small."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return True
+    flat = tensor.reshape(-1)
+    step = 1 << 22
+    return all(bool(torch.isfinite(flat[i : i + step]).all()) for i in range(0, flat.numel(), step))
+
+
+def expected_shapes(folder: Path, kind: str, part: str) -> Shapes:
+    """Names and shapes of the tensors that a model wants, from its ``config.json`` alone.
+
+    The model is built on the meta device: no memory, no weights.
+
+    Args:
+        folder: of the checkpoint.
+        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
+        part: folder inside a pipeline (``"unet"``, ``"vae"``, ``"text_encoder"``); empty otherwise.
+
+    Raises:
+        Exception: whatever the library raises for a configuration it cannot use.
+    """
+    import torch
+
+    model = _on_meta(folder / part, kind, part, torch.device("meta"))
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def compare(expected: Shapes, found: Shapes) -> list[str]:
+    """What does not fit, in words.
+
+    Example:
+        >>> compare({"a": (2,), "b": (1,)}, {"a": (3,), "position_ids": (1, 77)})
+        ['a: expected shape [2], got [3]', '1 tensor is missing: b']
+    """
+    want = {canonical(name): name for name in expected}
+    have = {canonical(name): name for name in found}
+    problems = [
+        f"{have[key]}: expected shape {list(expected[name])}, got {list(found[have[key]])}"
+        for key, name in want.items()
+        if key in have and found[have[key]] != expected[name]
+    ]
+    absent = [name for key, name in want.items() if key not in have and not _UNMISSED.fullmatch(key)]
+    extra = [name for key, name in have.items() if key not in want and not _UNUSED.fullmatch(key)]
+    for names, what in ((absent, "missing"), (extra, "not expected")):
+        if names:
+            count = "1 tensor is" if len(names) == 1 else f"{len(names)} tensors are"
+            more = ", ..." if len(names) > 3 else ""
+            problems.append(f"{count} {what}: {', '.join(sorted(names)[:3])}{more}")
+    return problems
+
+
+def _on_meta(folder: Path, kind: str, part: str, device: torch.device) -> torch.nn.Module:
+    if part in ("unet", "vae"):
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        cls = UNet2DConditionModel if part == "unet" else AutoencoderKL
+        config = cls.load_config(str(folder))
+        with device:
+            model: torch.nn.Module = cls.from_config(config)
+        return model
+    from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+    path = str(folder)
+    with device:
+        if part == "text_encoder":
+            model = CLIPTextModel(CLIPTextConfig.from_pretrained(path, local_files_only=True))
+        elif kind == "clip":
+            model = CLIPModel(CLIPConfig.from_pretrained(path, local_files_only=True))
+        else:
+            model = AutoModel.from_config(AutoConfig.from_pretrained(path, local_files_only=True))
+    return model

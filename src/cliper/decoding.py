@@ -1,0 +1,158 @@
+"""Files to pictures as they are stored, with one clear line for what is no picture.
+
+Decoding runs on strangers' files: the size is looked at before a pixel is, and few decoders can be reached.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageFile
+
+from cliper.errors import ImageError, ResourceError
+
+__all__ = ["MAX_PIXELS", "check_pixels", "load_pixels", "one_line", "open_picture", "shown_path"]
+
+MAX_PIXELS = 100_000_000
+
+# Only these, of all that Pillow knows: each further decoder is one more that strangers' files can reach, and
+# some of them start other programs (EPS runs Ghostscript). HEIF is there once a plugin has registered it.
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "PPM",
+    "AVIF",
+    "JPEG2000",
+    "HEIF",
+    "ICO",
+)
+
+
+def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode the first frame of a file and leave its mode as it is (palette indices, 16 bit, ...).
+
+    Raises:
+        ImageError: there is no such file, it is not a picture, it is damaged or too large.
+        ResourceError: memory ran out while it was decoded.
+
+    Example:
+        >>> open_picture("no.png")
+        Traceback (most recent call last):
+        cliper.errors.ImageError: expected a picture at 'no.png', got nothing there; check the path
+    """
+    name = shown_path(path)
+    try:
+        info = Path(path).stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise ImageError(f"expected a picture, got the folder {name}; give one file")
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe could wait for ever
+            raise ImageError(f"expected a picture, got a pipe or device: {name}; give a file")
+        if info.st_size == 0:
+            raise ImageError(f"expected a picture, got an empty file (0 bytes): {name}; fetch it again")
+        with Path(path).open("rb") as stream:
+            picture = _identify(stream, name)
+            check_pixels(picture.size, max_pixels, name)
+            return load_pixels(picture, name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(f"expected a picture at {name}, got nothing there; check the path") from None
+    except PermissionError:
+        raise ImageError(
+            f"expected a picture that may be read, got no permission for {name}; change its permissions"
+        ) from None
+    except (OSError, ValueError) as error:  # a name too long or with a null character; ours pass unchanged
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(
+            f"expected a picture, could not open {name} ({one_line(error)}); check the path"
+        ) from None
+
+
+def load_pixels(picture: Image.Image, name: str) -> Image.Image:
+    """Decode a picture of which only the header was read, and return it.
+
+    Raises:
+        ImageError: it is damaged.
+        ResourceError: memory ran out.
+    """
+    kind = picture.format or picture.mode
+    try:
+        picture.load()
+    except MemoryError:
+        raise ResourceError(f"memory ran out while decoding {name}; make the picture smaller first") from None
+    except Exception as error:
+        raise _damaged(kind, name, error) from None
+    return picture
+
+
+def check_pixels(size: tuple[int, int], max_pixels: int, name: str) -> None:
+    """Refuse a (width, height) without a pixel or with too many.
+
+    Raises:
+        ImageError: the message says how many there may be.
+    """
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"expected a picture of at least 1x1 pixels, got {width}x{height}: {name}")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"expected a picture of at most {max_pixels / 1e6:.4g} megapixels, got {width}x{height} = "
+            f"{width * height / 1e6:.4g} megapixels: {name}; make it smaller first"
+        )
+
+
+def _identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """Open by content, header only.
+
+    ``Image.open`` is not used: it warns of, or refuses, large pictures by process-wide settings (silencing
+    that is not thread-safe before Python 3.14) without saying how large they are, and tries every format.
+    """
+    Image.init()
+    prefix = stream.read(16)
+    for kind in _FORMATS:
+        if kind not in Image.OPEN:
+            continue
+        factory, accepts = Image.OPEN[kind]
+        answer = accepts(prefix) if accepts else True
+        if isinstance(answer, str) or not answer:  # a text says that the decoder was not built in
+            continue
+        stream.seek(0)
+        try:
+            return factory(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open does: not this format
+            continue
+        except Exception as error:  # decoders raise nearly everything on damaged data
+            raise _damaged(kind, name, error) from None
+    raise ImageError(
+        "expected a picture (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000), "
+        f"got something else: {name}; convert it to PNG or JPEG"
+    )
+
+
+def _damaged(kind: str, name: str, error: Exception) -> ImageError:
+    if isinstance(error, Image.DecompressionBombError):  # GIF, WebP and TIFF look before they tell the size
+        return ImageError(
+            f"expected a picture of at most {MAX_PIXELS / 1e6:.4g} megapixels, got a larger one: {name}; "
+            "make it smaller first"
+        )
+    return ImageError(
+        f"expected a whole picture, got a truncated or damaged one ({kind}): {name} ({one_line(error)}); "
+        "fetch or export it again"
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, fit to stand inside a message."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def shown_path(path: str | Path) -> str:
+    """A path, fit to stand inside a message: quoted, on one line, not endless."""
+    text = repr(str(path))
+    return text if len(text) <= 300 else f"{text[:297]}...'"

@@ -1,0 +1,54 @@
+"""What the rest of the package knows of an encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, device, dtype
+
+from cliper.ops.recipes import Recipe
+
+__all__ = ["Encoder", "PictureFeatures"]
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """What class maps are computed from, for one picture; it depends on no text.
+
+    Args:
+        embeddings: [L', h * w, D] float32, patches' embeddings by layer, of length 1.
+        affinity: [h * w, h * w] float32, the last layer's attention, mean over heads, class token dropped.
+        grid: (h, w).
+        window_embeddings: the same as ``embeddings`` from sliding windows, or None.
+    """
+
+    embeddings: Tensor
+    affinity: Tensor
+    grid: tuple[int, int]
+    window_embeddings: Tensor | None = None
+
+
+class Encoder(Protocol):
+    """An image tower and a text tower with one joint space."""
+
+    patch_size: int
+    num_layers: int
+    embedding_width: int
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    device: device
+    dtype: dtype
+
+    def encode_pictures(
+        self, pixels: Tensor, *, recipe: Recipe, attention: str, layers: Sequence[int], window: int = 0
+    ) -> list[PictureFeatures]:
+        """[B, 3, H, W] normalised pixels -> features of each picture, for the wanted layers."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Texts -> [n, D] float32 of length 1."""
+        ...
+
+    def text_fingerprint(self) -> str:
+        """Identifies what :meth:`encode_prompts` computes: weights, tokenizer and dtype."""
+        ...

@@ -1,0 +1,86 @@
+"""Any CLIP checkpoint in ``transformers`` format as an :class:`~cliper.encoders.base.Encoder`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cliper.encoders.base import PictureFeatures
+from cliper.encoders.text import TextTower
+from cliper.encoders.vision import VisionTower
+from cliper.errors import CheckpointError
+from cliper.ops.recipes import Recipe
+from cliper.quiet import quiet_transformers
+
+__all__ = ["ClipEncoder", "load_clip"]
+
+# What OpenAI's and OpenCLIP's checkpoints were trained with.
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipEncoder:
+    """Image and text tower of a CLIP. Attributes and methods are those of the protocol ``Encoder``.
+
+    Args:
+        model: a ``transformers.CLIPModel``; only its parameters are read.
+        folder: where its tokenizer lies.
+    """
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        self.vision = VisionTower(model.vision_model, model.visual_projection)
+        self.text = TextTower(model, folder)
+        self.patch_size = self.vision.patch_size
+        self.num_layers = self.vision.num_layers
+        self.embedding_width = self.vision.embedding_width
+        self.pixel_mean = _MEAN
+        self.pixel_std = _STD
+        self.device: torch.device = model.visual_projection.weight.device
+        self.dtype: torch.dtype = model.visual_projection.weight.dtype
+        vision = model.config.vision_config
+        # The preprint treats ViT-H/14 apart; nothing but its shape tells it from other checkpoints.
+        self.is_vit_h14 = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size) == (32, 1280, 14)
+
+    def encode_pictures(
+        self, pixels: Tensor, *, recipe: Recipe, attention: str, layers: Sequence[int], window: int = 0
+    ) -> list[PictureFeatures]:
+        """See :meth:`VisionTower.encode`."""
+        return self.vision.encode(
+            pixels.to(self.device), recipe=recipe, attention=attention, layers=layers, window=window
+        )
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """See :meth:`TextTower.encode`."""
+        return self.text.encode(prompts)
+
+    def text_fingerprint(self) -> str:
+        """See :meth:`TextTower.fingerprint`."""
+        return self.text.fingerprint()
+
+
+def load_clip(folder: Path, *, device: torch.device, dtype: torch.dtype) -> ClipEncoder:
+    """Read a CLIP checkpoint from a folder that :func:`cliper.checkpoints.check_folder` has passed.
+
+    Raises:
+        CheckpointError: weights that are missing from the file, do not fit the configuration, or are broken.
+    """
+    from transformers import CLIPModel
+
+    try:
+        with quiet_transformers():
+            model, info = CLIPModel.from_pretrained(
+                str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+    except Exception as error:  # transformers and safetensors raise many kinds
+        raise CheckpointError(f"{folder}: could not read the weights: {' '.join(str(error).split())}") from None
+    missing = sorted(info["missing_keys"])
+    mismatched = sorted(str(item[0]) for item in info.get("mismatched_keys", ()))
+    if missing or mismatched:
+        what = f"lacks {missing[0]}" if missing else f"has {mismatched[0]} in another shape"
+        raise CheckpointError(
+            f"{folder}: expected every weight that config.json describes; the file {what} "
+            f"({len(missing) + len(mismatched)} in all); get the checkpoint again"
+        )
+    return ClipEncoder(model.to(device).eval(), folder)

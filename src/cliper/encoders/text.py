@@ -1,0 +1,109 @@
+"""CLIP's text tower: prompts to embeddings, in batches."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliper.errors import CheckpointError, ClassListError
+from cliper.quiet import quiet_transformers
+
+__all__ = ["TextTower"]
+
+_BATCH = 256
+
+
+class TextTower:
+    """The text half of a ``transformers`` CLIP. The tokenizer is read when the first prompt is encoded.
+
+    Args:
+        model: the ``CLIPModel``.
+        folder: where its tokenizer lies.
+    """
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        self._model = model.text_model
+        self._projection = model.text_projection
+        self._folder = folder
+        self._limit: int = model.config.text_config.max_position_embeddings
+        self._tokenizer: Any = None
+        self._fingerprint: str | None = None
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Embed prompts.
+
+        Args:
+            prompts: n texts; texts of like length share a batch, padded to the longest in it.
+
+        Returns:
+            [n, D] float32 of length 1, on the tower's device.
+
+        Raises:
+            ClassListError: a prompt that is longer than the tower can read.
+            CheckpointError: the checkpoint has no tokenizer.
+        """
+        device = self._projection.weight.device
+        out = torch.empty(len(prompts), self._projection.out_features, device=device)
+        tokens = self._tokenize(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))
+        for first in range(0, len(order), _BATCH):
+            some = order[first : first + _BATCH]
+            longest = max(len(tokens[i]) for i in some)
+            # Attention is causal and the end token is what is read, so nothing sees the padding.
+            pad = self._tokenizer.pad_token_id or 0
+            ids = torch.tensor([tokens[i] + [pad] * (longest - len(tokens[i])) for i in some], device=device)
+            pooled = self._model(input_ids=ids).pooler_output
+            out[some] = F.normalize(self._projection(pooled).float(), dim=-1)
+        return out
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the tower's parameters, its dtype and device type, and the tokenizer's files."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            for module in (self._model, self._projection):
+                for name, parameter in sorted(module.state_dict().items()):
+                    flat = parameter.detach().cpu().contiguous().flatten()
+                    digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
+                    digest.update(flat.view(torch.uint8).numpy().data)
+            for file in sorted(self._folder.glob("*")):
+                if file.name.startswith(("tokenizer", "vocab", "merges", "special_tokens")):
+                    digest.update(file.name.encode() + file.read_bytes())
+            digest.update(self._projection.weight.device.type.encode())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+        if self._tokenizer is None:
+            self._tokenizer = _load_tokenizer(self._folder)
+        if not prompts:
+            return []
+        with quiet_transformers():  # it warns of long texts; here they are refused
+            ids: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
+        for prompt, tokens in zip(prompts, ids, strict=True):
+            if len(tokens) > self._limit:
+                shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+                raise ClassListError(
+                    f"expected a text of at most {self._limit} tokens (about {self._limit - 15} words), "
+                    f"got {len(tokens)} tokens: {shown!r}; use a shorter class name"
+                )
+        return ids
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise CheckpointError(
+            f"{folder}: expected a tokenizer (tokenizer.json, or vocab.json and merges.txt) beside the "
+            f"weights, found none; copy it from where the checkpoint came from"
+        )
+    try:
+        with quiet_transformers():
+            return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # transformers raises whatever the parser below it raised
+        raise CheckpointError(f"{folder}: could not read the tokenizer: {' '.join(str(error).split())}") from None

@@ -1,0 +1,218 @@
+"""CLIP's image tower, read layer by layer.
+
+Source: arXiv 2411.13836; ``docs/method.md``, section 2. The tower is a ``transformers`` model of which only
+parameters are read; its forward is neither called nor patched.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliper.encoders.base import PictureFeatures
+from cliper.errors import ShapeError
+from cliper.ops.attention import AttentionSum, ablated_attention, attend, merge_heads, split_heads
+from cliper.ops.fusion import fuse_values
+from cliper.ops.linear import linear, relayout_linears
+from cliper.ops.positions import resize_positions
+from cliper.ops.recipes import Recipe
+from cliper.ops.windows import WindowMerger, window_grid
+
+__all__ = ["VisionTower"]
+
+# Windows that go through the tower together; more would only need more memory.
+_WINDOWS_AT_ONCE = 8
+
+
+class VisionTower:
+    """The image half of a ``transformers`` CLIP.
+
+    Args:
+        vision_model: its ``vision_model``.
+        projection: its ``visual_projection``.
+    """
+
+    def __init__(self, vision_model: Any, projection: Any) -> None:
+        relayout_linears(vision_model)
+        config = vision_model.config
+        self._model = vision_model
+        self._layers = list(vision_model.encoder.layers)
+        self._projection = projection
+        self._heads: int = config.num_attention_heads
+        self._quick_gelu = config.hidden_act == "quick_gelu"
+        self.patch_size: int = config.patch_size
+        self.num_layers: int = config.num_hidden_layers
+        self.embedding_width: int = projection.out_features
+        self._positions = lru_cache(maxsize=16)(self._resized_positions)
+
+    @torch.inference_mode()
+    def encode(
+        self, pixels: Tensor, *, recipe: Recipe, attention: str, layers: Sequence[int], window: int = 0
+    ) -> list[PictureFeatures]:
+        """Features of each picture of a batch.
+
+        Args:
+            pixels: [B, 3, H, W] normalised pixels, H and W multiples of the patch size.
+            recipe: which published version.
+            attention: the last layer's attention, ``"fused"`` or one of the ablations.
+            layers: the layers (from 0) whose patches are embedded.
+            window: side of the sliding windows in pixels, a multiple of the patch size; 0 means none.
+
+        Raises:
+            ShapeError: sides that are no multiples of the patch size.
+        """
+        self._check(pixels, window)
+        height, width = pixels.shape[-2:]
+        grid = (height // self.patch_size, width // self.patch_size)
+        embeddings, affinity = self._embed(pixels, recipe, attention, layers)
+        merged: list[Tensor] | list[None] = [None] * len(pixels)
+        if window:
+            merged = [self._slide(p, window, recipe, attention, layers) for p in pixels]
+        return [
+            PictureFeatures(e, a, grid, m) for e, a, m in zip(embeddings, affinity, merged, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
+        """The residual stream of the patches after ``layer`` layers.
+
+        Args:
+            pixels: [B, 3, H, W] as for :meth:`encode`.
+            layer: from 0 (what enters the first layer) to the number of layers.
+
+        Returns:
+            [B, h * w, width] in the tower's dtype.
+        """
+        self._check(pixels, 0)
+        x = self._enter(pixels)
+        for block in self._layers[:layer]:
+            x, _ = self._block(block, x, None)
+        return x[:, 1:]
+
+    def _check(self, pixels: Tensor, window: int) -> None:
+        patch = self.patch_size
+        if pixels.dim() != 4 or pixels.shape[1] != 3:
+            raise ShapeError(f"pixels: expected [B, 3, H, W], got {list(pixels.shape)}")
+        if any(side == 0 or side % patch for side in pixels.shape[-2:]):
+            raise ShapeError(
+                f"pixels: expected sides that are multiples of the patch size {patch}, "
+                f"got {pixels.shape[-2]}x{pixels.shape[-1]}"
+            )
+        if window % patch:
+            raise ShapeError(f"window: expected a multiple of the patch size {patch}, got {window}")
+
+    def _embed(
+        self, pixels: Tensor, recipe: Recipe, attention: str, layers: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """-> unit embeddings [B, L', P, D] and affinity [B, P, P], both float32."""
+        fused = attention == "fused"
+        summed = AttentionSum() if fused else None
+        wanted = set(layers) if fused else {*layers, self.num_layers - 1}
+        features: dict[int, Tensor] = {}
+        x = self._enter(pixels)
+        *body, last = self._layers
+        for index, block in enumerate(body):
+            x, normed = self._block(block, x, summed)
+            if index in wanted:
+                features[index] = normed
+        if self.num_layers - 1 in wanted:
+            features[self.num_layers - 1] = x
+        if summed is None:
+            outputs, affinity = self._ablate(last, features, attention)
+        else:
+            outputs, affinity = self._fuse(last, features, summed.total, recipe)
+        embedded = []
+        for layer in layers:
+            y = _apply(last.self_attn.out_proj, outputs[layer])
+            if recipe.subtract_input:
+                y = y - features[layer]
+            y = self._model.post_layernorm(y[:, 1:])
+            embedded.append(F.normalize(_apply(self._projection, y).float(), dim=-1))
+        return torch.stack(embedded, 1), affinity[:, 1:, 1:]
+
+    def _fuse(
+        self, last: Any, features: dict[int, Tensor], total: Tensor, recipe: Recipe
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        order = sorted(features)
+        outputs: list[Tensor] = []
+        affinity: list[Tensor] = []
+        for picture, picture_total in enumerate(total):
+            values = picture_total.new_empty(
+                (len(order), *total.shape[1:3], last.self_attn.head_dim), dtype=features[order[0]].dtype
+            )
+            for place, layer in enumerate(order):
+                normed = last.layer_norm1(features[layer][picture : picture + 1])
+                values[place] = split_heads(_apply(last.self_attn.v_proj, normed), self._heads)[0]
+            mixed, mean = fuse_values(picture_total, values, order, self.num_layers, recipe)
+            outputs.append(merge_heads(mixed))
+            affinity.append(mean)
+        return dict(zip(order, torch.stack(outputs, 1), strict=True)), torch.stack(affinity)
+
+    def _ablate(
+        self, last: Any, features: dict[int, Tensor], attention: str
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        outputs: dict[int, Tensor] = {}
+        for index, feature in sorted(features.items()):
+            query, key, value = self._project(last, last.layer_norm1(feature))
+            mixed, affinity = ablated_attention(attention, query, key, value)
+            outputs[index] = merge_heads(mixed)
+        return outputs, affinity  # the last one is the last layer's
+
+    def _enter(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 1 + P, width], what enters the first layer."""
+        embeddings = self._model.embeddings
+        patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.weight.dtype))
+        grid = (patches.shape[-2], patches.shape[-1])
+        cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
+        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._positions(grid)
+        entered: Tensor = self._model.pre_layrnorm(x)
+        return entered
+
+    def _resized_positions(self, grid: tuple[int, int]) -> Tensor:
+        table = self._model.embeddings.position_embedding.weight
+        return resize_positions(table.float(), grid).to(table.dtype)
+
+    def _block(self, block: Any, x: Tensor, summed: AttentionSum | None) -> tuple[Tensor, Tensor]:
+        """One layer -> its output and its normalised input, both [B, N, width]."""
+        normed = block.layer_norm1(x)
+        query, key, value = self._project(block, normed)
+        mixed = summed.attend(query, key, value) if summed else attend(query, key, value)
+        x = x + _apply(block.self_attn.out_proj, merge_heads(mixed))
+        hidden = _apply(block.mlp.fc1, block.layer_norm2(x))
+        if self._quick_gelu:
+            hidden = (1.702 * hidden).sigmoid_().mul_(hidden)
+        else:
+            hidden = block.mlp.activation_fn(hidden)
+        return x + _apply(block.mlp.fc2, hidden), normed
+
+    def _project(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """-> query, key and value, each [B, H, N, d]."""
+        attention = block.self_attn
+        query, key, value = (
+            split_heads(_apply(projection, normed), self._heads)
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        return query, key, value
+
+    def _slide(
+        self, pixels: Tensor, crop: int, recipe: Recipe, attention: str, layers: Sequence[int]
+    ) -> Tensor:
+        """[3, H, W] -> [L', P, D], what the sliding windows saw."""
+        height, width = pixels.shape[-2:]
+        grid = (height // self.patch_size, width // self.patch_size)
+        merger = WindowMerger(len(layers), grid, self.embedding_width, self.patch_size, pixels.device)
+        windows = window_grid(height, width, crop)
+        for first in range(0, len(windows), _WINDOWS_AT_ONCE):
+            some = windows[first : first + _WINDOWS_AT_ONCE]
+            crops = torch.stack([pixels[:, w.top : w.bottom, w.left : w.right] for w in some])
+            embeddings, affinity = self._embed(crops, recipe, attention, layers)
+            for w, e, a in zip(some, embeddings, affinity, strict=True):
+                merger.add(w, e, a)
+        return merger.merged()
+
+
+def _apply(layer: Any, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)

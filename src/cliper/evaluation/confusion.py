@@ -1,0 +1,101 @@
+"""A confusion matrix that is filled picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from cliper.errors import ShapeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ConfusionMatrix"]
+
+
+class ConfusionMatrix:
+    """Accumulates pixels by ground truth (rows) and prediction (columns). ``docs/method.md``, section 5.
+
+    Args:
+        num_classes: how many labels there are, background (0) included.
+        ignore: values of the ground truth whose pixels are left out.
+
+    Raises:
+        ShapeError: ``num_classes`` below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> matrix = ConfusionMatrix(2)
+        >>> matrix.update(np.array([[0, 1, 255]]), np.array([[0, 1, 1]]))
+        >>> matrix.miou
+        1.0
+    """
+
+    def __init__(self, num_classes: int, ignore: Iterable[int] = (255,)) -> None:
+        import torch
+
+        if num_classes < 1:
+            raise ShapeError(f"num_classes: expected at least 1, got {num_classes}")
+        self.num_classes = num_classes
+        self.ignore = tuple(ignore)
+        self._matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """[K, K] int64, a copy; rows are ground truth."""
+        return self._matrix.clone()
+
+    def update(self, target: Any, prediction: Any) -> None:
+        """Count one picture, or several. Both are tensors or arrays of integers of one shape.
+
+        Raises:
+            ShapeError: shapes that differ, values that are no integers or out of range; nothing is counted.
+        """
+        import torch
+
+        from cliper.ops.metrics import confusion_matrix
+
+        self._matrix += confusion_matrix(
+            torch.as_tensor(target), torch.as_tensor(prediction), self.num_classes, self.ignore
+        )
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix (of another worker, say).
+
+        Raises:
+            ShapeError: another number of classes, or other ignored values.
+        """
+        if (other.num_classes, set(other.ignore)) != (self.num_classes, set(self.ignore)):
+            raise ShapeError(
+                f"expected a matrix of {self.num_classes} classes ignoring {sorted(self.ignore)}, "
+                f"got {other.num_classes} ignoring {sorted(other.ignore)}"
+            )
+        self._matrix += other._matrix
+
+    @property
+    def iou(self) -> torch.Tensor:
+        """[K] float64; NaN for classes that do not occur in the ground truth."""
+        from cliper.ops.metrics import class_iou
+
+        return class_iou(self._matrix)
+
+    @property
+    def miou(self) -> float:
+        """Mean of :attr:`iou` over the classes that occur in the ground truth, in [0, 1]."""
+        from cliper.ops.metrics import mean_iou
+
+        return mean_iou(self._matrix)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the counted pixels that is right, in [0, 1]."""
+        from cliper.ops.metrics import pixel_accuracy
+
+        return pixel_accuracy(self._matrix)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean share of right pixels over the classes of the ground truth, in [0, 1]."""
+        from cliper.ops.metrics import mean_accuracy
+
+        return mean_accuracy(self._matrix)

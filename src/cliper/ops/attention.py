@@ -1,0 +1,117 @@
+"""Self-attention whose maps are wanted, not only its output."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliper.ops.linear import linear
+from cliper.ops.parallel import ordered_map
+
+__all__ = ["AttentionSum", "ablated_attention", "attend", "merge_heads", "split_heads"]
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, N, H * d] -> [B, H, N, d], a view."""
+    batch, tokens, width = x.shape
+    return x.view(batch, tokens, heads, width // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, H, N, d] -> [B, N, H * d]."""
+    batch, heads, tokens, dim = x.shape
+    return x.transpose(1, 2).reshape(batch, tokens, heads * dim)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Scaled dot-product attention without keeping its map. All [B, H, N, d]."""
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+class AttentionSum:
+    """Runs self-attention layer after layer and keeps the sum of the softmax maps, per head.
+
+    The sum is held once; no layer's map outlives the layer. On the CPU a core does one head after the other,
+    so that a map stays in its cache between product, softmax, sum and product.
+
+    Source: arXiv 2411.13836; ``docs/method.md``, section 2.
+
+    Example:
+        >>> attention = AttentionSum()
+        >>> q = torch.zeros(1, 2, 5, 4)
+        >>> attention.attend(q, q, q).shape, attention.total.shape
+        (torch.Size([1, 2, 5, 4]), torch.Size([1, 2, 5, 5]))
+    """
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """[B, H, N, N] float32, the sum of the maps so far.
+
+        Raises:
+            RuntimeError: no layer has been run.
+        """
+        if self._total is None:
+            raise RuntimeError("expected at least one layer before the sum is read, got none")
+        return self._total
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention output [B, H, N, d] in the dtype of ``value``; its map is added to :attr:`total`.
+
+        Args:
+            query: [B, H, N, d], not yet scaled.
+            key: [B, H, N, d].
+            value: [B, H, N, d].
+        """
+        batch, heads, tokens, dim = query.shape
+        if self._total is None:
+            self._total = query.new_zeros((batch, heads, tokens, tokens), dtype=torch.float32)
+        query = query * dim**-0.5
+        if query.device.type != "cpu":
+            attention = torch.softmax(query @ key.transpose(-1, -2), dim=-1, dtype=torch.float32)
+            self._total += attention
+            return attention.to(value.dtype) @ value
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        out = value.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
+        total = self._total
+
+        def head(index: int) -> None:
+            at = divmod(index, heads)
+            scores = linear(query[at], key[at]).float()
+            torch.softmax(scores, dim=-1, out=scores)
+            total[at].add_(scores)
+            out[at] = linear(scores.to(value.dtype), value[at].t())
+
+        for _ in ordered_map(head, batch * heads):
+            pass
+        return out
+
+
+def ablated_attention(kind: str, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The last layer's own attention, for the ablations.
+
+    Args:
+        kind: ``"vanilla"`` (q-k), ``"q-q"``, ``"k-k"``, ``"v-v"`` or ``"identity"``.
+        query: [B, H, N, d], as are the other two; what ``kind`` does not need may be any of them.
+        key: see ``query``.
+        value: see ``query``.
+
+    Returns:
+        The output [B, H, N, d] in the dtype of ``value`` and the map, averaged over heads, [B, N, N] float32.
+    """
+    batch, heads, tokens, dim = value.shape
+    if kind == "identity":
+        eye = torch.eye(tokens, dtype=torch.float32, device=value.device)
+        return value, eye.expand(batch, tokens, tokens)
+    left, right = {
+        "vanilla": (query, key),
+        "q-q": (query, query),
+        "k-k": (key, key),
+        "v-v": (value, value),
+    }[kind]
+    summed = AttentionSum()  # over heads instead of layers: their mean without ever holding [H, N, N]
+    heads_out = [
+        summed.attend(left[:, h : h + 1], right[:, h : h + 1], value[:, h : h + 1]) for h in range(heads)
+    ]
+    return torch.cat(heads_out, dim=1), summed.total[:, 0] / heads

@@ -1,0 +1,110 @@
+"""From patch embeddings and text embeddings to one map per class.
+
+Source: arXiv 2411.13836; ``docs/method.md``, section 2.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliper.errors import ShapeError
+from cliper.ops.linear import linear
+from cliper.ops.recipes import Recipe
+
+__all__ = ["class_maps", "class_probabilities", "text_matrix"]
+
+
+def text_matrix(foreground: Tensor, background: Tensor | None = None) -> Tensor:
+    """The texts that patches are compared with: classes, background names, and the mean of the classes.
+
+    Args:
+        foreground: [C, D] text embeddings of the classes, C >= 1.
+        background: [B, D] or None; B may be 0.
+
+    Returns:
+        [C + B + 1, D] float32, rows of length 1.
+
+    Raises:
+        ShapeError: not two-dimensional, no class, or widths that differ.
+    """
+    if foreground.dim() != 2 or len(foreground) == 0:
+        raise ShapeError(f"foreground: expected [C, D] with C >= 1, got {list(foreground.shape)}")
+    rows = [foreground]
+    if background is not None:
+        if background.dim() != 2 or background.shape[1] != foreground.shape[1]:
+            raise ShapeError(
+                f"background: expected [B, {foreground.shape[1]}] like foreground, got {list(background.shape)}"
+            )
+        rows.append(background)
+    rows.append(foreground.mean(0, keepdim=True))
+    return F.normalize(torch.cat(rows).float(), dim=-1)
+
+
+def class_probabilities(embeddings: Tensor, texts: Tensor, scale: float, num_classes: int) -> Tensor:
+    """Softmax over the texts of ``scale * cosine``, of which the first ``num_classes`` are kept.
+
+    Args:
+        embeddings: [P, D] float32 patch embeddings of length 1 (or means of such).
+        texts: [T, D] float32 of length 1.
+        scale: multiplies the cosine.
+        num_classes: C <= T.
+
+    Returns:
+        [C, P] float32 in [0, 1].
+    """
+    logits = linear(embeddings, texts) * scale
+    return torch.softmax(logits, dim=-1)[:, :num_classes].t()
+
+
+def class_maps(
+    embeddings: Tensor,
+    affinity: Tensor,
+    texts: Tensor,
+    num_classes: int,
+    *,
+    scale: float,
+    threshold: float,
+    selected: int,
+    recipe: Recipe,
+    fuse_features: bool = True,
+    window_embeddings: Tensor | None = None,
+) -> Tensor:
+    """Class maps before refinement. One layer's scores are held at a time, and the selected layer's.
+
+    Args:
+        embeddings: [L', P, D] float32, patches' embeddings by layer, of length 1.
+        affinity: [P, P] float32, the last layer's attention averaged over heads, class token dropped.
+        texts: [T, D] from :func:`text_matrix`.
+        num_classes: how many of the texts are classes.
+        scale: multiplies the cosine before the softmax.
+        threshold: share of a class's own maximum below which the selected layer's map becomes 0.
+        selected: index into the first dimension of ``embeddings``.
+        recipe: see :class:`Recipe`.
+        fuse_features: whether the mean over layers is added.
+        window_embeddings: [L', P, D], the same from sliding windows; the scores of both are averaged.
+
+    Returns:
+        [C, P] float32.
+    """
+
+    def probabilities(layer: int) -> Tensor:
+        scores = class_probabilities(embeddings[layer], texts, scale, num_classes)
+        if window_embeddings is None:
+            return scores
+        return (scores + class_probabilities(window_embeddings[layer], texts, scale, num_classes)) / 2
+
+    layers = len(embeddings)
+    selected %= layers
+    top = probabilities(selected)
+    # What is cut off here is missing from the mean over layers too, as in the published implementation.
+    top = torch.where(top < top.amax(-1, keepdim=True) * threshold, 0.0, top)
+    maps = top @ (affinity if recipe.spread == "columns" else affinity.t())
+    if fuse_features:
+        meant = range(layers if recipe.last_in_mean else layers - 1)
+        early = torch.zeros_like(top)
+        for layer in meant:
+            early += top if layer == selected else probabilities(layer)
+        maps = maps + early * (recipe.early_weight / len(meant))
+    if recipe.cap:
+        maps = maps / maps.amax(-1, keepdim=True).clamp_min(1)
+    return maps

@@ -1,0 +1,130 @@
+"""Early-layer fusion: the earlier layers' attention, made doubly stochastic, in the last layer's place.
+
+Source: arXiv 2411.13836, "early-layer fusion"; ``docs/method.md``, section 2.
+
+The published code rewrites the whole [H, N, N] stack several times for every layer. Here the stack is only
+ever read: after any number of rounds of "divide by column sums, then by row sums" it is still
+``diag(row) @ M @ diag(column)``, so a round is two matrix-vector products, and the column means that are
+taken off next fall out of them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cliper.ops.linear import linear
+from cliper.ops.parallel import ordered_map
+from cliper.ops.recipes import Recipe
+
+__all__ = ["fuse_values", "fused_attention"]
+
+# Below what a sum of softmax maps can hold; keeps a column that nobody attends to from becoming 0 / 0.
+_TINY = 1e-30
+
+
+def fused_attention(total: Tensor, rounds: int, recipe: Recipe | None = None) -> Tensor:
+    """The attention that layer number ``rounds`` sees.
+
+    Args:
+        total: [..., N, N] float32, non-negative, the sum of the earlier layers' attention maps.
+        rounds: how often columns, then rows are normalised; layer l (counted from 1) sees l.
+        recipe: see :class:`Recipe`.
+
+    Returns:
+        [..., N, N]; rows sum to 1 (or are 0 where nothing is above its column's level).
+
+    Example:
+        >>> fused_attention(torch.eye(3) + 0.1, rounds=2).sum(-1)
+        tensor([1.0000, 1.0000, 1.0000])
+    """
+    balance = _Balance(total, recipe or Recipe())
+    for _ in range(rounds):
+        balance.advance()
+    return balance.attention()
+
+
+def fuse_values(
+    total: Tensor, values: Tensor, layers: Sequence[int], depth: int, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """Mix the values of the wanted layers with the attention that each of them sees.
+
+    Args:
+        total: [H, N, N] float32, the sum of the earlier layers' attention maps; not changed.
+        values: [len(layers), H, N, d], the last layer's value projection of those layers' features.
+        layers: which layers, counted from 0.
+        depth: how many layers the tower has.
+        recipe: see :class:`Recipe`.
+
+    Returns:
+        The mixed values [len(layers), H, N, d], and the attention of the tower's last layer, averaged over
+        heads, [N, N] float32.
+    """
+    heads, tokens, _ = total.shape
+    place = {layer: index for index, layer in enumerate(layers)}
+    values = values.contiguous()
+    mixed = torch.empty_like(values)
+
+    def fuse(block: int | slice) -> Tensor:
+        balance = _Balance(total[block], recipe)
+        for layer in range(depth):
+            balance.advance()
+            if layer in place:
+                attention = balance.attention()
+                mixed[place[layer], block] = _mix(attention, values[place[layer], block])
+        last = attention if depth - 1 in place else balance.attention()
+        return last if last.dim() == 2 else last.sum(0)
+
+    # On the CPU a core does one head at a time, which stays in its cache; elsewhere all heads at once keep
+    # the device busy.
+    if total.device.type != "cpu":
+        return mixed, fuse(slice(None)) / heads
+    mean = total.new_zeros(tokens, tokens)
+    for last in ordered_map(fuse, heads):
+        mean += last
+    return mixed, mean / heads
+
+
+def _mix(attention: Tensor, value: Tensor) -> Tensor:
+    attention = attention.to(value.dtype)
+    return linear(attention, value.t()) if value.dim() == 2 else attention @ value
+
+
+class _Balance:
+    """``diag(row) @ total @ diag(column)``, moved on one round at a time; ``total`` is only read."""
+
+    def __init__(self, total: Tensor, recipe: Recipe) -> None:
+        self._total = total
+        self._transposed = total.transpose(-1, -2).contiguous()
+        self._recipe = recipe
+        self._row = torch.ones_like(total[..., 0])
+        self._column = self._row
+        self._column_sums = _left(self._row, total)  # of diag(row) @ total
+
+    def advance(self) -> None:
+        """Divide by the column sums, then by the row sums."""
+        self._column = 1 / self._column_sums.clamp_min(_TINY)
+        self._row = 1 / _right(self._total, self._column).clamp_min(_TINY)
+        self._column_sums = _left(self._row, self._total)
+
+    def attention(self) -> Tensor:
+        """Symmetric, less each column's level, not negative, rows summing to 1."""
+        row, column = self._row[..., :, None], self._column[..., None, :]
+        # Twice the symmetric map: the factor goes away in the last division.
+        both = (self._total * row).mul_(column)
+        both.addcmul_(self._transposed * self._column[..., :, None], self._row[..., None, :])
+        if self._recipe.center == "mean":
+            # Column means of A + A^T: A's column sums are known, and A's row sums were just made 1.
+            level = (self._column * self._column_sums + 1) / both.shape[-1]
+        else:
+            level = both.amax(-2)
+        both.sub_((self._recipe.center_weight * level)[..., None, :]).relu_()
+        return both.div_(both.sum(-1, keepdim=True).clamp_min_(_TINY))
+
+
+def _left(vector: Tensor, matrix: Tensor) -> Tensor:
+    return vector @ matrix if matrix.dim() == 2 else (vector.unsqueeze(-2) @ matrix).squeeze(-2)
+
+
+def _right(matrix: Tensor, vector: Tensor) -> Tensor:
+    return matrix @ vector if matrix.dim() == 2 else (matrix @ vector.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,123 @@
+"""From refined class maps to labels.
+
+Source: arXiv 2411.13836; ``docs/method.md``, section 4.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliper.errors import ShapeError
+
+__all__ = ["assign_labels", "class_confidence", "class_scores"]
+
+# Full-size maps held at a time while labels are assigned: 64 MiB of float32.
+_CHUNK_ELEMENTS = 16 * 1024 * 1024
+
+
+def class_confidence(refined: Tensor, maps: Tensor) -> Tensor:
+    """Half the spatial maximum of the refined maps plus half that of the maps before refinement.
+
+    Args:
+        refined: [C, S, S'].
+        maps: [C, h, w].
+
+    Returns:
+        [C] float32.
+
+    Raises:
+        ShapeError: not three-dimensional, or different numbers of classes.
+    """
+    if refined.dim() != 3 or maps.dim() != 3 or len(refined) != len(maps):
+        raise ShapeError(
+            f"expected refined [C, S, S'] and maps [C, h, w], got {list(refined.shape)} and {list(maps.shape)}"
+        )
+    return refined.float().amax((-1, -2)) * 0.5 + maps.float().amax((-1, -2)) * 0.5
+
+
+def assign_labels(
+    refined: Tensor,
+    maps: Tensor,
+    size: tuple[int, int],
+    *,
+    background: float = 0.6,
+    score: float = 0.7,
+    normalize: bool = True,
+) -> Tensor:
+    """Label of every pixel. Classes are gone through one after the other; [C, H, W] is never held.
+
+    Args:
+        refined: [C, S, S'] class maps after refinement.
+        maps: [C, h, w] class maps before refinement.
+        size: (H, W) of the picture.
+        background: value below which a pixel is background; 0 lets background compete as
+            ``(1 - maximum over classes) ** 2``.
+        score: classes whose confidence is not above this are off.
+        normalize: stretch each class to [0, 1] over the picture before they are compared.
+
+    Returns:
+        [H, W] int64: 0 is background, ``i + 1`` is class i.
+
+    Raises:
+        ShapeError: maps that do not fit together, or an empty size.
+
+    Example:
+        >>> left = torch.tensor([[[1.0, 0.0]]])
+        >>> assign_labels(left, left, (1, 2), background=0.5, score=0.5)
+        tensor([[1, 0]])
+    """
+    confidence = class_confidence(refined, maps)
+    off = int((confidence <= score).sum())
+    # A class that is off is 0 everywhere, so it never beats a value that is kept.
+    start = 0.0 if off else float("-inf")
+    best = torch.full(_check(size), start, device=refined.device)
+    labels = torch.zeros(size, dtype=torch.int64, device=refined.device)
+    for index, value in _full_size(refined, confidence, size, score, normalize):
+        better = value > best  # the first of equals wins, as argmax has it
+        best = torch.where(better, value, best)
+        labels = torch.where(better, index + 1, labels)
+    if background > 0:
+        return torch.where((best < background) | (best <= 0), 0, labels)
+    return torch.where((1 - best) ** 2 >= best, 0, labels)
+
+
+def class_scores(
+    refined: Tensor, maps: Tensor, size: tuple[int, int], *, score: float = 0.7, normalize: bool = True
+) -> Tensor:
+    """The values that :func:`assign_labels` compares, before the background is cut off.
+
+    Args and errors are those of :func:`assign_labels`.
+
+    Returns:
+        [C, H, W] float32; 0 for classes that are off. This is large: 4 * C * H * W bytes.
+    """
+    confidence = class_confidence(refined, maps)
+    scores = torch.zeros((len(refined), *_check(size)), device=refined.device)
+    for index, value in _full_size(refined, confidence, size, score, normalize):
+        scores[index] = value
+    return scores
+
+
+def _full_size(
+    refined: Tensor, confidence: Tensor, size: tuple[int, int], score: float, normalize: bool
+) -> Iterator[tuple[int, Tensor]]:
+    """(class, [H, W]) of the classes that are on, in order."""
+    on = [index for index, keep in enumerate((confidence > score).tolist()) if keep]
+    step = max(1, _CHUNK_ELEMENTS // (size[0] * size[1]))
+    for first in range(0, len(on), step):
+        chunk = on[first : first + step]
+        m = F.interpolate(refined[chunk].float()[None], size=size, mode="bilinear", align_corners=False)[0]
+        m = m.div_(m.amax((-1, -2), keepdim=True) + 1e-5).mul_(confidence[chunk, None, None])
+        if normalize:
+            m = m.sub_(m.amin((-1, -2), keepdim=True))
+            m = m.div_(m.amax((-1, -2), keepdim=True) + 1e-6)
+        yield from zip(chunk, m, strict=True)
+
+
+def _check(size: tuple[int, int]) -> tuple[int, int]:
+    height, width = size
+    if height < 1 or width < 1:
+        raise ShapeError(f"size: expected (height, width) of at least (1, 1), got {tuple(size)}")
+    return height, width

@@ -1,0 +1,59 @@
+"""Independent pieces of work side by side on the CPU, each on one core."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+__all__ = ["ordered_map"]
+
+T = TypeVar("T")
+
+
+def ordered_map(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """``work(0)`` to ``work(count - 1)``, done side by side, given in order.
+
+    PyTorch splits each operation over the cores and waits for all of them after each. For many short
+    operations the waiting costs more than it gains, and on a busy machine very much more (each wait may last
+    a time slice of the scheduler). Here a core takes a piece of work and does all its operations itself;
+    PyTorch gives up Python's lock within its operations, so threads do.
+
+    ``work`` must not depend on gradients; it runs in inference mode.
+    """
+    threads = min(torch.get_num_threads(), count)
+
+    def run(index: int) -> T:
+        with torch.inference_mode():
+            return work(index)
+
+    if threads <= 1:
+        yield from map(run, range(count))
+        return
+    pending = [_pool(threads).submit(run, index) for index in range(count)]
+    pending.reverse()
+    try:
+        while pending:
+            yield pending.pop().result()  # popped, so that a result is not held once it is given
+    finally:
+        for left in pending:
+            left.cancel()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    outside = torch.get_num_threads()
+    ready = threading.Barrier(threads + 1)
+
+    def single() -> None:
+        torch.set_num_threads(1)  # of this thread; but threads made later inherit it too, hence below
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="cliper-ops")
+    for _ in range(threads):
+        pool.submit(single)
+    ready.wait()
+    torch.set_num_threads(outside)
+    return pool

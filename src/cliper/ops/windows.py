@@ -1,0 +1,90 @@
+"""Sliding windows: where they lie, and how what they saw is put together.
+
+Source: ``docs/method.md``, section 2, "Sliding windows".
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["STRIDE", "Window", "WindowMerger", "window_grid"]
+
+STRIDE = 112
+
+
+class Window(NamedTuple):
+    """A window in pixels: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends excluded."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def window_grid(height: int, width: int, crop: int, stride: int = STRIDE) -> list[Window]:
+    """Windows that cover the picture; the last row and column are shifted back to fit.
+
+    Args:
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        crop: side of a window; a picture that is smaller is covered by one window of its own size.
+        stride: from one window to the next.
+
+    Example:
+        >>> window_grid(336, 448, 336)
+        [Window(top=0, bottom=336, left=0, right=336), Window(top=0, bottom=336, left=112, right=448)]
+    """
+    return [
+        Window(max(bottom - crop, 0), bottom, max(right - crop, 0), right)
+        for bottom in _ends(height, crop, stride)
+        for right in _ends(width, crop, stride)
+    ]
+
+
+def _ends(length: int, crop: int, stride: int) -> list[int]:
+    count = -(-max(length - crop, 0) // stride) + 1
+    return [min(i * stride + crop, length) for i in range(count)]
+
+
+class WindowMerger:
+    """Averages windows' embeddings and attention over one picture's patches.
+
+    The published code averages logits. Logits are linear in the embeddings, so the mean embedding gives the
+    same logits for any texts, and is [L, P, D] however many texts there are.
+
+    Args:
+        layers: L.
+        grid: (h, w), the picture's patches.
+        width: D.
+        patch: side of a patch in pixels.
+        device: where the sums are held (float32).
+    """
+
+    def __init__(
+        self, layers: int, grid: tuple[int, int], width: int, patch: int, device: torch.device
+    ) -> None:
+        h, w = grid
+        self._patch = patch
+        self._sum = torch.zeros(layers, h, w, width, device=device)
+        self._seen = torch.zeros(h, w, device=device)
+        self._attention = torch.zeros(h, w, h, w, device=device)
+        self._attention_seen = torch.zeros(h, w, h, w, device=device)
+
+    def add(self, window: Window, embeddings: Tensor, affinity: Tensor) -> None:
+        """Add what one window saw: embeddings [L, p, D], affinity [p, p], p patches row by row."""
+        rows = slice(window.top // self._patch, window.bottom // self._patch)
+        columns = slice(window.left // self._patch, window.right // self._patch)
+        h, w = rows.stop - rows.start, columns.stop - columns.start
+        self._sum[:, rows, columns] += embeddings.unflatten(1, (h, w))
+        self._seen[rows, columns] += 1
+        self._attention[rows, columns, rows, columns] += affinity.reshape(h, w, h, w)
+        self._attention_seen[rows, columns, rows, columns] += 1
+
+    def merged(self) -> Tensor:
+        """[L, P, D]: mean embeddings, spread by the windows' mean attention."""
+        patches = self._seen.numel()
+        attention = (self._attention / (self._attention_seen + 1e-5)).reshape(patches, patches)
+        attention = attention / attention.sum(-1, keepdim=True)
+        mean = (self._sum / self._seen[..., None]).flatten(1, 2)
+        return attention.t() @ mean

@@ -1,0 +1,148 @@
+"""What a segmentation is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from cliper.errors import OutputError
+from cliper.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Segmentation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """One picture's labels, and what they were made from.
+
+    Args:
+        picture: the picture, RGB, turned upright.
+        classes: C names; label ``i + 1`` is ``classes[i]``, label 0 is background.
+        labels: [H, W] int32.
+        confidence: [C] float32; classes whose confidence is not above ``settings.score`` are off.
+        maps: [C, h, w] float32, class maps before refinement.
+        refined: [C, S, S'] float32, class maps after it (the same as ``maps`` without a refiner).
+        settings: the settings that it was made with.
+        model: the checkpoint's name.
+        refiner: the refiner's name, or None.
+    """
+
+    picture: Image.Image
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    confidence: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32]
+    refined: npt.NDArray[np.float32]
+    settings: Settings
+    model: str
+    refiner: str | None = None
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """[C, H, W] float32 from 0 (off) up to about 1: the values that labels were chosen by.
+
+        Made anew at each call, and large: 4 * C * H * W bytes.
+        """
+        import torch
+
+        from cliper.ops.labels import class_scores
+
+        size = (self.picture.height, self.picture.width)
+        refined, maps = torch.from_numpy(self.refined), torch.from_numpy(self.maps)
+        values: npt.NDArray[np.float32] = class_scores(
+            refined, maps, size, score=self.settings.score, normalize=self.settings.normalize
+        ).numpy()
+        return values
+
+    @property
+    def areas(self) -> dict[str, float]:
+        """Share of the picture's pixels, by class in the order of :attr:`classes`; the rest is background."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
+        shares = counts[1:] / self.labels.size
+        return {name: float(share) for name, share in zip(self.classes, shares, strict=True)}
+
+    def relabel(
+        self, *, background: float | None = None, score: float | None = None, normalize: bool | None = None
+    ) -> Segmentation:
+        """Assign labels again with other thresholds; no network runs. What is None stays.
+
+        Raises:
+            SettingsError: a value out of its range.
+        """
+        import torch
+
+        from cliper.ops.labels import assign_labels
+
+        given = {"background": background, "score": score, "normalize": normalize}
+        settings = self.settings.replace(**{k: v for k, v in given.items() if v is not None})
+        labels = assign_labels(
+            torch.from_numpy(self.refined),
+            torch.from_numpy(self.maps),
+            (self.picture.height, self.picture.width),
+            background=settings.background,
+            score=settings.score,
+            normalize=settings.normalize,
+        )
+        return replace(self, labels=labels.numpy().astype(np.int32), settings=settings)
+
+    def overlay(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
+        """The picture with every class in its colour, and a legend of the classes that were found.
+
+        Args:
+            opacity: of the colours, from 0 to 1.
+            legend: whether to add the legend.
+        """
+        from cliper.formats import draw_overlay
+
+        return draw_overlay(self.picture, self.labels, self.classes, opacity=opacity, legend=legend)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result; it is there whole or not at all.
+
+        Args:
+            path: ``.png`` for the label map (indexed, VOC palette); ``.npz`` for labels, scores, classes and
+                confidence; ``.jpg``, ``.jpeg`` or ``.webp`` for the overlay. For an overlay as PNG see
+                :meth:`save_overlay`.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputError: another suffix, or a file that could not be written.
+        """
+        from cliper.formats import write_label_png, write_npz
+
+        suffix = Path(path).suffix.lower()
+        if suffix == ".png":
+            write_label_png(path, self.labels)
+        elif suffix == ".npz":
+            write_npz(
+                path,
+                labels=self.labels,
+                scores=self.scores,
+                classes=self.classes,
+                confidence=self.confidence,
+            )
+        elif suffix in {".jpg", ".jpeg", ".webp"}:
+            self.save_overlay(path)
+        else:
+            raise OutputError(f"{path}: expected a name ending in .png, .npz, .jpg, .jpeg or .webp")
+        return Path(path)
+
+    def save_overlay(self, path: str | Path, *, opacity: float = 0.55, legend: bool = True) -> Path:
+        """Write the overlay as PNG, JPEG or WebP, by the suffix.
+
+        Raises:
+            OutputError: another suffix, or a file that could not be written.
+        """
+        from cliper.formats import write_overlay
+
+        write_overlay(path, self.picture, self.labels, self.classes, opacity=opacity, legend=legend)
+        return Path(path)

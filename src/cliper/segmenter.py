@@ -1,0 +1,405 @@
+"""Words and a picture in, a label map out: the public API."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve
+from cliper.encoders.base import Encoder, PictureFeatures
+from cliper.encoders.clip import load_clip
+from cliper.errors import ResourceError, SettingsError, ShapeError
+from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
+from cliper.ops.class_maps import class_maps, text_matrix
+from cliper.ops.labels import assign_labels, class_confidence
+from cliper.ops.recipes import RECIPES, Recipe
+from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
+from cliper.result import Segmentation
+from cliper.settings import Settings, load_settings
+from cliper.text_cache import TextCache
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Segmenter"]
+
+Classes = str | Sequence[str | ClassPrompt]
+
+# Pictures of one shape that go through the networks together.
+_BATCH = 8
+
+
+class Segmenter:
+    """A CLIP checkpoint, a refiner or none, and settings; made by :meth:`from_pretrained`.
+
+    Args:
+        encoder: the image and text towers.
+        checkpoint: where they came from.
+        settings: how to use them.
+        refiner: sharpens class maps, or None.
+        seed: of the refiner's noise.
+        cache: of text embeddings, or None.
+
+    Raises:
+        SettingsError: settings that the encoder cannot meet.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        checkpoint: ResolvedCheckpoint,
+        settings: Settings,
+        *,
+        refiner: Any = None,
+        seed: int = 0,
+        cache: TextCache | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.checkpoint = checkpoint
+        self.refiner = refiner
+        self.seed = seed
+        self._cache = cache
+        self.settings = self._checked(settings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "mini",
+        refiner: str | Path | None = None,
+        settings: str | Path | Settings | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        seed: int = 0,
+    ) -> Segmenter:
+        """Load a checkpoint, fetching it first if it is not there.
+
+        Args:
+            model: an alias (``"mini"``, ``"ViT-B/16"``, ``"ViT-L/14"``, ``"ViT-H/14"``), a hub name, or a
+                local folder in ``transformers`` format.
+            refiner: None, or the name of a refiner.
+            settings: a preset's name, a YAML file, or :class:`Settings`; None takes what is recommended for
+                the checkpoint. A file changes what it names of the recommended ones.
+            device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device if there is one.
+            dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; None is float32, what numbers are
+                reported in.
+            seed: of the refiner's noise; the same picture and seed give the same result.
+
+        Raises:
+            CheckpointError: weights that are missing, broken, of another kind, or cannot be fetched.
+            SettingsError: no such preset, device or dtype, or settings the checkpoint cannot meet.
+            ResourceError: memory ran out.
+
+        Example:
+            >>> Segmenter.from_pretrained().checkpoint.name
+            'mini'
+        """
+        place, number = _device(device), _dtype(dtype)
+        checkpoint = resolve(model, "clip")
+        check_folder(checkpoint.folder, "clip")
+        base = recommended_settings(checkpoint)
+        chosen = base if settings is None else load_settings(settings, base=base)
+        with _memory_errors():
+            encoder = load_clip(checkpoint.folder, device=place, dtype=number)
+        loaded = cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache())
+        if refiner is not None:
+            from cliper.refiners import load_refiner
+
+            loaded.refiner = load_refiner(str(refiner), device=place, dtype=number, encoder=encoder)
+        return loaded
+
+    def with_settings(self, settings: Settings) -> Segmenter:
+        """The same models with other settings; nothing is loaded again.
+
+        Raises:
+            SettingsError: settings that the encoder cannot meet.
+        """
+        other = copy.copy(self)
+        other.settings = other._checked(settings)
+        return other
+
+    @overload
+    def __call__(
+        self, image: ImageSource, classes: Classes, background: Classes | None = ...
+    ) -> Segmentation: ...
+    @overload
+    def __call__(
+        self, image: list[ImageSource], classes: Classes, background: Classes | None = ...
+    ) -> list[Segmentation]: ...
+    def __call__(
+        self,
+        image: ImageSource | list[ImageSource],
+        classes: Classes,
+        background: Classes | None = "auto",
+    ) -> Segmentation | list[Segmentation]:
+        """Segment a picture, or a list of pictures.
+
+        Args:
+            image: a path, a PIL image or an HWC uint8 array; a list of them gives a list.
+            classes: names, or ``"dog; grass"``; see :func:`cliper.prompts.parse_classes`.
+            background: names of what is not asked for and may be in the picture; ``"auto"`` takes common
+                scene words less the classes; None or an empty list takes none.
+
+        Raises:
+            ImageError: a picture that cannot be used.
+            ClassListError: a class list that cannot be used.
+            ResourceError: memory ran out.
+
+        Example:
+            >>> result = Segmenter.from_pretrained()(np.zeros((48, 64, 3), np.uint8), ["dog"])
+            >>> result.labels.shape
+            (48, 64)
+        """
+        named = parse_classes(classes)
+        foreground = self.encode_text(named)
+        others = self._encode_background(background, named)
+        if not isinstance(image, list):
+            return self._segment([load_image(image)], named, foreground, others)[0]
+        results: list[Segmentation] = []
+        for pictures in _alike([load_image(item) for item in image]):
+            results.extend(self._segment(pictures, named, foreground, others))
+        return results
+
+    def encode_text(self, classes: Classes) -> Tensor:
+        """Embeddings of classes, by the settings' templates; kept on disk.
+
+        Args:
+            classes: as for :meth:`__call__`.
+
+        Returns:
+            [C, D] float32 of length 1, on the segmenter's device.
+
+        Raises:
+            ClassListError: a list that cannot be used, or a class longer than the text tower can read.
+        """
+        with _memory_errors():
+            return encode_classes(
+                self.encoder, parse_classes(classes), self.settings.templates, self._cache
+            )
+
+    def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
+        """Class maps before refinement, from pixels and text embeddings.
+
+        Source: arXiv 2411.13836; ``docs/method.md``, section 2.
+
+        Args:
+            pixels: [3, H, W] or [B, 3, H, W], normalised as CLIP wants them, sides multiples of the patch size.
+            foreground: [C, D] text embeddings of the classes.
+            background: [B', D] of background names, or None.
+
+        Returns:
+            [C, h, w] or [B, C, h, w] float32, h = H / patch size.
+
+        Raises:
+            ShapeError: shapes that do not fit together.
+            ResourceError: memory ran out.
+        """
+        if pixels.dim() not in (3, 4):
+            raise ShapeError(f"pixels: expected [3, H, W] or [B, 3, H, W], got {list(pixels.shape)}")
+        with _memory_errors(), torch.inference_mode():
+            texts = self._texts(foreground, background)
+            features = self._features(pixels if pixels.dim() == 4 else pixels[None])
+            maps = torch.stack([self._maps(f, texts, len(foreground)) for f in features])
+        # Out of inference mode, so that the caller may do with them what one does with tensors.
+        return maps.clone() if pixels.dim() == 4 else maps[0].clone()
+
+    def refine(self, picture: Tensor, maps: Tensor) -> Tensor:
+        """Sharpen class maps with the refiner; without one they come back as they are.
+
+        Source: arXiv 2411.13836; ``docs/method.md``, section 3.
+
+        Args:
+            picture: [3, H, W] in [0, 1], of any size.
+            maps: [C, h, w].
+
+        Returns:
+            [C, S, S'] float32.
+
+        Raises:
+            RefinerError: the refiner has no such layer, or gave no numbers.
+            ResourceError: memory ran out.
+        """
+        return self._refine([picture], [maps])[0]
+
+    def _segment(
+        self,
+        pictures: Sequence[Image.Image],
+        classes: Sequence[ClassPrompt],
+        foreground: Tensor,
+        background: Tensor | None,
+    ) -> list[Segmentation]:
+        """Pictures that have one shape once they are resized."""
+        encoder, settings = self.encoder, self.settings
+        pixels = torch.stack(
+            [
+                prepare(
+                    p,
+                    size=settings.size,
+                    patch=encoder.patch_size,
+                    mean=encoder.pixel_mean,
+                    std=encoder.pixel_std,
+                )
+                for p in pictures
+            ]
+        )
+        maps = list(self.class_maps(pixels, foreground, background))
+        refined = maps
+        if self.refiner is not None:
+            refined = self._refine([to_unit_tensor(p) for p in pictures], maps)
+        return [
+            self._label(picture, classes, m, r)
+            for picture, m, r in zip(pictures, maps, refined, strict=True)
+        ]
+
+    def _label(
+        self, picture: Image.Image, classes: Sequence[ClassPrompt], maps: Tensor, refined: Tensor
+    ) -> Segmentation:
+        settings = self.settings
+        with _memory_errors():
+            labels = assign_labels(
+                refined,
+                maps,
+                (picture.height, picture.width),
+                background=settings.background,
+                score=settings.score,
+                normalize=settings.normalize,
+            )
+        return Segmentation(
+            picture=picture,
+            classes=tuple(item.name for item in classes),
+            labels=labels.cpu().numpy().astype(np.int32),
+            confidence=class_confidence(refined, maps).cpu().numpy(),
+            maps=maps.cpu().numpy(),
+            refined=refined.cpu().numpy(),
+            settings=settings,
+            model=self.checkpoint.name,
+            refiner=None if self.refiner is None else str(self.refiner.name),
+        )
+
+    def _refine(self, pictures: Sequence[Tensor], maps: Sequence[Tensor]) -> list[Tensor]:
+        if self.refiner is None:
+            return [m.float() for m in maps]
+        with _memory_errors():
+            refined: list[Tensor] = self.refiner.refine(pictures, maps, self.settings, seed=self.seed)
+        return refined
+
+    def _features(self, pixels: Tensor) -> list[PictureFeatures]:
+        settings = self.settings
+        depth = self.encoder.num_layers
+        layers = range(depth) if settings.fuse_features else [settings.select_layer % depth]
+        return self.encoder.encode_pictures(
+            pixels,
+            recipe=self._recipe(),
+            attention=settings.attention,
+            layers=layers,
+            window=settings.window,
+        )
+
+    def _maps(self, features: PictureFeatures, texts: Tensor, num_classes: int) -> Tensor:
+        settings = self.settings
+        maps = class_maps(
+            features.embeddings,
+            features.affinity,
+            texts,
+            num_classes,
+            scale=settings.scale,
+            threshold=settings.threshold,
+            selected=settings.select_layer if settings.fuse_features else 0,
+            recipe=self._recipe(),
+            fuse_features=settings.fuse_features,
+            window_embeddings=features.window_embeddings,
+        )
+        return maps.unflatten(1, features.grid)
+
+    def _texts(self, foreground: Tensor, background: Tensor | None) -> Tensor:
+        texts = text_matrix(foreground, background).to(self.encoder.device)
+        if texts.shape[1] != self.encoder.embedding_width:
+            raise ShapeError(
+                f"foreground: expected embeddings of width {self.encoder.embedding_width}, got {texts.shape[1]}"
+            )
+        return texts
+
+    def _encode_background(self, background: Classes | None, classes: Sequence[ClassPrompt]) -> Tensor | None:
+        if isinstance(background, str) and background.strip() == "auto":
+            names = scene_background(classes)
+        elif not background:
+            return None
+        else:
+            names = parse_classes(background, what="background name")
+        return self.encode_text(names) if names else None
+
+    def _recipe(self) -> Recipe:
+        name = self.settings.recipe
+        if name == "preprint" and getattr(self.encoder, "is_vit_h14", False):
+            name = "preprint-h"
+        return RECIPES[name]
+
+    def _checked(self, settings: Settings) -> Settings:
+        depth, patch = self.encoder.num_layers, self.encoder.patch_size
+        if not -depth <= settings.select_layer < depth:
+            raise SettingsError(
+                f"select_layer: expected a layer from {-depth} to {depth - 1} for {self.checkpoint.name}, "
+                f"got {settings.select_layer}"
+            )
+        if settings.window % patch:
+            raise SettingsError(
+                f"window: expected a multiple of the patch size {patch} of {self.checkpoint.name}, "
+                f"got {settings.window}"
+            )
+        return settings
+
+
+def _alike(pictures: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
+    """Runs of neighbours of one size, at most a batch each."""
+    run: list[Image.Image] = []
+    for picture in pictures:
+        if run and (picture.size != run[0].size or len(run) == _BATCH):
+            yield run
+            run = []
+        run.append(picture)
+    if run:
+        yield run
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SettingsError(
+            f"device: expected one that this machine has, such as cpu, got {str(name)!r}"
+        ) from None
+    return place
+
+
+def _dtype(name: str | torch.dtype | None) -> torch.dtype:
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name is None:
+        return torch.float32
+    key = str(name).removeprefix("torch.")
+    if key not in known:
+        raise SettingsError(f"dtype: expected one of {', '.join(known)}, got {str(name)!r}")
+    return known[key]
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn the several ways of running out of memory into one error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+            raise
+        raise ResourceError(
+            f"memory ran out ({text.splitlines()[0] if text else 'no details'}); "
+            f"lower size, use a smaller picture or model, or a device with more memory"
+        ) from None

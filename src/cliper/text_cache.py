@@ -1,0 +1,88 @@
+"""Text embeddings on disk, so that a class list is encoded once.
+
+One SQLite file: reads and writes of several processes at once are its business, and a killed run leaves it
+whole. A file that cannot be used costs time, never the result: it is passed over with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliper.cache import cache_folder
+
+__all__ = ["TextCache"]
+
+_AT_ONCE = 500  # SQLite's limit on variables in one statement is 999 in old builds
+
+
+class TextCache:
+    """Embeddings by checkpoint, templates and prompt.
+
+    Args:
+        path: the file; None takes ``text-embeddings.sqlite`` in the cache folder.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or cache_folder() / "text-embeddings.sqlite"
+        self._usable = True
+
+    def get(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Those of the prompts that are known, each [D] float32 on the CPU."""
+        keys = {_key(fingerprint, templates, prompt): prompt for prompt in prompts}
+        found: dict[str, Tensor] = {}
+        with self._database() as database:
+            if database is None:
+                return found
+            wanted = list(keys)
+            for first in range(0, len(wanted), _AT_ONCE):
+                some = wanted[first : first + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                rows = database.execute(f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", some)
+                for key, vector in rows:
+                    found[keys[key]] = torch.from_numpy(np.frombuffer(vector, dtype="<f4").copy())
+        return found
+
+    def put(self, fingerprint: str, templates: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
+        """Keep embeddings, each [D] float32."""
+        rows = [
+            (_key(fingerprint, templates, prompt), vector.numpy().astype("<f4").tobytes())
+            for prompt, vector in embeddings.items()
+        ]
+        with self._database() as database:
+            if database is not None:
+                database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection | None]:
+        """A transaction, or None where the file cannot be used."""
+        if not self._usable:
+            yield None
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=10)) as database, database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+                )
+                yield database
+        except (sqlite3.Error, OSError) as error:
+            self._usable = False
+            warnings.warn(
+                f"text embeddings are not kept: {self._path} cannot be used ({error}); "
+                f"delete it, or set CLIPER_CACHE to a folder that can be written",
+                stacklevel=3,
+            )
+
+
+def _key(fingerprint: str, templates: Sequence[str], prompt: str) -> bytes:
+    parts = [fingerprint, *templates, prompt]
+    return hashlib.sha256("\x00".join(parts).encode()).digest()

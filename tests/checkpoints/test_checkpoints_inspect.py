@@ -1,0 +1,152 @@
+import json
+
+import pytest
+import torch
+
+from cliper.checkpoints import check_folder, resolve
+from cliper.errors import CheckpointError
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def problem(folder, kind="clip"):
+    with pytest.raises(CheckpointError) as caught:
+        check_folder(folder, kind)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_good_ones(tiny_clip, tiny_pipeline):
+    check_folder(resolve("mini", "clip").folder, "clip")
+    check_folder(str(tiny_clip), "clip")  # it has no tokenizer
+    check_folder(tiny_pipeline, "diffusion")
+
+
+def test_not_a_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "got a file" in problem(tmp_path / "file")
+    assert "got nothing there" in problem(tmp_path / "none")
+    assert "expected config.json" in problem(tmp_path)
+    assert "expected model_index.json" in problem(tmp_path, "diffusion")
+    with pytest.raises(CheckpointError, match="kind"):
+        check_folder(tmp_path, "unet")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "expected JSON"),
+        ("[1]", "expected a JSON object, got list"),
+        ('{"model_type": "siglip"}', "expected a CLIP checkpoint (model_type 'clip'), got 'siglip'"),
+        ("{}", "(model_type 'clip'), got none"),
+        ("\udcff", "expected JSON"),
+    ],
+)
+def test_bad_config(tiny_clip, text, words):
+    (tiny_clip / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert words in problem(tiny_clip)
+
+
+def test_the_other_kinds(tiny_clip):
+    assert "expected a DINO or DINOv2 checkpoint (model_type 'vit' or 'dinov2'), got 'clip'" in problem(
+        tiny_clip, "dino"
+    )
+    edit(tiny_clip / "config.json", model_type="dinov2")
+    check_folder(tiny_clip, "dino")
+
+
+def test_no_weights(tiny_clip):
+    weights = tiny_clip / "model.safetensors"
+    weights.rename(tiny_clip / "model.fp16.safetensors")
+    message = problem(tiny_clip)
+    assert "expected a weight file, model.safetensors or pytorch_model.bin, got none" in message
+    assert "(found model.fp16.safetensors)" in message
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_safetensors(tiny_clip, kept):
+    path = tiny_clip / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:kept])
+    message = problem(tiny_clip)
+    assert str(path) in message
+    assert "download it again" in message
+    if kept == -1:
+        assert (
+            f"is truncated: its header says {len(content)} bytes, the file has {len(content) - 1}" in message
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<html>not found</html>" * 10, "got something else"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "git lfs pull"),
+        ((2).to_bytes(8, "little") + b"{}", "without any tensor"),
+        ((4).to_bytes(8, "little") + b"oops", "header that cannot be read"),
+        ((8).to_bytes(8, "little") + b'{"a": 1}', "header that cannot be read"),
+    ],
+)
+def test_garbage_instead_of_safetensors(tiny_clip, content, words):
+    (tiny_clip / "model.safetensors").write_bytes(content)
+    assert words in problem(tiny_clip)
+
+
+def test_too_long_safetensors(tiny_clip):
+    with (tiny_clip / "model.safetensors").open("ab") as stream:
+        stream.write(b"more")
+    assert "is too long" in problem(tiny_clip)
+
+
+def test_pytorch_files(tiny_clip):
+    (tiny_clip / "model.safetensors").unlink()
+    path = tiny_clip / "pytorch_model.bin"
+    torch.save({"a": torch.zeros(100)}, path)
+    check_folder(tiny_clip, "clip")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "is truncated" in problem(tiny_clip)
+    path.write_bytes(b"<html>")
+    assert "expected PyTorch weights" in problem(tiny_clip)
+    torch.save({"a": torch.zeros(100)}, path, _use_new_zipfile_serialization=False)
+    check_folder(tiny_clip, "clip")
+
+
+def test_shards(tiny_clip):
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    content = (tiny_clip / "model.safetensors").read_bytes()
+    (tiny_clip / "model.safetensors").unlink()
+    index = tiny_clip / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
+    assert f"{shards[0]}, {shards[1]} is missing" in problem(tiny_clip)
+    (tiny_clip / shards[0]).write_bytes(content)
+    assert f"and {shards[1]} is missing" in problem(tiny_clip)
+    (tiny_clip / shards[1]).write_bytes(content[:-5])
+    assert "is truncated" in problem(tiny_clip)
+    (tiny_clip / shards[1]).write_bytes(content)
+    check_folder(tiny_clip, "clip")
+    index.write_text("{}")
+    assert "'weight_map'" in problem(tiny_clip)
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ("model_index.json", "expected model_index.json"),
+        ("unet", "with a folder unet"),
+        ("tokenizer", "with a folder tokenizer"),
+        ("tokenizer/merges.txt", "tokenizer/tokenizer.json (or vocab.json and merges.txt)"),
+        ("vae/config.json", "expected config.json"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae: expected a weight file"),
+        ("scheduler/scheduler_config.json", "expected scheduler_config.json"),
+    ],
+)
+def test_incomplete_pipelines(tiny_pipeline, gone, words):
+    (tiny_pipeline / gone).rename(tiny_pipeline.parent / "gone")
+    assert words in problem(tiny_pipeline, "diffusion")
+
+
+def test_a_pipeline_with_another_text_encoder(tiny_pipeline):
+    edit(tiny_pipeline / "text_encoder" / "config.json", model_type="t5")
+    assert "expected a CLIP text encoder" in problem(tiny_pipeline, "diffusion")

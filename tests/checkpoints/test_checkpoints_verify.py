@@ -1,0 +1,187 @@
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cliper.checkpoints import resolve, verify
+from cliper.checkpoints.sources import ResolvedCheckpoint
+from cliper.errors import CheckpointError, DownloadError
+
+
+@pytest.fixture
+def change(tiny_clip):
+    """Change the tiny CLIP's tensors with a function."""
+    path = tiny_clip / "model.safetensors"
+
+    def apply(function):
+        tensors = load_file(path)
+        function(tensors)
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return apply
+
+
+def test_mini_is_whole():
+    report = verify("mini")
+    assert report.ok
+    assert report.problems == []
+    assert report.tensors > 200
+    assert "model.safetensors" in report.files
+
+
+def test_a_damaged_mini(monkeypatch, tmp_path):
+    mini = resolve("mini", "clip")
+    folder = tmp_path / "mini"
+    shutil.copytree(mini.folder, folder)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-2:] = b"\x00\x7e"  # the last half-precision value becomes NaN
+    (folder / "model.safetensors").write_bytes(content)
+    (folder / "tokenizer.json").unlink()
+    damaged = ResolvedCheckpoint("mini", "clip", folder, "bundled", entry=mini.entry)
+    # The package's name `verify` is the function, so the module is looked up where modules are.
+    monkeypatch.setattr(sys.modules["cliper.checkpoints.verify"], "resolve", lambda *_, **__: damaged)
+    problems = verify("mini").problems
+    assert len(problems) == 3
+    assert any(line.startswith("model.safetensors: expected sha256 249d16") for line in problems)
+    assert any("NaN or infinite" in line for line in problems)
+    assert any("tokenizer.json: expected a file" in line for line in problems)
+
+
+def test_a_tiny_clip(tiny_clip):
+    report = verify(tiny_clip)
+    assert report.problems == []
+    assert report.tensors == 78
+    assert report.folder == tiny_clip
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values(tiny_clip, change, value):
+    change(lambda tensors: tensors["visual_projection.weight"][3].fill_(value))
+    assert verify(tiny_clip, "clip").problems == [
+        "visual_projection.weight: has values that are NaN or infinite"
+    ]
+
+
+def test_names_and_shapes(tiny_clip, change):
+    def damage(tensors):
+        del tensors["text_model.embeddings.token_embedding.weight"]
+        tensors["visual_projection.weight"] = torch.zeros(16, 8)
+        tensors["something"] = torch.zeros(1)
+        tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # older releases saved it
+
+    change(damage)
+    assert verify(tiny_clip).problems == [
+        "visual_projection.weight: expected shape [16, 16], got [16, 8]",
+        "1 tensor is missing: text_model.embeddings.token_embedding.weight",
+        "1 tensor is not expected: something",
+    ]
+
+
+def test_a_missing_projection_is_missed(tiny_clip, change):
+    change(lambda tensors: tensors.pop("text_projection.weight"))
+    assert verify(tiny_clip).problems == ["1 tensor is missing: text_projection.weight"]
+
+
+def test_pytorch_weights(tiny_clip):
+    tensors = load_file(tiny_clip / "model.safetensors")
+    (tiny_clip / "model.safetensors").unlink()
+    for zipped in (True, False):
+        torch.save(tensors, tiny_clip / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        assert verify(tiny_clip).problems == []
+    torch.save({"a": verify}, tiny_clip / "pytorch_model.bin")  # a pickle that would run code
+    assert "cannot be read: UnpicklingError" in verify(tiny_clip).problems[0]
+
+
+def test_shards(tiny_clip):
+    tensors = load_file(tiny_clip / "model.safetensors")
+    (tiny_clip / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for shard, part in zip(shards, (names[:40], names[40:]), strict=True):
+        save_file({name: tensors[name] for name in part}, tiny_clip / shard)
+    weight_map = {name: shards[i >= 40] for i, name in enumerate(names)}
+    (tiny_clip / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    report = verify(tiny_clip)
+    assert (report.tensors, report.problems) == (78, [])
+
+
+def test_truncated_and_wrong_folders(tiny_clip, tmp_path):
+    path = tiny_clip / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    (problem,) = verify(tiny_clip).problems
+    assert "is truncated" in problem
+    (tiny_clip / "config.json").write_text('{"model_type": "clip", "vision_config": {"hidden_size": "x"}}')
+    assert verify(tiny_clip).problems
+    (problem,) = verify(tmp_path).problems
+    assert "expected config.json" in problem
+    with pytest.raises(CheckpointError, match="no checkpoint is called"):
+        verify("nothing")
+
+
+def test_a_config_that_makes_no_model(tiny_clip):
+    (tiny_clip / "config.json").write_text(
+        '{"model_type": "clip", "vision_config": {"num_attention_heads": 7}}'
+    )
+    assert any("makes no model" in line for line in verify(tiny_clip).problems)
+
+
+@pytest.mark.parametrize("family", ["ViT", "Dinov2"])
+def test_dino(tmp_path, family):
+    import transformers
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
+    config = getattr(transformers, f"{family}Config")(**sizes, intermediate_size=32, patch_size=16)
+    getattr(transformers, f"{family}Model")(config).save_pretrained(tmp_path)
+    assert verify(tmp_path).problems == []
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    prefix = family.lower()
+    # As other releases and other tasks save it: with the base model's prefix, a head, and no pooler.
+    renamed = {f"{prefix}.{name}": value for name, value in tensors.items() if "pooler" not in name}
+    save_file({**renamed, "classifier.weight": torch.zeros(2, 16)}, path, metadata={"format": "pt"})
+    assert verify(tmp_path, "dino").problems == []
+    renamed.popitem()
+    save_file(renamed, path, metadata={"format": "pt"})
+    assert "1 tensor is missing" in verify(tmp_path, "dino").problems[0]
+
+
+def test_diffusion(tiny_pipeline):
+    report = verify(tiny_pipeline)
+    assert report.problems == []
+    assert "unet/diffusion_pytorch_model.safetensors" in report.files
+    path = tiny_pipeline / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    # The names that Stable Diffusion 1's VAE still has on the hub.
+    for new, name in old.items():
+        tensors = {
+            key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): v for key, v in tensors.items()
+        }
+    assert any(".query." in key for key in tensors)
+    save_file(tensors, path)
+    assert verify(tiny_pipeline, "diffusion").problems == []
+    text = tiny_pipeline / "text_encoder" / "model.safetensors"
+    prefixed = {f"text_model.{name}": value for name, value in load_file(text).items()}
+    save_file(prefixed, text, metadata={"format": "pt"})
+    assert verify(tiny_pipeline, "diffusion").problems == []
+    tensors.popitem()
+    save_file(tensors, path)
+    assert verify(tiny_pipeline, "diffusion").problems[0].startswith("vae: 1 tensor is missing")
+
+
+def test_checksums_of_the_hub(hub, tiny_clip):
+    content = {name: (tiny_clip / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    hub.repos["me/tiny"] = {"a" * 40: content}
+    with pytest.raises(DownloadError, match="not on this machine"):
+        verify("me/tiny")
+    folder = resolve("me/tiny", "clip").folder
+    asked = len(hub.asked)
+    assert verify("me/tiny").problems == []
+    assert len(hub.asked) == asked
+    blob = (folder / "config.json").resolve()
+    blob.write_bytes(content["config.json"] + b" ")
+    (problem,) = verify("me/tiny").problems
+    assert problem.startswith("config.json: expected sha256")

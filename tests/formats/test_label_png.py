@@ -1,0 +1,104 @@
+"""Label maps as PNG."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image
+
+from cliper.errors import ImageError, InputError, OutputError, ShapeError
+from cliper.formats import read_label_png, voc_palette, write_label_png
+
+SHAPES = npst.array_shapes(min_dims=2, max_dims=2, max_side=12)
+DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
+
+
+@st.composite
+def label_maps(draw: st.DrawFn) -> np.ndarray:
+    dtype = draw(DTYPES)
+    high = draw(st.sampled_from([1, 20, 255, 256, 65535]))
+    values = st.integers(0, min(high, np.iinfo(dtype).max))
+    return draw(npst.arrays(dtype, draw(SHAPES), elements=values))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(labels=label_maps())
+def test_round_trip(tmp_path: Path, labels: np.ndarray) -> None:
+    write_label_png(tmp_path / "a.png", labels)
+    read = read_label_png(tmp_path / "a.png")
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, labels)
+    with Image.open(tmp_path / "a.png") as stored:
+        assert stored.mode == ("P" if labels.max() <= 255 else "I;16")
+
+
+def test_colours_are_those_of_the_benchmark(tmp_path: Path) -> None:
+    write_label_png(tmp_path / "a.png", np.arange(256).reshape(16, 16))
+    with Image.open(tmp_path / "a.png") as stored:
+        np.testing.assert_array_equal(np.asarray(stored.convert("RGB")).reshape(256, 3), voc_palette())
+        np.testing.assert_array_equal(np.asarray(stored).ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "words"),
+    [
+        (np.zeros((1, 2, 2), int), ShapeError, "1x2x2"),
+        (np.zeros((0, 2), int), ShapeError, "0x2"),
+        (3, ShapeError, "single number"),
+        (np.zeros((2, 2)), InputError, "float64"),
+        (np.zeros((2, 2), bool), InputError, "bool"),
+        (np.array([[0, -1]]), InputError, "-1 to 0"),
+        (np.array([[0, 65536]]), InputError, "65536"),
+    ],
+)
+def test_other_labels_are_refused(tmp_path: Path, labels: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        write_label_png(tmp_path / "a.png", labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_label_png(tmp_path / "a.png", [[1, 2]])
+
+    def full(_: Image.Image, path: Path, **__: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        write_label_png(tmp_path / "a.png", [[3, 4]])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    assert read_label_png(tmp_path / "a.png").tolist() == [[1, 2]]
+
+
+def test_a_file_as_parent_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="a part of the path is a file"):
+        write_label_png(tmp_path / "file" / "a.png", [[1]])
+
+
+def test_indexed_of_any_depth_and_8_bit_grey_are_read(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1, 3]], dtype=np.uint8))
+    image.save(tmp_path / "grey.png")
+    image.putpalette(voc_palette(4).tobytes())
+    image.save(tmp_path / "two_bit.png", bits=2)
+    assert read_label_png(tmp_path / "grey.png").tolist() == [[0, 1, 3]]
+    assert read_label_png(tmp_path / "two_bit.png").tolist() == [[0, 1, 3]]
+
+
+def test_what_does_not_hold_labels_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
+    Image.new("1", (2, 2)).save(tmp_path / "one_bit.png")
+    Image.new("L", (2, 2)).save(tmp_path / "jpeg.png", format="JPEG")
+    for name in ("rgb.png", "one_bit.png", "jpeg.png"):
+        with pytest.raises(ImageError, match=f"indexed PNG.*{name}"):
+            read_label_png(tmp_path / name)
+    with pytest.raises(ImageError, match="nothing there"):
+        read_label_png(tmp_path / "no.png")
