@@ -16,7 +16,7 @@ from cliper.errors import ImageError, ResourceError
 
 __all__ = ["MAX_PIXELS", "check_pixels", "load_pixels", "one_line", "open_picture", "shown_path"]
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 128_000_000
 
 # Only these, of all that Pillow knows: each further decoder is one more that strangers' files can reach, and
 # some of them start other programs (EPS runs Ghostscript). HEIF is there once a plugin has registered it.
@@ -69,9 +69,7 @@ def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
     except (OSError, ValueError) as error:  # a name too long or with a null character; ours pass unchanged
         if isinstance(error, ImageError):
             raise
-        raise ImageError(
-            f"expected a picture, could not open {name} ({one_line(error)}); check the path"
-        ) from None
+        raise ImageError(f"expected a picture, could not open {name} ({one_line(error)}); check the path") from None
 
 
 def load_pixels(picture: Image.Image, name: str) -> Image.Image:

@@ -1,17 +1,17 @@
 """What can go wrong, as one tree. Every message says what was expected, what came, and what to do.
 
-    CliperError
-    ├── InputError (ValueError)      what the caller gave cannot be used
-    │   ├── ImageError               a picture that cannot be read or is out of bounds
-    │   ├── ClassListError           no classes, a class twice, a class no text encoder can read
-    │   ├── SettingsError            an unknown or impossible setting, a preset that does not exist
-    │   └── ShapeError               tensors whose shapes do not fit together
-    ├── CheckpointError              weights that are missing, broken or of another kind
-    │   └── DownloadError            weights that could not be fetched
-    ├── RefinerError                 a refiner that does not exist, or does not have what is asked of it
-    ├── OutputError                  a result that could not be written
-    ├── ResourceError                memory ran out
-    └── MissingExtraError            an optional dependency is not installed
+CliperError
+├── InputError (ValueError)      what the caller gave cannot be used
+│   ├── ImageError               a picture that cannot be read or is out of bounds
+│   ├── ClassListError           no classes, a class twice, a class no text encoder can read
+│   ├── SettingsError            an unknown or impossible setting, a preset that does not exist
+│   └── ShapeError               tensors whose shapes do not fit together
+├── CheckpointError              weights that are missing, broken or of another kind
+│   └── DownloadError            weights that could not be fetched
+├── RefinerError                 a refiner that does not exist, or does not have what is asked of it
+├── OutputError                  a result that could not be written
+├── ResourceError                memory ran out
+└── MissingExtraError            an optional dependency is not installed
 """
 
 __all__ = [

@@ -116,9 +116,7 @@ def patch_size_for(width: int, height: int, size: int, patch: int) -> tuple[int,
     return scaled(height), scaled(width)
 
 
-def prepare(
-    image: Image.Image, *, size: int, patch: int, mean: Sequence[float], std: Sequence[float]
-) -> torch.Tensor:
+def prepare(image: Image.Image, *, size: int, patch: int, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """The picture as a CLIP encoder wants it: bicubic resize, [0, 1], normalised. Nothing is cropped.
 
     Args:
@@ -224,8 +222,7 @@ def _grey_bytes(values: npt.NDArray[Any], mode: str, name: str) -> npt.NDArray[n
     else:
         if low < 0 or high > 65535:
             raise ImageError(
-                f"expected a picture of at most 16 bit, got values {low:g} to {high:g}: {name}; "
-                "scale it first"
+                f"expected a picture of at most 16 bit, got values {low:g} to {high:g}: {name}; scale it first"
             )
         scale = 1 / 257
     scaled = values.astype(np.float32)

@@ -197,9 +197,7 @@ def _entry(text: str, what: str) -> ClassPrompt:
         return ClassPrompt(name, (name,))
     prompts = tuple(part.strip() for part in rest.split(",") if part.strip())
     if not name or not prompts:
-        raise ClassListError(
-            f"expected a {what} as 'name' or 'name: prompt, other prompt', got {_short(text.strip())}"
-        )
+        raise ClassListError(f"expected a {what} as 'name' or 'name: prompt, other prompt', got {_short(text.strip())}")
     return ClassPrompt(name, prompts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +80,7 @@ class Segmentation:
 
         from cliper.ops.labels import assign_labels
 
-        given = {"background": background, "score": score, "normalize": normalize}
+        given: dict[str, Any] = {"background": background, "score": score, "normalize": normalize}
         settings = self.settings.replace(**{k: v for k, v in given.items() if v is not None})
         labels = assign_labels(
             torch.from_numpy(self.refined),

@@ -125,9 +125,7 @@ class Segmenter:
         return other
 
     @overload
-    def __call__(
-        self, image: ImageSource, classes: Classes, background: Classes | None = ...
-    ) -> Segmentation: ...
+    def __call__(self, image: ImageSource, classes: Classes, background: Classes | None = ...) -> Segmentation: ...
     @overload
     def __call__(
         self, image: list[ImageSource], classes: Classes, background: Classes | None = ...
@@ -179,9 +177,7 @@ class Segmenter:
             ClassListError: a list that cannot be used, or a class longer than the text tower can read.
         """
         with _memory_errors():
-            return encode_classes(
-                self.encoder, parse_classes(classes), self.settings.templates, self._cache
-            )
+            return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self._cache)
 
     def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
         """Class maps before refinement, from pixels and text embeddings.
@@ -252,10 +248,7 @@ class Segmenter:
         refined = maps
         if self.refiner is not None:
             refined = self._refine([to_unit_tensor(p) for p in pictures], maps)
-        return [
-            self._label(picture, classes, m, r)
-            for picture, m, r in zip(pictures, maps, refined, strict=True)
-        ]
+        return [self._label(picture, classes, m, r) for picture, m, r in zip(pictures, maps, refined, strict=True)]
 
     def _label(
         self, picture: Image.Image, classes: Sequence[ClassPrompt], maps: Tensor, refined: Tensor
@@ -315,7 +308,7 @@ class Segmenter:
             fuse_features=settings.fuse_features,
             window_embeddings=features.window_embeddings,
         )
-        return maps.unflatten(1, features.grid)
+        return maps.reshape(num_classes, *features.grid)
 
     def _texts(self, foreground: Tensor, background: Tensor | None) -> Tensor:
         texts = text_matrix(foreground, background).to(self.encoder.device)
@@ -374,9 +367,7 @@ def _device(name: str | torch.device | None) -> torch.device:
         place = torch.device(name)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise SettingsError(
-            f"device: expected one that this machine has, such as cpu, got {str(name)!r}"
-        ) from None
+        raise SettingsError(f"device: expected one that this machine has, such as cpu, got {str(name)!r}") from None
     return place
 
 

@@ -48,9 +48,7 @@ class FakeHub:
 
     def snapshot_download(self, repo, *, revision=None, allow_patterns=None, local_files_only=False):
         if local_files_only:
-            return self._local_lookup(
-                repo, revision=revision, allow_patterns=allow_patterns, local_files_only=True
-            )
+            return self._local_lookup(repo, revision=revision, allow_patterns=allow_patterns, local_files_only=True)
         commit = self._commit(repo, revision)
         home = self.cache / f"models--{repo.replace('/', '--')}"
         folder = home / "snapshots" / commit

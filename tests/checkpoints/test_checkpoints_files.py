@@ -45,9 +45,7 @@ def test_clip_takes_one_set_of_weights(there, weights):
 
 def test_what_is_missing_is_named():
     shards = ["model.safetensors.index.json", "model-00001-of-00002.safetensors"]
-    assert needed_files("clip", ["config.json", *TOKENIZER, *shards]).missing == (
-        "model-00002-of-00002.safetensors",
-    )
+    assert needed_files("clip", ["config.json", *TOKENIZER, *shards]).missing == ("model-00002-of-00002.safetensors",)
     assert needed_files("clip", ["config.json", *TOKENIZER, shards[0]]).missing == (
         "the weight files that model.safetensors.index.json names",
     )

@@ -74,9 +74,7 @@ def test_truncated_safetensors(tiny_clip, kept):
     assert str(path) in message
     assert "download it again" in message
     if kept == -1:
-        assert (
-            f"is truncated: its header says {len(content)} bytes, the file has {len(content) - 1}" in message
-        )
+        assert f"is truncated: its header says {len(content)} bytes, the file has {len(content) - 1}" in message
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,7 @@ def test_a_tiny_clip(tiny_clip):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values(tiny_clip, change, value):
     change(lambda tensors: tensors["visual_projection.weight"][3].fill_(value))
-    assert verify(tiny_clip, "clip").problems == [
-        "visual_projection.weight: has values that are NaN or infinite"
-    ]
+    assert verify(tiny_clip, "clip").problems == ["visual_projection.weight: has values that are NaN or infinite"]
 
 
 def test_names_and_shapes(tiny_clip, change):
@@ -122,9 +120,7 @@ def test_truncated_and_wrong_folders(tiny_clip, tmp_path):
 
 
 def test_a_config_that_makes_no_model(tiny_clip):
-    (tiny_clip / "config.json").write_text(
-        '{"model_type": "clip", "vision_config": {"num_attention_heads": 7}}'
-    )
+    (tiny_clip / "config.json").write_text('{"model_type": "clip", "vision_config": {"num_attention_heads": 7}}')
     assert any("makes no model" in line for line in verify(tiny_clip).problems)
 
 
@@ -157,9 +153,7 @@ def test_diffusion(tiny_pipeline):
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     # The names that Stable Diffusion 1's VAE still has on the hub.
     for new, name in old.items():
-        tensors = {
-            key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): v for key, v in tensors.items()
-        }
+        tensors = {key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): v for key, v in tensors.items()}
     assert any(".query." in key for key in tensors)
     save_file(tensors, path)
     assert verify(tiny_pipeline, "diffusion").problems == []

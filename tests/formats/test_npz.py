@@ -78,9 +78,7 @@ def test_same_result_same_bytes(tmp_path: Path) -> None:
         ({"classes": ["dog", "grass\0"]}, ClassListError, "null"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    tmp_path: Path, changes: Any, kind: type[Exception], words: str
-) -> None:
+def test_what_does_not_fit_is_refused(tmp_path: Path, changes: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         write_npz(tmp_path / "a.npz", **result(**changes))
     assert list(tmp_path.iterdir()) == []

@@ -54,9 +54,7 @@ def test_opacity_ends() -> None:
 @pytest.mark.parametrize("shade", [0, 100, 255])
 def test_borders_stand_out_on_any_picture(shade: int) -> None:
     picture = np.full_like(GREY, shade)
-    line = (
-        np.asarray(draw_overlay(picture, halves(), ["dog"], legend=False))[30, 36:44].astype(int).sum(axis=1)
-    )
+    line = np.asarray(draw_overlay(picture, halves(), ["dog"], legend=False))[30, 36:44].astype(int).sum(axis=1)
     assert line.max() - line.min() > 300
 
 
@@ -117,9 +115,7 @@ def test_long_names_end_with_an_ellipsis(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(texts[0]) < 60
 
 
-@pytest.mark.parametrize(
-    "name", ["трава", "狗", "عشب", "🐕 dog", "\ud800", "a\nb\tc", "\x07", "", " ", "e\u0301"]
-)
+@pytest.mark.parametrize("name", ["трава", "狗", "عشب", "🐕 dog", "\ud800", "a\nb\tc", "\x07", "", " ", "e\u0301"])
 def test_no_name_is_too_strange(name: str) -> None:
     assert draw_overlay(GREY, halves(), [name]).size[0] >= 80
 

@@ -85,9 +85,7 @@ def download_folder(source: Source, kind: str) -> Path:
             f"{source.repo}: expected {KINDS[kind]}, but that repository has no {', no '.join(lacking)}"
         )
     folder = Path(
-        huggingface_hub.snapshot_download(
-            source.repo, revision=source.revision, allow_patterns=list(needed.files)
-        )
+        huggingface_hub.snapshot_download(source.repo, revision=source.revision, allow_patterns=list(needed.files))
     )
     absent = [name for name in needed.files if not (folder / name).is_file()]
     if absent:
@@ -131,16 +129,9 @@ def why(error: BaseException, repo: str) -> Failure:
 def how_to_bring(repo: str, kind: str) -> str:
     """The sentence that says how to bring a folder to a machine that cannot fetch one."""
     # A Stable Diffusion repository holds the same weights five times over, so only what is needed is named.
-    some = (
-        ' --include "*.json" --include "*.txt" --include "*/*model.safetensors"'
-        if kind == "diffusion"
-        else ""
-    )
+    some = ' --include "*.json" --include "*.txt" --include "*/*model.safetensors"' if kind == "diffusion" else ""
     option = "--model" if kind == "clip" else "--refiner"
-    return (
-        f"download it on a machine with network: `hf download {repo}{some} --local-dir DIR`, "
-        f"then give {option} DIR"
-    )
+    return f"download it on a machine with network: `hf download {repo}{some} --local-dir DIR`, then give {option} DIR"
 
 
 def _cached_listing(repo: str, commit: str) -> list[str] | None:

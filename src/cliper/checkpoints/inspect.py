@@ -77,8 +77,7 @@ def weights_of(root: Path, part: Component) -> list[Path]:
         missing = [name for name in files if name not in names]
     if missing:
         raise CheckpointError(
-            f"{home}: the weights are in {len(files)} files, and {', '.join(missing[:3])} is missing; "
-            f"download it again"
+            f"{home}: the weights are in {len(files)} files, and {', '.join(missing[:3])} is missing; download it again"
         )
     return [home / name for name in files]
 
@@ -130,18 +129,12 @@ def _check_pipeline(root: Path) -> None:
     read_json(root / "model_index.json", f"{KINDS['diffusion']} in diffusers' layout has one")
     for part in COMPONENTS["diffusion"]:
         if part.folder and not (root / part.folder).is_dir():
-            raise CheckpointError(
-                f"{root}: expected {KINDS['diffusion']} with a folder {part.folder}, got none"
-            )
+            raise CheckpointError(f"{root}: expected {KINDS['diffusion']} with a folder {part.folder}, got none")
         for name in part.required:
             read_json(root / part.folder / name, "the pipeline needs it")
     config = read_json(root / "text_encoder" / "config.json", "the pipeline needs it")
-    _check_model_type(
-        root / "text_encoder" / "config.json", config, ("clip_text_model", "clip"), "a CLIP text encoder"
-    )
-    missing = [
-        name for name in needed_files("diffusion", relative_names(root)).missing if "tokenizer" in name
-    ]
+    _check_model_type(root / "text_encoder" / "config.json", config, ("clip_text_model", "clip"), "a CLIP text encoder")
+    missing = [name for name in needed_files("diffusion", relative_names(root)).missing if "tokenizer" in name]
     if missing:
         raise CheckpointError(f"{root}: expected {missing[0]}, got none; the empty prompt needs it")
 
@@ -179,6 +172,5 @@ def _check_safetensors(path: Path, size: int, start: bytes) -> None:
     if size != expected:
         state = "is truncated" if size < expected else "is too long"
         raise CheckpointError(
-            f"{path}: the weight file {state}: its header says {expected} bytes, the file has {size}; "
-            f"download it again"
+            f"{path}: the weight file {state}: its header says {expected} bytes, the file has {size}; download it again"
         )

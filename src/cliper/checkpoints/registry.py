@@ -175,18 +175,14 @@ def _entry(data: Any, origin: str) -> RegistryEntry:
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
         raise CheckpointError(f"{origin}: megabytes: expected a whole number above 0, got {size!r}")
     if values["recommended"] is not None and not isinstance(values["recommended"], str):
-        raise CheckpointError(
-            f"{origin}: recommended: expected a text or null, got {values['recommended']!r}"
-        )
+        raise CheckpointError(f"{origin}: recommended: expected a text or null, got {values['recommended']!r}")
     sources = tuple(_source(item, origin) for item in values["sources"])
     sums = values.get("sha256", {})
     if bool(sources) == bool(values.get("bundled")):
         raise CheckpointError(f"{origin}: expected either sources or a bundled folder")
     for name, value in sums.items():
         if not isinstance(value, str) or not _SHA256.fullmatch(value):
-            raise CheckpointError(
-                f"{origin}: sha256 of {name}: expected 64 hexadecimal digits, got {value!r}"
-            )
+            raise CheckpointError(f"{origin}: sha256 of {name}: expected 64 hexadecimal digits, got {value!r}")
     return RegistryEntry(**{**values, "sources": sources, "sha256": dict(sums)})
 
 

@@ -185,8 +185,7 @@ def _check_entry_kind(entry: RegistryEntry, kind: str) -> None:
     if entry.kind != kind:
         others = ", ".join(item.alias for item in entries(kind))
         raise CheckpointError(
-            f"{entry.alias}: expected {KINDS[kind]} (one of {others}, a hub name or a folder), "
-            f"got {KINDS[entry.kind]}"
+            f"{entry.alias}: expected {KINDS[kind]} (one of {others}, a hub name or a folder), got {KINDS[entry.kind]}"
         )
 
 

@@ -71,9 +71,7 @@ class VisionTower:
         merged: list[Tensor] | list[None] = [None] * len(pixels)
         if window:
             merged = [self._slide(p, window, recipe, attention, layers) for p in pixels]
-        return [
-            PictureFeatures(e, a, grid, m) for e, a, m in zip(embeddings, affinity, merged, strict=True)
-        ]
+        return [PictureFeatures(e, a, grid, m) for e, a, m in zip(embeddings, affinity, merged, strict=True)]
 
     @torch.inference_mode()
     def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
@@ -104,9 +102,7 @@ class VisionTower:
         if window % patch:
             raise ShapeError(f"window: expected a multiple of the patch size {patch}, got {window}")
 
-    def _embed(
-        self, pixels: Tensor, recipe: Recipe, attention: str, layers: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    def _embed(self, pixels: Tensor, recipe: Recipe, attention: str, layers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """-> unit embeddings [B, L', P, D] and affinity [B, P, P], both float32."""
         fused = attention == "fused"
         summed = AttentionSum() if fused else None
@@ -151,9 +147,7 @@ class VisionTower:
             affinity.append(mean)
         return dict(zip(order, torch.stack(outputs, 1), strict=True)), torch.stack(affinity)
 
-    def _ablate(
-        self, last: Any, features: dict[int, Tensor], attention: str
-    ) -> tuple[dict[int, Tensor], Tensor]:
+    def _ablate(self, last: Any, features: dict[int, Tensor], attention: str) -> tuple[dict[int, Tensor], Tensor]:
         outputs: dict[int, Tensor] = {}
         for index, feature in sorted(features.items()):
             query, key, value = self._project(last, last.layer_norm1(feature))
@@ -197,9 +191,7 @@ class VisionTower:
         )
         return query, key, value
 
-    def _slide(
-        self, pixels: Tensor, crop: int, recipe: Recipe, attention: str, layers: Sequence[int]
-    ) -> Tensor:
+    def _slide(self, pixels: Tensor, crop: int, recipe: Recipe, attention: str, layers: Sequence[int]) -> Tensor:
         """[3, H, W] -> [L', P, D], what the sliding windows saw."""
         height, width = pixels.shape[-2:]
         grid = (height // self.patch_size, width // self.patch_size)

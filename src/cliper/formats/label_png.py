@@ -33,9 +33,7 @@ def check_labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
     array = np.asarray(labels)
     if array.ndim != 2 or array.size == 0:
         shape = "x".join(str(side) for side in array.shape) or "a single number"
-        raise ShapeError(
-            f"expected labels [H, W] with at least one pixel, got shape {shape}; pass one label map"
-        )
+        raise ShapeError(f"expected labels [H, W] with at least one pixel, got shape {shape}; pass one label map")
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"expected integer labels, got {array.dtype}; convert them first")
     low, high = int(array.min()), int(array.max())

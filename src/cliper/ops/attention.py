@@ -100,7 +100,7 @@ def ablated_attention(kind: str, query: Tensor, key: Tensor, value: Tensor) -> t
     Returns:
         The output [B, H, N, d] in the dtype of ``value`` and the map, averaged over heads, [B, N, N] float32.
     """
-    batch, heads, tokens, dim = value.shape
+    batch, heads, tokens, _ = value.shape
     if kind == "identity":
         eye = torch.eye(tokens, dtype=torch.float32, device=value.device)
         return value, eye.expand(batch, tokens, tokens)
@@ -111,7 +111,5 @@ def ablated_attention(kind: str, query: Tensor, key: Tensor, value: Tensor) -> t
         "v-v": (value, value),
     }[kind]
     summed = AttentionSum()  # over heads instead of layers: their mean without ever holding [H, N, N]
-    heads_out = [
-        summed.attend(left[:, h : h + 1], right[:, h : h + 1], value[:, h : h + 1]) for h in range(heads)
-    ]
+    heads_out = [summed.attend(left[:, h : h + 1], right[:, h : h + 1], value[:, h : h + 1]) for h in range(heads)]
     return torch.cat(heads_out, dim=1), summed.total[:, 0] / heads

@@ -91,9 +91,7 @@ def compensate(
 
     def apply(index: int, x: Tensor) -> Tensor:
         if _tokens(steps[index]) != tokens:
-            raise ShapeError(
-                f"attention: expected maps of one size, got {tokens} and {_tokens(steps[index])} tokens"
-            )
+            raise ShapeError(f"attention: expected maps of one size, got {tokens} and {_tokens(steps[index])} tokens")
         return _apply_map(x, steps[index], threshold)
 
     return _compensate(maps, len(steps), tokens, apply, threshold, mode, select, size)
@@ -128,15 +126,11 @@ def compensate_heads(
     heads: list[Heads] = []
     for query, key, scale in layers:
         if query.ndim != 3 or query.shape != key.shape:
-            raise ShapeError(
-                f"heads: expected query and key [H, T, d], got {list(query.shape)}, {list(key.shape)}"
-            )
+            raise ShapeError(f"heads: expected query and key [H, T, d], got {list(query.shape)}, {list(key.shape)}")
         heads.extend(Heads(q, k, scale) for q, k in zip(query, key, strict=True))
     counts = sorted({len(h.query) for h in heads})
     if len(counts) > 1:
-        raise ShapeError(
-            f"attention: expected layers of one resolution, got {' and '.join(map(str, counts))} tokens"
-        )
+        raise ShapeError(f"attention: expected layers of one resolution, got {' and '.join(map(str, counts))} tokens")
     tokens = counts[0] if counts else 0
     keep = heads[0].query.new_empty(tokens, tokens, dtype=torch.float32) if _fits(heads, tokens) else None
 
@@ -166,9 +160,7 @@ def _compensate(
     if mode == "selected" and not -count <= select < count:
         raise SettingsError(f"select: there are {count} attention maps, 0 to {count - 1}; got {select}")
     if maps.ndim not in (3, 4) or not maps.is_floating_point() or not maps.numel():
-        raise ShapeError(
-            f"maps: expected [C, h, w] or [B, C, h, w] of floats, got {list(maps.shape)} {maps.dtype}"
-        )
+        raise ShapeError(f"maps: expected [C, h, w] or [B, C, h, w] of floats, got {list(maps.shape)} {maps.dtype}")
     grid = _grid(tokens, size)
     planes = maps.reshape(-1, 1, *maps.shape[-2:]).float()
     planes = F.interpolate(planes, size=grid, mode="bilinear", align_corners=False)

@@ -13,9 +13,7 @@ from cliper.errors import ShapeError
 __all__ = ["class_iou", "confusion_matrix", "mean_accuracy", "mean_iou", "pixel_accuracy"]
 
 
-def confusion_matrix(
-    target: Tensor, prediction: Tensor, num_classes: int, ignore: Iterable[int] = (255,)
-) -> Tensor:
+def confusion_matrix(target: Tensor, prediction: Tensor, num_classes: int, ignore: Iterable[int] = (255,)) -> Tensor:
     """Count pixels by ground truth (rows) and prediction (columns).
 
     Args:

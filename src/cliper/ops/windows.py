@@ -61,9 +61,7 @@ class WindowMerger:
         device: where the sums are held (float32).
     """
 
-    def __init__(
-        self, layers: int, grid: tuple[int, int], width: int, patch: int, device: torch.device
-    ) -> None:
+    def __init__(self, layers: int, grid: tuple[int, int], width: int, patch: int, device: torch.device) -> None:
         h, w = grid
         self._patch = patch
         self._sum = torch.zeros(layers, h, w, width, device=device)
@@ -76,7 +74,7 @@ class WindowMerger:
         rows = slice(window.top // self._patch, window.bottom // self._patch)
         columns = slice(window.left // self._patch, window.right // self._patch)
         h, w = rows.stop - rows.start, columns.stop - columns.start
-        self._sum[:, rows, columns] += embeddings.unflatten(1, (h, w))
+        self._sum[:, rows, columns] += embeddings.reshape(len(embeddings), h, w, -1)
         self._seen[rows, columns] += 1
         self._attention[rows, columns, rows, columns] += affinity.reshape(h, w, h, w)
         self._attention_seen[rows, columns, rows, columns] += 1

@@ -1,0 +1,111 @@
+"""``cliper doctor``: what this machine has, and whether the package works on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from cliper.errors import CliperError, OutputError
+
+__all__ = ["doctor"]
+
+
+@click.command()
+def doctor() -> int:
+    """Say what is installed and where things lie, and try the bundled model. Exit code 2 if something fails."""
+    click.echo(f"cliper {version('cliper')}, Python {platform.python_version()}, {platform.platform()}")
+    for package in (
+        "torch",
+        "transformers",
+        "diffusers",
+        "huggingface_hub",
+        "safetensors",
+        "pillow",
+        "numpy",
+    ):
+        try:
+            click.echo(f"  {package} {version(package)}")
+        except PackageNotFoundError:
+            click.echo(f"  {package} is missing: pip install {package}")
+    failures = [_try(name, check) for name, check in _CHECKS.items()]
+    return 2 if any(failures) else 0
+
+
+def _try(name: str, check: Callable[[], str]) -> bool:
+    """Run one check, print its line, and say whether it failed."""
+    try:
+        click.echo(f"ok      {name}: {check()}")
+    except CliperError as error:
+        click.echo(f"failed  {name}: {error}")
+        return True
+    return False
+
+
+def _devices() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cpu = f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} processors"
+    return ", ".join([*names, cpu])
+
+
+def _cache() -> str:
+    from cliper.cache import cache_folder
+
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"expected a cache folder that can be written, got {folder} ({error.strerror}); set CLIPER_CACHE"
+        ) from None
+    return str(folder)
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    offline = " (HF_HUB_OFFLINE is set: nothing is fetched)" if constants.HF_HUB_OFFLINE else ""
+    return f"{Path(constants.HF_HUB_CACHE)}{offline}"
+
+
+def _bundled() -> str:
+    from cliper.checkpoints import verify
+
+    report = verify("mini")
+    if not report.ok:
+        raise CliperError(f"{report.problems[0]}; install the package again")
+    return f"{report.tensors} tensors, checksums right"
+
+
+def _segments() -> str:
+    import time
+
+    from cliper.examples import EXAMPLE_CLASSES, example_photo
+    from cliper.segmenter import Segmenter
+
+    segmenter = Segmenter.from_pretrained()
+    started = time.perf_counter()
+    result = segmenter(example_photo(), EXAMPLE_CLASSES)
+    seconds = time.perf_counter() - started
+    found = [name for name, area in result.areas.items() if area > 0]
+    if not found:
+        raise CliperError("expected the example photo's classes to be found, got none; install the package again")
+    return f"found {', '.join(found)} in the example photo in {seconds:.2f} s"
+
+
+_CHECKS: dict[str, Callable[[], str]] = {
+    "devices": _devices,
+    "cache": _cache,
+    "hub cache": _hub,
+    "bundled model": _bundled,
+    "segmentation": _segments,
+}

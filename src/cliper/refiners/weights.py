@@ -1,0 +1,139 @@
+"""Loading only the parts of a diffusion pipeline that are needed, holding each tensor once.
+
+``from_pretrained`` would load the whole autoencoder, and depending on what else is installed holds every tensor
+twice for a while. Here a model is built without memory, unneeded parts are cut off, and what is left is filled
+from the files piece by piece.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cliper.checkpoints.files import COMPONENTS
+from cliper.checkpoints.inspect import weights_of
+from cliper.checkpoints.tensors import canonical, iterate
+from cliper.errors import CheckpointError
+
+__all__ = ["load_scheduler", "load_unet", "load_vae_encoder"]
+
+# Files are mapped into memory, and mapped pages count as used until the file is closed: it is closed and
+# opened again after this many bytes.
+_CHUNK_BYTES = 128 << 20
+
+
+def load_unet(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """The pipeline's ``UNet2DConditionModel``, ready for inference.
+
+    Raises:
+        CheckpointError: a configuration or weights that cannot be used, or that do not fit together.
+    """
+    from diffusers import UNet2DConditionModel
+
+    unet = _build(UNet2DConditionModel, folder / "unet")
+    _fill(unet, folder, "unet", device, dtype)
+    return unet
+
+
+def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """The pipeline's ``AutoencoderKL`` with its encoder only; the decoder is never read.
+
+    Raises:
+        CheckpointError: a configuration or weights that cannot be used, or that do not fit together.
+    """
+    from diffusers import AutoencoderKL
+
+    vae = _build(AutoencoderKL, folder / "vae")
+    del vae.decoder
+    vae.post_quant_conv = None
+    _fill(vae, folder, "vae", device, dtype)
+    return vae
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The pipeline's own scheduler, set to 50 steps.
+
+    Raises:
+        CheckpointError: a scheduler that diffusers does not know, or that cannot noise a picture.
+    """
+    import diffusers
+
+    config, _ = (
+        diffusers.ConfigMixin.load_config(
+            str(folder / "scheduler"), return_unused_kwargs=True, config_name="scheduler_config.json"
+        ),
+        None,
+    )
+    config = config[0] if isinstance(config, tuple) else config
+    name = config.get("_class_name", "PNDMScheduler")
+    kind = getattr(diffusers, name, None)
+    if kind is None or not hasattr(kind, "add_noise"):
+        raise CheckpointError(
+            f"{folder / 'scheduler'}: expected a scheduler that adds noise, such as PNDMScheduler, got {name!r}"
+        )
+    scheduler = kind.from_config(config)
+    scheduler.set_timesteps(50)
+    return scheduler
+
+
+def _build(kind: Any, folder: Path) -> Any:
+    """A model from its configuration, without memory for its weights."""
+    try:
+        config = kind.load_config(str(folder))
+        with torch.device("meta"):
+            model = kind.from_config(config)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder}: expected the configuration of a {kind.__name__}: {reason}") from None
+    return model.eval().requires_grad_(False)
+
+
+def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Give a model without memory its weights.
+
+    Raises:
+        CheckpointError: a tensor that is missing or has another shape, or a file that cannot be read.
+    """
+    component = next(item for item in COMPONENTS["diffusion"] if item.folder == part)
+    # Both sides in the one form that old and new releases of diffusers share.
+    wanted = {canonical(name): name for name in model.state_dict()}
+    for path in weights_of(folder, component):
+        for stored, tensor in _tensors(path, wanted.keys()):
+            name = wanted.pop(canonical(stored))
+            owner_name, _, leaf = name.rpartition(".")
+            owner = model.get_submodule(owner_name)
+            expected = getattr(owner, leaf).shape
+            if tensor.shape != expected and tensor.squeeze().shape == expected:
+                tensor = tensor.squeeze()  # old autoencoders hold linear weights as 1x1 convolutions
+            if tensor.shape != expected:
+                raise CheckpointError(f"{path}: {stored}: expected shape {list(expected)}, got {list(tensor.shape)}")
+            copy = torch.empty(expected, device=device, dtype=dtype).copy_(tensor)
+            setattr(owner, leaf, nn.Parameter(copy, requires_grad=False))
+    if wanted:
+        names = sorted(wanted.values())
+        raise CheckpointError(
+            f"{folder / part}: {len(names)} weights are missing, {names[0]} first; get the checkpoint again"
+        )
+
+
+def _tensors(path: Path, wanted: Any) -> Iterator[tuple[str, Tensor]]:
+    """The wanted tensors of a file, one at a time; each is only good until the next is asked for."""
+    done: set[str] = set()
+    finished = False
+    while not finished:
+        size, finished = 0, True
+        try:
+            for name, tensor in iterate(path):
+                if name in done or canonical(name) not in wanted:
+                    continue
+                done.add(name)
+                yield name, tensor
+                size += tensor.nbytes
+                if size > _CHUNK_BYTES and path.suffix == ".safetensors":
+                    finished = False
+                    break
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: the weights cannot be read: {reason}") from None
