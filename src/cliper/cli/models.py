@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from cliper.errors import CheckpointError
@@ -35,9 +37,9 @@ def list_models() -> None:
             here = "no"
         repo = entry.sources[0].repo if entry.sources else "bundled"
         table.add_row(entry.alias, entry.title, repo, f"{entry.megabytes} MB", entry.licence, here)
-    console = Console(highlight=False)
     # A table squeezed into a pipe's 80 columns can neither be read nor searched.
-    console.print(table, width=None if console.is_terminal else 160)
+    width = None if sys.stdout.isatty() else 160
+    Console(highlight=False, width=width).print(table)
 
 
 @models.command()

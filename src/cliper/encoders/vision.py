@@ -176,10 +176,8 @@ class VisionTower:
         mixed = summed.attend(query, key, value) if summed else attend(query, key, value)
         x = x + _apply(block.self_attn.out_proj, merge_heads(mixed))
         hidden = _apply(block.mlp.fc1, block.layer_norm2(x))
-        if self._quick_gelu:
-            hidden = (1.702 * hidden).sigmoid_().mul_(hidden)
-        else:
-            hidden = block.mlp.activation_fn(hidden)
+        # In place where it can be: these are the largest tensors of a layer.
+        hidden = (1.702 * hidden).sigmoid_().mul_(hidden) if self._quick_gelu else block.mlp.activation_fn(hidden)
         return x + _apply(block.mlp.fc2, hidden), normed
 
     def _project(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

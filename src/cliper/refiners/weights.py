@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from cliper.checkpoints.files import COMPONENTS
-from cliper.checkpoints.inspect import weights_of
+from cliper.checkpoints.inspect import read_json, weights_of
 from cliper.checkpoints.tensors import canonical, iterate
 from cliper.errors import CheckpointError
 
-__all__ = ["load_scheduler", "load_unet", "load_vae_encoder"]
+__all__ = ["STEPS", "load_scheduler", "load_unet", "load_vae_encoder"]
 
 # Files are mapped into memory, and mapped pages count as used until the file is closed: it is closed and
 # opened again after this many bytes.
 _CHUNK_BYTES = 128 << 20
+
+STEPS = 50  # denoising steps that the method counts in
 
 
 def load_unet(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
@@ -53,28 +55,22 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
 
 
 def load_scheduler(folder: Path) -> Any:
-    """The pipeline's own scheduler, set to 50 steps.
+    """The pipeline's own scheduler, set to the method's number of steps.
 
     Raises:
         CheckpointError: a scheduler that diffusers does not know, or that cannot noise a picture.
     """
     import diffusers
 
-    config, _ = (
-        diffusers.ConfigMixin.load_config(
-            str(folder / "scheduler"), return_unused_kwargs=True, config_name="scheduler_config.json"
-        ),
-        None,
-    )
-    config = config[0] if isinstance(config, tuple) else config
-    name = config.get("_class_name", "PNDMScheduler")
+    config = read_json(folder / "scheduler" / "scheduler_config.json", "the pipeline needs it")
+    name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)
     if kind is None or not hasattr(kind, "add_noise"):
         raise CheckpointError(
             f"{folder / 'scheduler'}: expected a scheduler that adds noise, such as PNDMScheduler, got {name!r}"
         )
     scheduler = kind.from_config(config)
-    scheduler.set_timesteps(50)
+    scheduler.set_timesteps(STEPS)
     return scheduler
 
 
@@ -120,6 +116,9 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
 
 def _tensors(path: Path, wanted: Any) -> Iterator[tuple[str, Tensor]]:
     """The wanted tensors of a file, one at a time; each is only good until the next is asked for."""
+    from safetensors import SafetensorError
+
+    broken = (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError)
     done: set[str] = set()
     finished = False
     while not finished:
@@ -134,6 +133,6 @@ def _tensors(path: Path, wanted: Any) -> Iterator[tuple[str, Tensor]]:
                 if size > _CHUNK_BYTES and path.suffix == ".safetensors":
                     finished = False
                     break
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        except broken as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path}: the weights cannot be read: {reason}") from None

@@ -1,0 +1,174 @@
+"""Reading queries and keys of chosen self-attention layers out of a diffusers UNet.
+
+Everything goes through diffusers' attention processors, which are put back afterwards. The UNet is left as soon
+as the last wanted layer has been seen: nothing that comes after it could change what is wanted.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliper.errors import RefinerError
+from cliper.ops.compensation import Heads
+from cliper.refiners.lean import attend
+
+__all__ = ["METHOD_LAYERS", "capture_heads", "layer_names", "tokens_grid"]
+
+METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
+"""The method's layers, in its order."""
+
+_PROCESSOR = ".processor"
+
+
+class _Done(Exception):  # noqa: N818 (not an error: the way out of the UNet)
+    """Every wanted layer has been seen."""
+
+
+def layer_names(unet: Any) -> dict[str, str]:
+    """The UNet's self-attention layers: readable name -> name of the processor.
+
+    A transformer with one block is called by its own name, ``"up_blocks.3.attentions.1"``; of one with several,
+    each block has a name, ``"up_blocks.1.attentions.0.transformer_blocks.2"``.
+    """
+    blocks = [name.removesuffix(".attn1" + _PROCESSOR) for name in unet.attn_processors]
+    blocks = [name for name in blocks if not name.endswith(_PROCESSOR)]
+    owners = [name.partition(".transformer_blocks.")[0] for name in blocks]
+    return {
+        (owner if owners.count(owner) == 1 else block): f"{block}.attn1{_PROCESSOR}"
+        for owner, block in zip(owners, blocks, strict=True)
+    }
+
+
+def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
+    """The processors of the wanted layers, in the wanted order; None means the method's two.
+
+    Raises:
+        RefinerError: the UNet has no such layer; the message lists those that it has.
+    """
+    known = layer_names(unet)
+    names = METHOD_LAYERS if wanted is None else tuple(wanted)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise RefinerError(
+                f"refine_layers: this UNet has no self-attention layer {name!r}{hint}; "
+                f"it has: {', '.join(known) or 'none'}"
+            )
+    if len(set(names)) < len(names):
+        raise RefinerError(f"refine_layers: expected each layer once, got {', '.join(names)}")
+    return {name: known[name] for name in names}
+
+
+def tokens_grid(latent: tuple[int, int], tokens: int) -> tuple[int, int]:
+    """The grid of a layer with that many tokens: the latents halved (rounding up) until they have as many.
+
+    Raises:
+        RefinerError: no halving has as many tokens.
+
+    Example:
+        >>> tokens_grid((48, 63), 768)
+        (24, 32)
+    """
+    height, width = latent
+    while height * width > tokens and max(height, width) > 1:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if height * width != tokens:
+        raise RefinerError(
+            f"a layer with {tokens} tokens fits no halving of {latent[0]}x{latent[1]} latents; "
+            f"choose another layer (refine_layers)"
+        )
+    return height, width
+
+
+@torch.inference_mode()
+def capture_heads(
+    unet: Any, latents: Tensor, timestep: Tensor, prompt: Tensor, wanted: Sequence[str] | None
+) -> list[list[Heads]]:
+    """One step of the UNet, as far as needed.
+
+    Args:
+        unet: a ``UNet2DConditionModel``; its processors are the same afterwards, also after an error.
+        latents: [B, 4, h, w], noised.
+        timestep: scalar.
+        prompt: [1, T, D].
+        wanted: names of layers as :func:`layer_names` has them; None means the method's two.
+
+    Returns:
+        For each of the B pictures, for each layer in the order of ``wanted``, its :class:`Heads`.
+
+    Raises:
+        RefinerError: no such layer.
+    """
+    layers = find_layers(unet, wanted)
+    found: dict[str, Heads] = {}
+    processors: dict[str, Any] = dict.fromkeys(unet.attn_processors, _Lean())
+    for name, processor in layers.items():
+        processors[processor] = _Capture(name, found, len(layers))
+    with _processors(unet, processors):
+        try:
+            unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
+        except _Done:
+            pass
+    stacks = [found[name] for name in layers]
+    return [[Heads(s.query[i], s.key[i], s.scale) for s in stacks] for i in range(len(latents))]
+
+
+@contextmanager
+def _processors(unet: Any, processors: dict[str, Any]) -> Iterator[None]:
+    before = dict(unet.attn_processors)
+    unet.set_attn_processor(processors)
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(before)
+
+
+class _Lean:
+    """Attention of a diffusers block, without ever holding a whole attention map."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            split(layer(x), attn.heads)
+            for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
+        )
+        if attn.upcast_attention:
+            # Stable Diffusion 2.1 overflows in float16 here.
+            mixed = attend(query.float(), key.float(), value.float(), attn.scale).to(value.dtype)
+        else:
+            mixed = attend(query, key, value, attn.scale)
+        out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return out / attn.rescale_output_factor if attn.rescale_output_factor != 1 else out
+
+
+class _Capture(_Lean):
+    """Keeps the queries and keys of a layer, and leaves the UNet if it was the last wanted."""
+
+    def __init__(self, name: str, found: dict[str, Heads], count: int) -> None:
+        self._name, self._found, self._count = name, found, count
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        query, key = (split(layer(hidden_states), attn.heads) for layer in (attn.to_q, attn.to_k))
+        self._found[self._name] = Heads(query, key, attn.scale)
+        if len(self._found) == self._count:
+            raise _Done
+        return super().__call__(attn, hidden_states, *args, **kwargs)
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """[B, T, H * d] -> [B, H, T, d], a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
