@@ -41,10 +41,24 @@ class ClassPrompt:
     Args:
         name: what legends and results say.
         prompts: one text or several (synonyms); the class's embedding is their mean.
+
+    Raises:
+        ClassListError: a blank name, no prompts, or a text that is not Unicode.
     """
 
     name: str
     prompts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompts, str) or not self.prompts:
+            raise ClassListError(f"expected at least one prompt, as a tuple of texts, got {self.prompts!r}")
+        for text in (self.name, *self.prompts):
+            if not isinstance(text, str) or not text.strip():
+                raise ClassListError(f"expected names and prompts that are not blank, got {text!r}")
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # how the command line hands over bytes that are not UTF-8
+                raise ClassListError(f"expected a name in UTF-8, got {_short(text)}") from None
 
 
 def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "class") -> list[ClassPrompt]:
@@ -67,6 +81,8 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
         >>> [c.name for c in parse_classes("dog; person: man, woman")]
         ['dog', 'person']
     """
+    if not isinstance(source, Iterable):
+        raise ClassListError(f"expected {what} names, got {source!r}; give names such as \"dog; grass\"")
     texts = [source] if isinstance(source, str) else list(source)
     classes: list[ClassPrompt] = []
     for text in texts:
@@ -102,8 +118,11 @@ def read_classes(path: str | Path) -> list[ClassPrompt]:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ClassListError(f"{path}: expected a class file in UTF-8, got other bytes; save it as UTF-8") from None
-    except OSError as error:
-        raise ClassListError(f"{path}: could not read the class file: {error.strerror}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # a null character in its name, a home that is not there
+        reason = getattr(error, "strerror", None) or error
+        raise ClassListError(f"{path}: could not read the class file: {reason}") from None
+    if "\0" in text:
+        raise ClassListError(f"{path}: expected a class file in UTF-8, got null characters; save it as UTF-8")
     lines = [line.strip() for line in text.splitlines()]
     entries = [line for line in lines if line and not line.startswith("#")]
     try:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -19,10 +20,11 @@ import yaml
 
 from cliper.errors import SettingsError
 
-__all__ = ["ATTENTIONS", "RECIPES", "Preset", "Settings", "load_preset", "load_settings", "presets"]
+__all__ = ["ATTENTIONS", "RECIPES", "TEMPLATES", "Preset", "Settings", "load_preset", "load_settings", "presets"]
 
 RECIPES = ("conference", "preprint", "preprint-h")
 ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity")
+TEMPLATES = ("imagenet80", "scene15")
 REFINE_MODES = ("chain", "mean", "selected")
 RESIZE_MODES = ("nearest", "bilinear", "bicubic", "area")
 
@@ -115,7 +117,7 @@ class Settings:
         Raises:
             SettingsError: an unknown key (the message names the nearest one) or a bad value.
         """
-        return cls().replace(origin=origin, **dict(values))
+        return cls()._changed(values, origin)
 
     def replace(self, *, origin: str = "settings", **changes: Any) -> Settings:
         """A copy with some values changed.
@@ -123,6 +125,10 @@ class Settings:
         Raises:
             SettingsError: an unknown key (the message names the nearest one) or a bad value.
         """
+        return self._changed(changes, origin)
+
+    def _changed(self, changes: Mapping[str, Any], origin: str) -> Settings:
+        # A mapping, not keywords: a file may well have a key "origin" or "self".
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
@@ -222,17 +228,32 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
     text = str(source)
     if text in presets():
         return load_preset(text).settings
-    path = Path(text).expanduser()
-    if not path.is_file():
-        if path.suffix in {".yaml", ".yml", ".json"}:
+    try:
+        path = Path(text).expanduser()
+        found = path.is_file()
+    except (OSError, RuntimeError):  # a name that is too long, a home that is not there
+        path, found = Path(text), False
+    if not found:
+        if path.suffix.lower() in {".yaml", ".yml", ".json"}:
             raise SettingsError(f"settings file {text!r} does not exist; give a file or a preset's name")
         return load_preset(text).settings  # raises, naming the nearest presets
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).replace("\n", " ")
-        raise SettingsError(f"{path}: expected settings as YAML, could not read them: {reason}") from None
-    return (base or Settings()).replace(origin=str(path), **_mapping(data, str(path)))
+        content = path.read_text(encoding="utf-8-sig")
+        # PyYAML chokes on the tabs that JSON may be indented with.
+        data = json.loads(content) if path.suffix.lower() == ".json" else yaml.load(content, _Loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path}: expected settings as YAML or JSON, could not read them: {reason}") from None
+    return (base or Settings())._changed(_mapping(data, str(path)), str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes ``1e-4`` for a text, because YAML 1.1 wants ``1.0e-4``."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _mapping(data: Any, origin: str) -> dict[str, Any]:
@@ -242,7 +263,7 @@ def _mapping(data: Any, origin: str) -> dict[str, Any]:
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
@@ -252,10 +273,9 @@ def _whole(name: str, value: Any, low: int, high: int) -> None:
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # Not-a-number fails the comparison.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
-    if not low <= value <= high:
-        raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value:g}")
     return float(value)
 
 
@@ -272,6 +292,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...] | None:
 
 def _templates(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, str):
+        _one_of("templates", value, TEMPLATES)
         return value
     items = _strings("templates", value)
     if items is None:

@@ -7,6 +7,7 @@ whole. A file that cannot be used costs time, never the result: it is passed ove
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,5 +83,4 @@ class TextCache:
 
 
 def _key(fingerprint: str, templates: Sequence[str], prompt: str) -> bytes:
-    parts = [fingerprint, *templates, prompt]
-    return hashlib.sha256("\x00".join(parts).encode()).digest()
+    return hashlib.sha256(json.dumps([fingerprint, *templates, prompt]).encode()).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
@@ -32,7 +33,14 @@ cli.add_command(doctor)
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 something unexpected, 2 bad input or usage, 130 interrupted."""
+    """Entry point.
+
+    Exit codes: 0 done, 1 something unexpected, 2 bad input or usage, 130 interrupted, 141 whoever read the
+    output has gone.
+    """
+    # A name that the terminal's encoding lacks is no reason to stop half-way.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -45,17 +53,21 @@ def run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="cliper", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if "\n" in error.format_message():  # a command without arguments shows its help
+            error.show()
+        else:
+            context = getattr(error, "ctx", None)
+            hint = f" (see {context.command_path} --help)" if context else ""
+            _say(f"error: {error.format_message()}{hint}")
         return error.exit_code
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         _say("interrupted; files that were finished are whole")
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has gone; saying so would fail too
-        return 0
-    except CliperError as error:
+    except SystemExit:  # how click and rich leave when whoever read the output has gone
+        return 141
+    except (CliperError, OSError) as error:  # the system's own: standard output on a full disk, say
         if debug:
             traceback.print_exc()
         _say(f"error: {' '.join(str(error).split())}")
@@ -80,7 +92,10 @@ def _one_line_warnings() -> None:
     warnings.showwarning = show
     logger = logging.getLogger("cliper")
     if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("cliper: warning: %(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(_OneLine())
         logger.setLevel(logging.WARNING)
+
+
+class _OneLine(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(f"warning: {' '.join(record.getMessage().split())}")

@@ -174,11 +174,11 @@ class VisionTower:
         normed = block.layer_norm1(x)
         query, key, value = self._project(block, normed)
         mixed = summed.attend(query, key, value) if summed else attend(query, key, value)
-        x = x + _apply(block.self_attn.out_proj, merge_heads(mixed))
+        x = _apply(block.self_attn.out_proj, merge_heads(mixed)).add_(x)
         hidden = _apply(block.mlp.fc1, block.layer_norm2(x))
         # In place where it can be: these are the largest tensors of a layer.
         hidden = (1.702 * hidden).sigmoid_().mul_(hidden) if self._quick_gelu else block.mlp.activation_fn(hidden)
-        return x + _apply(block.mlp.fc2, hidden), normed
+        return _apply(block.mlp.fc2, hidden).add_(x), normed
 
     def _project(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> query, key and value, each [B, H, N, d]."""

@@ -51,12 +51,10 @@ class ConfusionMatrix:
         Raises:
             ShapeError: shapes that differ, values that are no integers or out of range; nothing is counted.
         """
-        import torch
-
         from cliper.ops.metrics import confusion_matrix
 
         self._matrix += confusion_matrix(
-            torch.as_tensor(target), torch.as_tensor(prediction), self.num_classes, self.ignore
+            _tensor("target", target), _tensor("prediction", prediction), self.num_classes, self.ignore
         )
 
     def merge(self, other: ConfusionMatrix) -> None:
@@ -99,3 +97,19 @@ class ConfusionMatrix:
         from cliper.ops.metrics import mean_accuracy
 
         return mean_accuracy(self._matrix)
+
+
+def _tensor(name: str, values: Any) -> torch.Tensor:
+    """Arrays of any integer type, byte order and strides, read-only ones too, as torch takes few of these."""
+    import numpy as np
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ShapeError(f"{name}: expected a tensor or an array of integers, got rows of different lengths") from None
+    if array.dtype.kind not in "iu":
+        raise ShapeError(f"{name}: expected integers, got {array.dtype}")
+    return torch.from_numpy(array.astype(np.int64))

@@ -67,21 +67,20 @@ class AttentionSum:
         batch, heads, tokens, dim = query.shape
         if self._total is None:
             self._total = query.new_zeros((batch, heads, tokens, tokens), dtype=torch.float32)
-        query = query * dim**-0.5
+        scale = dim**-0.5
         if query.device.type != "cpu":
-            attention = torch.softmax(query @ key.transpose(-1, -2), dim=-1, dtype=torch.float32)
+            attention = torch.softmax((query * scale) @ key.transpose(-1, -2), dim=-1, dtype=torch.float32)
             self._total += attention
             return attention.to(value.dtype) @ value
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         out = value.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
         total = self._total
 
         def head(index: int) -> None:
             at = divmod(index, heads)
-            scores = linear(query[at], key[at]).float()
+            scores = linear(query[at] * scale, key[at].contiguous()).float()
             torch.softmax(scores, dim=-1, out=scores)
             total[at].add_(scores)
-            out[at] = linear(scores.to(value.dtype), value[at].t())
+            out[at] = linear(scores.to(value.dtype), value[at].contiguous().t())
 
         for _ in ordered_map(head, batch * heads):
             pass

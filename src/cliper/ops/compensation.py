@@ -17,7 +17,7 @@ from torch import Tensor
 from cliper.errors import SettingsError, ShapeError
 from cliper.ops.linear import linear
 
-__all__ = ["MODES", "Heads", "compensate", "compensate_heads"]
+__all__ = ["MODES", "Heads", "compensate", "compensate_heads", "times_transposed"]
 
 MODES = ("chain", "mean", "selected")
 
@@ -193,7 +193,7 @@ def _apply_head(x: Tensor, head: Heads, threshold: float, keep: Tensor | None) -
     x = x.to(head.query.device)
     query = head.query.float() * head.scale
     rows = _rows(len(x))
-    times_key = _times(head.key.float(), rows)
+    times_key = times_transposed(head.key.float(), rows)
     peak = torch.zeros(len(x), device=x.device)
     starts = range(0, len(x), rows)
 
@@ -219,13 +219,17 @@ def _thresholded_product(blocks: Iterable[Tensor], peak: Tensor, x: Tensor, thre
     return product[:, :-1] / (product[:, -1:] + EPS)
 
 
-def _times(key: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
-    """The function ``q -> q @ key^T`` for many blocks of ``rows`` queries with the same key [T, d]."""
-    if key.device.type == "cpu" and len(key) >= 512 and _can_pack():
-        packed = torch.ops.mkldnn._reorder_linear_weight(key, rows)
-        return lambda query: torch.ops.mkldnn._linear_pointwise(query, packed, None, "none", [], "")
-    transposed = key.T
-    return lambda query: query @ transposed
+def times_transposed(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """The function ``x -> x @ weight^T`` for many blocks x of about ``rows`` rows and one weight [N, K].
+
+    Args:
+        weight: float32 [N, K]; a view will do.
+        rows: how many rows most blocks have; others are computed as well.
+    """
+    if weight.device.type == "cpu" and max(weight.shape) >= 512 and _can_pack():
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    return lambda x: x @ weight.T
 
 
 @functools.cache

@@ -41,7 +41,8 @@ def fused_attention(total: Tensor, rounds: int, recipe: Recipe | None = None) ->
     balance = _Balance(total, recipe or Recipe())
     for _ in range(rounds):
         balance.advance()
-    return balance.attention()
+    attention, sums = balance.attention()
+    return attention.div_(sums)
 
 
 def fuse_values(
@@ -70,9 +71,12 @@ def fuse_values(
         for layer in range(depth):
             balance.advance()
             if layer in place:
-                attention = balance.attention()
-                mixed[place[layer], block] = _mix(attention, values[place[layer], block])
-        last = attention if depth - 1 in place else balance.attention()
+                # Rows are normalised after the product, which is narrower than the map.
+                attention, sums = balance.attention()
+                mixed[place[layer], block] = _mix(attention, values[place[layer], block]).div_(sums)
+        if depth - 1 not in place:
+            attention, sums = balance.attention()
+        last = attention.div_(sums)
         return last if last.dim() == 2 else last.sum(0)
 
     # On the CPU a core does one head at a time, which stays in its cache; elsewhere all heads at once keep
@@ -100,6 +104,7 @@ class _Balance:
         self._row = torch.ones_like(total[..., 0])
         self._column = self._row
         self._column_sums = _left(self._row, total)  # of diag(row) @ total
+        self._scratch = torch.empty_like(total), torch.empty_like(total)
 
     def advance(self) -> None:
         """Divide by the column sums, then by the row sums."""
@@ -107,19 +112,28 @@ class _Balance:
         self._row = 1 / _right(self._total, self._column).clamp_min(_TINY)
         self._column_sums = _left(self._row, self._total)
 
-    def attention(self) -> Tensor:
-        """Symmetric, less each column's level, not negative, rows summing to 1."""
-        row, column = self._row[..., :, None], self._column[..., None, :]
-        # Twice the symmetric map: the factor goes away in the last division.
-        both = (self._total * row).mul_(column)
-        both.addcmul_(self._transposed * self._column[..., :, None], self._row[..., None, :])
+    def attention(self) -> tuple[Tensor, Tensor]:
+        """Symmetric, less each column's level, not negative; and its row sums [..., N, 1], never 0.
+
+        The map lies in memory that the next call writes to.
+        """
+        row, column = self._row, self._column
+        both, other = self._scratch
+        weight, size = self._recipe.center_weight, both.shape[-1]
         if self._recipe.center == "mean":
             # Column means of A + A^T: A's column sums are known, and A's row sums were just made 1.
-            level = (self._column * self._column_sums + 1) / both.shape[-1]
+            start = (column * self._column_sums + 1) * (-weight / size)
         else:
-            level = both.amax(-2)
-        both.sub_((self._recipe.center_weight * level)[..., None, :]).relu_()
-        return both.div_(both.sum(-1, keepdim=True).clamp_min_(_TINY))
+            start = torch.zeros_like(column)
+        # Twice the symmetric map, A + A^T: the factor goes away when rows are divided by their sums.
+        torch.mul(self._total, row[..., :, None], out=both)
+        torch.addcmul(start[..., None, :], both, column[..., None, :], out=both)
+        torch.mul(self._transposed, column[..., :, None], out=other)
+        both.addcmul_(other, row[..., None, :])
+        if self._recipe.center == "peak":
+            both.sub_(weight * both.amax(-2, keepdim=True))
+        both.relu_()
+        return both, both.sum(-1, keepdim=True).clamp_min_(_TINY)
 
 
 def _left(vector: Tensor, matrix: Tensor) -> Tensor:

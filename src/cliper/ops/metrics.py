@@ -39,10 +39,11 @@ def confusion_matrix(target: Tensor, prediction: Tensor, num_classes: int, ignor
         raise ShapeError(
             f"expected target and prediction of one shape, got {list(target.shape)} and {list(prediction.shape)}"
         )
+    target = target.long()  # in uint8 torch takes 300 for 44, and -1 for 255
     keep = torch.ones_like(target, dtype=torch.bool)
     for value in ignore:
         keep &= target != value
-    rows = target[keep].long()
+    rows = target[keep]
     columns = prediction.to(target.device)[keep].long()
     for name, values in (("target", rows), ("prediction", columns)):
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < num_classes:

@@ -17,7 +17,7 @@ from cliper.errors import RefinerError
 from cliper.ops.compensation import Heads
 from cliper.refiners.lean import attend
 
-__all__ = ["METHOD_LAYERS", "capture_heads", "layer_names", "tokens_grid"]
+__all__ = ["METHOD_LAYERS", "capture_heads", "find_layers", "layer_names", "tokens_grid"]
 
 METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 """The method's layers, in its order."""
@@ -107,9 +107,14 @@ def capture_heads(
     """
     layers = find_layers(unet, wanted)
     found: dict[str, Heads] = {}
-    processors: dict[str, Any] = dict.fromkeys(unet.attn_processors, _Lean())
-    for name, processor in layers.items():
-        processors[processor] = _Capture(name, found, len(layers))
+    processors: dict[str, Any] = dict(unet.attn_processors)
+    for place in processors:
+        if _is_plain(unet, place):
+            processors[place] = _Lean()
+    for name, place in layers.items():
+        if not _is_plain(unet, place):
+            raise RefinerError(f"refine_layers: {name} is no plain self-attention; its maps cannot be read")
+        processors[place] = _Capture(name, found, len(layers))
     with _processors(unet, processors):
         try:
             unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
@@ -127,6 +132,15 @@ def _processors(unet: Any, processors: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         unet.set_attn_processor(before)
+
+
+def _is_plain(unet: Any, place: str) -> bool:
+    """Whether an attention is only projections and softmax, as all of Stable Diffusion's UNets are."""
+    attn = unet.get_submodule(place.removesuffix(_PROCESSOR))
+    extras = (attn.group_norm, attn.spatial_norm, attn.norm_q, attn.norm_k, attn.norm_cross)
+    return all(extra is None for extra in extras) and not (
+        attn.added_kv_proj_dim or attn.residual_connection or attn.fused_projections
+    )
 
 
 class _Lean:

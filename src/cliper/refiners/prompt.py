@@ -1,7 +1,6 @@
 """The embedding of the empty prompt: a constant of a checkpoint, computed once and kept on disk."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cliper.cache import cache_folder
 from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.inspect import weights_of
 from cliper.checkpoints.tensors import iterate
 from cliper.errors import CheckpointError
+from cliper.quiet import quiet_transformers
 
-__all__ = ["cache_folder", "empty_prompt"]
+__all__ = ["empty_prompt"]
 
 # Of each tensor this much goes into the fingerprint: reading 1.4 GB on every start would take longer than
 # encoding the prompt, and no two checkpoints share the start of every tensor.
@@ -46,21 +47,16 @@ def empty_prompt(folder: Path) -> Tensor:
     return embedding
 
 
-def cache_folder() -> Path:
-    """Where this package keeps what it can compute again: ``CLIPER_CACHE``, or ``~/.cache/cliper``."""
-    given = os.environ.get("CLIPER_CACHE")
-    return Path(given).expanduser() if given else Path("~/.cache/cliper").expanduser()
-
-
 @torch.inference_mode()
 def _encode(folder: Path) -> Tensor:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(
-            str(folder / "text_encoder"), dtype=torch.float32, local_files_only=True
-        ).eval()
+        with quiet_transformers():
+            tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+            encoder = CLIPTextModel.from_pretrained(
+                str(folder / "text_encoder"), dtype=torch.float32, local_files_only=True
+            ).eval()
         length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         tokens = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         # Some pipelines hide the padding from their encoder; Stable Diffusion's do not, and say so here.

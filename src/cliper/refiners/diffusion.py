@@ -1,0 +1,195 @@
+"""Stable Diffusion as a refiner: the self-attention of one denoising step.
+
+Source: arXiv 2411.13836, "fine-grained compensation"; ``docs/method.md``, section 3.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cliper.errors import SettingsError
+from cliper.ops.compensation import compensate_heads
+from cliper.refiners.base import check_finite, check_inputs, memory_errors, resize_picture
+from cliper.refiners.capture import capture_heads, find_layers, layer_names, tokens_grid
+from cliper.refiners.lean import make_lean
+from cliper.refiners.prompt import empty_prompt
+from cliper.refiners.weights import load_scheduler, load_unet, load_vae_encoder
+from cliper.settings import Settings
+
+__all__ = ["DiffusionRefiner"]
+
+_LOG = logging.getLogger("cliper.refiners")
+
+METHOD_SIZE = 512
+METHOD_STEP = 45
+METHOD_TIMESTEP = 101  # what PNDM, as Stable Diffusion's pipelines set it up, has at that step
+
+# Pictures that go through the networks together. On a CPU more at once only need more memory, and one at a time
+# gives the same bits whatever the batch.
+BATCH = {"cpu": 1}
+OTHER_BATCH = 8
+
+_ADVICE = "lower refine_size, segment fewer pictures at once, or use a smaller refiner such as dino-s16"
+
+
+class DiffusionRefiner:
+    """A Stable Diffusion pipeline, of which only VAE encoder, UNet and scheduler are in memory.
+
+    Args:
+        folder: of the pipeline, in diffusers' layout.
+        name: for messages and reports.
+        device: where to run.
+        dtype: of the networks; softmax, column maxima, row sums and the chain are float32 in any case.
+        source, revision: for :meth:`describe`.
+
+    Raises:
+        CheckpointError: a folder that is no such pipeline, or is not whole.
+        ResourceError: memory ran out.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        source: str = "local",
+        revision: str | None = None,
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.dtype = dtype
+        self.batch = BATCH.get(device.type, OTHER_BATCH)
+        self._source, self._revision = source, revision
+        with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
+            # The prompt first: its encoder, of up to 1.4 GB, is gone before the UNet comes.
+            self._prompt = empty_prompt(folder).to(device, dtype)
+            self._scheduler = load_scheduler(folder)
+            self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
+            make_lean(self.vae)
+            self.unet: Any = load_unet(folder, device=device, dtype=dtype)
+            make_lean(self.unet)
+        timestep = int(self._timestep(METHOD_STEP))
+        if timestep != METHOD_TIMESTEP:
+            _LOG.warning(
+                "refiner %s: its scheduler (%s) has t = %d at step %d of 50, where the method has %d",
+                name, type(self._scheduler).__name__, timestep, METHOD_STEP, METHOD_TIMESTEP,
+            )  # fmt: skip
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the self-attention layers that ``refine_layers`` can choose from."""
+        return tuple(layer_names(self.unet))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Refiner.describe`."""
+        return {
+            "name": self.name,
+            "kind": "diffusion",
+            "source": self._source,
+            "revision": self._revision,
+            "scheduler": type(self._scheduler).__name__,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @torch.inference_mode()
+    def refine(
+        self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
+    ) -> list[Tensor]:
+        """See :meth:`Refiner.refine`.
+
+        Raises:
+            ShapeError: pictures or maps of another form.
+            SettingsError: a size that is no multiple of 8.
+            RefinerError: no such layer, or weights that give NaN.
+            ResourceError: memory ran out.
+        """
+        check_inputs(pictures, maps)
+        size = _size(settings.refine_size)
+        find_layers(self.unet, settings.refine_layers)  # before any work
+        refined: list[Tensor] = []
+        with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
+            for first in range(0, len(pictures), self.batch):
+                some = slice(first, first + self.batch)
+                refined += self._refine(pictures[some], maps[some], settings, size, seed)
+        return refined
+
+    def _refine(
+        self,
+        pictures: Sequence[Tensor],
+        maps: Sequence[Tensor],
+        settings: Settings,
+        size: tuple[int, int],
+        seed: int,
+    ) -> list[Tensor]:
+        latents = torch.cat([self.encode(p, size, settings.refine_resize) for p in pictures])
+        noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
+        heads = capture_heads(self.unet, noisy, timestep, self._prompt, settings.refine_layers)
+        threshold = settings.threshold if settings.refine_threshold is None else settings.refine_threshold
+        latent = (latents.shape[-2], latents.shape[-1])
+        results = []
+        for stack, layers in zip(maps, heads, strict=True):
+            grid = tokens_grid(latent, layers[0].query.shape[-2])
+            refined = compensate_heads(
+                stack.to(self.device, torch.float32),
+                layers,
+                threshold,
+                settings.refine_mode,
+                settings.refine_map,
+                size=grid,
+            )
+            check_finite(refined, self.name, self.dtype)
+            results.append(refined.to(stack.device))
+        return results
+
+    @torch.inference_mode()
+    def encode(self, picture: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
+        """The picture's latents: mean of the VAE's posterior, times the pipeline's scaling factor.
+
+        Args:
+            picture: [3, H, W] in [0, 1].
+            size: to which it is resized; multiples of 8.
+            resize: how.
+
+        Returns:
+            [1, 4, size / 8, size / 8] in the refiner's dtype.
+        """
+        pixels = resize_picture(picture.to(self.device), size, resize)[None] * 2 - 1
+        moments = self.vae.encoder(pixels.to(self.dtype))
+        if self.vae.quant_conv is not None:
+            moments = self.vae.quant_conv(moments)
+        mean = moments.chunk(2, dim=1)[0]
+        config = self.vae.config
+        return (mean - (config.shift_factor or 0)) * config.scaling_factor
+
+    def add_noise(self, latents: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Latents as they are before that denoising step, and its time.
+
+        Every picture gets the same noise, that of the seed: it depends on nothing but shape and seed.
+        """
+        noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
+        timestep = self._timestep(step)
+        times = timestep.expand(len(latents))
+        noisy = self._scheduler.add_noise(latents.float(), noise.to(latents.device).expand_as(latents), times)
+        noisy = self._scheduler.scale_model_input(noisy, timestep)
+        return noisy.to(self.dtype), timestep.to(latents.device)
+
+    def _timestep(self, step: int) -> Tensor:
+        timestep: Tensor = self._scheduler.timesteps[step]
+        return timestep
+
+
+def _size(given: int | tuple[int, int] | None) -> tuple[int, int]:
+    height, width = (given, given) if isinstance(given, int) else given or (METHOD_SIZE, METHOD_SIZE)
+    if height % 8 or width % 8:
+        near = [max(64, round(side / 8) * 8) for side in (height, width)]
+        raise SettingsError(
+            f"refine_size: Stable Diffusion wants multiples of 8, got {height}x{width}; nearest is {near[0]}x{near[1]}"
+        )
+    return height, width

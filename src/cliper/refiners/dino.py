@@ -1,0 +1,159 @@
+"""DINO and DINOv2 as refiners: patches that look alike share what they show.
+
+Source: arXiv 2411.13836; ``docs/method.md``, section 3, last point.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cliper.errors import CheckpointError, SettingsError
+from cliper.quiet import quiet_transformers
+from cliper.refiners.affinity import spread_by_affinity
+from cliper.refiners.base import check_finite, check_inputs, memory_errors, resize_picture
+from cliper.settings import Settings
+
+__all__ = ["DinoRefiner"]
+
+# ImageNet's, which both families were trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+# Where nothing else is asked for, larger pictures are reduced to about this many patches: what a picture of
+# 512x512 has with patches of 8. The networks' own attention grows with the square of it.
+MOST_PATCHES = 4096
+
+_ADVICE = "lower refine_size, or use a refiner with larger patches such as dino-s16"
+
+
+class DinoRefiner:
+    """A ViT of the DINO or DINOv2 family.
+
+    Args:
+        folder: in ``transformers`` format, of model type ``vit`` or ``dinov2``.
+        name: for messages and reports.
+        device: where to run.
+        dtype: of the network; affinities are float32 in any case.
+        source, revision: for :meth:`describe`.
+
+    Raises:
+        CheckpointError: weights that are missing or do not fit.
+        ResourceError: memory ran out.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        source: str = "local",
+        revision: str | None = None,
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.dtype = dtype
+        self._source, self._revision = source, revision
+        with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
+            self.model: Any = _load(folder, dtype).to(device)
+        patch = self.model.config.patch_size
+        self.patch: int = patch if isinstance(patch, int) else patch[0]
+        # The class token, and DINOv2's registers where a checkpoint has them.
+        self._extra = 1 + int(getattr(self.model.config, "num_register_tokens", 0) or 0)
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Refiner.describe`."""
+        return {
+            "name": self.name,
+            "kind": "dino",
+            "source": self._source,
+            "revision": self._revision,
+            "patch": self.patch,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @torch.inference_mode()
+    def refine(
+        self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
+    ) -> list[Tensor]:
+        """See :meth:`Refiner.refine`. There is no noise and no chain: ``seed`` and ``refine_mode`` change nothing.
+
+        Raises:
+            ShapeError: pictures or maps of another form.
+            RefinerError: weights that give NaN.
+            ResourceError: memory ran out.
+        """
+        check_inputs(pictures, maps)
+        results = []
+        for picture, stack in zip(pictures, maps, strict=True):
+            size = self._size((picture.shape[-2], picture.shape[-1]), settings.refine_size)
+            with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
+                features = self.features(picture, size, settings.refine_resize)
+                grid = (size[0] // self.patch, size[1] // self.patch)
+                refined = spread_by_affinity(stack, features, grid)
+            check_finite(refined, self.name, self.dtype)
+            results.append(refined.to(stack.device))
+        return results
+
+    @torch.inference_mode()
+    def features(self, picture: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
+        """Patch features of the last block after its norm.
+
+        Args:
+            picture: [3, H, W] in [0, 1].
+            size: to which it is resized; multiples of the patch.
+            resize: how.
+
+        Returns:
+            [size / patch squared, D] float32.
+        """
+        pixels = resize_picture(picture.to(self.device), size, resize)
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (_MEAN, _STD))
+        pixels = ((pixels - mean) / std)[None].to(self.dtype)
+        # DINOv2 always fits its position table to the picture; ViT has to be told.
+        fit = {} if self.model.config.model_type == "dinov2" else {"interpolate_pos_encoding": True}
+        hidden: Tensor = self.model(pixel_values=pixels, **fit).last_hidden_state
+        return hidden[0, self._extra :].float()
+
+    def _size(self, picture: tuple[int, int], given: int | tuple[int, int] | None) -> tuple[int, int]:
+        """The network's input: the picture's own size, or what is asked for, in whole patches."""
+        if isinstance(given, int):
+            given = (given, given)
+        if given is not None:
+            if any(side % self.patch for side in given):
+                near = [max(1, round(side / self.patch)) * self.patch for side in given]
+                raise SettingsError(
+                    f"refine_size: refiner {self.name} wants multiples of {self.patch}, "
+                    f"got {given[0]}x{given[1]}; nearest is {near[0]}x{near[1]}"
+                )
+            return given
+        cells = [side / self.patch for side in picture]
+        shrink = min(1.0, math.sqrt(MOST_PATCHES / (cells[0] * cells[1])))
+        rows, columns = (max(1, round(c * shrink)) for c in cells)
+        return rows * self.patch, columns * self.patch
+
+
+def _load(folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModel
+
+    try:
+        with quiet_transformers():
+            model, info = AutoModel.from_pretrained(
+                str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder}: could not read the weights: {reason}") from None
+    # The pooler is not used, and DINO's checkpoints do not have one.
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} weights are missing, {missing[0]} first; get the checkpoint again"
+        )
+    return model.eval().requires_grad_(False)

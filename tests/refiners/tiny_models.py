@@ -1,0 +1,140 @@
+"""Tiny random models in the libraries' own formats, and what a plain implementation makes of them."""
+
+import json
+import string
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
+
+from oracle import reference
+
+# What tells Stable Diffusion 2.1 from 1.5: heads by level, width of the text, linear projections.
+PIPELINES = {
+    "sd2.1": {"attention_head_dim": [2, 4, 4, 4], "cross_attention_dim": 24, "use_linear_projection": True},
+    "sd1.5": {"attention_head_dim": 4, "cross_attention_dim": 16, "use_linear_projection": False},
+}
+METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
+
+
+def build_pipeline(folder: Path, kind: str) -> Path:
+    """A pipeline with Stable Diffusion's architecture and few channels."""
+    torch.manual_seed(0)
+    shape = PIPELINES[kind]
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32, 32, 32), norm_num_groups=8, **shape
+    )
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if name.endswith(("attn1.to_q.weight", "attn1.to_k.weight")):
+                parameter *= 3  # with the usual initialisation all maps are nearly flat and no threshold cuts
+    unet.save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(8, 16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        norm_num_groups=4,
+    ).save_pretrained(folder / "vae")
+    vocabulary = build_tokenizer(folder / "tokenizer", "!" if kind == "sd2.1" else "<|endoftext|>")
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=shape["cross_attention_dim"],
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+        )
+    ).save_pretrained(folder / "text_encoder")
+    PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def build_tokenizer(folder: Path, pad: str) -> int:
+    """A CLIP tokenizer that knows single letters; returns the size of its vocabulary."""
+    letters = string.ascii_lowercase + "!"
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    special = {"bos_token": tokens[-2], "eos_token": tokens[-1], "unk_token": tokens[-1], "pad_token": pad}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(tokens)
+
+
+def build_dino(folder: Path, kind: str) -> Path:
+    """A tiny ViT (DINO) or DINOv2."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
+    if kind == "dino":
+        ViTModel(
+            ViTConfig(intermediate_size=48, image_size=48, **shape), add_pooling_layer=False
+        ).save_pretrained(folder)
+    else:
+        Dinov2Model(Dinov2Config(mlp_ratio=2, image_size=48, **shape)).save_pretrained(folder)
+    return folder
+
+
+class _Collect:
+    """The textbook attention, which keeps the softmaxed map of every self-attention."""
+
+    def __init__(self, name: str, maps: dict[str, Tensor]) -> None:
+        self.name, self.maps = name, maps
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, **_):
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        k, v = (attn.head_to_batch_dim(layer(context)) for layer in (attn.to_k, attn.to_v))
+        probabilities = attn.get_attention_scores(q, k)
+        if encoder_hidden_states is None:
+            self.maps[self.name] = probabilities
+        return attn.to_out[0](attn.batch_to_head_dim(torch.bmm(probabilities, v)))
+
+
+@torch.no_grad()
+def plain_attention(
+    folder: Path, picture: Tensor, seed: int, size=(64, 64), layers=METHOD_LAYERS, step=45, resize="nearest"
+) -> Tensor:
+    """The softmaxed maps [n, T, T] of one whole run of the pipeline on one picture."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, feature_extractor=None)
+    tokens = pipe.tokenizer(
+        "", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt"
+    )
+    prompt = pipe.text_encoder(tokens.input_ids)[0]
+    align = False if resize in ("bilinear", "bicubic") else None
+    pixels = F.interpolate(picture[None], size=size, mode=resize, align_corners=align) * 2 - 1
+    latents = pipe.vae.encode(pixels).latent_dist.mean * pipe.vae.config.scaling_factor
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    pipe.scheduler.set_timesteps(50)
+    timestep = pipe.scheduler.timesteps[step]
+    noisy = pipe.scheduler.add_noise(latents, noise, timestep[None])
+    maps: dict[str, Tensor] = {}
+    pipe.unet.set_attn_processor({name: _Collect(name, maps) for name in pipe.unet.attn_processors})
+    pipe.unet(noisy, timestep, encoder_hidden_states=prompt)
+    return torch.cat([maps[f"{layer}.transformer_blocks.0.attn1.processor"] for layer in layers])
+
+
+def plain_refine(folder: Path, picture: Tensor, maps: Tensor, seed: int, threshold: float, **how) -> Tensor:
+    """The whole path on square sizes: every map held, multiplied left to right."""
+    return reference.refine(maps, plain_attention(folder, picture, seed, **how), threshold)
