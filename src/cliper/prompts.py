@@ -82,7 +82,7 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
         ['dog', 'person']
     """
     if not isinstance(source, Iterable):
-        raise ClassListError(f"expected {what} names, got {source!r}; give names such as \"dog; grass\"")
+        raise ClassListError(f'expected {what} names, got {source!r}; give names such as "dog; grass"')
     texts = [source] if isinstance(source, str) else list(source)
     classes: list[ClassPrompt] = []
     for text in texts:

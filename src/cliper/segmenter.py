@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve
+from cliper.devices import memory_errors, pick_device, pick_dtype
 from cliper.encoders.base import Encoder, PictureFeatures
 from cliper.encoders.clip import load_clip
-from cliper.errors import ResourceError, SettingsError, ShapeError
+from cliper.errors import SettingsError, ShapeError
 from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
 from cliper.ops.class_maps import class_maps, text_matrix
 from cliper.ops.labels import assign_labels, class_confidence
@@ -100,12 +100,12 @@ class Segmenter:
             >>> Segmenter.from_pretrained().checkpoint.name
             'mini'
         """
-        place, number = _device(device), _dtype(dtype)
+        place, number = pick_device(device), pick_dtype(dtype)
         checkpoint = resolve(model, "clip")
         check_folder(checkpoint.folder, "clip")
         base = recommended_settings(checkpoint)
         chosen = base if settings is None else load_settings(settings, base=base)
-        with _memory_errors():
+        with memory_errors():
             encoder = load_clip(checkpoint.folder, device=place, dtype=number)
         loaded = cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache())
         if refiner is not None:
@@ -157,11 +157,13 @@ class Segmenter:
         named = parse_classes(classes)
         foreground = self.encode_text(named)
         others = self._encode_background(background, named)
+        # With one class the mean of the classes would be that class once more, and compete with it.
+        texts = self._texts(text_matrix(foreground, others, with_mean=len(named) > 1 or others is None))
         if not isinstance(image, list):
-            return self._segment([load_image(image)], named, foreground, others)[0]
+            return self._segment([load_image(image)], named, texts)[0]
         results: list[Segmentation] = []
         for pictures in _alike([load_image(item) for item in image]):
-            results.extend(self._segment(pictures, named, foreground, others))
+            results.extend(self._segment(pictures, named, texts))
         return results
 
     def encode_text(self, classes: Classes) -> Tensor:
@@ -176,7 +178,7 @@ class Segmenter:
         Raises:
             ClassListError: a list that cannot be used, or a class longer than the text tower can read.
         """
-        with _memory_errors():
+        with memory_errors():
             return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self._cache)
 
     def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
@@ -198,10 +200,13 @@ class Segmenter:
         """
         if pixels.dim() not in (3, 4):
             raise ShapeError(f"pixels: expected [3, H, W] or [B, 3, H, W], got {list(pixels.shape)}")
-        with _memory_errors(), torch.inference_mode():
-            texts = self._texts(foreground, background)
+        texts = self._texts(text_matrix(foreground, background))
+        return self._class_maps(pixels, texts, len(foreground))
+
+    def _class_maps(self, pixels: Tensor, texts: Tensor, num_classes: int) -> Tensor:
+        with memory_errors(), torch.inference_mode():
             features = self._features(pixels if pixels.dim() == 4 else pixels[None])
-            maps = torch.stack([self._maps(f, texts, len(foreground)) for f in features])
+            maps = torch.stack([self._maps(f, texts, num_classes) for f in features])
         # Out of inference mode, so that the caller may do with them what one does with tensors.
         return maps.clone() if pixels.dim() == 4 else maps[0].clone()
 
@@ -227,8 +232,7 @@ class Segmenter:
         self,
         pictures: Sequence[Image.Image],
         classes: Sequence[ClassPrompt],
-        foreground: Tensor,
-        background: Tensor | None,
+        texts: Tensor,
     ) -> list[Segmentation]:
         """Pictures that have one shape once they are resized."""
         encoder, settings = self.encoder, self.settings
@@ -244,7 +248,7 @@ class Segmenter:
                 for p in pictures
             ]
         )
-        maps = list(self.class_maps(pixels, foreground, background))
+        maps = list(self._class_maps(pixels, texts, len(classes)))
         refined = maps
         if self.refiner is not None:
             refined = self._refine([to_unit_tensor(p) for p in pictures], maps)
@@ -254,7 +258,7 @@ class Segmenter:
         self, picture: Image.Image, classes: Sequence[ClassPrompt], maps: Tensor, refined: Tensor
     ) -> Segmentation:
         settings = self.settings
-        with _memory_errors():
+        with memory_errors():
             labels = assign_labels(
                 refined,
                 maps,
@@ -278,7 +282,7 @@ class Segmenter:
     def _refine(self, pictures: Sequence[Tensor], maps: Sequence[Tensor]) -> list[Tensor]:
         if self.refiner is None:
             return [m.float() for m in maps]
-        with _memory_errors():
+        with memory_errors():
             refined: list[Tensor] = self.refiner.refine(pictures, maps, self.settings, seed=self.seed)
         return refined
 
@@ -310,13 +314,12 @@ class Segmenter:
         )
         return maps.reshape(num_classes, *features.grid)
 
-    def _texts(self, foreground: Tensor, background: Tensor | None) -> Tensor:
-        texts = text_matrix(foreground, background).to(self.encoder.device)
+    def _texts(self, texts: Tensor) -> Tensor:
         if texts.shape[1] != self.encoder.embedding_width:
             raise ShapeError(
                 f"foreground: expected embeddings of width {self.encoder.embedding_width}, got {texts.shape[1]}"
             )
-        return texts
+        return texts.to(self.encoder.device)
 
     def _encode_background(self, background: Classes | None, classes: Sequence[ClassPrompt]) -> Tensor | None:
         if isinstance(background, str) and background.strip() == "auto":
@@ -358,39 +361,3 @@ def _alike(pictures: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
         run.append(picture)
     if run:
         yield run
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise SettingsError(f"device: expected one that this machine has, such as cpu, got {str(name)!r}") from None
-    return place
-
-
-def _dtype(name: str | torch.dtype | None) -> torch.dtype:
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name is None:
-        return torch.float32
-    key = str(name).removeprefix("torch.")
-    if key not in known:
-        raise SettingsError(f"dtype: expected one of {', '.join(known)}, got {str(name)!r}")
-    return known[key]
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turn the several ways of running out of memory into one error."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
-            raise
-        raise ResourceError(
-            f"memory ran out ({text.splitlines()[0] if text else 'no details'}); "
-            f"lower size, use a smaller picture or model, or a device with more memory"
-        ) from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from cliper import __version__
 from cliper.errors import CliperError, OutputError
 
 __all__ = ["doctor"]
@@ -19,7 +20,7 @@ __all__ = ["doctor"]
 @click.command()
 def doctor() -> int:
     """Say what is installed and where things lie, and try the bundled model. Exit code 2 if something fails."""
-    click.echo(f"cliper {version('cliper')}, Python {platform.python_version()}, {platform.platform()}")
+    click.echo(f"cliper {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in (
         "torch",
         "transformers",
@@ -41,8 +42,9 @@ def _try(name: str, check: Callable[[], str]) -> bool:
     """Run one check, print its line, and say whether it failed."""
     try:
         click.echo(f"ok      {name}: {check()}")
-    except CliperError as error:
-        click.echo(f"failed  {name}: {error}")
+    except Exception as error:  # whatever is wrong with this machine, the other checks still tell something
+        kind = "" if isinstance(error, CliperError) else f"{type(error).__name__}: "
+        click.echo(f"failed  {name}: {kind}{' '.join(str(error).split())}")
         return True
     return False
 

@@ -14,15 +14,17 @@ from cliper.ops.recipes import Recipe
 __all__ = ["class_maps", "class_probabilities", "text_matrix"]
 
 
-def text_matrix(foreground: Tensor, background: Tensor | None = None) -> Tensor:
+def text_matrix(foreground: Tensor, background: Tensor | None = None, *, with_mean: bool = True) -> Tensor:
     """The texts that patches are compared with: classes, background names, and the mean of the classes.
 
     Args:
         foreground: [C, D] text embeddings of the classes, C >= 1.
         background: [B, D] or None; B may be 0.
+        with_mean: whether the mean of the classes is a text of its own, as the method has it. For a single class
+            it is that class once more, and halves its probability.
 
     Returns:
-        [C + B + 1, D] float32, rows of length 1.
+        [C + B + 1, D] float32, rows of length 1; one row less without the mean.
 
     Raises:
         ShapeError: not two-dimensional, no class, or widths that differ.
@@ -36,7 +38,8 @@ def text_matrix(foreground: Tensor, background: Tensor | None = None) -> Tensor:
                 f"background: expected [B, {foreground.shape[1]}] like foreground, got {list(background.shape)}"
             )
         rows.append(background)
-    rows.append(foreground.mean(0, keepdim=True))
+    if with_mean:
+        rows.append(foreground.mean(0, keepdim=True))
     return F.normalize(torch.cat(rows).float(), dim=-1)
 
 

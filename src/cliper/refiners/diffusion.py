@@ -15,7 +15,6 @@ from cliper.errors import SettingsError
 from cliper.ops.compensation import compensate_heads
 from cliper.refiners.base import check_finite, check_inputs, memory_errors, resize_picture
 from cliper.refiners.capture import capture_heads, find_layers, layer_names, tokens_grid
-from cliper.refiners.lean import make_lean
 from cliper.refiners.prompt import empty_prompt
 from cliper.refiners.weights import load_scheduler, load_unet, load_vae_encoder
 from cliper.settings import Settings
@@ -71,9 +70,7 @@ class DiffusionRefiner:
             self._prompt = empty_prompt(folder).to(device, dtype)
             self._scheduler = load_scheduler(folder)
             self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
-            make_lean(self.vae)
             self.unet: Any = load_unet(folder, device=device, dtype=dtype)
-            make_lean(self.unet)
         timestep = int(self._timestep(METHOD_STEP))
         if timestep != METHOD_TIMESTEP:
             _LOG.warning(

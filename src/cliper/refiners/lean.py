@@ -20,21 +20,25 @@ __all__ = ["LeanResnet", "PackedConv2d", "PackedLinear", "attend", "make_lean"]
 _MANY_KEYS = 1024
 
 
-def make_lean(model: nn.Module) -> None:
-    """Replace, inside ``model``, what has a leaner equal. The model is ours alone and for inference only."""
+def make_lean(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Replace, inside a model that has no weights yet, what has a leaner equal.
+
+    Args:
+        model: on the meta device; ours alone, for inference only.
+        device, dtype: of the weights that it is about to be given.
+    """
     from diffusers.models.resnet import ResnetBlock2D
 
+    pack = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and _can_pack()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is ResnetBlock2D and LeanResnet.can_replace(child):
                 setattr(parent, name, LeanResnet(child))
-    if not _can_pack():
-        return
-    for parent in list(model.modules()):
+    for parent in list(model.modules()) if pack else ():
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and _is_packable(child) and child.padding_mode == "zeros":
+            if type(child) is nn.Conv2d and child.padding_mode == "zeros":
                 setattr(parent, name, PackedConv2d(child))
-            elif type(child) is nn.Linear and _is_packable(child):
+            elif type(child) is nn.Linear:
                 setattr(parent, name, PackedLinear(child))
 
 
@@ -91,41 +95,41 @@ class LeanResnet(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear layer by oneDNN."""
+    """A linear layer by oneDNN, which takes the weight as it is."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.bias = layer.bias
-        self.packed = layer.weight.detach()
+        self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return out
 
 
 class PackedConv2d(nn.Module):
-    """A convolution whose weight stays in the order in which oneDNN reads it."""
+    """A convolution whose weight is kept in the order in which oneDNN reads it.
+
+    Args:
+        layer: its shape and bias are taken over; the weight comes with :meth:`pack`.
+    """
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
-        self.bias = layer.bias
-        self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            layer.weight.detach().to_mkldnn(), layer.padding, layer.stride, layer.dilation, layer.groups
-        )
+        self.weight, self.bias = layer.weight, layer.bias
         self._how = (layer.padding, layer.stride, layer.dilation, layer.groups)
+
+    def pack(self, weight: Tensor) -> None:
+        """Take the weight, [out, in, h, w] on the CPU; it is not kept."""
+        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.detach().to_mkldnn(), *self._how)
+        self.weight = nn.Parameter(packed, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C', h', w']."""
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *self._how, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self._how, "none", [], "")
         return out
-
-
-def _is_packable(layer: nn.Linear | nn.Conv2d) -> bool:
-    weight = layer.weight
-    return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
 
 
 @functools.cache
@@ -138,8 +142,10 @@ def _can_pack() -> bool:
             conv, linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(3, 4)
             x = torch.linspace(-1, 1, 75).reshape(1, 3, 5, 5)
             y = x.permute(0, 2, 3, 1).contiguous()
+            packed = PackedConv2d(conv)
+            packed.pack(conv.weight)
             return bool(
-                torch.allclose(PackedConv2d(conv)(x), conv(x), atol=1e-5)
+                torch.allclose(packed(x), conv(x), atol=1e-5)
                 and torch.allclose(PackedLinear(linear)(y), linear(y), atol=1e-5)
             )
     except (AttributeError, RuntimeError, TypeError):

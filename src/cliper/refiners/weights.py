@@ -16,6 +16,7 @@ from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.inspect import read_json, weights_of
 from cliper.checkpoints.tensors import canonical, iterate
 from cliper.errors import CheckpointError
+from cliper.refiners.lean import PackedConv2d, make_lean
 
 __all__ = ["STEPS", "load_scheduler", "load_unet", "load_vae_encoder"]
 
@@ -35,6 +36,7 @@ def load_unet(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
     from diffusers import UNet2DConditionModel
 
     unet = _build(UNet2DConditionModel, folder / "unet")
+    make_lean(unet, device, dtype)
     _fill(unet, folder, "unet", device, dtype)
     return unet
 
@@ -50,6 +52,7 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
     vae = _build(AutoencoderKL, folder / "vae")
     del vae.decoder
     vae.post_quant_conv = None
+    make_lean(vae, device, dtype)
     _fill(vae, folder, "vae", device, dtype)
     return vae
 
@@ -105,6 +108,9 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
                 tensor = tensor.squeeze()  # old autoencoders hold linear weights as 1x1 convolutions
             if tensor.shape != expected:
                 raise CheckpointError(f"{path}: {stored}: expected shape {list(expected)}, got {list(tensor.shape)}")
+            if leaf == "weight" and isinstance(owner, PackedConv2d):
+                owner.pack(tensor.to(dtype))
+                continue
             copy = torch.empty(expected, device=device, dtype=dtype).copy_(tensor)
             setattr(owner, leaf, nn.Parameter(copy, requires_grad=False))
     if wanted:

@@ -1,0 +1,58 @@
+"""Which device and number format to compute in, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cliper.errors import ResourceError, SettingsError
+
+__all__ = ["memory_errors", "pick_device", "pick_dtype"]
+
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """The named device; a CUDA device if there is one, else the CPU, for None.
+
+    Raises:
+        SettingsError: a device that this machine does not have.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SettingsError(f"device: expected one that this machine has, such as cpu, got {str(name)!r}") from None
+    return place
+
+
+def pick_dtype(name: str | torch.dtype | None) -> torch.dtype:
+    """The named floating-point type; float32 for None.
+
+    Raises:
+        SettingsError: another name.
+    """
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name is None:
+        return torch.float32
+    key = str(name).removeprefix("torch.")
+    if key not in known:
+        raise SettingsError(f"dtype: expected one of {', '.join(known)}, got {str(name)!r}")
+    return known[key]
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn the several ways of running out of memory into one error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+            raise
+        raise ResourceError(
+            f"memory ran out ({text.splitlines()[0] if text else 'no details'}); "
+            f"lower size, use a smaller picture or model, or a device with more memory"
+        ) from None

@@ -1,0 +1,162 @@
+"""The rooms of the package: who may import whom, and what is imported when. ``docs/design.md`` says why."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "cliper"
+
+# Room -> the rooms it may import, besides itself. A module in the package's own folder is a room.
+BASE = {"errors"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "cache": set(),
+    "quiet": set(),
+    "examples": set(),
+    "settings": BASE,
+    "ops": BASE,
+    "decoding": BASE,
+    "images": BASE | {"decoding"},
+    "checkpoints": BASE | {"settings"},
+    "encoders": BASE | {"ops", "quiet"},
+    "text_cache": {"cache"},
+    "prompts": BASE | {"encoders", "text_cache"},
+    "refiners": BASE | {"cache", "checkpoints", "encoders", "ops", "quiet", "settings"},
+    "formats": BASE | {"decoding", "images", "result"},
+    "result": BASE | {"formats", "ops", "settings"},
+    "segmenter": BASE
+    | {"checkpoints", "encoders", "images", "ops", "prompts", "refiners", "result", "settings", "text_cache"},
+    "evaluation": BASE | {"ops", "prompts", "segmenter", "settings"},
+}
+EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
+
+# Library -> the rooms that may import it, wherever in the file.
+LIBRARIES: dict[str, set[str]] = {
+    "transformers": {"checkpoints", "encoders", "quiet", "refiners"},
+    "diffusers": {"checkpoints", "refiners"},
+    "huggingface_hub": {"checkpoints", "cli"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "torchvision": set(),
+    "timm": set(),
+    "open_clip": set(),
+}
+# Imported inside functions only, so that importing a module is quick. Where torch is at home it is free.
+LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich"}
+TORCH_AT_HOME = {"encoders", "ops", "refiners", "segmenter", "text_cache"}
+
+
+class Import(NamedTuple):
+    """One imported name: the room and file it is in, what is imported, and whether that happens at once."""
+
+    room: str
+    where: str
+    module: str
+    at_once: bool
+
+
+def room_of(module: str) -> str:
+    """``cliper.ops.fusion`` -> ``ops``; ``cliper`` itself -> ``__init__``."""
+    _, _, rest = module.partition(".")
+    return rest.partition(".")[0] or "__init__"
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    relative = path.relative_to(PACKAGE)
+    room = relative.parts[0].removesuffix(".py")
+
+    def visit(node: ast.AST, at_once: bool) -> Iterator[Import]:
+        where = f"{relative}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Import):
+            yield from (Import(room, where, item.name, at_once) for item in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{where}: imports are absolute here"
+            module = node.module or ""
+            for item in node.names:
+                full = f"{module}.{item.name}"
+                # "from cliper import ops" names a room, "from cliper import __version__" does not.
+                is_room = module == "cliper" and item.name in ROOMS
+                yield Import(room, where, full if is_room else module, at_once)
+        for child in ast.iter_child_nodes(node):
+            late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            late = late or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+            yield from visit(child, at_once and not late)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+IMPORTS = [item for path in FILES for item in imports_of(path)]
+
+
+def test_every_room_has_a_rule() -> None:
+    unruled = ROOMS - set(MAY_IMPORT) - EVERYTHING
+    assert not unruled, f"say in this test and in docs/design.md what {sorted(unruled)} may import"
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS - EVERYTHING))
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    allowed = MAY_IMPORT.get(room, set()) | {room}
+    wrong = [
+        f"{item.where} imports {item.module}"
+        for item in IMPORTS
+        if item.room == room and item.module.partition(".")[0] == "cliper" and room_of(item.module) not in allowed
+    ]
+    assert not wrong, f"{room} may import {sorted(allowed)}: " + "; ".join(wrong)
+
+
+def test_libraries_stay_in_their_rooms() -> None:
+    wrong = [
+        f"{item.where} imports {item.module}"
+        for item in IMPORTS
+        if item.room not in LIBRARIES.get(item.module.partition(".")[0], {item.room})
+    ]
+    assert not wrong, "; ".join(wrong)
+
+
+def test_heavy_libraries_are_imported_where_they_are_first_used() -> None:
+    wrong = []
+    for item in IMPORTS:
+        library = item.module.partition(".")[0]
+        if item.at_once and (library in LATE or (library == "torch" and item.room not in TORCH_AT_HOME)):
+            wrong.append(f"{item.where} imports {item.module}")
+    assert not wrong, "; ".join(wrong)
+
+
+def test_rooms_do_not_import_each_other_in_a_circle() -> None:
+    above = {room: {room_of(i.module) for i in IMPORTS if i.room == room and is_ours(i)} - {room} for room in ROOMS}
+    while above:
+        free = {room for room, needs in above.items() if not needs & set(above)}
+        assert free, f"a circle of imports among {sorted(above)}"
+        above = {room: needs for room, needs in above.items() if room not in free}
+
+
+def is_ours(item: Import) -> bool:
+    return item.at_once and item.module.partition(".")[0] == "cliper"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, cliper; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "cliper" in loaded
+    assert not {"PIL", "diffusers", "huggingface_hub", "numpy", "torch", "transformers", "yaml"} & set(loaded)
+
+
+def test_files_are_short() -> None:
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in ("src", "tests", "benchmarks", "docs")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+    long = {name: count for name, count in lines.items() if count > 300}
+    assert not [name for name, count in long.items() if count > 400], f"over 400 lines: {long}"
+    assert len(long) <= len(lines) // 10, f"most files stay under 300 lines: {long}"
