@@ -24,16 +24,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": BASE,
     "ops": BASE,
     "decoding": BASE,
+    "devices": BASE,
     "images": BASE | {"decoding"},
     "checkpoints": BASE | {"settings"},
     "encoders": BASE | {"ops", "quiet"},
     "text_cache": {"cache"},
     "prompts": BASE | {"encoders", "text_cache"},
-    "refiners": BASE | {"cache", "checkpoints", "encoders", "ops", "quiet", "settings"},
+    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "ops", "quiet", "settings"},
     "formats": BASE | {"decoding", "images", "result"},
     "result": BASE | {"formats", "ops", "settings"},
     "segmenter": BASE
-    | {"checkpoints", "encoders", "images", "ops", "prompts", "refiners", "result", "settings", "text_cache"},
+    | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
+    | {"prompts", "refiners", "result", "settings", "text_cache"},
     "evaluation": BASE | {"ops", "prompts", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
@@ -51,7 +53,7 @@ LIBRARIES: dict[str, set[str]] = {
 }
 # Imported inside functions only, so that importing a module is quick. Where torch is at home it is free.
 LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich"}
-TORCH_AT_HOME = {"encoders", "ops", "refiners", "segmenter", "text_cache"}
+TORCH_AT_HOME = {"devices", "encoders", "ops", "refiners", "segmenter", "text_cache"}
 
 
 class Import(NamedTuple):
@@ -95,7 +97,7 @@ def imports_of(path: Path) -> Iterator[Import]:
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
-IMPORTS = [item for path in FILES for item in imports_of(path)]
+IMPORTS = [item for path in FILES for item in dict.fromkeys(imports_of(path))]
 
 
 def test_every_room_has_a_rule() -> None:

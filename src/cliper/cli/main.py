@@ -67,10 +67,16 @@ def run(arguments: list[str]) -> int:
         return 130
     except SystemExit:  # how click and rich leave when whoever read the output has gone
         return 141
-    except (CliperError, OSError) as error:  # the system's own: standard output on a full disk, say
+    except CliperError as error:
         if debug:
             traceback.print_exc()
         _say(f"error: {' '.join(str(error).split())}")
+        return 2
+    except OSError as error:  # standard output on a full disk, say: nothing that this package could mend
+        if debug:
+            traceback.print_exc()
+        place = f": {error.filename!r}" if error.filename else ""
+        _say(f"error: the system refused: {error.strerror or error}{place}")
         return 2
     except Exception as error:  # anything else is a defect; a traceback only where it is asked for
         if debug:

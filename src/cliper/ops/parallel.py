@@ -48,6 +48,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(threads + 1)
 
     def single() -> None:
+        torch.get_num_threads()  # a thread's first look at the number overwrites what was set before it
         torch.set_num_threads(1)  # of this thread; but threads made later inherit it too, hence below
         ready.wait()
 

@@ -67,7 +67,7 @@ class DiffusionRefiner:
         self._source, self._revision = source, revision
         with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
             # The prompt first: its encoder, of up to 1.4 GB, is gone before the UNet comes.
-            self._prompt = empty_prompt(folder).to(device, dtype)
+            self.prompt = empty_prompt(folder).to(device, dtype)
             self._scheduler = load_scheduler(folder)
             self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
             self.unet: Any = load_unet(folder, device=device, dtype=dtype)
@@ -127,7 +127,7 @@ class DiffusionRefiner:
     ) -> list[Tensor]:
         latents = torch.cat([self.encode(p, size, settings.refine_resize) for p in pictures])
         noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
-        heads = capture_heads(self.unet, noisy, timestep, self._prompt, settings.refine_layers)
+        heads = capture_heads(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
         threshold = settings.threshold if settings.refine_threshold is None else settings.refine_threshold
         latent = (latents.shape[-2], latents.shape[-1])
         results = []

@@ -1,0 +1,108 @@
+"""Write the README's tables from the files that the benchmarks wrote: ``python docs/readme_tables.py [--check]``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import cliper
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def read(name: str) -> dict[str, Any]:
+    """A report of ``benchmarks/results``."""
+    data: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return data
+
+
+def source(name: str, report: dict[str, Any]) -> str:
+    """Where a table's numbers come from, in one line."""
+    made = report["provenance"]
+    machine = made["machine"]
+    return (
+        f"Measured {made['date']} on {machine['processor']}, {machine['torch_threads']} threads, float32, torch "
+        f"{made['versions']['torch']}: [{name}.json](benchmarks/results/{name}.json)."
+    )
+
+
+def clip_stage() -> str:
+    """Seconds and memory beside the published way."""
+    name = "clip_stage_vit-b16"
+    report = read(name)
+    settings = report["settings"]
+    lines = [
+        f"| {settings['shape']}, {settings['height']}x{settings['width']}, {settings['foreground']} + "
+        f"{settings['background']} texts | seconds | memory above the model |",
+        "| --- | --- | --- |",
+    ]
+    for way, seconds in report["seconds"].items():
+        lines.append(f"| {way} | {seconds['median']:.2f} | {report['peak_bytes_above_start'][way] / 2**20:.0f} MiB |")
+    ratio = report["ratio"]
+    text = f"Ratio, pair by pair: median {ratio['median']:.2f} (from {ratio['min']:.2f} to {ratio['max']:.2f})."
+    return "\n".join([*lines, "", f"{text} {source(name, report)}"])
+
+
+def voc_attention() -> str:
+    """mIoU of each attention."""
+    report = read("voc_attention")
+    lines = [
+        "| last-layer attention | voc21, best of 8 thresholds | voc21, recommended | voc20 |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in report["miou"].items():
+        lines.append(f"| {name} | {row['voc21_best']:.3f} | {row['voc21_at_recommended']:.3f} | {row['voc20']:.3f} |")
+    text = f"mIoU, {report['pictures']} pictures of VOC 2012 val, no refiner."
+    return "\n".join([*lines, "", f"{text} {source('voc_attention', report)}"])
+
+
+def published() -> str:
+    """The published table, from the presets."""
+    names = [n for n in cliper.presets() if not n.endswith("-preprint")]
+    benchmarks = list(dict.fromkeys(n.split("/")[1].removesuffix("-windows") for n in names))
+    lines = [
+        "| published mIoU | refined / not | with windows |",
+        "| --- | --- | --- |",
+    ]
+    for model in ("vit-b-16", "vit-l-14"):
+        for benchmark in benchmarks:
+            cells = []
+            for suffix in ("", "-windows"):
+                values = cliper.load_preset(f"{model}/{benchmark}{suffix}").published
+                cells.append(f"{values['miou']} / {values['miou_unrefined']}")
+            lines.append(f"| {model}/{benchmark} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+TABLES = {"clip_stage": clip_stage, "voc_attention": voc_attention, "published": published}
+
+
+def filled(text: str) -> str:
+    """The README with every table written anew."""
+    for name, make in TABLES.items():
+        table = make()
+        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"README.md: expected one table {name}, found {count}")
+    return text
+
+
+def main() -> None:
+    """Write the README, or with ``--check`` say whether it is current."""
+    old = README.read_text(encoding="utf-8")
+    new = filled(old)
+    if "--check" in sys.argv[1:]:
+        if old != new:
+            raise SystemExit("README.md: its tables are not those of benchmarks/results; run docs/readme_tables.py")
+        return
+    README.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

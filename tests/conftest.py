@@ -1,0 +1,156 @@
+"""Shared by all tests: tiny checkpoints, small pictures, the command line, and a cache that is nobody's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+MINI = Path(__file__).parents[1] / "src" / "cliper" / "checkpoints" / "mini"
+
+# For a tiny random CLIP: small, and with labels that vary over a picture.
+TINY_SETTINGS = {"size": 64, "scale": 30, "score": 0.05, "background": 0.3, "templates": ["a photo of a {}."]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What fixtures of the session keep on disk; a test has its own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPER_CACHE", str(tmp_path_factory.mktemp("session-cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of this test alone; it does not exist yet."""
+    folder = tmp_path_factory.mktemp("cache") / "cliper"
+    monkeypatch.setenv("CLIPER_CACHE", str(folder))
+    return folder
+
+
+def save_clip(folder: Path, *, seed: int = 0, patch: int = 16, layers: int = 3, tokenizer: bool = True) -> Path:
+    """A tiny random CLIP in ``transformers`` format, its attention far from uniform."""
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "projection_dim": 24}
+    vision = {**sizes, "num_hidden_layers": layers, "image_size": 4 * patch, "patch_size": patch}
+    special = {"vocab_size": 16000, "bos_token_id": 15998, "eos_token_id": 15999, "pad_token_id": 15999}
+    config = CLIPConfig(
+        vision_config=vision, text_config={**sizes, **special, "num_hidden_layers": 2}, projection_dim=24
+    )
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    model = CLIPModel(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                gain = 0.02 if "position" in name else 2.0 / parameter.shape[-1] ** 0.5
+                parameter.copy_(torch.randn_like(parameter) * gain)
+    torch.set_rng_state(state)
+    model.save_pretrained(folder)
+    (folder / "settings.json").write_text(json.dumps(TINY_SETTINGS))
+    if tokenizer:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(MINI / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP with a tokenizer: 3 layers, patches of 16 pixels, width 24. Not to be changed."""
+    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def clip_without_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without a tokenizer. Not to be changed."""
+    return save_clip(tmp_path_factory.mktemp("clip") / "wordless", tokenizer=False)
+
+
+@pytest.fixture
+def own_clip(clip_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny CLIP, to be damaged at will."""
+    return Path(shutil.copytree(clip_folder, tmp_path / "own-clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny(clip_folder: Path, _cache_of_the_session: None) -> object:
+    """A segmenter of the tiny CLIP."""
+    import cliper
+
+    return cliper.Segmenter.from_pretrained(clip_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def mini(_cache_of_the_session: None) -> object:
+    """A segmenter of the bundled checkpoint."""
+    import cliper
+
+    return cliper.Segmenter.from_pretrained(device="cpu")
+
+
+def draw(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
+    """A picture of a few coloured rectangles and a little noise."""
+    random = np.random.default_rng(seed)
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[:] = random.integers(0, 256, 3)
+    for _ in range(6):
+        top, left = random.integers(0, height), random.integers(0, width)
+        pixels[top : top + height // 3 + 1, left : left + width // 3 + 1] = random.integers(0, 256, 3)
+    noise = random.integers(-10, 11, pixels.shape)
+    return Image.fromarray((pixels.astype(int) + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., Image.Image]:
+    """:func:`draw`, for tests."""
+    return draw
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A small picture on disk, 96 x 64 pixels."""
+    path = tmp_path / "photo.png"
+    draw().save(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the command line in this process."""
+    from cliper.cli.main import run
+
+    def call(*arguments: object) -> Ended:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Ended(code, printed.out, printed.err)
+
+    return call
+
+
+def files_in(folder: Path) -> Sequence[str]:
+    """Names of everything below a folder, hidden files too; empty if there is no folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], Sequence[str]]:
+    """:func:`files_in`, for tests."""
+    return files_in

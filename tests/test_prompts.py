@@ -1,0 +1,338 @@
+"""Class lists as people type them, background words, templates, and the formula of text embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import CLIPModel, CLIPTokenizer
+
+from cliper.encoders.clip import load_clip
+from cliper.errors import ClassListError, SettingsError
+from cliper.prompts import (
+    ClassPrompt,
+    encode_classes,
+    load_templates,
+    parse_classes,
+    read_classes,
+    scene_background,
+    template_names,
+)
+from cliper.text_cache import TextCache
+
+
+def pairs(classes: Sequence[ClassPrompt]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(item.name, item.prompts) for item in classes]
+
+
+def refusal(source: Any, **options: Any) -> str:
+    with pytest.raises(ClassListError) as caught:
+        parse_classes(source, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 300
+    return message
+
+
+# --- class lists -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("dog", [("dog", ("dog",))]),
+        (" dog ;grass; wooden bench;", [("dog", ("dog",)), ("grass", ("grass",)), ("wooden bench", ("wooden bench",))]),
+        (["dog; cat", "grass"], [("dog", ("dog",)), ("cat", ("cat",)), ("grass", ("grass",))]),
+        ("person: man, woman", [("person", ("man", "woman"))]),
+        ("a dog, sitting", [("a dog, sitting", ("a dog, sitting",))]),
+        ("x : y : z", [("x", ("y : z",))]),
+        ("sky: sky,, blue sky,", [("sky", ("sky", "blue sky"))]),
+        (("dog", ClassPrompt("car", ("auto", "car"))), [("dog", ("dog",)), ("car", ("auto", "car"))]),
+        ("Hund; 犬; naïve {}", [("Hund", ("Hund",)), ("犬", ("犬",)), ("naïve {}", ("naïve {}",))]),
+        ((name for name in ("a", "b")), [("a", ("a",)), ("b", ("b",))]),
+    ],
+)
+def test_lists(source: Any, expected: list[tuple[str, tuple[str, ...]]]) -> None:
+    assert pairs(parse_classes(source)) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", "at least one class, got none"),
+        (" ; ;", "at least one class, got none"),
+        ([], "at least one class, got none"),
+        ([""], "at least one class, got none"),
+        (["dog", " "], "got a blank one"),
+        ("dog; cat; dog", "class 'dog' is given twice"),
+        (["Dog", "dOG"], "class 'dOG' is given twice"),
+        ("straße; STRASSE", "given twice"),
+        ("dog: a; dog: b", "class 'dog' is given twice"),
+        ("dog:", "expected a class as 'name' or 'name: prompt, other prompt', got 'dog:'"),
+        (": dog", "got ': dog'"),
+        ("dog: ,", "got 'dog: ,'"),
+        (["dog", 3], "got 3"),
+        (None, "got None"),
+        (5, "got 5"),
+        ("\udcff", "UTF-8"),
+        (f"{'x' * 10_000}; {'x' * 10_000}", "given twice"),
+    ],
+)
+def test_lists_that_are_refused(source: Any, words: str) -> None:
+    assert words in refusal(source)
+
+
+def test_messages_say_what_the_entries_are() -> None:
+    assert "at least one background name" in refusal("", what="background name")
+    assert "background name 'sky' is given twice" in refusal("sky; sky", what="background name")
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts"), [("", ("a",)), (" ", ("a",)), ("a", ()), ("a", ("",)), ("a", "dog"), ("a", (1,)), (1, ("a",))]
+)
+def test_a_class_made_by_hand_is_checked_too(name: Any, prompts: Any) -> None:
+    with pytest.raises(ClassListError):
+        ClassPrompt(name, prompts)
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters=":;,"), min_size=1, max_size=9)
+
+
+@given(st.lists(names, min_size=1, max_size=8, unique_by=str.casefold))
+def test_one_text_several_texts_and_a_file_say_the_same(classes: list[str]) -> None:
+    expected = [(name, (name,)) for name in classes]
+    assert pairs(parse_classes("; ".join(classes))) == expected
+    assert pairs(parse_classes(classes)) == expected
+    assert pairs(parse_classes(parse_classes(classes))) == expected
+
+
+# --- class files -----------------------------------------------------------------------------------------
+
+
+def test_a_class_file_as_editors_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_bytes(
+        "\ufeff# what to look for\r\n\r\ndog\r\n  \t\r\nperson: man, woman with a hat\r\n  # not this\r\nÄpfel\n".encode()
+    )
+    expected = [("dog", ("dog",)), ("person", ("man", "woman with a hat")), ("Äpfel", ("Äpfel",))]
+    assert pairs(read_classes(path)) == expected
+    assert pairs(read_classes(str(path))) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "at least one class, got none"),
+        (b"# only this\n\n", "at least one class, got none"),
+        (b"dog\nDog\n", "'Dog' is given twice"),
+        (b"dog:\n", "got 'dog:'"),
+        ("Äpfel".encode("latin-1"), "expected a class file in UTF-8, got other bytes"),
+        ("dog".encode("utf-16"), "expected a class file in UTF-8, got other bytes"),
+        ("dog".encode("utf-16-le"), "expected a class file in UTF-8, got null characters"),
+    ],
+)
+def test_class_files_that_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ClassListError) as caught:
+        read_classes(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+
+
+def test_class_files_that_are_not_there(tmp_path: Path) -> None:
+    for path, words in (
+        (tmp_path / "no.txt", "No such file"),
+        (tmp_path, "Is a directory"),
+        ("~nobody-of-that-name/a.txt", "could not read"),
+        ("nul\0", "could not read"),
+        ("x" * 5000, "File name too long"),
+    ):
+        with pytest.raises(ClassListError, match=words):
+            read_classes(path)
+
+
+# --- background and templates ----------------------------------------------------------------------------
+
+
+def scene(classes: str) -> set[str]:
+    return {item.name for item in scene_background(parse_classes(classes))}
+
+
+def test_scene_words_less_the_classes() -> None:
+    everything = scene("zebra")
+    assert {"sky", "grass", "wall", "building", "floor"} <= everything
+    assert len(everything) >= 25
+    assert everything - scene("Sky; green grass") == {"sky", "grass"}
+    assert everything - scene("surface: water, wall") == {"water", "wall"}
+    assert everything - scene("walls; beaches; bridges; trees") == {"wall", "bridge", "tree"}
+    assert scene("skyscraper; seat") == everything
+    assert scene("; ".join(everything)) == set()
+
+
+def test_templates() -> None:
+    assert template_names() == ["imagenet80", "scene15"]
+    assert len(load_templates("scene15")) == len(set(load_templates("scene15"))) == 15
+    assert len(load_templates("imagenet80")) == len(set(load_templates("imagenet80"))) == 80
+    assert all(form.count("{}") == 1 for name in template_names() for form in load_templates(name))
+    # docs/method.md spells the fifteen out.
+    sizes = ("small", "medium", "large")
+    assert set(load_templates("scene15")) == {
+        "a clean origami {}.",
+        "a photo of a {}.",
+        "This is a photo of a {}",
+        "There is a {} in the scene",
+        "There is the {} in the scene",
+        "a photo of a {} in the scene",
+        *(f"a photo of a {size} {{}}." for size in sizes),
+        *(f"This is a photo of a {size} {{}}." for size in sizes),
+        *(f"There is a {size} {{}} in the scene." for size in sizes),
+    }
+    assert load_templates(["x {}"]) == ("x {}",)
+    with pytest.raises(SettingsError, match="expected one of imagenet80, scene15 or a list, got 'no'"):
+        load_templates("no")
+
+
+# --- embeddings ------------------------------------------------------------------------------------------
+
+# Both compute in float32; the project pads to the longest prompt of a batch and the plain way to 77, so sums
+# are taken in another order: about 1e-6 for values of about 0.1.
+TOLERANCE = 1e-5
+
+
+@torch.no_grad()
+def plainly(folder: Path, classes: Sequence[ClassPrompt], templates: Sequence[str]) -> torch.Tensor:
+    """docs/method.md, section 1, as it is written; one text at a time, with transformers alone."""
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+
+    def embed(text: str) -> torch.Tensor:
+        tokens = tokenizer(text, padding="max_length", max_length=77, return_tensors="pt")
+        pooled = model.text_model(**tokens).pooler_output
+        return F.normalize(model.text_projection(pooled)[0], dim=0)
+
+    def prompt(text: str) -> torch.Tensor:
+        return F.normalize(torch.stack([embed(form.format(text)) for form in templates]).mean(0), dim=0)
+
+    return torch.stack([F.normalize(torch.stack([prompt(p) for p in c.prompts]).mean(0), dim=0) for c in classes])
+
+
+SOME = "dog; person: person with clothes, people, human; a very long wooden bench by the sea; naïve {}"
+
+
+@pytest.mark.parametrize("templates", ["scene15", "imagenet80", ["{}", "it is {}, surely"]])
+@pytest.mark.parametrize("which", ["tiny", "mini"])
+def test_embeddings_are_the_plain_formula(which: str, templates: Any, request: pytest.FixtureRequest) -> None:
+    segmenter = request.getfixturevalue(which)
+    classes = parse_classes(SOME)
+    got = encode_classes(segmenter.encoder, classes, templates)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.norm(dim=-1), torch.ones(4), atol=1e-6, rtol=0)
+    expected = plainly(segmenter.checkpoint.folder, classes, load_templates(templates))
+    torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+    # Texts tell each other apart, else nothing was shown.
+    assert (got @ got.T - torch.eye(4)).max() < 0.999
+
+
+class Counting:
+    """An encoder that counts: each text gets a direction of its own."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, fingerprint: str = "a") -> None:
+        self.texts: list[str] = []
+        self.print = fingerprint
+
+    def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        self.texts.extend(prompts)
+        rows = [torch.randn(16, generator=torch.Generator().manual_seed(hash(p) % 2**31)) for p in prompts]
+        return F.normalize(torch.stack(rows), dim=-1)
+
+    def text_fingerprint(self) -> str:
+        return self.print
+
+
+def test_a_thousand_classes_and_none_the_second_time(own_cache: Path) -> None:
+    classes = parse_classes("; ".join(f"thing number {i}" for i in range(1000)))
+    first, second = Counting(), Counting()
+    expected = encode_classes(first, classes, "scene15", TextCache())
+    assert len(first.texts) == 15_000
+    got = encode_classes(second, classes, "scene15", TextCache())
+    assert second.texts == []
+    assert torch.equal(got, expected)
+    assert (own_cache / "text-embeddings.sqlite").is_file()
+    # One more is one more.
+    encode_classes(second, [*classes, ClassPrompt("new", ("new",))], "scene15", TextCache())
+    assert len(second.texts) == 15
+
+
+def test_a_prompt_of_two_classes_is_encoded_once() -> None:
+    encoder = Counting()
+    encode_classes(encoder, parse_classes("a: cat, dog; b: dog, cow; cow"), ["{}"])
+    assert sorted(encoder.texts) == ["cat", "cow", "dog"]
+
+
+def test_other_templates_checkpoints_and_classes_do_not_share() -> None:
+    cache = TextCache()
+
+    def encoded(templates: Any, fingerprint: str = "a", name: str = "dog") -> int:
+        encoder = Counting(fingerprint)
+        encode_classes(encoder, [ClassPrompt(name, (name,))], templates, cache)
+        return len(encoder.texts)
+
+    assert encoded(["a {}", "b {}"]) == 2
+    assert encoded(["a {}", "b {}"]) == 0
+    assert encoded(["b {}", "a {}"]) == 2
+    assert encoded(["a {}"]) == 1
+    assert encoded(["a {}", "b {}"], fingerprint="b") == 2
+    assert encoded(["a {}", "b {}"], name="Dog") == 2
+    assert encoded(["a {}"], name="b {}\0dog") == 1
+
+
+def test_another_dtype_has_another_fingerprint(clip_folder: Path) -> None:
+    place = torch.device("cpu")
+    prints = {load_clip(clip_folder, device=place, dtype=d).text_fingerprint() for d in (torch.float32, torch.bfloat16)}
+    again = load_clip(clip_folder, device=place, dtype=torch.float32).text_fingerprint()
+    assert len(prints) == 2
+    assert again in prints
+
+
+@pytest.mark.parametrize("change", ["weights", "tokenizer", "activation", "end token"])
+def test_a_changed_checkpoint_has_another_fingerprint(own_clip: Path, change: str) -> None:
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    place = torch.device("cpu")
+    before = load_clip(own_clip, device=place, dtype=torch.float32).text_fingerprint()
+    if change == "weights":
+        tensors = load_file(own_clip / "model.safetensors")
+        tensors["text_projection.weight"][0, 0] += 1e-3
+        save_file(tensors, own_clip / "model.safetensors", metadata={"format": "pt"})
+    elif change == "tokenizer":
+        path = own_clip / "tokenizer.json"
+        path.write_text(path.read_text() + " ")
+    else:
+        path = own_clip / "config.json"
+        config = json.loads(path.read_text())
+        text = config["text_config"]
+        text.update({"hidden_act": "gelu"} if change == "activation" else {"eos_token_id": 15998})
+        path.write_text(json.dumps(config))
+    assert load_clip(own_clip, device=place, dtype=torch.float32).text_fingerprint() != before
+
+
+def test_texts_that_are_too_long(tiny: Any) -> None:
+    for text in ("x" * 10_000, "word " * 100, "犬" * 10_000):
+        with pytest.raises(ClassListError, match="expected a text of at most 77 tokens") as caught:
+            encode_classes(tiny.encoder, [ClassPrompt("a", (text,))], "scene15", TextCache())
+        assert len(str(caught.value)) < 300
+    # 10,000 characters of which a tokenizer keeps three are no reason to complain.
+    (item,) = parse_classes("a" + " " * 9998 + "b")
+    a = encode_classes(tiny.encoder, [item], "scene15")
+    torch.testing.assert_close(a, encode_classes(tiny.encoder, parse_classes("a b"), "scene15"))

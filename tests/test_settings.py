@@ -1,0 +1,287 @@
+"""Settings: what they refuse, how they travel, and who overrides whom."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cliper.errors import SettingsError
+from cliper.prompts import template_names
+from cliper.settings import (
+    ATTENTIONS,
+    RECIPES,
+    REFINE_MODES,
+    RESIZE_MODES,
+    TEMPLATES,
+    Preset,
+    Settings,
+    load_preset,
+    load_settings,
+)
+
+FIELDS = [field.name for field in dataclasses.fields(Settings)]
+NAN, INFINITE = math.nan, math.inf
+
+WRONG: dict[str, list[Any]] = {
+    "recipe": ["best", "", 1, None, ["conference"]],
+    "size": [0, -1, 4097, 336.0, "336", True, None, 10**400],
+    "scale": [-0.1, 10_001, "100", True, None, NAN, INFINITE, 10**400, [1]],
+    "threshold": [-0.01, 1.01, "0.1", None, NAN, False],
+    "select_layer": [-1001, 1000, 0.0, "last", None, True],
+    "window": [-1, 4097, 224.0, None, False],
+    "attention": ["flash", "Fused", None, 3],
+    "fuse_features": [0, 1, "yes", None],
+    "score": [-0.01, 1.01, "0.7", None, NAN],
+    "background": [-0.01, 1.01, "auto", None, NAN],
+    "normalize": [0, 1, "no", None],
+    "templates": [
+        "scene16",
+        "",
+        None,
+        [],
+        [""],
+        [1],
+        3,
+        ["no place"],
+        ["{} and {}"],
+        ["{0}"],
+        ["{} {x}"],
+        ["{}}"],
+    ],
+    "refine_threshold": [-0.01, 1.01, "0.1", NAN, True],
+    "refine_mode": ["sum", None],
+    "refine_map": [-1, 10_001, 0.5, None, True],
+    "refine_layers": ["up_blocks", [], [""], [1], 5],
+    "refine_size": [63, 2049, 512.0, "512", True, [], [512, 512, 512], [512, 1], [True, 512]],
+    "refine_resize": ["lanczos", None],
+    "refine_step": [-1, 50, 45.0, None, True],
+}
+
+# What is just inside.
+RIGHT: dict[str, list[Any]] = {
+    "recipe": list(RECIPES),
+    "size": [1, 4096],
+    "scale": [0, 10_000, 50],
+    "threshold": [0, 1],
+    "select_layer": [-1000, 999],
+    "window": [0, 4096],
+    "attention": list(ATTENTIONS),
+    "fuse_features": [True, False],
+    "score": [0, 1],
+    "background": [0, 1],
+    "normalize": [True, False],
+    "templates": [*TEMPLATES, ["{}"], ("a {}.", "the {}")],
+    "refine_threshold": [None, 0, 1],
+    "refine_mode": list(REFINE_MODES),
+    "refine_map": [0, 10_000],
+    "refine_layers": [None, ["a"], ("a", "b")],
+    "refine_size": [None, 64, 2048, [64, 2048], (512, 512), [512]],
+    "refine_resize": list(RESIZE_MODES),
+    "refine_step": [0, 49],
+}
+
+
+def test_every_field_is_in_the_tables() -> None:
+    assert list(WRONG) == list(RIGHT) == FIELDS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in WRONG.items() for value in values],
+    ids=lambda x: str(x)[:20],
+)
+def test_wrong_values_are_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: expected ") as caught:
+        Settings(**{name: value})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match=f"^somewhere: {name}: expected "):
+        Settings().replace(origin="somewhere", **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in RIGHT.items() for value in values])
+def test_values_at_the_edges_are_taken(name: str, value: Any) -> None:
+    got = getattr(Settings(**{name: value}), name)
+    assert got == (tuple(value) * (2 if value == [512] else 1) if isinstance(value, list) else value)
+
+
+def test_names_of_templates_are_those_of_the_file() -> None:
+    assert list(TEMPLATES) == template_names()
+
+
+def test_settings_are_frozen_and_can_be_compared() -> None:
+    settings = Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.size = 3  # type: ignore[misc]
+    assert settings == Settings()
+    assert hash(settings.replace(size=3)) == hash(Settings(size=3))
+    assert settings.replace(size=3) != settings
+    assert settings.size == 336
+
+
+@pytest.mark.parametrize(
+    ("given_name", "words"),
+    [
+        ("treshold", "did you mean 'threshold'"),
+        ("refine_layer", "did you mean 'refine_layers'"),
+        ("Size", "did you mean 'size'"),
+        ("zzz", "known are: recipe, size"),
+        ("origin", "unknown setting 'origin'"),
+        ("self", "unknown setting 'self'"),
+        (1, "unknown setting 1"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(given_name: Any, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_mapping({given_name: 1}, origin="here")
+    assert str(caught.value).startswith("here: unknown setting ")
+    assert words in str(caught.value)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), min_size=1, max_size=12)
+shares = st.floats(0, 1)
+sides = st.integers(64, 2048)
+settings_strategy = st.builds(
+    Settings,
+    recipe=st.sampled_from(RECIPES),
+    size=st.integers(1, 4096),
+    scale=st.floats(0, 1e4),
+    threshold=shares,
+    select_layer=st.integers(-1000, 999),
+    window=st.integers(0, 4096),
+    attention=st.sampled_from(ATTENTIONS),
+    fuse_features=st.booleans(),
+    score=shares,
+    background=shares,
+    normalize=st.booleans(),
+    templates=st.one_of(
+        st.sampled_from(TEMPLATES),
+        st.lists(st.tuples(texts, texts).map("{}".join), min_size=1, max_size=4),
+    ),
+    refine_threshold=st.none() | shares,
+    refine_mode=st.sampled_from(REFINE_MODES),
+    refine_map=st.integers(0, 10_000),
+    refine_layers=st.none() | st.lists(texts, min_size=1, max_size=3),
+    refine_size=st.none() | sides | st.tuples(sides, sides),
+    refine_resize=st.sampled_from(RESIZE_MODES),
+    refine_step=st.integers(0, 49),
+)
+
+
+@given(settings_strategy)
+def test_settings_travel_through_dictionaries_and_files(settings: Settings) -> None:
+    values = settings.to_dict()
+    assert list(values) == FIELDS
+    assert Settings.from_mapping(values) == settings
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in (("a.json", json.dumps(values)), ("a.yaml", yaml.safe_dump(values, allow_unicode=True))):
+            path = Path(folder, name)
+            path.write_text(text, encoding="utf-8")
+            assert load_settings(path) == settings
+            assert load_settings(str(path), base=Settings(size=1, score=0.25)) == settings
+
+
+@given(settings_strategy, settings_strategy, st.sets(st.sampled_from(FIELDS)), st.sets(st.sampled_from(FIELDS)))
+def test_preset_below_file_below_flag(base: Settings, other: Settings, in_file: set[str], in_flags: set[str]) -> None:
+    """What a file names comes from it, what a flag names from the flag, the rest from below."""
+    flags = {name: getattr(Settings(size=7, score=0.125, refine_step=3), name) for name in in_flags}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.json")
+        path.write_text(json.dumps({name: other.to_dict()[name] for name in in_file}))
+        got = load_settings(path, base=base).replace(**flags)
+    for name in FIELDS:
+        expected = flags[name] if name in in_flags else getattr(other if name in in_file else base, name)
+        assert getattr(got, name) == expected
+
+
+def test_a_preset_is_complete_and_settings_pass_through() -> None:
+    base = Settings(scale=3, refine_size=100)
+    assert load_settings("vit-l-14/voc21", base=base) == load_preset("vit-l-14/voc21").settings
+    settings = Settings(size=5)
+    assert load_settings(settings, base=base) is settings
+
+
+def test_a_file_may_be_written_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(
+        b"\xef\xbb\xbf# with a byte order mark\r\nnormalize: no\r\nbackground: 1e-4\r\nrefine_size: [448, 512]\r\n"
+    )
+    settings = load_settings(path)
+    assert settings == Settings(normalize=False, background=0.0001, refine_size=(448, 512))
+    other = tmp_path / "own.json"
+    other.write_text('{\n\t"background": 1E-05,\n\t"refine_layers": ["a"]\n}')
+    assert load_settings(other) == Settings(background=1e-5, refine_layers=("a",))
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1E-4", "0.1e-3", "1.e-4", ".1e-3", "+1e-4", "1.0e-4"])
+def test_exponents_are_numbers(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"threshold: {number}")
+    assert load_settings(path).threshold == pytest.approx(1e-4, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.yaml", "size: 336\n  scale: [", "expected settings as YAML or JSON"),
+        ("a.yaml", "- 1\n- 2", "expected 'name: value' lines, got list"),
+        ("a.yaml", "", "expected 'name: value' lines, got NoneType"),
+        ("a.yaml", "just words", "got str"),
+        ("a.yaml", b"\xff\xfe\x00", "could not read them"),
+        ("a.yaml", b"\x00", "could not read them"),
+        ("a.yaml", "size: !!python/object:os.system x", "could not read them"),
+        ("a.yaml", "scale: " + "9" * 5000, "could not read them"),
+        ("a.yaml", "[" * 5000, "could not read them"),
+        ("a.json", "{", "could not read them"),
+        ("a.yaml", "{[1]: 2}", "could not read them"),
+        ("a.yaml", "treshold: 0.1", "did you mean 'threshold'"),
+        ("a.yaml", "size: 2020-01-01", "size: expected a whole number"),
+        ("a.yaml", "origin: 1", "unknown setting 'origin'"),
+        ("a.yaml", "self: 1", "unknown setting 'self'"),
+        ("settings", "size: big", "size: expected a whole number"),
+    ],
+)
+def test_bad_files_are_one_line_that_names_them(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("no.yaml", "'no.yaml' does not exist"),
+        ("no.YML", "does not exist"),
+        ("~nobody-of-that-name/a.json", "does not exist"),
+        ("x" * 5000 + ".yaml", "does not exist"),
+        ("x" * 5000, "no preset is called"),
+        ("nul\0.yaml", "does not exist"),
+        ("vit-b-16/voc12", "vit-b-16/voc21"),
+        ("", "no preset is called ''"),
+        (".", "no preset is called '.'"),
+    ],
+)
+def test_what_is_no_preset_and_no_file(source: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(source)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_preset_that_does_not_exist() -> None:
+    with pytest.raises(SettingsError, match=r"no preset is called 'vit-b-16/voc'; near it: vit-b-16/voc"):
+        load_preset("vit-b-16/voc")
+    assert Preset("a", "b", "c", "d", Settings()).published == {}

@@ -1,0 +1,170 @@
+"""The text cache: right, or out of the way."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cliper.cache import cache_folder
+from cliper.text_cache import TextCache
+
+VECTOR = torch.tensor([1.0, -2.0, 0.5])
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+numbers = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5).map(torch.tensor)
+
+
+@settings(max_examples=25)
+@given(st.dictionaries(words, numbers, max_size=6), st.lists(words, max_size=3), words)
+def test_what_was_put_is_got_bit_for_bit(rows: dict[str, torch.Tensor], templates: list[str], other: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "deep" / "down" / "a.sqlite"
+        TextCache(path).put("print", templates, rows)
+        found = TextCache(path).get("print", templates, [*rows, other])
+        assert set(found) == set(rows)
+        assert all(torch.equal(found[name], rows[name]) and found[name].dtype == torch.float32 for name in rows)
+        assert TextCache(path).get("another", templates, list(rows)) == {}
+        assert TextCache(path).get("print", [*templates, other], list(rows)) == {}
+
+
+def test_more_prompts_than_a_statement_has_places(tmp_path: Path) -> None:
+    rows = {f"prompt {i}": torch.tensor([float(i)]) for i in range(1501)}
+    cache = TextCache(tmp_path / "a.sqlite")
+    cache.put("print", ["{}"], rows)
+    found = cache.get("print", ["{}"], list(rows))
+    assert {name: float(vector) for name, vector in found.items()} == {f"prompt {i}": float(i) for i in range(1501)}
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CLIPER_CACHE", "~/own")
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("CLIPER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "cliper"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == tmp_path / ".cache" / "cliper"
+    assert not cache_folder().exists()
+
+
+def spoil_garbage(path: Path) -> None:
+    path.write_bytes(b"this is no database at all" * 100)
+
+
+def spoil_middle(path: Path) -> None:
+    TextCache(path).put("print", ["{}"], {f"prompt {i}": torch.ones(200) for i in range(50)})
+    content = bytearray(path.read_bytes())
+    content[100:6000] = b"\xff" * 5900
+    path.write_bytes(content)
+
+
+def spoil_table(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE embeddings (something TEXT)")
+    database.close()
+
+
+def spoil_folder(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def spoil_parent(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.write_text("a file where a folder should be")
+
+
+def spoil_read_only(path: Path) -> None:
+    # Permissions do not stop root, who runs many a test; /proc stops everybody.
+    path.parent.rmdir()
+    path.parent.symlink_to("/proc")
+
+
+@pytest.mark.parametrize(
+    "spoil", [spoil_garbage, spoil_middle, spoil_table, spoil_folder, spoil_parent, spoil_read_only]
+)
+def test_a_cache_that_cannot_be_used_costs_one_warning_and_nothing_else(tmp_path: Path, spoil: Any) -> None:
+    path = tmp_path / "cache" / "a.sqlite"
+    path.parent.mkdir()
+    spoil(path)
+    cache = TextCache(path)
+    with pytest.warns(UserWarning, match="text embeddings are not kept") as caught:
+        assert cache.get("print", ["{}"], ["prompt 1"]) == {}
+        cache.put("print", ["{}"], {"dog": VECTOR})
+        assert cache.get("print", ["{}"], ["dog"]) == {}
+        cache.put("print", ["{}"], {"cat": VECTOR})
+    assert len(caught) == 1
+    assert str(path) in str(caught[0].message)
+    assert "CLIPER_CACHE" in str(caught[0].message)
+
+
+def test_a_disk_that_is_read_only_still_gives_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.sqlite"
+    TextCache(path).put("print", ["{}"], {"dog": VECTOR})
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda p, **o: connect(f"file:{p}?mode=ro", uri=True, **o))
+    cache = TextCache(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(cache.get("print", ["{}"], ["dog"])["dog"], VECTOR)
+    with pytest.warns(UserWarning, match="readonly"):
+        cache.put("print", ["{}"], {"cat": VECTOR})
+
+
+def test_a_spoiled_cache_does_not_spoil_a_result(own_cache: Path, clip_folder: Path, tiny: Any) -> None:
+    import cliper
+
+    own_cache.mkdir()
+    spoil_garbage(own_cache / "text-embeddings.sqlite")
+    segmenter = cliper.Segmenter.from_pretrained(clip_folder, device="cpu")
+    with pytest.warns(UserWarning, match="not kept"):
+        got = segmenter.encode_text("dog; cat")
+    assert torch.equal(got, tiny.encode_text("dog; cat"))
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from cliper.text_cache import TextCache
+path, first = Path(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(first, first + 60):
+    TextCache(path).put("print", ["{}"], {f"prompt {i}": torch.tensor([float(i)])})
+    assert float(TextCache(path).get("print", ["{}"], [f"prompt {i}"])[f"prompt {i}"]) == i
+"""
+
+
+def test_two_processes_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", WRITER, str(path), str(first)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, 30)  # half of what they write is the same
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    for writer in writers:
+        _, errors = writer.communicate(timeout=60)
+        assert writer.returncode == 0, errors
+        assert errors == ""
+    found = TextCache(path).get("print", ["{}"], [f"prompt {i}" for i in range(90)])
+    assert sorted(float(vector) for vector in found.values()) == [float(i) for i in range(90)]
