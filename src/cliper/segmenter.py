@@ -15,7 +15,7 @@ from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_set
 from cliper.devices import memory_errors, pick_device, pick_dtype
 from cliper.encoders.base import Encoder, PictureFeatures
 from cliper.encoders.clip import load_clip
-from cliper.errors import SettingsError, ShapeError
+from cliper.errors import CheckpointError, SettingsError, ShapeError
 from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
 from cliper.ops.class_maps import class_maps, text_matrix
 from cliper.ops.labels import assign_labels, class_confidence
@@ -196,6 +196,7 @@ class Segmenter:
 
         Raises:
             ShapeError: shapes that do not fit together.
+            CheckpointError: weights, or a number format, that give no finite numbers.
             ResourceError: memory ran out.
         """
         if pixels.dim() not in (3, 4):
@@ -207,6 +208,11 @@ class Segmenter:
         with memory_errors(), torch.inference_mode():
             features = self._features(pixels if pixels.dim() == 4 else pixels[None])
             maps = torch.stack([self._maps(f, texts, num_classes) for f in features])
+        if not maps.isfinite().all():
+            raise CheckpointError(
+                f"expected class maps of finite numbers from {self.checkpoint.name} in {self.encoder.dtype}, got NaN or "
+                f"infinity; check its weights with `cliper models verify`, or compute in float32"
+            )
         # Out of inference mode, so that the caller may do with them what one does with tensors.
         return maps.clone() if pixels.dim() == 4 else maps[0].clone()
 
@@ -342,6 +348,11 @@ class Segmenter:
             raise SettingsError(
                 f"select_layer: expected a layer from {-depth} to {depth - 1} for {self.checkpoint.name}, "
                 f"got {settings.select_layer}"
+            )
+        if depth < 2 and settings.attention == "fused":
+            raise SettingsError(
+                f"attention: expected a model of at least 2 layers to fuse, {self.checkpoint.name} has {depth}; "
+                f"choose another attention"
             )
         if settings.window % patch:
             raise SettingsError(

@@ -10,8 +10,8 @@ import hashlib
 import json
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -39,18 +39,17 @@ class TextCache:
     def get(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
         """Those of the prompts that are known, each [D] float32 on the CPU."""
         keys = {_key(fingerprint, templates, prompt): prompt for prompt in prompts}
-        found: dict[str, Tensor] = {}
-        with self._database() as database:
-            if database is None:
-                return found
-            wanted = list(keys)
+        wanted = list(keys)
+        rows: list[tuple[bytes, bytes]] = []
+
+        def read(database: sqlite3.Connection) -> None:
             for first in range(0, len(wanted), _AT_ONCE):
                 some = wanted[first : first + _AT_ONCE]
                 marks = ",".join("?" * len(some))
-                rows = database.execute(f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", some)
-                for key, vector in rows:
-                    found[keys[key]] = torch.from_numpy(np.frombuffer(vector, dtype="<f4").copy())
-        return found
+                rows.extend(database.execute(f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", some))
+
+        self._transact(read)
+        return {keys[key]: torch.from_numpy(np.frombuffer(vector, dtype="<f4").copy()) for key, vector in rows}
 
     def put(self, fingerprint: str, templates: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
         """Keep embeddings, each [D] float32."""
@@ -58,21 +57,17 @@ class TextCache:
             (_key(fingerprint, templates, prompt), vector.numpy().astype("<f4").tobytes())
             for prompt, vector in embeddings.items()
         ]
-        with self._database() as database:
-            if database is not None:
-                database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+        self._transact(lambda database: database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows))
 
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection | None]:
-        """A transaction, or None where the file cannot be used."""
+    def _transact(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Do some work in one transaction; where the file cannot be used, warn once and do nothing from then on."""
         if not self._usable:
-            yield None
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=10)) as database, database:
                 database.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
-                yield database
+                work(database)
         except (sqlite3.Error, OSError) as error:
             self._usable = False
             warnings.warn(

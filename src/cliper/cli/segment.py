@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from cliper.cli.options import (
     read_background,
     read_class_options,
 )
-from cliper.errors import ImageError, InputError
+from cliper.errors import ImageError, InputError, OutputError
 
 if TYPE_CHECKING:
     from cliper.result import Segmentation
@@ -27,7 +28,7 @@ __all__ = ["segment"]
 
 
 @click.command()
-@click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("pictures", nargs=-1, type=click.Path(path_type=Path, readable=False))
 @class_options
 @click.option("--example", is_flag=True, help="Segment the photo that comes with the package.")
 @click.option(
@@ -75,6 +76,7 @@ def segment(
     named = read_class_options(classes, classes_file)
     background = read_background(background_names)
     _check_names(pictures)
+    _check_folder(out)
     segmenter = load_segmenter(options)
     segmenter.encode_text(named)  # a class that cannot be read is no picture's fault
     if not as_json:
@@ -102,6 +104,13 @@ def _check_names(pictures: Sequence[Path]) -> None:
                 f"{other} and {picture} would both be written to {picture.stem}.labels.png; "
                 f"segment them one by one with different --out folders"
             )
+
+
+def _check_folder(out: Path) -> None:
+    """Whether results can be written, before anything is computed."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"expected a folder that can be written, got {out}; choose another with --out")
 
 
 def _write(result: Segmentation, stem: Path, overlay: bool, scores: bool) -> list[Path]:

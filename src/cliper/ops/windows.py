@@ -83,6 +83,7 @@ class WindowMerger:
         """[L, P, D]: mean embeddings, spread by the windows' mean attention."""
         patches = self._seen.numel()
         attention = (self._attention / (self._attention_seen + 1e-5)).reshape(patches, patches)
-        attention = attention / attention.sum(-1, keepdim=True)
+        # A patch that attends to no other has a row of zeros, and keeps it.
+        attention = attention / attention.sum(-1, keepdim=True).clamp_min(1e-30)
         mean = (self._sum / self._seen[..., None]).flatten(1, 2)
         return attention.t() @ mean
