@@ -290,8 +290,7 @@ def operations(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
 def floor(counted: dict[str, dict[str, float]], rate: dict[str, float]) -> dict[str, float]:
     """Seconds by stage if nothing but those operations took time."""
     seconds = {
-        stage: round(sum(count / rate[kind] for kind, count in kinds.items()), 3)
-        for stage, kinds in counted.items()
+        stage: round(sum(count / rate[kind] for kind, count in kinds.items()), 3) for stage, kinds in counted.items()
     }
     return seconds | {"total": round(sum(seconds.values()), 3)}
 

@@ -17,15 +17,12 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from cliper import Segmenter
-from cliper.decoding import open_picture
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
-from cliper.images import load_image, prepare
+from cliper.images import prepare
 from cliper.ops import assign_labels
 from machine import RESULTS, write_report
+from voc import voc_names, voc_pictures
 
 ATTENTIONS = {  # name -> settings
     "vanilla (q-k)": {"attention": "vanilla", "fuse_features": False},
@@ -47,8 +44,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="only the first pictures")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     options = parser.parse_args()
-    root = options.data / "VOC2012"
-    names = (root / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[: options.limit]
+    names = voc_names(options.data)[: options.limit]
     segmenter = Segmenter.from_pretrained(options.model)
     texts = benchmark_texts("voc")
     foreground, background = segmenter.encode_text(texts.classes), segmenter.encode_text(texts.background)
@@ -59,10 +55,7 @@ def main() -> None:
         for name in variants
     }
     started = time.perf_counter()
-    for name in names:
-        picture = load_image(root / "JPEGImages" / f"{name}.jpg")
-        mask = open_picture(root / "SegmentationClassAug" / f"{name}.png")
-        target = torch.from_numpy(np.array(mask))
+    for picture, target in voc_pictures(options.data, names):
         encoder, size = segmenter.encoder, segmenter.settings.size
         pixels = prepare(picture, size=size, patch=encoder.patch_size, mean=encoder.pixel_mean, std=encoder.pixel_std)
         for variant, one in variants.items():

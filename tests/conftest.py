@@ -35,9 +35,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
-def save_clip(folder: Path, *, seed: int = 0, patch: int = 16, layers: int = 3, tokenizer: bool = True) -> Path:
+def save_clip(folder: Path, *, seed: int = 1, patch: int = 16, layers: int = 3, tokenizer: bool = True) -> Path:
     """A tiny random CLIP in ``transformers`` format, its attention far from uniform."""
     from transformers import CLIPConfig, CLIPModel
+
+    from cliper.quiet import quiet_transformers
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "projection_dim": 24}
     vision = {**sizes, "num_hidden_layers": layers, "image_size": 4 * patch, "patch_size": patch}
@@ -54,7 +56,8 @@ def save_clip(folder: Path, *, seed: int = 0, patch: int = 16, layers: int = 3, 
                 gain = 0.02 if "position" in name else 2.0 / parameter.shape[-1] ** 0.5
                 parameter.copy_(torch.randn_like(parameter) * gain)
     torch.set_rng_state(state)
-    model.save_pretrained(folder)
+    with quiet_transformers():
+        model.save_pretrained(folder)
     (folder / "settings.json").write_text(json.dumps(TINY_SETTINGS))
     if tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -83,6 +86,18 @@ def own_clip(clip_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny(clip_folder: Path, _cache_of_the_session: None) -> object:
     """A segmenter of the tiny CLIP."""
+    import cliper
+
+    return cliper.Segmenter.from_pretrained(clip_folder, device="cpu")
+
+
+@pytest.fixture
+def own_tiny(clip_folder: Path, own_cache: Path) -> object:
+    """The same with the text cache of this test.
+
+    An embedding depends, in its last bits, on the texts that it was encoded together with; those in the cache of
+    the session are of whatever test came first.
+    """
     import cliper
 
     return cliper.Segmenter.from_pretrained(clip_folder, device="cpu")

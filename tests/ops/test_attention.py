@@ -28,6 +28,18 @@ def test_output_and_sum_over_layers() -> None:
     torch.testing.assert_close(summed.total, expected, atol=1e-6, rtol=0)
 
 
+def test_all_heads_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way that a GPU takes, run here on the CPU."""
+    here, there = AttentionSum(), AttentionSum()
+    for seed in range(2):
+        given = tensors(seed)
+        expected = here.attend(*given)
+        with monkeypatch.context() as patch:
+            patch.setattr("cliper.ops.attention.head_by_head", lambda _: False)
+            torch.testing.assert_close(there.attend(*given), expected, atol=1e-5, rtol=0)  # another order of sums
+    torch.testing.assert_close(there.total, here.total, atol=1e-6, rtol=0)
+
+
 def test_the_sum_is_not_there_before_a_layer() -> None:
     with pytest.raises(RuntimeError, match="at least one layer"):
         _ = AttentionSum().total

@@ -90,3 +90,15 @@ def test_the_number_of_threads_and_the_run_do_not_change_a_bit(threads: int) -> 
             assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
     finally:
         torch.set_num_threads(before)
+
+
+def test_all_heads_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way that a GPU takes, run here on the CPU."""
+    total, values = random_total(4, 21, seed=6), torch.randn(3, 4, 21, 8, generator=torch.Generator().manual_seed(7))
+    for recipe in RECIPES.values():
+        expected = fuse_values(total, values, [0, 1, 2], 3, recipe)
+        with monkeypatch.context() as patch:
+            patch.setattr("cliper.ops.fusion.head_by_head", lambda _: False)
+            got = fuse_values(total, values, [0, 1, 2], 3, recipe)
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)  # sums in another order

@@ -45,6 +45,10 @@ class Encoder(Protocol):
         """[B, 3, H, W] normalised pixels -> features of each picture, for the wanted layers."""
         ...
 
+    def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
+        """[B, 3, H, W] normalised pixels -> the patches after ``layer`` layers, [B, h * w, width]."""
+        ...
+
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Texts -> [n, D] float32 of length 1."""
         ...

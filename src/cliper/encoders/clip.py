@@ -51,6 +51,10 @@ class ClipEncoder:
             pixels.to(self.device), recipe=recipe, attention=attention, layers=layers, window=window
         )
 
+    def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
+        """See :meth:`VisionTower.patch_features`."""
+        return self.vision.patch_features(pixels.to(self.device), layer)
+
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """See :meth:`TextTower.encode`."""
         return self.text.encode(prompts)

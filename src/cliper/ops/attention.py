@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.ops.linear import linear
-from cliper.ops.parallel import ordered_map
+from cliper.ops.parallel import head_by_head, ordered_map
 
 __all__ = ["AttentionSum", "ablated_attention", "attend", "merge_heads", "split_heads"]
 
@@ -68,7 +68,7 @@ class AttentionSum:
         if self._total is None:
             self._total = query.new_zeros((batch, heads, tokens, tokens), dtype=torch.float32)
         scale = dim**-0.5
-        if query.device.type != "cpu":
+        if not head_by_head(query):
             attention = torch.softmax((query * scale) @ key.transpose(-1, -2), dim=-1, dtype=torch.float32)
             self._total += attention
             return attention.to(value.dtype) @ value

@@ -226,7 +226,7 @@ def times_transposed(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
         weight: float32 [N, K]; a view will do.
         rows: how many rows most blocks have; others are computed as well.
     """
-    if weight.device.type == "cpu" and max(weight.shape) >= 512 and _can_pack():
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and _can_pack():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
     return lambda x: x @ weight.T

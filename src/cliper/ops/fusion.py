@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cliper.ops.linear import linear
-from cliper.ops.parallel import ordered_map
+from cliper.ops.parallel import head_by_head, ordered_map
 from cliper.ops.recipes import Recipe
 
 __all__ = ["fuse_values", "fused_attention"]
@@ -79,9 +79,7 @@ def fuse_values(
         last = attention.div_(sums)
         return last if last.dim() == 2 else last.sum(0)
 
-    # On the CPU a core does one head at a time, which stays in its cache; elsewhere all heads at once keep
-    # the device busy.
-    if total.device.type != "cpu":
+    if not head_by_head(total):
         return mixed, fuse(slice(None)) / heads
     mean = total.new_zeros(tokens, tokens)
     for last in ordered_map(fuse, heads):

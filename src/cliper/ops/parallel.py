@@ -7,10 +7,20 @@ from functools import cache
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
-__all__ = ["ordered_map"]
+__all__ = ["head_by_head", "ordered_map"]
 
 T = TypeVar("T")
+
+
+def head_by_head(x: Tensor) -> bool:
+    """Whether attention heads are better done one at a time than all at once.
+
+    On the CPU a core does one head at a time, whose map stays in its cache; elsewhere all heads at once keep the
+    device busy.
+    """
+    return x.device.type == "cpu"
 
 
 def ordered_map(work: Callable[[int], T], count: int) -> Iterator[T]:

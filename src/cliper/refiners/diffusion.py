@@ -4,6 +4,7 @@ Source: arXiv 2411.13836, "fine-grained compensation"; ``docs/method.md``, secti
 """
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ class DiffusionRefiner:
             self.prompt = empty_prompt(folder).to(device, dtype)
             self._scheduler = load_scheduler(folder)
             self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
-            self.unet: Any = load_unet(folder, device=device, dtype=dtype)
+            self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
+        # Attention processors and memory are one for all: one thread at a time.
+        self._lock = threading.Lock()
         timestep = int(self._timestep(METHOD_STEP))
         if timestep != METHOD_TIMESTEP:
             _LOG.warning(
@@ -111,7 +114,7 @@ class DiffusionRefiner:
         size = _size(settings.refine_size)
         find_layers(self.unet, settings.refine_layers)  # before any work
         refined: list[Tensor] = []
-        with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
+        with self._lock, memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
             for first in range(0, len(pictures), self.batch):
                 some = slice(first, first + self.batch)
                 refined += self._refine(pictures[some], maps[some], settings, size, seed)

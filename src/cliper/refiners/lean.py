@@ -1,11 +1,12 @@
 """The same layers with fewer passes over memory, for our own copy of a model, inference only.
 
-On a CPU a diffusion model spends a good part of its time outside its products: laying out weights again on
-every call, writing into fresh memory, dividing by one. Here the modules of a loaded model are replaced by
-equal ones that do not. What is computed is the same up to rounding.
+A diffusion model on a CPU spends a good part of its time outside its products: laying out weights again on every
+call, writing into fresh memory, multiplying a constant prompt with constant weights. Before a model of ours is
+filled with weights its modules are replaced by equal ones that do not. What is computed is the same up to rounding.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,85 +14,186 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliper.ops.compensation import times_transposed
+from cliper.ops.linear import linear
+from cliper.refiners.pool import Pool
+from cliper.refiners.winograd import WinogradConv2d
 
-__all__ = ["LeanResnet", "PackedConv2d", "PackedLinear", "attend", "make_lean"]
+__all__ = ["attend", "fix_prompt", "make_lean"]
 
 # Below this many keys PyTorch's own attention is as fast.
 _MANY_KEYS = 1024
+# Scores of a block of queries take about this much, and stay in the cache.
+_BLOCK_BYTES = 4 << 20
 
 
-def make_lean(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+def make_lean(
+    model: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    large: Callable[[str], bool],
+    in_place: bool = False,
+) -> None:
     """Replace, inside a model that has no weights yet, what has a leaner equal.
 
     Args:
         model: on the meta device; ours alone, for inference only.
         device, dtype: of the weights that it is about to be given.
+        large: whether the layer of that name sees large pictures.
+        in_place: whether a residual block may write over its input, which is so if nothing else reads it.
     """
+    from diffusers.models.downsampling import Downsample2D
     from diffusers.models.resnet import ResnetBlock2D
 
-    pack = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and _can_pack()
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is ResnetBlock2D and LeanResnet.can_replace(child):
-                setattr(parent, name, LeanResnet(child))
-    for parent in list(model.modules()) if pack else ():
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and child.padding_mode == "zeros":
-                setattr(parent, name, PackedConv2d(child))
-            elif type(child) is nn.Linear:
-                setattr(parent, name, PackedLinear(child))
+    if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16) or not _can_pack():
+        return
+    pool = Pool()
+    for name, old in list(model.named_modules()):
+        new: nn.Module | None = None
+        if type(old) is nn.Linear:
+            new = PackedLinear(old)
+        elif type(old) is nn.Conv2d and old.padding_mode == "zeros":
+            if dtype == torch.float32 and large(name) and WinogradConv2d.can_replace(old):
+                new = WinogradConv2d(old, pool)
+            elif PointwiseConv2d.can_replace(old):
+                new = PointwiseConv2d(old)
+            else:
+                new = PackedConv2d(old)
+        if new is not None:
+            _replace(model, name, new)
+    for name, block in list(model.named_modules()):  # these take over what was replaced above
+        if type(block) is ResnetBlock2D and LeanResnet.can_replace(block):
+            _replace(model, name, LeanResnet(block, pool, in_place=in_place))
+        elif type(block) is Downsample2D and dtype == torch.float32 and LeanDownsample.can_replace(block):
+            _replace(model, name, LeanDownsample(block, pool))
+
+
+def fix_prompt(unet: nn.Module, prompt: Tensor) -> None:
+    """Let cross attention keep its keys and values of this one prompt in place of the weights they come from.
+
+    Args:
+        unet: on the meta device, about to be given its weights.
+        prompt: [1, T, D], the only one that it will see.
+    """
+    from diffusers.models.attention import BasicTransformerBlock
+
+    for block in list(unet.modules()):
+        attn = block.attn2 if isinstance(block, BasicTransformerBlock) else None
+        if attn is not None and attn.is_cross_attention and attn.to_k.bias is None and attn.to_v.bias is None:
+            attn.to_k, attn.to_v = PromptProjection(attn.to_k, prompt), PromptProjection(attn.to_v, prompt)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attention output [B, H, T, d] without a whole map. ``query`` [B, H, T, d], others [B, H, K, d]."""
+    """Attention output [B, H, T, d] without a whole map, of query [B, H, T, d], key and value [B, H, K, d]."""
     keys = key.shape[-2]
-    if query.device.type != "cpu" or query.dtype != torch.float32 or keys < _MANY_KEYS or not _can_pack():
+    if query.device.type != "cpu" or query.dtype != torch.float32 or keys < _MANY_KEYS:
         return F.scaled_dot_product_attention(query, key, value, scale=scale)
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    rows = max(16, (4 << 20) // (4 * keys))
-    for b, h in [(b, h) for b in range(query.shape[0]) for h in range(query.shape[1])]:
-        scaled = query[b, h] * scale
-        times_key = times_transposed(key[b, h], rows)
-        times_value = times_transposed(value[b, h].T, rows)
-        for start in range(0, len(scaled), rows):
-            scores = times_key(scaled[start : start + rows])
-            out[b, h, start : start + rows] = times_value(torch.softmax(scores, -1, out=scores))
+    batch, heads, tokens, width = query.shape
+    out = query.new_empty(batch, tokens, heads, width).transpose(1, 2)
+    rows = max(16, _BLOCK_BYTES // (4 * keys))
+    for b in range(batch):
+        for h in range(heads):
+            times_key = times_transposed(key[b, h] * scale, rows)
+            times_value = times_transposed(value[b, h].T, rows)
+            for start in range(0, tokens, rows):
+                scores = times_key(query[b, h, start : start + rows])
+                out[b, h, start : start + rows] = times_value(torch.softmax(scores, -1, out=scores))
     return out
 
 
 class LeanResnet(nn.Module):
-    """A diffusers ``ResnetBlock2D`` that reuses its own intermediate results' memory.
+    """A diffusers ``ResnetBlock2D`` that reuses its own memory.
 
     Args:
         block: for which :meth:`can_replace` holds; its layers are taken over.
+        pool: where memory comes from.
+        in_place: whether it may write over its input.
     """
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, pool: Pool, *, in_place: bool) -> None:
         super().__init__()
         self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
         self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
+        self._pool, self._in_place = pool, in_place
 
     @staticmethod
     def can_replace(block: Any) -> bool:
         """Whether the block is as in Stable Diffusion: SiLU, additive time, no resizing, no scaling."""
         return bool(
             isinstance(block.nonlinearity, nn.SiLU)
+            and type(block.norm1) is type(block.norm2) is nn.GroupNorm
             and block.upsample is None
             and block.downsample is None
             and block.time_embedding_norm == "default"
             and not block.skip_time_act
             and block.output_scale_factor == 1
+            and block.use_in_shortcut == (block.conv_shortcut is not None)
         )
 
     def forward(self, x: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         """[B, C, h, w] -> [B, C', h, w]."""
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        if temb is not None and self.time_emb_proj is not None:
-            h += self.time_emb_proj(F.silu(temb))[:, :, None, None]
-        h = F.silu(self.norm2(h), inplace=True)
-        h = self.conv2(h)
-        h += x if self.conv_shortcut is None else self.conv_shortcut(x)
+        timed = temb is not None and self.time_emb_proj is not None
+        shift: Tensor | None = self.time_emb_proj(F.silu(temb)) if timed else None
+        shortcut = self.conv_shortcut
+        if isinstance(self.conv1, WinogradConv2d) and isinstance(self.conv2, WinogradConv2d) and self.conv1.fits(x):
+            hidden = self._pool.take("hidden", len(x), *x.shape[2:], self.conv1.out_channels).permute(0, 3, 1, 2)
+            self.conv1.fused(x, norm=self.norm1, shift=shift, out=hidden)
+            over = self._in_place and x.is_contiguous(memory_format=torch.channels_last)
+            if shortcut is None:
+                return self.conv2.fused(hidden, norm=self.norm2, residual=x, out=x if over else None)
+            if isinstance(shortcut, PointwiseConv2d):
+                return self.conv2.fused(hidden, norm=self.norm2, residual=x, shortcut=shortcut.channels)
+            return self.conv2.fused(hidden, norm=self.norm2, residual=shortcut(x))
+        h: Tensor = self.conv1(F.silu(self.norm1(x), inplace=True))
+        if shift is not None:
+            h += shift[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        h += x if shortcut is None else shortcut(x)
         return h
+
+
+class LeanDownsample(nn.Module):
+    """A diffusers ``Downsample2D`` of the VAE, which pads below and to the right, into memory that is there."""
+
+    def __init__(self, block: Any, pool: Pool) -> None:
+        super().__init__()
+        self.conv = block.conv
+        self._pool = pool
+
+    @staticmethod
+    def can_replace(block: Any) -> bool:
+        """Whether it pads by itself and then only convolves."""
+        return bool(block.use_conv and block.padding == 0 and block.norm is None)
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """[B, C, h, w] -> [B, C, h / 2, w / 2]."""
+        batch, channels, height, width = x.shape
+        padded = self._pool.take("hidden", batch, height + 1, width + 1, channels).permute(0, 3, 1, 2)
+        padded[..., :height, :width] = x
+        padded[..., height, :] = 0
+        padded[..., width] = 0
+        out: Tensor = self.conv(padded)
+        return out
+
+
+class LeanVaeAttention:
+    """Processor of the VAE's one attention layer: one head over all pixels, without its whole map."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        x = attn.group_norm(hidden_states).permute(0, 2, 3, 1).flatten(1, 2)
+        query, key, value = (
+            layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        mixed = attend(query, key, value, attn.scale).transpose(1, 2).flatten(2)
+        out = attn.to_out[0](mixed).unflatten(1, hidden_states.shape[-2:]).permute(0, 3, 1, 2)
+        return (out + hidden_states) / attn.rescale_output_factor
+
+    @staticmethod
+    def can_replace(attn: Any) -> bool:
+        """Whether the layer is as in Stable Diffusion's VAE."""
+        others = (attn.spatial_norm, attn.norm_q, attn.norm_k)
+        return attn.group_norm is not None and attn.residual_connection and all(o is None for o in others)
 
 
 class PackedLinear(nn.Module):
@@ -108,12 +210,54 @@ class PackedLinear(nn.Module):
         return out
 
 
-class PackedConv2d(nn.Module):
-    """A convolution whose weight is kept in the order in which oneDNN reads it.
+class PromptProjection(nn.Module):
+    """A linear layer that only ever sees one prompt: its output, in place of its weight."""
 
-    Args:
-        layer: its shape and bias are taken over; the weight comes with :meth:`pack`.
-    """
+    def __init__(self, layer: nn.Linear, prompt: Tensor) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight = layer.weight
+        self._prompt = prompt
+
+    def pack(self, weight: Tensor) -> None:
+        """Take the weight [out, in]; kept is [1, T, out]."""
+        output = self._prompt.float() @ weight.to(self._prompt.device).float().T
+        self.weight = nn.Parameter(output.to(self._prompt.dtype), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, in], the prompt B times -> [B, T, out]."""
+        return self.weight.expand(len(x), -1, -1)
+
+
+class PointwiseConv2d(nn.Module):
+    """A 1x1 convolution as a linear layer on channels that lie last."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
+        self.weight, self.bias = layer.weight, layer.bias
+
+    @staticmethod
+    def can_replace(layer: nn.Conv2d) -> bool:
+        """Whether it is one."""
+        plain = layer.padding == (0, 0) and layer.groups == 1
+        return layer.kernel_size == layer.stride == (1, 1) and plain
+
+    def pack(self, weight: Tensor) -> None:
+        """Take the weight [out, in, 1, 1]; kept is [out, in]."""
+        self.weight = nn.Parameter(weight.detach()[:, :, 0, 0].clone(), requires_grad=False)
+
+    def channels(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return linear(x, self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C', h, w]."""
+        return self.channels(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+
+
+class PackedConv2d(nn.Module):
+    """A convolution whose weight is kept in the order in which oneDNN reads it."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -122,14 +266,20 @@ class PackedConv2d(nn.Module):
         self._how = (layer.padding, layer.stride, layer.dilation, layer.groups)
 
     def pack(self, weight: Tensor) -> None:
-        """Take the weight, [out, in, h, w] on the CPU; it is not kept."""
+        """Take the weight [out, in, h, w]."""
         packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.detach().to_mkldnn(), *self._how)
         self.weight = nn.Parameter(packed, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C', h', w']."""
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self._how, "none", [], "")
+        how = (*self._how, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *how)
         return out
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
 
 
 @functools.cache
@@ -139,14 +289,14 @@ def _can_pack() -> bool:
         return False
     try:
         with torch.inference_mode():
-            conv, linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(3, 4)
+            conv, layer = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(3, 4)
             x = torch.linspace(-1, 1, 75).reshape(1, 3, 5, 5)
             y = x.permute(0, 2, 3, 1).contiguous()
             packed = PackedConv2d(conv)
             packed.pack(conv.weight)
             return bool(
                 torch.allclose(packed(x), conv(x), atol=1e-5)
-                and torch.allclose(PackedLinear(linear)(y), linear(y), atol=1e-5)
+                and torch.allclose(PackedLinear(layer)(y), layer(y), atol=1e-5)
             )
     except (AttributeError, RuntimeError, TypeError):
         return False

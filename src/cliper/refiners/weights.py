@@ -16,7 +16,7 @@ from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.inspect import read_json, weights_of
 from cliper.checkpoints.tensors import canonical, iterate
 from cliper.errors import CheckpointError
-from cliper.refiners.lean import PackedConv2d, make_lean
+from cliper.refiners.lean import LeanVaeAttention, fix_prompt, make_lean
 
 __all__ = ["STEPS", "load_scheduler", "load_unet", "load_vae_encoder"]
 
@@ -27,8 +27,8 @@ _CHUNK_BYTES = 128 << 20
 STEPS = 50  # denoising steps that the method counts in
 
 
-def load_unet(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
-    """The pipeline's ``UNet2DConditionModel``, ready for inference.
+def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """The pipeline's ``UNet2DConditionModel``, ready for inference with this one prompt.
 
     Raises:
         CheckpointError: a configuration or weights that cannot be used, or that do not fit together.
@@ -36,7 +36,10 @@ def load_unet(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
     from diffusers import UNet2DConditionModel
 
     unet = _build(UNet2DConditionModel, folder / "unet")
-    make_lean(unet, device, dtype)
+    last = len(unet.up_blocks) - 1
+    largest = ("down_blocks.0.", f"up_blocks.{last}.", f"up_blocks.{last - 1}.upsamplers.")
+    fix_prompt(unet, prompt)
+    make_lean(unet, device, dtype, large=lambda name: name.startswith(largest))
     _fill(unet, folder, "unet", device, dtype)
     return unet
 
@@ -52,7 +55,10 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
     vae = _build(AutoencoderKL, folder / "vae")
     del vae.decoder
     vae.post_quant_conv = None
-    make_lean(vae, device, dtype)
+    make_lean(vae, device, dtype, large=lambda name: True, in_place=True)
+    for attn in (a for a in getattr(vae.encoder.mid_block, "attentions", ()) if a is not None):
+        if LeanVaeAttention.can_replace(attn):
+            attn.set_processor(LeanVaeAttention())
     _fill(vae, folder, "vae", device, dtype)
     return vae
 
@@ -108,7 +114,7 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
                 tensor = tensor.squeeze()  # old autoencoders hold linear weights as 1x1 convolutions
             if tensor.shape != expected:
                 raise CheckpointError(f"{path}: {stored}: expected shape {list(expected)}, got {list(tensor.shape)}")
-            if leaf == "weight" and isinstance(owner, PackedConv2d):
+            if leaf == "weight" and hasattr(owner, "pack"):
                 owner.pack(tensor.to(dtype))
                 continue
             copy = torch.empty(expected, device=device, dtype=dtype).copy_(tensor)

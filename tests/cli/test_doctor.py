@@ -1,0 +1,70 @@
+"""``cliper doctor``: it says what is there, and goes on where something is not."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cliper
+from cliper.cli import doctor
+from cliper.errors import OutputError
+
+
+def test_all_is_well(command: Any, own_cache: Path) -> None:
+    ended = command("doctor")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[0].startswith(f"cliper {cliper.__version__}, Python 3.")
+    assert sum(line.startswith("  ") for line in lines) == 7
+    checks = [line for line in lines if not line.startswith((" ", "cliper"))]
+    assert all(line.startswith("ok      ") for line in checks)
+    assert len(checks) == len(doctor._CHECKS) == 5
+    assert str(own_cache) in ended.out
+    assert "found horse in the example photo" in checks[-1]
+
+
+def test_what_fails_is_named_and_the_rest_is_tried(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise OutputError("no folder")
+
+    def break_down() -> str:
+        raise ModuleNotFoundError("No module named\n'torch'")
+
+    checks = {"one": refuse, "two": break_down, "three": lambda: "fine"}
+    monkeypatch.setattr(doctor, "_CHECKS", checks)
+    ended = command("doctor")
+    assert ended.code == 2
+    assert ended.out.splitlines()[-3:] == [
+        "failed  one: no folder",
+        "failed  two: ModuleNotFoundError: No module named 'torch'",
+        "ok      three: fine",
+    ]
+
+
+def test_a_package_that_is_missing(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = doctor.version
+
+    def without(package: str) -> str:
+        if package == "diffusers":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(doctor, "version", without)
+    monkeypatch.setattr(doctor, "_CHECKS", {})
+    assert "  diffusers is missing: pip install diffusers" in command("doctor").out.splitlines()
+
+
+@pytest.mark.parametrize("folder", ["/proc/nothing", "a-file"])
+def test_a_cache_that_cannot_be_written(
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIPER_CACHE", folder)
+    monkeypatch.setattr(doctor, "_CHECKS", {"cache": doctor._cache})
+    ended = command("doctor")
+    assert ended.code == 2
+    assert f"failed  cache: expected a cache folder that can be written, got {folder}" in ended.out

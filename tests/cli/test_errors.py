@@ -1,0 +1,478 @@
+"""What a person sees when something is wrong: one line, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliper.cli.main import cli
+from cliper.formats import read_label_png
+
+Draw = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def refused(command: Any, tmp_path: Path, tree: Any) -> Callable[..., str]:
+    """Run a command that has to fail, and give its one line; nothing may have been written to ``out``."""
+
+    def call(*arguments: object) -> str:
+        before = tree(tmp_path)
+        ended = command(*arguments)
+        assert ended.code == 2, ended
+        (line,) = ended.err.splitlines()
+        assert line.startswith("cliper: error: ")
+        assert "Traceback" not in ended.out
+        assert tree(tmp_path) == before
+        return line.removeprefix("cliper: error: ")
+
+    return call
+
+
+# --- pictures --------------------------------------------------------------------------------------------
+
+
+def truncated_jpeg(path: Path, draw: Draw) -> None:
+    draw(200, 150).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def bomb(path: Path, _: Draw) -> None:
+    Image.new("1", (20_000, 10_000)).save(path, "PNG")
+
+
+BAD_PICTURES: dict[str, tuple[str, Callable[[Path, Draw], object], str]] = {
+    "a truncated JPEG": ("a.jpg", truncated_jpeg, "a.jpg"),
+    "nothing in it": ("a.png", lambda path, _: path.write_bytes(b""), "0 bytes"),
+    "text": ("a.png", lambda path, _: path.write_text("this is a text file"), "a.png"),
+    "a long strip": ("a.png", lambda path, _: Image.new("RGB", (30_000, 2)).save(path), "30000x2"),
+    "a bomb": ("a.png", bomb, "20000x10000"),
+    "a folder": ("a.png", lambda path, _: path.mkdir(), "folder"),
+    "not there": ("a.png", lambda _path, _: None, "nothing there"),
+    "a pipe": ("a.png", lambda path, _: os.mkfifo(path), "pipe"),
+    "a line break in its name": ("a\nb.png", lambda path, _: path.write_bytes(b""), "0 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_pictures_that_cannot_be_used(
+    refused: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, case: str
+) -> None:
+    name, make, words = BAD_PICTURES[case]
+    make(tmp_path / name, make_picture)
+    assert words in refused("segment", tmp_path / name, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
+
+
+def jpeg_turned(path: Path, draw: Draw) -> None:
+    picture = draw(90, 60)
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(path, "JPEG", exif=exif)
+
+
+def sixteen_bit(path: Path, _: Draw) -> None:
+    ramp = np.linspace(0, 65535, 60 * 90).reshape(60, 90).astype(np.uint16)
+    Image.fromarray(ramp).save(path)
+
+
+def palette_with_transparency(path: Path, draw: Draw) -> None:
+    draw(90, 60).quantize(16).save(path, transparency=3)
+
+
+def animated(path: Path, draw: Draw) -> None:
+    frames = [draw(90, 60, seed=seed) for seed in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+GOOD_PICTURES: dict[str, tuple[str, Callable[[Path, Draw], object], tuple[int, int]]] = {
+    "one pixel": ("a.png", lambda path, _: Image.new("RGB", (1, 1), "red").save(path), (1, 1)),
+    "16 bit": ("a.png", sixteen_bit, (60, 90)),
+    "a palette with transparency": ("a.png", palette_with_transparency, (60, 90)),
+    "CMYK": ("a.jpg", lambda path, draw: draw(90, 60).convert("CMYK").save(path), (60, 90)),
+    "turned": ("a.jpg", jpeg_turned, (90, 60)),
+    "an animation": ("a.gif", animated, (60, 90)),
+    "grey": ("a.png", lambda path, draw: draw(90, 60).convert("L").save(path), (60, 90)),
+    "another suffix": ("a.txt", lambda path, draw: draw(90, 60).save(path, "PNG"), (60, 90)),
+}
+
+
+@pytest.mark.parametrize("case", GOOD_PICTURES)
+def test_odd_pictures_get_the_right_answer(
+    command: Any, own_tiny: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, case: str
+) -> None:
+    """What is right for each kind of file is tests/test_images.py's; here: upright, in full size, and as the API."""
+    name, make, shape = GOOD_PICTURES[case]
+    make(tmp_path / name, make_picture)
+    ended = command("segment", tmp_path / name, "-c", "dog; sky", "-m", clip_folder, "-o", tmp_path / "out")
+    assert (ended.code, ended.err) == (0, "")
+    labels = read_label_png(tmp_path / "out" / "a.labels.png")
+    assert labels.shape == shape
+    assert np.array_equal(labels, own_tiny(tmp_path / name, "dog; sky").labels)
+
+
+def test_one_bad_picture_among_good_ones(
+    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, tree: Any
+) -> None:
+    for name in ("a", "c"):
+        make_picture().save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_text("no picture")
+    pictures = [tmp_path / f"{name}.png" for name in "abcd"]
+    out = tmp_path / "out"
+    ended = command("segment", *pictures, "-c", "dog", "-m", clip_folder, "-o", out, "--json", "--no-overlay")
+    assert ended.code == 2
+    assert [json.loads(line)["input"] for line in ended.out.splitlines()] == [str(pictures[0]), str(pictures[2])]
+    errors = ended.err.splitlines()
+    assert len(errors) == 2
+    assert all(line.startswith("cliper: error: ") for line in errors)
+    assert "b.png" in errors[0]
+    assert "d.png" in errors[1]
+    assert tree(out) == ["a.labels.png", "c.labels.png"]
+
+
+def test_pictures_that_would_overwrite_each_other(refused: Any, clip_folder: Path, tmp_path: Path) -> None:
+    line = refused("segment", "x/a.jpg", "y/a.png", "-c", "dog", "-m", clip_folder, "-o", tmp_path)
+    assert "x/a.jpg and y/a.png would both be written to a.labels.png" in line
+
+
+# --- words -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "expected classes, got none"),
+        (["-c", ""], "expected at least one class, got none"),
+        (["-c", " ; "], "expected at least one class, got none"),
+        (["-c", "dog", "-c", " "], "got a blank one"),
+        (["-c", "dog; Dog"], "'Dog' is given twice"),
+        (["-c", "dog", "-c", "cat; dog"], "'dog' is given twice"),
+        (["-c", "dog:"], "expected a class as 'name' or"),
+        (["-c", "x" * 10_000], "expected a text of at most 77 tokens"),
+        (["-c", "word " * 2_000], "expected a text of at most 77 tokens"),
+        (["-c", "\udcff"], "UTF-8"),
+        (["-c", "dog\nDOG\n; dog"], "77"),
+        (["-c", "dog", "-b", "wall; wall"], "background name 'wall' is given twice"),
+        (["-c", "dog", "-b", "auto", "-b", "wall"], "expected auto or none alone"),
+        (["-c", "dog", "-b", "none", "-b", "none"], "expected auto or none alone"),
+        (["-c", "dog", "-b", ";"], "expected at least one background name"),
+        (["--classes-file", "no-such-file.txt"], "no-such-file.txt: could not read the class file"),
+    ],
+    ids=lambda x: str(x)[:40],
+)
+def test_classes_that_cannot_be_used(
+    refused: Any, command: Any, clip_folder: Path, photo: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    if words == "77":  # a line break within a name is a blank like any other: two classes, and no error
+        ended = command("segment", photo, *arguments, "-m", clip_folder, "-o", tmp_path)
+        assert ended.code == 0
+        return
+    line = refused("segment", photo, *arguments, "-m", clip_folder, "-o", tmp_path / "out")
+    assert words in line
+    assert len(line) < 400
+
+
+def test_a_class_file_that_cannot_be_used(refused: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    for content, words in ((b"dog\ndog", "given twice"), (b"\xff\xfe", "UTF-8"), (b"\n", "at least one class")):
+        path.write_bytes(content)
+        line = refused("segment", photo, "--classes-file", path, "-m", clip_folder, "-o", tmp_path / "out")
+        assert line.startswith(f"{path}: ")
+        assert words in line
+
+
+# --- usage and settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["segment", "-c", "dog"], "expected a picture, got none"),
+        (["segment", "--nope"], "--nope"),
+        (["segment", "--example", "--size", "big"], "--size"),
+        (["segment", "--example", "--attention", "flash"], "--attention"),
+        (["segment", "--example", "-m"], "-m"),
+        (["nope"], "nope"),
+        (["models", "nope"], "nope"),
+        (["models", "fetch"], "NAME"),
+        (["--nope"], "--nope"),
+        (["segment", "--example", "--size", "0"], "command line: size: expected a whole number from 1 to 4096, got 0"),
+        (["segment", "--example", "--scale", "nan"], "command line: scale: expected a number"),
+        (["segment", "--example", "--templates", "scene16"], "command line: templates: expected one of"),
+        (["segment", "--example", "--refine-size", "x"], "--refine-size: expected a side or HEIGHTxWIDTH, got 'x'"),
+        (["segment", "--example", "--refine-size", "1x2x3"], "refine_size: expected"),
+        (["segment", "--example", "-s", "vit-b-16/voc"], "no preset is called 'vit-b-16/voc'"),
+        (["segment", "--example", "-s", "no.yaml"], "settings file 'no.yaml' does not exist"),
+        (["segment", "--example", "--device", "gpu"], "device: expected one that this machine has"),
+        (["segment", "--example", "--dtype", "float8"], "dtype: expected one of"),
+        (["segment", "--example", "--select-layer", "12"], "select_layer: expected a layer from -12 to 11"),
+        (["segment", "--example", "--window", "15"], "window: expected a multiple of the patch size 14"),
+    ],
+    ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "",
+)
+def test_usage(refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in refused(*arguments)
+
+
+def test_bad_settings_are_seen_before_anything_is_fetched(
+    refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cliper.checkpoints.resolve", lambda *_, **__: pytest.fail("it was resolved"))
+    (tmp_path / "own.yaml").write_text("treshold: 0.2")
+    for flags in (["--size", "-3"], ["-s", "own.yaml"], ["--templates", "none"], ["-s", "vit-b-16/nothing"]):
+        refused("segment", "--example", "-m", "ViT-L/14", *flags)
+
+
+def test_help_is_no_error(command: Any) -> None:
+    for arguments in (["--help"], ["-h"], ["segment", "--help"], ["models", "list", "-h"], ["doctor", "--help"]):
+        ended = command(*arguments)
+        assert (ended.code, ended.err) == (0, "")
+        assert "Usage: cliper" in ended.out
+    for name in cli.commands:
+        assert name in command("--help").out
+
+
+def test_without_a_command_help_is_shown(command: Any) -> None:
+    for arguments in ([], ["models"]):
+        ended = command(*arguments)
+        assert "Usage: cliper" in ended.out + ended.err
+        assert "Commands:" in ended.out + ended.err
+
+
+# --- models ----------------------------------------------------------------------------------------------
+
+
+def missing_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def truncated_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def weights_of_another_shape(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["num_hidden_layers"] = 5
+    path.write_text(json.dumps(config))
+
+
+def bad_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def bad_settings(folder: Path) -> None:
+    (folder / "settings.json").write_text('{"treshold": 1}')
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def bad_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0"')
+
+
+def an_empty_folder(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (missing_weights, "expected a weight file, model.safetensors or"),
+        (truncated_weights, "is truncated"),
+        (weights_of_another_shape, "expected every weight that config.json describes; the file lacks"),
+        (bad_config, "expected JSON"),
+        (bad_settings, "unknown setting 'treshold'; did you mean 'threshold'?"),
+        (no_tokenizer, "expected a tokenizer"),
+        (bad_tokenizer, "could not read the tokenizer"),
+        (an_empty_folder, "expected config.json"),
+    ],
+)
+def test_broken_model_folders(
+    refused: Any, own_clip: Path, photo: Path, tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    damage(own_clip)
+    line = refused("segment", photo, "-c", "dog", "-m", own_clip, "-o", tmp_path / "out")
+    assert str(own_clip) in line
+    assert words in line
+
+
+def test_models_that_do_not_exist(refused: Any, photo: Path, tmp_path: Path) -> None:
+    arguments = ["segment", photo, "-c", "dog", "-o", tmp_path / "out"]
+    assert "try ViT-B/16" in refused(*arguments, "-m", "ViT-B/61")
+    assert "no such folder" in refused(*arguments, "-m", tmp_path / "no")
+    assert "expected a CLIP checkpoint" in refused(*arguments, "-m", "sd2.1")
+    assert "got a file" in refused(*arguments, "-m", photo)
+
+
+def test_without_network_it_says_how_to_bring_a_folder(tmp_path: Path, photo: Path, tree: Any) -> None:
+    """A process of its own, whose hub is a port at which nobody listens."""
+    surroundings = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+    }
+    before = tree(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "cliper", "segment", photo, "-c", "dog", "-m", "ViT-B/16", "-o", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=surroundings,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cliper: error: ViT-B/16: could not fetch it (about 602 MB) from ")
+    assert "no network (cannot connect to 127.0.0.1:9)" in line
+    assert "`hf download openai/clip-vit-base-patch16 --local-dir DIR`, then give --model DIR" in line
+    assert [name for name in tree(tmp_path) if not name.startswith("hub")] == list(before)
+
+
+# --- output ----------------------------------------------------------------------------------------------
+
+
+def test_a_file_where_a_folder_should_be(refused: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    for out in (tmp_path / "out", tmp_path / "out" / "deeper"):
+        line = refused("segment", photo, "-c", "dog", "-m", clip_folder, "-o", out)
+        assert "cannot write" in line
+        assert "a part of the path is a file" in line
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_an_output_folder_nobody_can_write_to(refused: Any, clip_folder: Path, photo: Path) -> None:
+    # Permissions do not stop root, who runs many a test; /proc stops everybody.
+    assert "cannot write" in refused("segment", photo, "-c", "dog", "-m", clip_folder, "-o", "/proc/nothing")
+
+
+def test_a_folder_where_a_file_should_be(refused: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.labels.png").mkdir()
+    assert "that is a folder" in refused("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_disk_that_fills_up_half_way(
+    refused: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def save(_: Image.Image, path: Path, **__: Any) -> None:
+        Path(path).write_bytes(b"\x89PNG half a pic")
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    line = refused("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
+    assert line.startswith("cannot write ")
+
+
+def test_the_old_result_stays_where_the_new_one_cannot_be_written(
+    refused: Any, command: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["segment", photo, "-c", "dog", "-m", clip_folder, "-o", out]
+    assert command(*arguments).code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def save(_: Image.Image, path: Path, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    refused(*arguments)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+# --- interrupted, and defects ----------------------------------------------------------------------------
+
+
+def test_interrupted_while_writing(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any
+) -> None:
+    def save(_: Image.Image, path: Path, **__: Any) -> None:
+        Path(path).write_bytes(b"\x89PNG half a pic")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    ended = command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
+    assert ended.code == 130
+    assert ended.err.strip() == "cliper: interrupted; files that were finished are whole"
+    assert tree(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("place", ["before", "after", "outside"])
+def test_a_traceback_only_where_it_is_asked_for(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path, place: str
+) -> None:
+    arguments: list[object] = ["segment", photo, "-c", "dog; dog", "-m", clip_folder, "-o", tmp_path]
+    assert "Traceback" not in command(*arguments).err
+    position = {"before": 1, "after": len(arguments), "outside": 0}[place]
+    ended = command(*arguments[:position], "--debug", *arguments[position:])
+    assert ended.code == 2
+    assert ended.err.startswith("Traceback (most recent call last):")
+    assert ended.err.splitlines()[-1].startswith("cliper: error: class 'dog' is given twice")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_defect_is_called_one(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("not a number\nof any kind")
+
+    monkeypatch.setattr("cliper.segmenter.Segmenter.__call__", broken)
+    flags = ["--debug"] if debug else []
+    ended = command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", *flags)
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == (
+        "cliper: unexpected ZeroDivisionError: not a number of any kind (run again with --debug for the traceback)"
+    )
+    assert ended.err.startswith("Traceback") is debug
+    assert not (tmp_path / "out").exists()
+
+
+def test_warnings_are_one_line_each(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    from cliper.segmenter import Segmenter
+
+    call = Segmenter.__call__
+
+    def noisy(self: Any, *arguments: Any, **options: Any) -> Any:
+        warnings.warn("take\ncare", UserWarning, stacklevel=1)
+        logging.getLogger("cliper.checkpoints").warning("%s:\n%s", "so", "it is")
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(Segmenter, "__call__", noisy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        ended = command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path)
+    assert ended.code == 0
+    assert ended.err.splitlines() == ["cliper: warning: take care", "cliper: warning: so: it is"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPER_CACHE", "/proc/nothing")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        ended = command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path)
+    assert ended.code == 0
+    (line,) = ended.err.splitlines()
+    assert line.startswith("cliper: warning: text embeddings are not kept: /proc/nothing")
