@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,17 +21,18 @@ TINY_SETTINGS = {"size": 64, "scale": 30, "score": 0.05, "background": 0.3, "tem
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What fixtures of the session keep on disk; a test has its own folder."""
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
+    """Folders for what is kept on disk: one for the fixtures of the session, then one for each test."""
+    home = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CLIPER_CACHE", str(tmp_path_factory.mktemp("session-cache")))
-        yield
+        patch.setenv("CLIPER_CACHE", str(home / "session"))
+        yield (home / str(number) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache folder of this test alone; it does not exist yet."""
-    folder = tmp_path_factory.mktemp("cache") / "cliper"
+    folder = next(_caches)
     monkeypatch.setenv("CLIPER_CACHE", str(folder))
     return folder
 
@@ -84,7 +86,7 @@ def own_clip(clip_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(clip_folder: Path, _cache_of_the_session: None) -> object:
+def tiny(clip_folder: Path, _caches: object) -> object:
     """A segmenter of the tiny CLIP."""
     import cliper
 
@@ -104,7 +106,7 @@ def own_tiny(clip_folder: Path, own_cache: Path) -> object:
 
 
 @pytest.fixture(scope="session")
-def mini(_cache_of_the_session: None) -> object:
+def mini(_caches: object) -> object:
     """A segmenter of the bundled checkpoint."""
     import cliper
 

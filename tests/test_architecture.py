@@ -33,8 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "ops", "quiet", "settings"},
     "formats": BASE | {"decoding", "images", "result"},
     "result": BASE | {"formats", "ops", "settings"},
+    "coarse": BASE | {"devices", "encoders", "ops", "settings"},
     "segmenter": BASE
-    | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
+    | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
     "evaluation": BASE | {"ops", "prompts", "segmenter", "settings"},
 }
@@ -53,7 +54,7 @@ LIBRARIES: dict[str, set[str]] = {
 }
 # Imported inside functions only, so that importing a module is quick. Where torch is at home it is free.
 LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich"}
-TORCH_AT_HOME = {"devices", "encoders", "ops", "refiners", "segmenter", "text_cache"}
+TORCH_AT_HOME = {"coarse", "devices", "encoders", "ops", "refiners", "segmenter", "text_cache"}
 
 
 class Import(NamedTuple):

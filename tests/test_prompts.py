@@ -117,9 +117,8 @@ def test_one_text_several_texts_and_a_file_say_the_same(classes: list[str]) -> N
 
 def test_a_class_file_as_editors_save_it(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
-    path.write_bytes(
-        "\ufeff# what to look for\r\n\r\ndog\r\n  \t\r\nperson: man, woman with a hat\r\n  # not this\r\nÄpfel\n".encode()
-    )
+    lines = ["\ufeff# what to look for", "", "dog", "  \t", "person: man, woman with a hat", "  # not this", "Äpfel"]
+    path.write_bytes("\r\n".join(lines).encode() + b"\n")
     expected = [("dog", ("dog",)), ("person", ("man", "woman with a hat")), ("Äpfel", ("Äpfel",))]
     assert pairs(read_classes(path)) == expected
     assert pairs(read_classes(str(path))) == expected

@@ -130,12 +130,12 @@ def test_a_bad_picture_in_a_list(tiny: Any, photo: Path, tmp_path: Path) -> None
 # --- settings --------------------------------------------------------------------------------------------
 
 
-def test_other_settings_for_the_same_models(tiny: Any, photo: Path, clip_folder: Path) -> None:
-    settings = tiny.settings.replace(size=96, scale=10, select_layer=0, attention="k-k", fuse_features=False)
-    other = tiny.with_settings(settings)
-    assert other.encoder is tiny.encoder
+def test_other_settings_for_the_same_models(own_tiny: Any, photo: Path, clip_folder: Path) -> None:
+    settings = own_tiny.settings.replace(size=96, scale=10, select_layer=0, attention="k-k", fuse_features=False)
+    other = own_tiny.with_settings(settings)
+    assert other.encoder is own_tiny.encoder
     assert other.settings == settings
-    assert tiny.settings.size == 64
+    assert own_tiny.settings.size == 64
     fresh = cliper.Segmenter.from_pretrained(clip_folder, settings=settings, device="cpu")
     same(other(photo, CLASSES), fresh(photo, CLASSES))
     assert other(photo, CLASSES).maps.shape == (3, 6, 9)
@@ -202,7 +202,7 @@ def test_a_layer_that_is_not_there(tiny: Any) -> None:
 
 
 def test_a_window_that_is_no_multiple_of_the_patch(tiny: Any, clip_folder: Path) -> None:
-    with pytest.raises(SettingsError, match="window: expected a multiple of the patch size 16 .*, got 40"):
+    with pytest.raises(SettingsError, match=r"window: expected a multiple of the patch size 16 .*, got 40"):
         tiny.with_settings(tiny.settings.replace(window=40))
     with pytest.raises(SettingsError, match="window: expected a multiple"):
         cliper.Segmenter.from_pretrained(clip_folder, settings=Settings(window=15), device="cpu")
@@ -408,9 +408,9 @@ def test_the_number_of_threads_hardly_matters(mini: Any) -> None:
     close(*results, 1e-4)
 
 
-def test_a_loaded_copy_gives_the_same_bits(clip_folder: Path, photo: Path, tiny: Any, tmp_path: Path) -> None:
+def test_a_loaded_copy_gives_the_same_bits(clip_folder: Path, photo: Path, own_tiny: Any, tmp_path: Path) -> None:
     copy = shutil.copytree(clip_folder, tmp_path / "copy")
-    same(cliper.Segmenter.from_pretrained(copy, device="cpu")(photo, CLASSES), tiny(photo, CLASSES))
+    same(cliper.Segmenter.from_pretrained(copy, device="cpu")(photo, CLASSES), own_tiny(photo, CLASSES))
 
 
 # --- the bundled checkpoint ------------------------------------------------------------------------------

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve
+from cliper.coarse import CoarseMapper
 from cliper.devices import memory_errors, pick_device, pick_dtype
-from cliper.encoders.base import Encoder, PictureFeatures
+from cliper.encoders.base import Encoder
 from cliper.encoders.clip import load_clip
-from cliper.errors import CheckpointError, SettingsError, ShapeError
+from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
-from cliper.ops.class_maps import class_maps, text_matrix
+from cliper.ops.class_maps import text_matrix
 from cliper.ops.labels import assign_labels, class_confidence
-from cliper.ops.recipes import RECIPES, Recipe
 from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
 from cliper.result import Segmentation
 from cliper.settings import Settings, load_settings
@@ -66,7 +66,7 @@ class Segmenter:
         self.refiner = refiner
         self.seed = seed
         self._cache = cache
-        self.settings = self._checked(settings)
+        self._coarse = CoarseMapper(encoder, settings, checkpoint.name)
 
     @classmethod
     def from_pretrained(
@@ -114,6 +114,11 @@ class Segmenter:
             loaded.refiner = load_refiner(str(refiner), device=place, dtype=number, encoder=encoder)
         return loaded
 
+    @property
+    def settings(self) -> Settings:
+        """The settings in use; :meth:`with_settings` gives a segmenter with others."""
+        return self._coarse.settings
+
     def with_settings(self, settings: Settings) -> Segmenter:
         """The same models with other settings; nothing is loaded again.
 
@@ -121,7 +126,7 @@ class Segmenter:
             SettingsError: settings that the encoder cannot meet.
         """
         other = copy.copy(self)
-        other.settings = other._checked(settings)
+        other._coarse = CoarseMapper(self.encoder, settings, self.checkpoint.name)
         return other
 
     @overload
@@ -158,7 +163,7 @@ class Segmenter:
         foreground = self.encode_text(named)
         others = self._encode_background(background, named)
         # With one class the mean of the classes would be that class once more, and compete with it.
-        texts = self._texts(text_matrix(foreground, others, with_mean=len(named) > 1 or others is None))
+        texts = text_matrix(foreground, others, with_mean=len(named) > 1 or others is None)
         if not isinstance(image, list):
             return self._segment([load_image(image)], named, texts)[0]
         results: list[Segmentation] = []
@@ -201,20 +206,9 @@ class Segmenter:
         """
         if pixels.dim() not in (3, 4):
             raise ShapeError(f"pixels: expected [3, H, W] or [B, 3, H, W], got {list(pixels.shape)}")
-        texts = self._texts(text_matrix(foreground, background))
-        return self._class_maps(pixels, texts, len(foreground))
-
-    def _class_maps(self, pixels: Tensor, texts: Tensor, num_classes: int) -> Tensor:
-        with memory_errors(), torch.inference_mode():
-            features = self._features(pixels if pixels.dim() == 4 else pixels[None])
-            maps = torch.stack([self._maps(f, texts, num_classes) for f in features])
-        if not maps.isfinite().all():
-            raise CheckpointError(
-                f"expected class maps of finite numbers from {self.checkpoint.name} in {self.encoder.dtype}, got NaN or "
-                f"infinity; check its weights with `cliper models verify`, or compute in float32"
-            )
-        # Out of inference mode, so that the caller may do with them what one does with tensors.
-        return maps.clone() if pixels.dim() == 4 else maps[0].clone()
+        batch = pixels if pixels.dim() == 4 else pixels[None]
+        maps = self._coarse(batch, text_matrix(foreground, background), len(foreground))
+        return maps if pixels.dim() == 4 else maps[0]
 
     def refine(self, picture: Tensor, maps: Tensor) -> Tensor:
         """Sharpen class maps with the refiner; without one they come back as they are.
@@ -254,7 +248,7 @@ class Segmenter:
                 for p in pictures
             ]
         )
-        maps = list(self._class_maps(pixels, texts, len(classes)))
+        maps = list(self._coarse(pixels, texts, len(classes)))
         refined = maps
         if self.refiner is not None:
             refined = self._refine([to_unit_tensor(p) for p in pictures], maps)
@@ -292,41 +286,6 @@ class Segmenter:
             refined: list[Tensor] = self.refiner.refine(pictures, maps, self.settings, seed=self.seed)
         return refined
 
-    def _features(self, pixels: Tensor) -> list[PictureFeatures]:
-        settings = self.settings
-        depth = self.encoder.num_layers
-        layers = range(depth) if settings.fuse_features else [settings.select_layer % depth]
-        return self.encoder.encode_pictures(
-            pixels,
-            recipe=self._recipe(),
-            attention=settings.attention,
-            layers=layers,
-            window=settings.window,
-        )
-
-    def _maps(self, features: PictureFeatures, texts: Tensor, num_classes: int) -> Tensor:
-        settings = self.settings
-        maps = class_maps(
-            features.embeddings,
-            features.affinity,
-            texts,
-            num_classes,
-            scale=settings.scale,
-            threshold=settings.threshold,
-            selected=settings.select_layer if settings.fuse_features else 0,
-            recipe=self._recipe(),
-            fuse_features=settings.fuse_features,
-            window_embeddings=features.window_embeddings,
-        )
-        return maps.reshape(num_classes, *features.grid)
-
-    def _texts(self, texts: Tensor) -> Tensor:
-        if texts.shape[1] != self.encoder.embedding_width:
-            raise ShapeError(
-                f"foreground: expected embeddings of width {self.encoder.embedding_width}, got {texts.shape[1]}"
-            )
-        return texts.to(self.encoder.device)
-
     def _encode_background(self, background: Classes | None, classes: Sequence[ClassPrompt]) -> Tensor | None:
         if isinstance(background, str) and background.strip() == "auto":
             names = scene_background(classes)
@@ -335,31 +294,6 @@ class Segmenter:
         else:
             names = parse_classes(background, what="background name")
         return self.encode_text(names) if names else None
-
-    def _recipe(self) -> Recipe:
-        name = self.settings.recipe
-        if name == "preprint" and getattr(self.encoder, "is_vit_h14", False):
-            name = "preprint-h"
-        return RECIPES[name]
-
-    def _checked(self, settings: Settings) -> Settings:
-        depth, patch = self.encoder.num_layers, self.encoder.patch_size
-        if not -depth <= settings.select_layer < depth:
-            raise SettingsError(
-                f"select_layer: expected a layer from {-depth} to {depth - 1} for {self.checkpoint.name}, "
-                f"got {settings.select_layer}"
-            )
-        if depth < 2 and settings.attention == "fused":
-            raise SettingsError(
-                f"attention: expected a model of at least 2 layers to fuse, {self.checkpoint.name} has {depth}; "
-                f"choose another attention"
-            )
-        if settings.window % patch:
-            raise SettingsError(
-                f"window: expected a multiple of the patch size {patch} of {self.checkpoint.name}, "
-                f"got {settings.window}"
-            )
-        return settings
 
 
 def _alike(pictures: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:

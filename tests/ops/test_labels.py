@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import reference
 from safetensors.torch import load_file
 
 from cliper.errors import ShapeError
 from cliper.ops import assign_labels, class_confidence, class_scores, labels
+from oracle import reference
 
 GOLDEN = Path(__file__).parents[1] / "data" / "refine.safetensors"
 CASES = {

@@ -179,7 +179,14 @@ class LeanDownsample(nn.Module):
 class LeanVaeAttention:
     """Processor of the VAE's one attention layer: one head over all pixels, without its whole map."""
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""
         x = attn.group_norm(hidden_states).permute(0, 2, 3, 1).flatten(1, 2)
         query, key, value = (

@@ -1,0 +1,110 @@
+"""Pixels and texts to class maps before refinement: what settings mean to an encoder and to the formulas.
+
+Source: arXiv 2411.13836; ``docs/method.md``, section 2.
+"""
+
+import torch
+from torch import Tensor
+
+from cliper.devices import memory_errors
+from cliper.encoders.base import Encoder, PictureFeatures
+from cliper.errors import CheckpointError, SettingsError, ShapeError
+from cliper.ops.class_maps import class_maps
+from cliper.ops.recipes import RECIPES
+from cliper.settings import Settings
+
+__all__ = ["CoarseMapper"]
+
+
+class CoarseMapper:
+    """An encoder and the settings that it is used with.
+
+    Args:
+        encoder: the image tower is what is used of it.
+        settings: all but those of refinement and labels count.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        SettingsError: settings that the encoder cannot meet.
+    """
+
+    def __init__(self, encoder: Encoder, settings: Settings, name: str) -> None:
+        _check(encoder, settings, name)
+        self.settings = settings
+        self._encoder = encoder
+        self._name = name
+        recipe = settings.recipe
+        if recipe == "preprint" and getattr(encoder, "is_vit_h14", False):
+            recipe = "preprint-h"
+        self._recipe = RECIPES[recipe]
+
+    def __call__(self, pixels: Tensor, texts: Tensor, num_classes: int) -> Tensor:
+        """Class maps of pictures of one shape.
+
+        Args:
+            pixels: [B, 3, H, W], normalised.
+            texts: [T, D] from :func:`cliper.ops.text_matrix`.
+            num_classes: how many of the texts are classes.
+
+        Returns:
+            [B, C, h, w] float32.
+
+        Raises:
+            ShapeError: shapes that do not fit together.
+            CheckpointError: weights, or a number format, that give no finite numbers.
+            ResourceError: memory ran out.
+        """
+        encoder = self._encoder
+        if texts.shape[1] != encoder.embedding_width:
+            raise ShapeError(
+                f"foreground: expected embeddings of width {encoder.embedding_width}, got {texts.shape[1]}"
+            )
+        with memory_errors(), torch.inference_mode():
+            texts = texts.to(encoder.device)
+            maps = torch.stack([self._maps(f, texts, num_classes) for f in self._features(pixels)])
+        if not maps.isfinite().all():
+            raise CheckpointError(
+                f"expected class maps of finite numbers from {self._name} in {encoder.dtype}, got NaN or infinity; "
+                f"check its weights with `cliper models verify`, or compute in float32"
+            )
+        return maps.clone()  # out of inference mode, so that the caller may do with it what one does with tensors
+
+    def _features(self, pixels: Tensor) -> list[PictureFeatures]:
+        settings, depth = self.settings, self._encoder.num_layers
+        return self._encoder.encode_pictures(
+            pixels,
+            recipe=self._recipe,
+            attention=settings.attention,
+            layers=range(depth) if settings.fuse_features else [settings.select_layer % depth],
+            window=settings.window,
+        )
+
+    def _maps(self, features: PictureFeatures, texts: Tensor, num_classes: int) -> Tensor:
+        settings = self.settings
+        maps = class_maps(
+            features.embeddings,
+            features.affinity,
+            texts,
+            num_classes,
+            scale=settings.scale,
+            threshold=settings.threshold,
+            selected=settings.select_layer if settings.fuse_features else 0,
+            recipe=self._recipe,
+            fuse_features=settings.fuse_features,
+            window_embeddings=features.window_embeddings,
+        )
+        return maps.reshape(num_classes, *features.grid)
+
+
+def _check(encoder: Encoder, settings: Settings, name: str) -> None:
+    depth, patch = encoder.num_layers, encoder.patch_size
+    if not -depth <= settings.select_layer < depth:
+        raise SettingsError(
+            f"select_layer: expected a layer from {-depth} to {depth - 1} for {name}, got {settings.select_layer}"
+        )
+    if depth < 2 and settings.attention == "fused":
+        raise SettingsError(
+            f"attention: expected a model of at least 2 layers to fuse, {name} has {depth}; choose another attention"
+        )
+    if settings.window % patch:
+        raise SettingsError(f"window: expected a multiple of the patch size {patch} of {name}, got {settings.window}")
