@@ -111,7 +111,7 @@ def test_bomb_is_refused_from_its_header(tmp_path: Path, monkeypatch: pytest.Mon
         warnings.simplefilter("error")
         message = refusal(path)
     assert "200 megapixels" in message
-    assert "at most 100 megapixels" in message
+    assert "at most 128 megapixels" in message
     assert "20000x10000" in message
     assert "smaller" in message
     assert limit == Image.MAX_IMAGE_PIXELS

@@ -127,7 +127,8 @@ def test_a_spoiled_cache_does_not_spoil_a_result(own_cache: Path, clip_folder: P
     segmenter = cliper.Segmenter.from_pretrained(clip_folder, device="cpu")
     with pytest.warns(UserWarning, match="not kept"):
         got = segmenter.encode_text("dog; cat")
-    assert torch.equal(got, tiny.encode_text("dog; cat"))
+    # The other may have met them in a batch of another shape, whose sums are rounded in another order.
+    torch.testing.assert_close(got, tiny.encode_text("dog; cat"), atol=1e-6, rtol=0)
 
 
 WRITER = """

@@ -26,6 +26,7 @@ class CoarseMapper:
 
     Raises:
         SettingsError: settings that the encoder cannot meet.
+        CheckpointError: an encoder of a single layer.
     """
 
     def __init__(self, encoder: Encoder, settings: Settings, name: str) -> None:
@@ -34,7 +35,7 @@ class CoarseMapper:
         self._encoder = encoder
         self._name = name
         recipe = settings.recipe
-        if recipe == "preprint" and getattr(encoder, "is_vit_h14", False):
+        if recipe == "preprint" and encoder.is_vit_h14:
             recipe = "preprint-h"
         self._recipe = RECIPES[recipe]
 
@@ -63,6 +64,8 @@ class CoarseMapper:
             texts = texts.to(encoder.device)
             maps = torch.stack([self._maps(f, texts, num_classes) for f in self._features(pixels)])
         if not maps.isfinite().all():
+            if not pixels.isfinite().all():
+                raise ShapeError("pixels: expected finite numbers, got NaN or infinity")
             raise CheckpointError(
                 f"expected class maps of finite numbers from {self._name} in {encoder.dtype}, got NaN or infinity; "
                 f"check its weights with `cliper models verify`, or compute in float32"
@@ -102,9 +105,9 @@ def _check(encoder: Encoder, settings: Settings, name: str) -> None:
         raise SettingsError(
             f"select_layer: expected a layer from {-depth} to {depth - 1} for {name}, got {settings.select_layer}"
         )
-    if depth < 2 and settings.attention == "fused":
-        raise SettingsError(
-            f"attention: expected a model of at least 2 layers to fuse, {name} has {depth}; choose another attention"
+    if depth < 2:
+        raise CheckpointError(
+            f"{name}: expected a model of at least 2 layers, whose early ones are fused; it has {depth}"
         )
     if settings.window % patch:
         raise SettingsError(f"window: expected a multiple of the patch size {patch} of {name}, got {settings.window}")

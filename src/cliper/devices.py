@@ -22,7 +22,7 @@ def pick_device(name: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(name)
-        torch.empty(0, device=place)
+        torch.zeros(1, device=place).cpu()  # the device "meta" holds nothing
     except (RuntimeError, AssertionError, NotImplementedError):
         raise SettingsError(f"device: expected one that this machine has, such as cpu, got {str(name)!r}") from None
     return place

@@ -6,7 +6,7 @@ Source: ``docs/method.md``, section 1, "Text".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -83,6 +83,8 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
     """
     if not isinstance(source, Iterable):
         raise ClassListError(f'expected {what} names, got {source!r}; give names such as "dog; grass"')
+    if isinstance(source, Set | Mapping):
+        raise ClassListError(f"expected {what} names in their order, got a {type(source).__name__}; give a list")
     texts = [source] if isinstance(source, str) else list(source)
     classes: list[ClassPrompt] = []
     for text in texts:

@@ -49,16 +49,21 @@ class Segmentation:
         """[C, H, W] float32 from 0 (off) up to about 1: the values that labels were chosen by.
 
         Made anew at each call, and large: 4 * C * H * W bytes.
+
+        Raises:
+            ResourceError: they do not fit into memory.
         """
         import torch
 
+        from cliper.devices import memory_errors
         from cliper.ops.labels import class_scores
 
         size = (self.picture.height, self.picture.width)
         refined, maps = torch.from_numpy(self.refined), torch.from_numpy(self.maps)
-        values: npt.NDArray[np.float32] = class_scores(
-            refined, maps, size, score=self.settings.score, normalize=self.settings.normalize
-        ).numpy()
+        with memory_errors():
+            values: npt.NDArray[np.float32] = class_scores(
+                refined, maps, size, score=self.settings.score, normalize=self.settings.normalize
+            ).numpy()
         return values
 
     @property

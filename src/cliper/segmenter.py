@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,7 +17,7 @@ from cliper.devices import memory_errors, pick_device, pick_dtype
 from cliper.encoders.base import Encoder
 from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
-from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
+from cliper.images import ImageSource, load_image, patch_size_for, prepare, to_unit_tensor
 from cliper.ops.class_maps import text_matrix
 from cliper.ops.labels import assign_labels, class_confidence
 from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
@@ -32,8 +32,9 @@ __all__ = ["Segmenter"]
 
 Classes = str | Sequence[str | ClassPrompt]
 
-# Pictures of one shape that go through the networks together.
-_BATCH = 8
+# Pictures of one shape go through the networks together on a GPU: at most so many, and no more than whose attention
+# maps (float32, about 16 heads) fit into this many bytes. On a CPU a batch gains nothing and only takes memory.
+_BATCH, _BATCH_BYTES = 8, 2**31
 
 
 class Segmenter:
@@ -143,6 +144,10 @@ class Segmenter:
     ) -> Segmentation | list[Segmentation]:
         """Segment a picture, or a list of pictures.
 
+        For a single class the mean of the classes, a text of its own in the method, is left out where there are
+        background names: it would be that class once more, and halve its probability. :meth:`class_maps` never
+        leaves it out.
+
         Args:
             image: a path, a PIL image or an HWC uint8 array; a list of them gives a list.
             classes: names, or ``"dog; grass"``; see :func:`cliper.prompts.parse_classes`.
@@ -167,7 +172,7 @@ class Segmenter:
         if not isinstance(image, list):
             return self._segment([load_image(image)], named, texts)[0]
         results: list[Segmentation] = []
-        for pictures in _alike([load_image(item) for item in image]):
+        for pictures in self._alike(load_image(item) for item in image):
             results.extend(self._segment(pictures, named, texts))
         return results
 
@@ -286,6 +291,25 @@ class Segmenter:
             refined: list[Tensor] = self.refiner.refine(pictures, maps, self.settings, seed=self.seed)
         return refined
 
+    def _alike(self, pictures: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
+        """Runs of neighbours of one size, as many as go through the networks together."""
+        run: list[Image.Image] = []
+        for picture in pictures:
+            if run and (picture.size != run[0].size or len(run) >= self._batch_size(picture)):
+                yield run
+                run = []
+            run.append(picture)
+        if run:
+            yield run
+
+    def _batch_size(self, picture: Image.Image) -> int:
+        if self.encoder.device.type == "cpu":
+            return 1
+        patch = self.encoder.patch_size
+        height, width = patch_size_for(*picture.size, self.settings.size, patch)
+        tokens = 1 + height * width // patch**2
+        return max(1, min(_BATCH, _BATCH_BYTES // (16 * tokens**2 * 4)))
+
     def _encode_background(self, background: Classes | None, classes: Sequence[ClassPrompt]) -> Tensor | None:
         if isinstance(background, str) and background.strip() == "auto":
             names = scene_background(classes)
@@ -294,15 +318,3 @@ class Segmenter:
         else:
             names = parse_classes(background, what="background name")
         return self.encode_text(names) if names else None
-
-
-def _alike(pictures: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
-    """Runs of neighbours of one size, at most a batch each."""
-    run: list[Image.Image] = []
-    for picture in pictures:
-        if run and (picture.size != run[0].size or len(run) == _BATCH):
-            yield run
-            run = []
-        run.append(picture)
-    if run:
-        yield run

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -88,11 +89,14 @@ class Settings:
         _one_of("attention", self.attention, ATTENTIONS)
         _one_of("refine_mode", self.refine_mode, REFINE_MODES)
         _one_of("refine_resize", self.refine_resize, RESIZE_MODES)
-        _whole("size", self.size, 1, 4096)
-        _whole("select_layer", self.select_layer, -1000, 999)
-        _whole("window", self.window, 0, 4096)
-        _whole("refine_map", self.refine_map, 0, 10_000)
-        _whole("refine_step", self.refine_step, 0, 49)
+        for name, least, most in (
+            ("size", 1, 4096),
+            ("select_layer", -1000, 999),
+            ("window", 0, 4096),
+            ("refine_map", 0, 10_000),
+            ("refine_step", 0, 49),
+        ):
+            object.__setattr__(self, name, _whole(name, getattr(self, name), least, most))
         for name in ("fuse_features", "normalize"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name}: expected true or false, got {getattr(self, name)!r}")
@@ -225,6 +229,8 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
     """
     if isinstance(source, Settings):
         return source
+    if not isinstance(source, str | Path):
+        raise SettingsError(f"settings: expected Settings, a preset's name or a file, got {type(source).__name__}")
     text = str(source)
     if text in presets():
         return load_preset(text).settings
@@ -267,14 +273,15 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise SettingsError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+    return int(value)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
     # Not-a-number fails the comparison.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
         raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
 

@@ -215,7 +215,7 @@ def test_a_class_file_that_cannot_be_used(refused: Any, clip_folder: Path, photo
         (["segment", "--example", "--device", "gpu"], "device: expected one that this machine has"),
         (["segment", "--example", "--dtype", "float8"], "dtype: expected one of"),
         (["segment", "--example", "--select-layer", "12"], "select_layer: expected a layer from -12 to 11"),
-        (["segment", "--example", "--window", "15"], "window: expected a multiple of the patch size 14"),
+        (["segment", "--example", "--window", "113"], "window: expected a multiple of the patch size 14"),
     ],
     ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "",
 )

@@ -24,9 +24,7 @@ def build_pipeline(folder: Path, kind: str) -> Path:
     """A pipeline with Stable Diffusion's architecture and few channels."""
     torch.manual_seed(0)
     shape = PIPELINES[kind]
-    unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32, 32, 32), norm_num_groups=8, **shape
-    )
+    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(16, 32, 32, 32), norm_num_groups=8, **shape)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if name.endswith(("attn1.to_q.weight", "attn1.to_k.weight")):
@@ -88,9 +86,9 @@ def build_dino(folder: Path, kind: str) -> Path:
     torch.manual_seed(0)
     shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
     if kind == "dino":
-        ViTModel(
-            ViTConfig(intermediate_size=48, image_size=48, **shape), add_pooling_layer=False
-        ).save_pretrained(folder)
+        ViTModel(ViTConfig(intermediate_size=48, image_size=48, **shape), add_pooling_layer=False).save_pretrained(
+            folder
+        )
     else:
         Dinov2Model(Dinov2Config(mlp_ratio=2, image_size=48, **shape)).save_pretrained(folder)
     return folder
@@ -118,9 +116,7 @@ def plain_attention(
 ) -> Tensor:
     """The softmaxed maps [n, T, T] of one whole run of the pipeline on one picture."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, feature_extractor=None)
-    tokens = pipe.tokenizer(
-        "", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt"
-    )
+    tokens = pipe.tokenizer("", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt")
     prompt = pipe.text_encoder(tokens.input_ids)[0]
     align = False if resize in ("bilinear", "bicubic") else None
     pixels = F.interpolate(picture[None], size=size, mode=resize, align_corners=align) * 2 - 1

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cliper.errors import ClassListError, SettingsError
-from cliper.settings import ATTENTIONS, RECIPES, REFINE_MODES, RESIZE_MODES, Settings, load_settings
+from cliper.settings import (
+    ATTENTIONS,
+    RECIPES,
+    REFINE_MODES,
+    RESIZE_MODES,
+    Settings,
+    load_preset,
+    load_settings,
+    presets,
+)
 
 if TYPE_CHECKING:
     from cliper.prompts import ClassPrompt
@@ -130,15 +139,24 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
         CliperError: whatever :meth:`cliper.Segmenter.from_pretrained` raises.
     """
     from cliper.checkpoints import recommended_settings, resolve
+    from cliper.devices import pick_device, pick_dtype
     from cliper.segmenter import Segmenter
 
     refiner = options["refiner"]
+    pick_device(options["device"])  # what can be wrong is looked at before anything large is fetched or loaded
+    pick_dtype(options["dtype"])
     settings: Settings | None = None
     changes = _changes(options)
     if options["settings"] is not None or changes:
         # Settings are checked before anything large is fetched or loaded.
         named = options["settings"]
         base = Settings() if named is None else load_settings(named)
+        if named in presets() and load_preset(named).model.casefold() != str(options["model"]).casefold():
+            click.echo(
+                f"cliper: warning: preset {named} was published for {load_preset(named).model}, the model is "
+                f"{options['model']}",
+                err=True,
+            )
         base.replace(origin="command line", **changes)
         recommended = recommended_settings(resolve(options["model"], "clip"))
         base = recommended if named is None else load_settings(named, base=recommended)
@@ -164,7 +182,10 @@ def read_class_options(classes: tuple[str, ...], file: Path | None) -> list[Clas
     if not classes and file is None:
         raise ClassListError('expected classes, got none; name them: -c "dog; grass", or --classes-file FILE')
     given = [] if file is None else list(read_classes(file))
-    return parse_classes([*classes, *given])
+    named = parse_classes([*classes, *given])
+    if file is None and len(named) == 1 and "," in named[0].name:
+        click.echo(f"cliper: warning: {named[0].name!r} is one class; classes are separated by semicolons", err=True)
+    return named
 
 
 def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:

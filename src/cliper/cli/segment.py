@@ -18,13 +18,15 @@ from cliper.cli.options import (
     read_background,
     read_class_options,
 )
-from cliper.errors import ImageError, InputError, OutputError
+from cliper.errors import ImageError, InputError, OutputError, ResourceError
 
 if TYPE_CHECKING:
     from cliper.result import Segmentation
     from cliper.segmenter import Segmenter
 
 __all__ = ["segment"]
+
+_MOST_ROWS = 20
 
 
 @click.command()
@@ -75,8 +77,12 @@ def segment(
         raise click.UsageError("expected a picture, got none; name one, or give --example")
     named = read_class_options(classes, classes_file)
     background = read_background(background_names)
-    _check_names(pictures)
+    _check_names(pictures, out)
     _check_folder(out)
+    if not any(picture.exists() for picture in pictures):
+        from cliper.images import load_image
+
+        load_image(pictures[0])  # says what is wrong before anything large is fetched or loaded
     segmenter = load_segmenter(options)
     segmenter.encode_text(named)  # a class that cannot be read is no picture's fault
     if not as_json:
@@ -86,7 +92,7 @@ def segment(
         started = time.perf_counter()
         try:
             result = segmenter(picture, named, background=background)
-        except ImageError as error:
+        except (ImageError, ResourceError) as error:
             failed += 1
             click.echo(f"cliper: error: {error}", err=True)
             continue
@@ -95,7 +101,11 @@ def segment(
     return 2 if failed else 0
 
 
-def _check_names(pictures: Sequence[Path]) -> None:
+def _check_names(pictures: Sequence[Path], out: Path) -> None:
+    results = {(out / f"{p.stem}{end}").resolve() for p in pictures for end in (".labels.png", ".overlay.png", ".npz")}
+    for picture in pictures:
+        if picture.resolve() in results:
+            raise InputError(f"{picture} would be overwritten by a result of this run; give another folder with --out")
     first: dict[str, Path] = {}
     for picture in pictures:
         other = first.setdefault(picture.stem, picture)
@@ -150,13 +160,20 @@ def _show(result: Segmentation, picture: Path, files: list[Path], seconds: float
     table.add_column("area", justify="right")
     table.add_column("confidence", justify="right")
     table.add_column("")
-    rows = sorted(zip(result.classes, result.confidence, strict=True), key=lambda row: -areas[row[0]])
-    for name, confidence in rows:
+    rows = sorted(zip(result.classes, result.confidence, strict=True), key=lambda row: (-areas[row[0]], -row[1]))
+    for name, confidence in rows[:_MOST_ROWS]:
         off = "" if confidence > result.settings.score else f"off: not above {result.settings.score:g}"
         table.add_row(_plain(name), f"{areas[name]:.1%}", f"{confidence:.2f}", off)
     table.add_row("background", f"{max(0.0, 1 - sum(areas.values())):.1%}", "", "")
     click.echo(f"\n{picture}  {result.picture.width}x{result.picture.height}, {seconds:.2f} s")
     Console(highlight=False, soft_wrap=True).print(table)
+    if len(rows) > _MOST_ROWS:
+        click.echo(f"... and {len(rows) - _MOST_ROWS} classes more (--json has them all)")
+    if not any(areas.values()):
+        click.echo(
+            f"nothing was found: no class is above score {result.settings.score:g} and background "
+            f"{result.settings.background:g} anywhere; lower --score and --background-threshold to see more"
+        )
     for file in files:
         click.echo(f"wrote {file}")
 

@@ -1,6 +1,7 @@
 """CLIP's text tower: prompts to embeddings, in batches."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class TextTower:
         self._model = model.text_model
         self._projection = model.text_projection
         self._folder = folder
+        self._config: dict[str, Any] = model.config.text_config.to_dict()
         self._limit: int = model.config.text_config.max_position_embeddings
         self._tokenizer: Any = None
         self._fingerprint: str | None = None
@@ -62,9 +64,9 @@ class TextTower:
         return out
 
     def fingerprint(self) -> str:
-        """SHA-256 over the tower's parameters, its dtype and device type, and the tokenizer's files."""
+        """SHA-256 over all that embeddings hang on: parameters, configuration, tokenizer, dtype, kind of device."""
         if self._fingerprint is None:
-            digest = hashlib.sha256()
+            digest = hashlib.sha256(json.dumps(self._config, sort_keys=True, default=str).encode())
             for module in (self._model, self._projection):
                 for name, parameter in sorted(module.state_dict().items()):
                     flat = parameter.detach().cpu().contiguous().flatten()
@@ -82,8 +84,7 @@ class TextTower:
             self._tokenizer = _load_tokenizer(self._folder)
         if not prompts:
             return []
-        with quiet_transformers():  # it warns of long texts; here they are refused
-            ids: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
+        ids: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
         for prompt, tokens in zip(prompts, ids, strict=True):
             if len(tokens) > self._limit:
                 shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
@@ -104,6 +105,8 @@ def _load_tokenizer(folder: Path) -> Any:
         )
     try:
         with quiet_transformers():
-            return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises whatever the parser below it raised
         raise CheckpointError(f"{folder}: could not read the tokenizer: {' '.join(str(error).split())}") from None
+    tokenizer.model_max_length = int(1e9)  # it would warn of longer texts; here they are refused
+    return tokenizer

@@ -5,7 +5,6 @@ parameters are read; its forward is neither called nor patched.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,7 +45,7 @@ class VisionTower:
         self.patch_size: int = config.patch_size
         self.num_layers: int = config.num_hidden_layers
         self.embedding_width: int = projection.out_features
-        self._positions = lru_cache(maxsize=16)(self._resized_positions)
+        self._tables: dict[tuple[int, int], Tensor] = {}  # position tables by grid
 
     @torch.inference_mode()
     def encode(
@@ -161,13 +160,19 @@ class VisionTower:
         patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.weight.dtype))
         grid = (patches.shape[-2], patches.shape[-1])
         cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
-        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._positions(grid)
+        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_table(grid)
         entered: Tensor = self._model.pre_layrnorm(x)
         return entered
 
-    def _resized_positions(self, grid: tuple[int, int]) -> Tensor:
-        table = self._model.embeddings.position_embedding.weight
-        return resize_positions(table.float(), grid).to(table.dtype)
+    def _position_table(self, grid: tuple[int, int]) -> Tensor:
+        known = self._tables.get(grid)
+        if known is None:
+            table = self._model.embeddings.position_embedding.weight
+            known = resize_positions(table.float(), grid).to(table.dtype)
+            # A new dictionary, so that threads that share the tower never see one that is changing.
+            recent = list(self._tables.items())[-15:]
+            self._tables = {**dict(recent), grid: known}
+        return known
 
     def _block(self, block: Any, x: Tensor, summed: AttentionSum | None) -> tuple[Tensor, Tensor]:
         """One layer -> its output and its normalised input, both [B, N, width]."""

@@ -96,6 +96,9 @@ def class_maps(
             return scores
         return (scores + class_probabilities(window_embeddings[layer], texts, scale, num_classes)) / 2
 
+    embeddings, affinity, texts = embeddings.float(), affinity.float(), texts.float()
+    if window_embeddings is not None:
+        window_embeddings = window_embeddings.float()
     layers = len(embeddings)
     selected %= layers
     top = probabilities(selected)

@@ -69,17 +69,15 @@ def assign_labels(
         tensor([[1, 0]])
     """
     confidence = class_confidence(refined, maps)
-    off = int((confidence <= score).sum())
-    # A class that is off is 0 everywhere, so it never beats a value that is kept.
-    start = 0.0 if off else float("-inf")
-    best = torch.full(_check(size), start, device=refined.device)
+    # From 0, as a class that is off has it everywhere: nothing that is not above it can win.
+    best = torch.zeros(_check(size), device=refined.device)
     labels = torch.zeros(size, dtype=torch.int64, device=refined.device)
     for index, value in _full_size(refined, confidence, size, score, normalize):
         better = value > best  # the first of equals wins, as argmax has it
         best = torch.where(better, value, best)
         labels = torch.where(better, index + 1, labels)
     if background > 0:
-        return torch.where((best < background) | (best <= 0), 0, labels)
+        return torch.where(best < background, 0, labels)
     return torch.where((1 - best) ** 2 >= best, 0, labels)
 
 

@@ -3,10 +3,13 @@
 Source: ``docs/method.md``, section 2, "Sliding windows".
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from cliper.errors import ShapeError
 
 __all__ = ["STRIDE", "Window", "WindowMerger", "window_grid"]
 
@@ -31,14 +34,21 @@ def window_grid(height: int, width: int, crop: int, stride: int = STRIDE) -> lis
         crop: side of a window; a picture that is smaller is covered by one window of its own size.
         stride: from one window to the next.
 
+    Raises:
+        ShapeError: windows smaller than their stride that would leave parts of the picture unseen.
+
     Example:
         >>> window_grid(336, 448, 336)
         [Window(top=0, bottom=336, left=0, right=336), Window(top=0, bottom=336, left=112, right=448)]
     """
+    bottoms, rights = _ends(height, crop, stride), _ends(width, crop, stride)
+    if any(end - crop > before for ends in (bottoms, rights) for before, end in pairwise(ends)):
+        raise ShapeError(
+            f"window: expected at least {stride} pixels, the distance from one window to the next, got {crop}, which "
+            f"leaves parts of {width}x{height} pixels unseen"
+        )
     return [
-        Window(max(bottom - crop, 0), bottom, max(right - crop, 0), right)
-        for bottom in _ends(height, crop, stride)
-        for right in _ends(width, crop, stride)
+        Window(max(bottom - crop, 0), bottom, max(right - crop, 0), right) for bottom in bottoms for right in rights
     ]
 
 

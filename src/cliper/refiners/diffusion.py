@@ -16,6 +16,7 @@ from cliper.errors import SettingsError
 from cliper.ops.compensation import compensate_heads
 from cliper.refiners.base import check_finite, check_inputs, memory_errors, resize_picture
 from cliper.refiners.capture import capture_heads, find_layers, layer_names, tokens_grid
+from cliper.refiners.pool import Pool
 from cliper.refiners.prompt import empty_prompt
 from cliper.refiners.weights import load_scheduler, load_unet, load_vae_encoder
 from cliper.settings import Settings
@@ -70,8 +71,9 @@ class DiffusionRefiner:
             # The prompt first: its encoder, of up to 1.4 GB, is gone before the UNet comes.
             self.prompt = empty_prompt(folder).to(device, dtype)
             self._scheduler = load_scheduler(folder)
-            self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
-            self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
+            pool = Pool()
+            self.vae: Any = load_vae_encoder(folder, pool, device=device, dtype=dtype)
+            self.unet: Any = load_unet(folder, self.prompt, pool, device=device, dtype=dtype)
         # Attention processors and memory are one for all: one thread at a time.
         self._lock = threading.Lock()
         timestep = int(self._timestep(METHOD_STEP))
@@ -161,7 +163,8 @@ class DiffusionRefiner:
             [1, 4, size / 8, size / 8] in the refiner's dtype.
         """
         pixels = resize_picture(picture.to(self.device), size, resize)[None] * 2 - 1
-        moments = self.vae.encoder(pixels.to(self.dtype))
+        pixels = pixels.to(self.dtype, memory_format=torch.channels_last)  # as the encoder's layers keep it
+        moments = self.vae.encoder(pixels)
         if self.vae.quant_conv is not None:
             moments = self.vae.quant_conv(moments)
         mean = moments.chunk(2, dim=1)[0]

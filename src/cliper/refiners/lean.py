@@ -20,6 +20,7 @@ from cliper.refiners.winograd import WinogradConv2d
 
 __all__ = ["attend", "fix_prompt", "make_lean"]
 
+_TYPICAL_ROWS = 1024  # for which a packed layout is chosen; any number can be multiplied
 # Below this many keys PyTorch's own attention is as fast.
 _MANY_KEYS = 1024
 # Scores of a block of queries take about this much, and stay in the cache.
@@ -30,6 +31,7 @@ def make_lean(
     model: nn.Module,
     device: torch.device,
     dtype: torch.dtype,
+    pool: Pool,
     *,
     large: Callable[[str], bool],
     in_place: bool = False,
@@ -39,15 +41,16 @@ def make_lean(
     Args:
         model: on the meta device; ours alone, for inference only.
         device, dtype: of the weights that it is about to be given.
+        pool: where its memory comes from; models that never run at the same time can share one.
         large: whether the layer of that name sees large pictures.
         in_place: whether a residual block may write over its input, which is so if nothing else reads it.
     """
+    from diffusers.models.attention import FeedForward
     from diffusers.models.downsampling import Downsample2D
     from diffusers.models.resnet import ResnetBlock2D
 
     if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16) or not _can_pack():
         return
-    pool = Pool()
     for name, old in list(model.named_modules()):
         new: nn.Module | None = None
         if type(old) is nn.Linear:
@@ -66,6 +69,8 @@ def make_lean(
             _replace(model, name, LeanResnet(block, pool, in_place=in_place))
         elif type(block) is Downsample2D and dtype == torch.float32 and LeanDownsample.can_replace(block):
             _replace(model, name, LeanDownsample(block, pool))
+        elif type(block) is FeedForward and LeanFeedForward.can_replace(block):
+            _replace(model, name, LeanFeedForward(block))
 
 
 def fix_prompt(unet: nn.Module, prompt: Tensor) -> None:
@@ -176,6 +181,29 @@ class LeanDownsample(nn.Module):
         return out
 
 
+class LeanFeedForward(nn.Module):
+    """A diffusers ``FeedForward`` with GEGLU, a thousand tokens at a time: its wide inside stays in the cache."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.net = block.net  # names of weights stay as they are
+
+    @staticmethod
+    def can_replace(block: Any) -> bool:
+        """Whether it is GEGLU, dropout, a linear layer, and nothing more."""
+        from diffusers.models.activations import GEGLU
+
+        return len(block.net) == 3 and type(block.net[0]) is GEGLU and isinstance(block.net[1], nn.Dropout)
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """[B, T, C] -> [B, T, C]."""
+        parts = []
+        for part in x.flatten(0, 1).split(1024):
+            value, gate = self.net[0].proj(part).chunk(2, -1)
+            parts.append(self.net[2](F.gelu(gate).mul_(value)))
+        return torch.cat(parts).view(x.shape) if len(parts) > 1 else parts[0].view(x.shape)
+
+
 class LeanVaeAttention:
     """Processor of the VAE's one attention layer: one head over all pixels, without its whole map."""
 
@@ -204,12 +232,17 @@ class LeanVaeAttention:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer by oneDNN, which takes the weight as it is."""
+    """A linear layer whose weight is kept in the order in which oneDNN reads it."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
+
+    def pack(self, weight: Tensor) -> None:
+        """Take the weight [out, in]."""
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _TYPICAL_ROWS)
+        self.weight = nn.Parameter(packed, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
@@ -299,11 +332,12 @@ def _can_pack() -> bool:
             conv, layer = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(3, 4)
             x = torch.linspace(-1, 1, 75).reshape(1, 3, 5, 5)
             y = x.permute(0, 2, 3, 1).contiguous()
-            packed = PackedConv2d(conv)
-            packed.pack(conv.weight)
+            packed_conv, packed_layer = PackedConv2d(conv), PackedLinear(layer)
+            packed_conv.pack(conv.weight)
+            packed_layer.pack(layer.weight)
             return bool(
-                torch.allclose(packed(x), conv(x), atol=1e-5)
-                and torch.allclose(PackedLinear(layer)(y), layer(y), atol=1e-5)
+                torch.allclose(packed_conv(x), conv(x), atol=1e-5)
+                and torch.allclose(packed_layer(y), layer(y), atol=1e-5)
             )
     except (AttributeError, RuntimeError, TypeError):
         return False

@@ -20,7 +20,7 @@ from cliper.settings import Settings
 
 __all__ = ["OwnRefiner", "PatchEncoder"]
 
-DEPTH = 2 / 3
+DEPTH = 0.75
 """The layer whose output is compared, as a share of the tower's layers."""
 SIDE = 504
 """Short side of the picture in pixels, about."""
@@ -53,7 +53,7 @@ class OwnRefiner:
 
     Args:
         encoder: the CLIP encoder; it is shared, not copied.
-        layer: how many layers the patches have gone through; None takes two thirds of them.
+        layer: how many layers the patches have gone through; None takes three quarters of them.
         subtracted, sharpness: as in :func:`cliper.refiners.affinity.spread_by_affinity`.
 
     Raises:
@@ -127,7 +127,9 @@ class OwnRefiner:
         encoder = self._encoder
         pixels = picture[None].to(encoder.device, torch.float32)
         pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(v, device=encoder.device)[:, None, None] for v in (encoder.pixel_mean, encoder.pixel_std))
+        mean, std = (
+            torch.tensor(v, device=encoder.device)[:, None, None] for v in (encoder.pixel_mean, encoder.pixel_std)
+        )
         return encoder.patch_features((pixels - mean) / std, self.layer)[0].float()
 
     def _size(self, picture: tuple[int, int], given: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from cliper.checkpoints.inspect import read_json, weights_of
 from cliper.checkpoints.tensors import canonical, iterate
 from cliper.errors import CheckpointError
 from cliper.refiners.lean import LeanVaeAttention, fix_prompt, make_lean
+from cliper.refiners.pool import Pool
 
 __all__ = ["STEPS", "load_scheduler", "load_unet", "load_vae_encoder"]
 
@@ -27,7 +28,7 @@ _CHUNK_BYTES = 128 << 20
 STEPS = 50  # denoising steps that the method counts in
 
 
-def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torch.dtype) -> Any:
+def load_unet(folder: Path, prompt: Tensor, pool: Pool, *, device: torch.device, dtype: torch.dtype) -> Any:
     """The pipeline's ``UNet2DConditionModel``, ready for inference with this one prompt.
 
     Raises:
@@ -39,12 +40,12 @@ def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torc
     last = len(unet.up_blocks) - 1
     largest = ("down_blocks.0.", f"up_blocks.{last}.", f"up_blocks.{last - 1}.upsamplers.")
     fix_prompt(unet, prompt)
-    make_lean(unet, device, dtype, large=lambda name: name.startswith(largest))
+    make_lean(unet, device, dtype, pool, large=lambda name: name.startswith(largest))
     _fill(unet, folder, "unet", device, dtype)
     return unet
 
 
-def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+def load_vae_encoder(folder: Path, pool: Pool, *, device: torch.device, dtype: torch.dtype) -> Any:
     """The pipeline's ``AutoencoderKL`` with its encoder only; the decoder is never read.
 
     Raises:
@@ -55,7 +56,7 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
     vae = _build(AutoencoderKL, folder / "vae")
     del vae.decoder
     vae.post_quant_conv = None
-    make_lean(vae, device, dtype, large=lambda name: True, in_place=True)
+    make_lean(vae, device, dtype, pool, large=lambda name: True, in_place=True)
     for attn in (a for a in getattr(vae.encoder.mid_block, "attentions", ()) if a is not None):
         if LeanVaeAttention.can_replace(attn):
             attn.set_processor(LeanVaeAttention())

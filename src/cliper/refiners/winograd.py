@@ -12,6 +12,7 @@ sum: 2e-5 at most where outputs are about 1).
 
 import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,8 @@ OUT, IN = 4, 6  # sides of a tile's outputs and inputs
 # Evaluating the weights takes a time that does not depend on the picture: as long as what is saved on about this
 # many pixels.
 LEAST_PIXELS = 48 * 48
-# A product has about this many rows in a stripe. Fewer are slow to multiply, more leave the cache.
-STRIPE_TILES = 512
+# Numbers of one point in a stripe: with fewer the products are slow, with more the stripe leaves the cache.
+STRIPE_NUMBERS = 1 << 17
 
 
 class WinogradConv2d(nn.Module):
@@ -103,7 +104,8 @@ class WinogradConv2d(nn.Module):
         count, height, width, _ = pixels.shape
         target = x.new_empty(count, height, width, self.out_channels) if out is None else _channels_last(out)
         added = None if residual is None else _channels_last(residual)
-        rows = OUT * max(1, min(height // OUT, STRIPE_TILES // (width // OUT)))
+        tiles = STRIPE_NUMBERS // max(self.in_channels, self.out_channels)
+        rows = OUT * max(1, min(height // OUT, tiles // (width // OUT)))
         products = self._products(rows // OUT * (width // OUT), several=count * height > rows)
         for b in range(count):
             affine = None if norm is None else self._affine(pixels[b], norm)
@@ -124,10 +126,11 @@ class WinogradConv2d(nn.Module):
 
         They are made on every call: kept, they would take four times the memory of the weights.
         """
-        values = (_weight_points() @ self.weight).view(IN * IN, self.out_channels, self.in_channels)
-        if several:
-            return [times_transposed(value, tiles) for value in values]
-        return [lambda x, value=value: linear(x, value) for value in values]  # type: ignore[misc]
+        products: list[Callable[[Tensor], Tensor]] = []
+        for points in _weight_points().split(IN):  # not all at once: there are four times as many as weights
+            for value in (points @ self.weight).view(IN, self.out_channels, self.in_channels):
+                products.append(times_transposed(value, tiles) if several else partial(linear, weight=value))
+        return products
 
     def _affine(self, pixels: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
         """Group normalisation of [h, w, C] as a factor and a summand for each channel."""
