@@ -3,8 +3,8 @@
     python benchmarks/self_refiner.py --data VOCdevkit
 
 Every second picture of the list is used to choose layer, side, what is subtracted and sharpness (by the sum of both
-benchmarks' mIoU); the others are what is reported. The bundled checkpoint was trained with masks of VOC: these numbers say nothing about the published ones, and
-what is best for its layers need not be for another CLIP's.
+benchmarks' mIoU); the others are what is reported. The bundled checkpoint was trained with masks of VOC: these numbers
+say nothing about the published ones, and what is best for its layers need not be for another CLIP's.
 """
 
 from __future__ import annotations

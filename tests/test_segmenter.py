@@ -204,8 +204,9 @@ def test_a_layer_that_is_not_there(tiny: Any) -> None:
 def test_a_window_that_is_no_multiple_of_the_patch(tiny: Any, clip_folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"window: expected a multiple of the patch size 16 .*, got 120"):
         tiny.with_settings(tiny.settings.replace(window=120))
-    with pytest.raises(SettingsError, match=r"window: expected 0 or at least 112, .*, got 96"):
-        tiny.with_settings(tiny.settings.replace(window=96))
+    gaps = tiny.with_settings(tiny.settings.replace(window=96))
+    with pytest.raises(ShapeError, match=r"window: expected at least 112 pixels, .*, got 96, .* unseen"):
+        gaps.class_maps(torch.zeros(3, 336, 336), torch.randn(2, gaps.encoder.embedding_width))
     with pytest.raises(SettingsError, match="window: expected a multiple"):
         cliper.Segmenter.from_pretrained(clip_folder, settings=Settings(window=113), device="cpu")
 

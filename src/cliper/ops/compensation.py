@@ -214,7 +214,7 @@ def _thresholded_product(blocks: Iterable[Tensor], peak: Tensor, x: Tensor, thre
     scale = 1 / (peak + EPS)
     # F.threshold keeps what is greater; what equals the threshold has to stay.
     below = float(torch.nextafter(torch.tensor(threshold), torch.tensor(-1.0)))
-    products = [linear(F.threshold_(part * scale, below, 0.0), weight) for part in blocks]
+    products = [linear(F.threshold(part * scale, below, 0.0, inplace=True), weight) for part in blocks]
     product = torch.cat(products)
     return product[:, :-1] / (product[:, -1:] + EPS)
 

@@ -55,7 +55,7 @@ def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 @functools.cache
 def _has_onednn() -> bool:
     """Whether oneDNN's linear can be called and agrees with the plain one on a small case."""
-    if platform.machine().lower() not in {"x86_64", "amd64"} or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if platform.machine().lower() not in {"x86_64", "amd64"} or not torch.backends.mkldnn.is_available():
         return False
     x = torch.arange(12.0).reshape(3, 4)
     try:

@@ -6,14 +6,14 @@ as the last wanted layer has been seen: nothing that comes after it could change
 
 import difflib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.errors import RefinerError
+from cliper.ops.attention import split_heads
 from cliper.ops.compensation import Heads
 from cliper.refiners.lean import attend
 
@@ -25,8 +25,8 @@ METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 _PROCESSOR = ".processor"
 
 
-class _Done(Exception):  # noqa: N818 (not an error: the way out of the UNet)
-    """Every wanted layer has been seen."""
+class _Done(Exception):
+    """Every wanted layer has been seen: no error, but the way out of the UNet."""
 
 
 def layer_names(unet: Any) -> dict[str, str]:
@@ -115,11 +115,8 @@ def capture_heads(
         if not _is_plain(unet, place):
             raise RefinerError(f"refine_layers: {name} is no plain self-attention; its maps cannot be read")
         processors[place] = _Capture(name, found, len(layers))
-    with _processors(unet, processors):
-        try:
-            unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
-        except _Done:
-            pass
+    with _processors(unet, processors), suppress(_Done):
+        unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
     stacks = [found[name] for name in layers]
     return [[Heads(s.query[i], s.key[i], s.scale) for s in stacks] for i in range(len(latents))]
 
@@ -157,7 +154,7 @@ class _Lean:
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
-            split(layer(x), attn.heads)
+            split_heads(layer(x), attn.heads)
             for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
         )
         if attn.upcast_attention:
@@ -176,13 +173,8 @@ class _Capture(_Lean):
         self._name, self._found, self._count = name, found, count
 
     def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        query, key = (split(layer(hidden_states), attn.heads) for layer in (attn.to_q, attn.to_k))
+        query, key = (split_heads(layer(hidden_states), attn.heads) for layer in (attn.to_q, attn.to_k))
         self._found[self._name] = Heads(query, key, attn.scale)
         if len(self._found) == self._count:
             raise _Done
         return super().__call__(attn, hidden_states, *args, **kwargs)
-
-
-def split(x: Tensor, heads: int) -> Tensor:
-    """[B, T, H * d] -> [B, H, T, d], a view."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

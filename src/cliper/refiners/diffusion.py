@@ -169,7 +169,8 @@ class DiffusionRefiner:
             moments = self.vae.quant_conv(moments)
         mean = moments.chunk(2, dim=1)[0]
         config = self.vae.config
-        return (mean - (config.shift_factor or 0)) * config.scaling_factor
+        latents: Tensor = (mean - (config.shift_factor or 0)) * config.scaling_factor
+        return latents
 
     def add_noise(self, latents: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
         """Latents as they are before that denoising step, and its time.

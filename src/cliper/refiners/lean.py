@@ -137,8 +137,9 @@ class LeanResnet(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         """[B, C, h, w] -> [B, C', h, w]."""
-        timed = temb is not None and self.time_emb_proj is not None
-        shift: Tensor | None = self.time_emb_proj(F.silu(temb)) if timed else None
+        shift: Tensor | None = None
+        if temb is not None and self.time_emb_proj is not None:
+            shift = self.time_emb_proj(F.silu(temb))
         shortcut = self.conv_shortcut
         if isinstance(self.conv1, WinogradConv2d) and isinstance(self.conv2, WinogradConv2d) and self.conv1.fits(x):
             hidden = self._pool.take("hidden", len(x), *x.shape[2:], self.conv1.out_channels).permute(0, 3, 1, 2)
@@ -221,8 +222,9 @@ class LeanVaeAttention:
             layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
         )
         mixed = attend(query, key, value, attn.scale).transpose(1, 2).flatten(2)
-        out = attn.to_out[0](mixed).unflatten(1, hidden_states.shape[-2:]).permute(0, 3, 1, 2)
-        return (out + hidden_states) / attn.rescale_output_factor
+        out: Tensor = attn.to_out[0](mixed).unflatten(1, hidden_states.shape[-2:]).permute(0, 3, 1, 2)
+        mended: Tensor = (out + hidden_states) / attn.rescale_output_factor
+        return mended
 
     @staticmethod
     def can_replace(attn: Any) -> bool:
@@ -303,7 +305,7 @@ class PackedConv2d(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
         self.weight, self.bias = layer.weight, layer.bias
-        self._how = (layer.padding, layer.stride, layer.dilation, layer.groups)
+        self._how: list[Any] = [layer.padding, layer.stride, layer.dilation, layer.groups]
 
     def pack(self, weight: Tensor) -> None:
         """Take the weight [out, in, h, w]."""
@@ -312,7 +314,7 @@ class PackedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C', h', w']."""
-        how = (*self._how, "none", [], "")
+        how: list[Any] = [*self._how, "none", [], ""]
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *how)
         return out
 

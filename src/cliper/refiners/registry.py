@@ -71,13 +71,18 @@ def load_refiner(
         return OwnRefiner(encoder)
     found = resolve(text, _kind(text))
     check_folder(found.folder, found.kind)
-    source = found.repo or str(found.folder)
-    kinds: dict[str, Any]
+    origin: dict[str, Any] = {
+        "name": found.name,
+        "source": found.repo or str(found.folder),
+        "revision": found.revision,
+    }
     if found.kind == "diffusion":
-        from cliper.refiners.diffusion import DiffusionRefiner as kind
-    else:
-        from cliper.refiners.dino import DinoRefiner as kind
-    return kind(found.folder, name=found.name, device=where, dtype=number, source=source, revision=found.revision)
+        from cliper.refiners.diffusion import DiffusionRefiner
+
+        return DiffusionRefiner(found.folder, device=where, dtype=number, **origin)
+    from cliper.refiners.dino import DinoRefiner
+
+    return DinoRefiner(found.folder, device=where, dtype=number, **origin)
 
 
 def _kind(text: str) -> str:

@@ -109,7 +109,7 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
         for stored, tensor in _tensors(path, wanted.keys()):
             name = wanted.pop(canonical(stored))
             owner_name, _, leaf = name.rpartition(".")
-            owner = model.get_submodule(owner_name)
+            owner: Any = model.get_submodule(owner_name)
             expected = getattr(owner, leaf).shape
             if tensor.shape != expected and tensor.squeeze().shape == expected:
                 tensor = tensor.squeeze()  # old autoencoders hold linear weights as 1x1 convolutions
