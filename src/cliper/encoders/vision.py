@@ -4,8 +4,8 @@ Source: arXiv 2411.13836; ``docs/method.md``, section 2. The tower is a ``transf
 parameters are read; its forward is neither called nor patched.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,14 @@ from cliper.errors import ShapeError
 from cliper.ops.attention import AttentionSum, ablated_attention, attend, merge_heads, split_heads
 from cliper.ops.fusion import fuse_values
 from cliper.ops.linear import linear, relayout_linears
+from cliper.ops.parallel import by_rows, head_by_head, ordered_map
 from cliper.ops.positions import resize_positions
 from cliper.ops.recipes import Recipe
 from cliper.ops.windows import WindowMerger, window_grid
 
 __all__ = ["VisionTower"]
+
+T = TypeVar("T")
 
 # Windows that go through the tower together; more would only need more memory.
 _WINDOWS_AT_ONCE = 8
@@ -119,32 +122,38 @@ class VisionTower:
             outputs, affinity = self._ablate(last, features, attention)
         else:
             outputs, affinity = self._fuse(last, features, summed.total, recipe)
-        embedded = []
-        for layer in layers:
+
+        def embed(place: int) -> Tensor:
+            layer = layers[place]
             y = _apply(last.self_attn.out_proj, outputs[layer])
             if recipe.subtract_input:
                 y = y - features[layer]
             y = self._model.post_layernorm(y[:, 1:])
-            embedded.append(F.normalize(_apply(self._projection, y).float(), dim=-1))
-        return torch.stack(embedded, 1), affinity[:, 1:, 1:]
+            return F.normalize(_apply(self._projection, y).float(), dim=-1)
+
+        return torch.stack(list(_each(embed, len(layers), x)), 1), affinity[:, 1:, 1:]
 
     def _fuse(
         self, last: Any, features: dict[int, Tensor], total: Tensor, recipe: Recipe
     ) -> tuple[dict[int, Tensor], Tensor]:
         order = sorted(features)
-        outputs: list[Tensor] = []
-        affinity: list[Tensor] = []
-        for picture, picture_total in enumerate(total):
-            values = picture_total.new_empty(
-                (len(order), *total.shape[1:3], last.self_attn.head_dim), dtype=features[order[0]].dtype
-            )
-            for place, layer in enumerate(order):
-                normed = last.layer_norm1(features[layer][picture : picture + 1])
-                values[place] = split_heads(_apply(last.self_attn.v_proj, normed), self._heads)[0]
-            mixed, mean = fuse_values(picture_total, values, order, self.num_layers, recipe)
-            outputs.append(merge_heads(mixed))
-            affinity.append(mean)
-        return dict(zip(order, torch.stack(outputs, 1), strict=True)), torch.stack(affinity)
+        batch, heads, tokens, _ = total.shape
+        kind = features[order[0]].dtype
+        values = total.new_empty((batch, len(order), heads, tokens, last.self_attn.head_dim), dtype=kind)
+
+        def project(place: int) -> None:
+            normed = last.layer_norm1(features[order[place]])
+            values[:, place] = split_heads(_apply(last.self_attn.v_proj, normed), heads)
+
+        for _ in _each(project, len(order), total):
+            pass
+        both = [fuse_values(t, v, order, self.num_layers, recipe) for t, v in zip(total, values, strict=True)]
+        merged = [merge_heads(mixed) for mixed, _ in both]  # each [L', N, H * d]
+        outputs = {
+            layer: torch.stack([m[place] for m in merged]) if batch > 1 else merged[0][place : place + 1]
+            for place, layer in enumerate(order)
+        }
+        return outputs, torch.stack([mean for _, mean in both])
 
     def _ablate(self, last: Any, features: dict[int, Tensor], attention: str) -> tuple[dict[int, Tensor], Tensor]:
         outputs: dict[int, Tensor] = {}
@@ -176,14 +185,23 @@ class VisionTower:
 
     def _block(self, block: Any, x: Tensor, summed: AttentionSum | None) -> tuple[Tensor, Tensor]:
         """One layer -> its output and its normalised input, both [B, N, width]."""
-        normed = block.layer_norm1(x)
-        query, key, value = self._project(block, normed)
+
+        def before(rows: Tensor) -> tuple[Tensor, ...]:
+            own = block.self_attn
+            normed = block.layer_norm1(rows)
+            return normed, *(_apply(projection, normed) for projection in (own.q_proj, own.k_proj, own.v_proj))
+
+        def after(rows: Tensor, mixed: Tensor) -> tuple[Tensor, ...]:
+            x = _apply(block.self_attn.out_proj, mixed).add_(rows)
+            hidden = _apply(block.mlp.fc1, block.layer_norm2(x))
+            # In place where it can be: these are the largest tensors of a layer.
+            hidden = (1.702 * hidden).sigmoid_().mul_(hidden) if self._quick_gelu else block.mlp.activation_fn(hidden)
+            return (_apply(block.mlp.fc2, hidden).add_(x),)
+
+        normed, *projected = by_rows(before, x)
+        query, key, value = (split_heads(p, self._heads) for p in projected)
         mixed = summed.attend(query, key, value) if summed else attend(query, key, value)
-        x = _apply(block.self_attn.out_proj, merge_heads(mixed)).add_(x)
-        hidden = _apply(block.mlp.fc1, block.layer_norm2(x))
-        # In place where it can be: these are the largest tensors of a layer.
-        hidden = (1.702 * hidden).sigmoid_().mul_(hidden) if self._quick_gelu else block.mlp.activation_fn(hidden)
-        return _apply(block.mlp.fc2, hidden).add_(x), normed
+        return by_rows(after, x, merge_heads(mixed))[0], normed
 
     def _project(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> query, key and value, each [B, H, N, d]."""
@@ -211,3 +229,8 @@ class VisionTower:
 
 def _apply(layer: Any, x: Tensor) -> Tensor:
     return linear(x, layer.weight, layer.bias)
+
+
+def _each(work: Callable[[int], T], count: int, x: Tensor) -> Iterator[T]:
+    """``work`` of 0 to ``count - 1``, on the CPU (where ``x`` tells) side by side."""
+    return ordered_map(work, count) if head_by_head(x) else map(work, range(count))

@@ -9,6 +9,7 @@ taken off next fall out of them.
 """
 
 from collections.abc import Sequence
+from threading import Condition
 
 import torch
 from torch import Tensor
@@ -66,7 +67,9 @@ def fuse_values(
     heads, tokens, _ = total.shape
     place = {layer: index for index, layer in enumerate(layers)}
     values = values.contiguous()
-    mixed = torch.empty_like(values)
+    count, _, _, dim = values.shape
+    # Laid out token by token, so that putting the heads together later copies nothing.
+    mixed = values.new_empty(count, tokens, heads, dim).transpose(1, 2)
 
     def fuse(block: int | slice) -> Tensor:
         balance = _Balance(total[block], recipe)
@@ -84,8 +87,23 @@ def fuse_values(
     if not head_by_head(total):
         return mixed, fuse(slice(None)) / heads
     mean = total.new_zeros(tokens, tokens)
-    for last in ordered_map(fuse, heads):
-        mean += last
+    turn, added = Condition(), 0
+
+    def fuse_and_add(head: int) -> None:
+        nonlocal added
+        last = None
+        try:
+            last = fuse(head)
+        finally:
+            with turn:  # heads are added in their order, so that the sum is rounded in the same way every time
+                turn.wait_for(lambda: added == head)
+                if last is not None:
+                    mean.add_(last)
+                added += 1
+                turn.notify_all()
+
+    for _ in ordered_map(fuse_and_add, heads):
+        pass
     return mixed, mean / heads
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["head_by_head", "ordered_map"]
+__all__ = ["by_rows", "head_by_head", "ordered_map"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,40 @@ def ordered_map(work: Callable[[int], T], count: int) -> Iterator[T]:
     finally:
         for left in pending:
             left.cancel()
+
+
+def by_rows(work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """``work(*inputs)`` for work that treats every row alone: on the CPU a core does its share of the rows.
+
+    Between one such call and the next nothing waits but the caller; see :func:`ordered_map`.
+
+    Args:
+        work: [r, K], ... -> [r, M], ..., each output row made from the input rows of the same place.
+        inputs: each [B, N, K].
+
+    Returns:
+        Each [B, N, M].
+    """
+    batch, tokens = inputs[0].shape[:2]
+    rows, threads = batch * tokens, torch.get_num_threads()
+    flat = [x.reshape(rows, -1) for x in inputs]
+    if not head_by_head(inputs[0]) or threads <= 1 or rows < threads:
+        return tuple(out.view(batch, tokens, -1) for out in work(*flat))
+    outputs: list[Tensor] = []
+    lock = threading.Lock()
+
+    def share(index: int) -> None:
+        mine = slice(rows * index // threads, rows * (index + 1) // threads)
+        results = work(*(x[mine] for x in flat))
+        with lock:
+            if not outputs:  # whoever is first knows how wide they are
+                outputs.extend(result.new_empty((rows, *result.shape[1:])) for result in results)
+        for out, result in zip(outputs, results, strict=True):
+            out[mine] = result
+
+    for _ in ordered_map(share, threads):
+        pass
+    return tuple(out.view(batch, tokens, -1) for out in outputs)
 
 
 @cache
