@@ -10,10 +10,9 @@ over the rates of convolution and matrix product measured in the same run.
 """
 
 import argparse
-import datetime
+import contextlib
 import json
 import os
-import platform
 import resource
 import string
 import subprocess
@@ -25,6 +24,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from machine import provenance
 
 MODELS = {
     "sd2.1": {"heads": [5, 10, 20, 20], "text": 1024, "linear": True, "layers": 23, "text_heads": 16},
@@ -216,7 +217,7 @@ def measure(way: str, folder: Path, quick: bool, repeats: int, save: Path) -> di
     torch.save(refined, save)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kilobytes on Linux
     best = {name: round(min(r[name] for r in runs), 4) for name in runs[0]}
-    return {"seconds": best, "all_runs": runs, "load_seconds": round(load, 2), "peak_gb": round(peak, 3)}
+    return {"seconds": best, "all_runs": runs, "load_seconds": round(load, 2), "peak_gib": round(peak, 3)}
 
 
 def rates() -> dict[str, float]:
@@ -264,10 +265,8 @@ def operations(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
     last.to_v.register_forward_pre_hook(leave)  # queries and keys are there
 
     def step() -> None:
-        try:
+        with contextlib.suppress(Stop):
             unet(latents, torch.zeros((), device="meta"), prompt)
-        except Stop:
-            pass
 
     found: dict[str, dict[str, float]] = {}
     for stage, work in (("vae", lambda: vae.encoder(picture)), ("unet", step)):
@@ -276,13 +275,13 @@ def operations(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
         by_kind = {"convolution": 0.0, "matmul": 0.0}
         for operator, count in counter.get_flop_counts()["Global"].items():
             by_kind["convolution" if "convolution" in str(operator) else "matmul"] += count / 1e9
-        found[stage] = {kind: round(value, 1) for kind, value in by_kind.items()}
+        found[stage] = {kind: round(value, 3) for kind, value in by_kind.items()}
     tokens, attn = (side // 8) ** 2, last
     maps = 2 * attn.heads
     width = attn.to_q.out_features // attn.heads
     found["chain"] = {
         "convolution": 0.0,
-        "matmul": round(maps * 2 * tokens * tokens * (width + CLASSES + 1) / 1e9, 1),
+        "matmul": round(maps * 2 * tokens * tokens * (width + CLASSES + 1) / 1e9, 3),
     }
     return found
 
@@ -293,35 +292,6 @@ def floor(counted: dict[str, dict[str, float]], rate: dict[str, float]) -> dict[
         stage: round(sum(count / rate[kind] for kind, count in kinds.items()), 3) for stage, kinds in counted.items()
     }
     return seconds | {"total": round(sum(seconds.values()), 3)}
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    import diffusers
-    import transformers
-
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "mkldnn": torch.backends.mkldnn.is_available(),
-        "system": platform.platform(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "transformers": transformers.__version__,
-        },
-    }
 
 
 def compare(model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -342,7 +312,7 @@ def compare(model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     counted = operations(folder, args.quick)
     theirs, own = result["published"], result["ours"]
     ratio = {n: round(theirs["seconds"][n] / own["seconds"][n], 2) for n in ("vae", "unet", "chain", "total")}
-    ratio["memory"] = round(theirs["peak_gb"] / own["peak_gb"], 2)
+    ratio["memory"] = round(theirs["peak_gib"] / own["peak_gib"], 2)
     difference = (torch.load(outputs["ours"]) - torch.load(outputs["published"])).abs().max()
     return result | {
         "ratio": ratio,
@@ -362,8 +332,8 @@ def table(report: dict[str, Any]) -> str:
             ratio, least = result["ratio"].get(stage), result["floor_seconds"].get(stage)
             cells = [f"{v:.2f}" if v is not None else "-" for v in (old, new, ratio, least)]
             lines.append(f"{stage:10}{cells[0]:>12}{cells[1]:>10}{cells[2]:>8}{cells[3]:>9}")
-        peaks = [result[way]["peak_gb"] for way in ("published", "ours")]
-        lines.append(f"{'peak GB':10}{peaks[0]:>12.2f}{peaks[1]:>10.2f}{result['ratio']['memory']:>8.2f}")
+        peaks = [result[way]["peak_gib"] for way in ("published", "ours")]
+        lines.append(f"{'peak GiB':10}{peaks[0]:>12.2f}{peaks[1]:>10.2f}{result['ratio']['memory']:>8.2f}")
         lines.append(f"largest difference of the refined maps: {result['largest_difference']:.1e}")
     return "\n".join(lines)
 
@@ -384,7 +354,6 @@ def main() -> None:
         return
     args.rates = rates()
     report = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "settings": {
             "picture": PICTURE,
             "classes": CLASSES,
@@ -395,7 +364,8 @@ def main() -> None:
             "quick": args.quick,
             "repeats": args.repeats,
         },
-        "machine": machine(),
+        "provenance": provenance(),
+        "torch_config": torch.__config__.show().splitlines(),
         "goals": GOALS,
         "rates_gflops": args.rates,
         "models": {},

@@ -43,8 +43,10 @@ def clip_stage() -> str:
     ]
     for way, seconds in report["seconds"].items():
         lines.append(f"| {way} | {seconds['median']:.2f} | {report['peak_bytes_above_start'][way] / 2**20:.0f} MiB |")
-    ratio = report["ratio"]
-    text = f"Ratio, pair by pair: median {ratio['median']:.2f} (from {ratio['min']:.2f} to {ratio['max']:.2f})."
+    text = " ".join(
+        f"{way} / cliper, pair by pair: median {ratio['median']:.2f} (from {ratio['min']:.2f} to {ratio['max']:.2f})."
+        for way, ratio in report["ratio"].items()
+    )
     return "\n".join([*lines, "", f"{text} {source(name, report)}"])
 
 

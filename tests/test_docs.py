@@ -39,6 +39,12 @@ def test_command_line_page_is_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_numbers_of_the_readme_are_those_of_the_reports() -> None:
+    check = [sys.executable, str(DOCS / "readme_tables.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_command_line_page_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     test_command_line_page_is_current()

@@ -5,6 +5,7 @@ import torch
 from tiny_models import build_dino, build_pipeline
 
 from cliper.refiners import load_refiner
+from cliper.refiners.diffusion import DiffusionRefiner
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +22,12 @@ def dinos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: build_dino(root / kind, kind) for kind in ("dino", "dinov2")}
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLIPER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 @pytest.fixture
-def refiner(pipelines: dict[str, Path]):
+def refiner(pipelines: dict[str, Path]) -> DiffusionRefiner:
     """The tiny pipeline with SD 2.1's architecture."""
-    return load_refiner(pipelines["sd2.1"], device="cpu")
+    loaded = load_refiner(pipelines["sd2.1"], device="cpu")
+    assert isinstance(loaded, DiffusionRefiner)
+    return loaded
 
 
 @pytest.fixture(scope="session")

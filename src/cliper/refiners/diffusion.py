@@ -16,7 +16,7 @@ from cliper.errors import SettingsError
 from cliper.ops.compensation import compensate_heads
 from cliper.refiners.base import check_finite, check_inputs, memory_errors, resize_picture
 from cliper.refiners.capture import capture_heads, find_layers, layer_names, tokens_grid
-from cliper.refiners.pool import Pool
+from cliper.refiners.pool import Pool, give_back_memory
 from cliper.refiners.prompt import empty_prompt
 from cliper.refiners.weights import load_scheduler, load_unet, load_vae_encoder
 from cliper.settings import Settings
@@ -162,6 +162,8 @@ class DiffusionRefiner:
         Returns:
             [1, 4, size / 8, size / 8] in the refiner's dtype.
         """
+        if self.device.type == "cpu":
+            give_back_memory()
         pixels = resize_picture(picture.to(self.device), size, resize)[None] * 2 - 1
         pixels = pixels.to(self.dtype, memory_format=torch.channels_last)  # as the encoder's layers keep it
         moments = self.vae.encoder(pixels)

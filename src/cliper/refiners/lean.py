@@ -169,7 +169,7 @@ class LeanDownsample(nn.Module):
     @staticmethod
     def can_replace(block: Any) -> bool:
         """Whether it pads by itself and then only convolves."""
-        return bool(block.use_conv and block.padding == 0 and block.norm is None)
+        return bool(block.use_conv and block.padding == 0 and block.norm is None and block.name != "conv")
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         """[B, C, h, w] -> [B, C, h / 2, w / 2]."""

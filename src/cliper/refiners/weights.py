@@ -92,7 +92,7 @@ def _build(kind: Any, folder: Path) -> Any:
             model = kind.from_config(config)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder}: expected the configuration of a {kind.__name__}: {reason}") from None
+        raise CheckpointError(f"{folder}: not the configuration of its {kind.__name__}: {reason}") from None
     return model.eval().requires_grad_(False)
 
 

@@ -139,7 +139,7 @@ class WinogradConv2d(nn.Module):
         rows = max(1, (1 << 19) // channels)
         parts = flat.split(rows)
         means, squares = flat.new_empty(2, len(parts), channels)
-        scratch = self.pool.take("statistics", min(rows, len(flat)), channels)
+        scratch = self.pool.take("scratch", min(rows, len(flat)), channels)
         for i, part in enumerate(parts):
             torch.mean(part, 0, out=means[i])
             centred = torch.sub(part, means[i], out=scratch[: len(part)])
@@ -170,8 +170,8 @@ class WinogradConv2d(nn.Module):
         """Rows ``first`` to ``last`` of the convolution of [h, w, C], without bias -> [last - first, w, C']."""
         height, width, channels = pixels.shape
         rows, columns = (last - first) // OUT, width // OUT
-        take = self.pool.take
-        padded = take("padded", last - first + 2, width + 2, channels)
+        take = self.pool.take  # two results have one name where the first is done with before the second begins
+        padded = take("pixels", last - first + 2, width + 2, channels)
         top, bottom = max(0, first - 1), min(height, last + 1)
         inner = padded[top - first + 1 : bottom - first + 1, 1:-1]
         padded[:, 0] = padded[:, -1] = 0
@@ -183,7 +183,7 @@ class WinogradConv2d(nn.Module):
             torch.addcmul(affine[1], pixels[top:bottom], affine[0], out=inner)
             F.silu(inner, inplace=True)
 
-        by_row = take("by row", IN, rows, width + 2, channels)
+        by_row = take("by line", IN, rows, width + 2, channels)
         _evaluate(
             [padded[i : i + (rows - 1) * OUT + 1 : OUT] for i in range(IN)],
             by_row,
@@ -196,12 +196,12 @@ class WinogradConv2d(nn.Module):
             take("scratch", 2, *points.shape[1:]),
         )
         tiles = rows * columns
-        by_column = take("by column", OUT, IN, tiles, self.out_channels)  # [column in tile, row point, ...]
+        by_column = take("by line", OUT, IN, tiles, self.out_channels)  # [column in tile, row point, ...]
         scratch = take("scratch", 4, tiles, self.out_channels)
         for i in range(IN):
             values = [products[i * IN + j](points[j, i].view(tiles, channels)) for j in range(IN)]
             _interpolate(values, by_column[:, i], scratch)
-        result = take("stripe", last - first, width, self.out_channels)
+        result = take("pixels", last - first, width, self.out_channels)
         shape = (OUT, rows, columns, self.out_channels)
         _interpolate(
             [by_column[:, i].view(shape) for i in range(IN)],

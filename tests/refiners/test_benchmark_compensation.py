@@ -1,0 +1,33 @@
+"""The benchmark runs, and both of its ways agree."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_quick_benchmark(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    script = ROOT / "benchmarks" / "compensation.py"
+    command = [sys.executable, script, "--quick", "--models", "sd2.1", "--repeats", "1", "--out", out]
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CLIPER_CACHE": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "published" in done.stdout
+    report = json.loads(out.read_text())
+    result = report["models"]["sd2.1"]
+    # The maps of random weights are nearly flat: no value is near the threshold.
+    assert result["largest_difference"] < 1e-5
+    assert set(result["ours"]["seconds"]) == {"vae", "unet", "chain", "total"}
+    assert result["operations_1e9"]["chain"]["matmul"] > 0
+    assert report["provenance"]["machine"]["torch_threads"] == 2

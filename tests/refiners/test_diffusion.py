@@ -1,0 +1,285 @@
+"""Stable Diffusion as a refiner, beside a plain run of the whole pipeline."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import METHOD_LAYERS, plain_attention, plain_refine
+from torch import Tensor
+
+from cliper.errors import RefinerError, ResourceError, SettingsError, ShapeError
+from cliper.refiners import load_refiner
+from cliper.refiners.capture import capture_heads, tokens_grid
+from cliper.refiners.diffusion import DiffusionRefiner
+from cliper.settings import Settings
+from oracle import reference
+
+# Issue and paper ask for 1e-4 in float32. Two orders of summation differ by about 1e-6 in queries and keys; a value
+# within that of the threshold may fall on its other side, which moves one pixel by up to 1e-5.
+TOLERANCE = 1e-4
+SETTINGS = Settings(threshold=0.1, refine_size=128)
+
+
+@pytest.mark.parametrize("kind", ["sd2.1", "sd1.5"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_whole_path_equals_a_plain_one(
+    pipelines: dict[str, Path], pictures: list[Tensor], maps: list[Tensor], kind: str, seed: int
+) -> None:
+    refiner = load_refiner(pipelines[kind], device="cpu")
+    assert refiner is not None
+    refined = refiner.refine(pictures, maps, SETTINGS, seed)
+    for picture, stack, ours in zip(pictures, maps, refined, strict=True):
+        attention = plain_attention(pipelines[kind], picture, seed, (128, 128))
+        expected = reference.refine(stack, attention, 0.1)
+        assert ours.shape == (len(stack), 16, 16)
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
+        # The chain of many maps leaves little to tell apart; the maps themselves have to agree as well.
+        assert ((attention / attention.amax(-2, keepdim=True)) < 0.1).float().mean() > 0.3
+        for index in (0, len(attention) - 1):
+            one = reference.refine(stack, attention[index : index + 1], 0.1)
+            selected = SETTINGS.replace(refine_mode="selected", refine_map=index)
+            got = refiner.refine([picture], [stack], selected, seed)[0]
+            torch.testing.assert_close(got, one, atol=TOLERANCE, rtol=0)
+            assert one.amax() - one.amin() > 0.01
+
+
+def test_large_pictures_take_the_fast_paths_to_the_same_result(
+    pipelines: dict[str, Path], refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]
+) -> None:
+    """256 pixels: 1024 tokens, from which attention is made in blocks."""
+    ours = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(refine_size=256), 5)[0]
+    expected = plain_refine(pipelines["sd2.1"], pictures[0], maps[0], 5, 0.1, size=(256, 256))
+    torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_result_does_not_depend_on_the_batch(
+    refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]
+) -> None:
+    together = refiner.refine(pictures, maps, SETTINGS, 7)
+    for i in (1, 0):
+        assert torch.equal(refiner.refine([pictures[i]], [maps[i]], SETTINGS, 7)[0], together[i])
+    refiner.batch = 2  # as on a GPU, where pictures go through the networks together
+    batched = refiner.refine(pictures, maps, SETTINGS, 7)
+    for one, other in zip(batched, together, strict=True):
+        # Products of another shape are summed in another order.
+        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
+
+
+def test_seed_decides(refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]) -> None:
+    torch.manual_seed(1)
+    first = refiner.refine(pictures[:1], maps[:1], SETTINGS, 3)[0]
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert torch.equal(refiner.refine(pictures[:1], maps[:1], SETTINGS, 3)[0], first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(refiner.refine(pictures[:1], maps[:1], SETTINGS, 4)[0], first)
+
+
+def test_arguments_are_not_changed(refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]) -> None:
+    before = [t.clone() for t in (*pictures, *maps)]
+    refiner.refine(pictures, maps, SETTINGS)
+    assert all(torch.equal(a, b) for a, b in zip((*pictures, *maps), before, strict=True))
+
+
+@pytest.mark.parametrize("resize", ["nearest", "bilinear", "area"])
+@pytest.mark.parametrize("step", [0, 30])
+def test_resizing_and_step(
+    pipelines: dict[str, Path],
+    refiner: DiffusionRefiner,
+    pictures: list[Tensor],
+    maps: list[Tensor],
+    resize: str,
+    step: int,
+) -> None:
+    how = SETTINGS.replace(refine_size=64, refine_resize=resize, refine_step=step)
+    ours = refiner.refine(pictures[:1], maps[:1], how, 1)[0]
+    expected = plain_refine(pipelines["sd2.1"], pictures[0], maps[0], 1, 0.1, size=(64, 64), step=step, resize=resize)
+    torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["mean", "selected"])
+def test_modes(
+    pipelines: dict[str, Path], refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor], mode: str
+) -> None:
+    ours = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(refine_mode=mode, refine_map=2), 0)[0]
+    attention = plain_attention(pipelines["sd2.1"], pictures[0], 0, (128, 128))
+    alone = [reference.refine(maps[0], a[None], 0.1) for a in attention]
+    expected = torch.stack(alone).mean(0) if mode == "mean" else alone[2]
+    torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [METHOD_LAYERS[::-1], ("down_blocks.0.attentions.1",), ("up_blocks.2.attentions.0", "down_blocks.1.attentions.0")],
+)
+def test_other_layers_in_any_order(
+    pipelines: dict[str, Path],
+    refiner: DiffusionRefiner,
+    pictures: list[Tensor],
+    maps: list[Tensor],
+    layers: tuple[str, ...],
+) -> None:
+    ours = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(refine_layers=layers), 0)[0]
+    expected = plain_refine(pipelines["sd2.1"], pictures[0], maps[0], 0, 0.1, size=(128, 128), layers=layers)
+    torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_own_threshold(
+    pipelines: dict[str, Path], refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]
+) -> None:
+    ours = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(threshold=0.9, refine_threshold=0.1))[0]
+    assert torch.equal(ours, refiner.refine(pictures[:1], maps[:1], SETTINGS)[0])
+
+
+@pytest.mark.parametrize("size", [(256, 384), (512, 256), (1024, 256), (136, 200), (256, 256)])
+def test_other_sizes(
+    pipelines: dict[str, Path], refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor], size: tuple
+) -> None:
+    refined = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(refine_size=size))[0]
+    assert refined.shape == (3, size[0] // 8, size[1] // 8)
+    if size == (136, 200):  # 17x25 latents: no level is a whole half of the one above
+        attention = plain_attention(pipelines["sd2.1"], pictures[0], 0, size)
+        selected = SETTINGS.replace(refine_size=size, refine_mode="selected", refine_map=1)
+        x = torch.nn.functional.interpolate(maps[0][None], size=(17, 25), mode="bilinear")[0].flatten(1).T
+        a = attention[1] / (attention[1].amax(-2, keepdim=True) + 1e-5)
+        a = torch.where(a < 0.1, 0, a)
+        expected = (a / (a.sum(-1, keepdim=True) + 1e-5) @ x).T.reshape(3, 17, 25)
+        got = refiner.refine(pictures[:1], maps[:1], selected)[0]
+        torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(
+    pipelines: dict[str, Path],
+    refiner: DiffusionRefiner,
+    pictures: list[Tensor],
+    maps: list[Tensor],
+    dtype: torch.dtype,
+) -> None:
+    half = load_refiner(pipelines["sd2.1"], device="cpu", dtype=dtype)
+    assert half is not None
+    assert half.describe()["dtype"] == str(dtype).removeprefix("torch.")
+    single = SETTINGS.replace(refine_mode="mean")
+    expected = refiner.refine(pictures[:1], maps[:1], single)[0]
+    got = half.refine(pictures[:1], maps[:1], single)[0]
+    assert got.dtype == torch.float32
+    # The networks round to 8 or 11 bits at every layer (about 60): a few hundredths, or thousandths, in scores, and
+    # values near the threshold fall on its other side. The maps, which are about 0.5, are averages over many.
+    tolerance = 3e-2 if dtype == torch.bfloat16 else 5e-3
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=0)
+
+
+def test_unet_is_left_after_the_last_map(refiner: DiffusionRefiner, pictures: list[Tensor]) -> None:
+    called: list[str] = []
+    for name, module in refiner.unet.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.append(name))
+    latents = refiner.encode(pictures[0], (64, 64))
+    noisy, timestep = refiner.add_noise(latents, 45, 0)
+    capture_heads(refiner.unet, noisy, timestep, refiner.prompt, None)
+    block = "up_blocks.3.attentions.1.transformer_blocks.0"
+    assert f"{block}.attn1.to_q" in called
+    assert f"{block}.attn1.to_k" in called
+    never = (
+        f"{block}.attn1.to_v",
+        f"{block}.attn2",
+        f"{block}.ff",
+        "up_blocks.3.resnets.2",
+        "conv_norm_out",
+        "conv_out",
+    )
+    assert not [name for name in called if name.startswith(never)]
+    assert sum(name.endswith("attn1.to_q") for name in called) == 15  # of 16
+
+
+def test_unet_runs_only_as_far_as_asked(refiner: DiffusionRefiner, pictures: list[Tensor]) -> None:
+    called: list[str] = []
+    for name, module in refiner.unet.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.append(name))
+    noisy, timestep = refiner.add_noise(refiner.encode(pictures[0], (64, 64)), 45, 0)
+    capture_heads(refiner.unet, noisy, timestep, refiner.prompt, ("down_blocks.0.attentions.0",))
+    assert not [name for name in called if name.startswith(("down_blocks.1", "mid_block", "up_blocks"))]
+
+
+def test_processors_are_put_back(
+    refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dict(refiner.unet.attn_processors)
+    refiner.refine(pictures, maps, SETTINGS)
+    assert refiner.unet.attn_processors == before
+
+    def fail(*_: object) -> None:
+        raise ValueError("from inside")
+
+    refiner.unet.mid_block.register_forward_pre_hook(fail)
+    with pytest.raises(ValueError, match="from inside"):
+        refiner.refine(pictures, maps, SETTINGS)
+    assert refiner.unet.attn_processors == before
+
+
+def test_names_of_layers(refiner: DiffusionRefiner) -> None:
+    assert len(refiner.layers) == 16
+    assert {*METHOD_LAYERS, "mid_block.attentions.0", "down_blocks.2.attentions.1"} <= {*refiner.layers}
+
+
+def test_describe(refiner: DiffusionRefiner, pipelines: dict[str, Path]) -> None:
+    described = refiner.describe()
+    assert described["source"] == str(pipelines["sd2.1"])
+    assert described["scheduler"] == "PNDMScheduler"
+    assert described["dtype"] == "float32"
+
+
+def test_unknown_layer(refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]) -> None:
+    with pytest.raises(RefinerError, match=r"did you mean 'up_blocks.3.attentions.1'.*it has: down_blocks.0.atten"):
+        refiner.refine(pictures, maps, SETTINGS.replace(refine_layers=("up_block.3.attentions.1",)))
+    with pytest.raises(RefinerError, match="each layer once"):
+        refiner.refine(pictures, maps, SETTINGS.replace(refine_layers=(METHOD_LAYERS[0],) * 2))
+    both = ("up_blocks.3.attentions.1", "up_blocks.2.attentions.1")
+    with pytest.raises(ShapeError, match="layers of one resolution, got 64 and 256 tokens"):
+        refiner.refine(pictures, maps, SETTINGS.replace(refine_layers=both))
+
+
+def test_bad_sizes_maps_and_pictures(refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]) -> None:
+    with pytest.raises(SettingsError, match="multiples of 8, got 250x250; nearest is 248x248"):
+        refiner.refine(pictures, maps, SETTINGS.replace(refine_size=250))
+    with pytest.raises(SettingsError, match="4 attention maps"):
+        refiner.refine(pictures, maps, SETTINGS.replace(refine_mode="selected", refine_map=99))
+    with pytest.raises(ShapeError, match="2 pictures, 1 stacks"):
+        refiner.refine(pictures, maps[:1], SETTINGS)
+    with pytest.raises(ShapeError, match=r"\[3, H, W\]"):
+        refiner.refine([torch.rand(1, 8, 8)], maps[:1], SETTINGS)
+    with pytest.raises(ShapeError, match=r"\[C, h, w\]"):
+        refiner.refine(pictures[:1], [torch.rand(3, 3)], SETTINGS)
+    with pytest.raises(ShapeError, match="finite"):
+        refiner.refine(pictures[:1], [torch.full((1, 3, 3), torch.nan)], SETTINGS)
+    assert refiner.refine([], [], SETTINGS) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_out_of_memory(refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor], error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    refiner.vae.encoder.register_forward_pre_hook(fail)
+    with pytest.raises(ResourceError, match=r"at 128x128: out of memory; lower refine_size"):
+        refiner.refine(pictures, maps, SETTINGS)
+
+
+def test_weights_that_are_not_numbers(refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]) -> None:
+    refiner.unet.mid_block.resnets[0].norm1.weight.data[0] = torch.nan
+    with pytest.raises(RefinerError, match="NaN or infinity: the weights are broken"):
+        refiner.refine(pictures, maps, SETTINGS)
+
+
+def test_grids_of_layers() -> None:
+    assert tokens_grid((64, 64), 4096) == (64, 64)
+    assert tokens_grid((17, 25), 9 * 13) == (9, 13)
+    with pytest.raises(RefinerError, match="choose another layer"):
+        tokens_grid((64, 64), 1000)

@@ -1,0 +1,220 @@
+"""What is loaded of a pipeline and what is not, the cached prompt, and names of refiners."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import METHOD_LAYERS, build_tokenizer
+
+from cliper.checkpoints import find_entry
+from cliper.errors import CheckpointError, CliperError, RefinerError
+from cliper.refiners import load_refiner, prompt, refiner_names
+from cliper.refiners.prompt import empty_prompt
+from cliper.settings import Settings
+
+SETTINGS = Settings(threshold=0.1, refine_size=64)
+
+
+@pytest.fixture
+def own(pipelines: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of a pipeline, to be damaged at will."""
+    return Path(shutil.copytree(pipelines["sd2.1"], tmp_path / "own"))
+
+
+def change_weights(path: Path, change) -> None:
+    tensors = load_file(path)
+    save_file(change(tensors), path)
+
+
+def refine(folder: Path, pictures, maps) -> torch.Tensor:
+    refiner = load_refiner(folder, device="cpu")
+    assert refiner is not None
+    return refiner.refine(pictures[:1], maps[:1], SETTINGS)[0]
+
+
+def test_decoder_is_not_loaded(own: Path, pictures, maps) -> None:
+    expected = refine(own, pictures, maps)
+    change_weights(
+        own / "vae" / "diffusion_pytorch_model.safetensors",
+        lambda tensors: {k: v for k, v in tensors.items() if not k.startswith(("decoder", "post_quant"))},
+    )
+    assert torch.equal(refine(own, pictures, maps), expected)
+    vae = load_refiner(own, device="cpu").vae
+    assert not [name for name, _ in vae.named_parameters() if "decoder" in name or "post_quant" in name]
+
+
+def test_old_names_of_the_autoencoders_attention(own: Path, pictures, maps) -> None:
+    """As in the published files of Stable Diffusion, which are older than today's names and shapes."""
+    expected = refine(own, pictures, maps)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(tensors):
+        renamed = {}
+        for name, tensor in tensors.items():
+            new, old_name = next(((n, o) for n, o in old.items() if f".{n}." in name), ("", ""))
+            if new:
+                name = name.replace(new, old_name)
+                tensor = tensor[:, :, None, None].contiguous() if tensor.ndim == 2 else tensor
+            renamed[name] = tensor
+        return renamed
+
+    change_weights(own / "vae" / "diffusion_pytorch_model.safetensors", rename)
+    assert torch.equal(refine(own, pictures, maps), expected)
+
+
+def test_shards_and_pickles(own: Path, pictures, maps) -> None:
+    expected = refine(own, pictures, maps)
+    file = own / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    file.unlink()
+    names = sorted(tensors)
+    parts = {f"diffusion_pytorch_model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
+    for name, keys in parts.items():
+        save_file({key: tensors[key] for key in keys}, file.with_name(name))
+    index = {"weight_map": {key: name for name, keys in parts.items() for key in keys}}
+    file.with_name(file.name + ".index.json").write_text(json.dumps(index))
+    assert torch.equal(refine(own, pictures, maps), expected)
+    for name in [*parts, file.name + ".index.json"]:
+        file.with_name(name).unlink()
+    torch.save(tensors, file.with_suffix(".bin"))
+    assert torch.equal(refine(own, pictures, maps), expected)
+
+
+def test_files_are_read_in_pieces(own: Path, pictures, maps, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = refine(own, pictures, maps)
+    monkeypatch.setattr("cliper.refiners.weights._CHUNK_BYTES", 10_000)
+    assert torch.equal(refine(own, pictures, maps), expected)
+
+
+def test_prompt_is_encoded_once(own: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = empty_prompt(own)
+    assert first.shape == (1, 77, 24)
+    [kept] = own_cache.rglob("*.safetensors")
+
+    def fail(_: Path) -> None:
+        raise AssertionError("the prompt was encoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prompt, "_encode", fail)
+        assert torch.equal(empty_prompt(own), first)
+        moved = Path(shutil.move(own, own.with_name("moved")))  # known by content, not by place
+        assert torch.equal(empty_prompt(moved), first)
+    for garbage in (b"", b"garbage", kept.read_bytes()[:-5]):
+        kept.write_bytes(garbage)
+        assert torch.equal(empty_prompt(moved), first)
+        assert kept.stat().st_size > 1000
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_other_weights_have_another_prompt(own: Path, own_cache: Path) -> None:
+    first = empty_prompt(own)
+    change_weights(
+        own / "text_encoder" / "model.safetensors",
+        lambda tensors: {k: v * 2 if "layers.1.mlp.fc2.weight" in k else v for k, v in tensors.items()},
+    )
+    assert not torch.equal(empty_prompt(own), first)
+    assert len(list(own_cache.rglob("*.safetensors"))) == 2
+    shutil.rmtree(own / "tokenizer")
+    build_tokenizer(own / "tokenizer", "<|endoftext|>")  # it pads with another word
+    assert not torch.equal(empty_prompt(own), first)
+    assert len(list(own_cache.rglob("*.safetensors"))) == 3
+
+
+def test_cache_that_cannot_be_written(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CLIPER_CACHE", str(tmp_path / "file"))
+    assert empty_prompt(own).shape == (1, 77, 24)
+
+
+def test_another_scheduler_is_used_and_said(own: Path, pictures, maps, caplog: pytest.LogCaptureFixture) -> None:
+    config = json.loads((own / "scheduler" / "scheduler_config.json").read_text())
+    for name in ("DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"):
+        other = config | {"_class_name": name, "steps_offset": 0, "timestep_spacing": "trailing"}
+        (own / "scheduler" / "scheduler_config.json").write_text(json.dumps(other))
+        caplog.clear()
+        refiner = load_refiner(own, device="cpu")
+        assert refiner.describe()["scheduler"] == name
+        assert "at step 45 of 50, where the method has 101" in caplog.text
+        assert torch.isfinite(refiner.refine(pictures[:1], maps[:1], SETTINGS)[0]).all()
+    other = config | {"_class_name": "PNDMScheduler", "steps_offset": 1}
+    (own / "scheduler" / "scheduler_config.json").write_text(json.dumps(other))
+    caplog.clear()
+    load_refiner(own, device="cpu")
+    assert not caplog.text
+    (own / "scheduler" / "scheduler_config.json").write_text(json.dumps(config | {"_class_name": "Nonsense"}))
+    with pytest.raises(CheckpointError, match="scheduler that adds noise, such as PNDMScheduler, got 'Nonsense'"):
+        load_refiner(own, device="cpu")
+
+
+def test_unet_without_the_methods_layers(own: Path, pictures, maps) -> None:
+    from diffusers import UNet2DConditionModel
+
+    shutil.rmtree(own / "unet")
+    UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 16),
+        norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=24,
+        attention_head_dim=2,
+    ).save_pretrained(own / "unet")
+    refiner = load_refiner(own, device="cpu")
+    with pytest.raises(RefinerError, match=r"no self-attention layer 'up_blocks.3.attentions.1'.*up_blocks.1.attent"):
+        refiner.refine(pictures, maps, SETTINGS)
+    layers = ("up_blocks.1.attentions.1",)
+    assert refiner.refine(pictures, maps, SETTINGS.replace(refine_layers=layers))[0].shape == (3, 8, 8)
+
+
+def test_broken_pipelines(own: Path) -> None:
+    unet = own / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = unet.read_bytes()
+    change_weights(unet, lambda tensors: {k: v for k, v in tensors.items() if k != "conv_in.weight"})
+    with pytest.raises(CheckpointError, match=r"1 weights are missing, conv_in.weight first"):
+        load_refiner(own, device="cpu")
+    unet.write_bytes(whole)
+    change_weights(unet, lambda tensors: tensors | {"conv_in.weight": torch.rand(2, 2)})
+    with pytest.raises(CheckpointError, match=r"conv_in.weight: expected shape \[16, 4, 3, 3\], got \[2, 2\]"):
+        load_refiner(own, device="cpu")
+    unet.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="truncated"):
+        load_refiner(own, device="cpu")
+    unet.write_bytes(whole)
+    (own / "vae" / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL", "down_block_types": ["No"]}))
+    with pytest.raises(CheckpointError, match="not the configuration of its AutoencoderKL"):
+        load_refiner(own, device="cpu")
+
+
+def test_names() -> None:
+    assert load_refiner(None) is None
+    assert load_refiner("none") is None
+    names = refiner_names()
+    assert {"none", "self", "sd2.1", "sd1.5", "sd1.4", "dino-s8", "dinov2-g14"} <= {*names}
+    assert all(find_entry(name) is not None for name in names[2:])
+
+
+@pytest.mark.parametrize("name", ["sd3", "dinov2-s15", "~/nowhere", "./nowhere", "a/b/c"])
+def test_unknown_refiner(name: str) -> None:
+    with pytest.raises(RefinerError, match=r"no refiner is called.*none, self, sd2.1, sd1.5.*dinov2-g14.*hub name"):
+        load_refiner(name)
+
+
+def test_what_is_no_refiner(tmp_path: Path, clip_folder: Path) -> None:
+    with pytest.raises(RefinerError, match=r"model_index.json.*got neither"):
+        load_refiner(tmp_path)
+    with pytest.raises(RefinerError, match="got a model of type 'clip'"):
+        load_refiner(clip_folder)
+    with pytest.raises(RefinerError, match="is a CLIP checkpoint, not a refiner"):
+        load_refiner("ViT-B/16")
+    with pytest.raises(RefinerError, match="'self' reads the CLIP encoder"):
+        load_refiner("self")
+    with pytest.raises(CliperError):
+        load_refiner("owner/no-such-repository")
+
+
+def test_a_folder_and_its_refiner_agree(pipelines: dict[str, Path], pictures, maps) -> None:
+    refiner = load_refiner(str(pipelines["sd1.5"]), device="cpu")
+    assert {*METHOD_LAYERS} <= {*refiner.layers}
