@@ -25,7 +25,7 @@ unit: setup
 	$(BIN)/python -m pytest
 
 demo: setup
-	$(BIN)/cliper segment --example --out demo
+	$(BIN)/cliper segment --example --refiner self --out demo
 
 docs: setup
 	$(BIN)/python docs/generate_command_line.py

@@ -44,15 +44,23 @@ def pick_dtype(name: str | torch.dtype | None) -> torch.dtype:
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn the several ways of running out of memory into one error."""
+def memory_errors(
+    what: str = "segmenting", advice: str = "lower size, use a smaller picture or model, or a device with more memory"
+) -> Iterator[None]:
+    """Turn the several ways of running out of memory into one error.
+
+    Args:
+        what: what was being done, for the message.
+        advice: what to lower.
+
+    Raises:
+        ResourceError: memory ran out inside.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+        # The CPU's allocator has no exception of its own.
+        said = any(words in str(error) for words in ("can't allocate memory", "not enough memory"))
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not said:
             raise
-        raise ResourceError(
-            f"memory ran out ({text.splitlines()[0] if text else 'no details'}); "
-            f"lower size, use a smaller picture or model, or a device with more memory"
-        ) from None
+        raise ResourceError(f"{what}: out of memory; {advice}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from cliper.images import ImageSource, load_image, patch_size_for, prepare, to_u
 from cliper.ops.class_maps import text_matrix
 from cliper.ops.labels import assign_labels, class_confidence
 from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
+from cliper.refiners import Refiner, check_refiner, load_refiner
 from cliper.result import Segmentation
 from cliper.settings import Settings, load_settings
 from cliper.text_cache import TextCache
@@ -58,7 +59,7 @@ class Segmenter:
         checkpoint: ResolvedCheckpoint,
         settings: Settings,
         *,
-        refiner: Any = None,
+        refiner: Refiner | None = None,
         seed: int = 0,
         cache: TextCache | None = None,
     ) -> None:
@@ -102,6 +103,8 @@ class Segmenter:
             'mini'
         """
         place, number = pick_device(device), pick_dtype(dtype)
+        if refiner is not None:
+            check_refiner(str(refiner))  # before anything large is fetched
         checkpoint = resolve(model, "clip")
         check_folder(checkpoint.folder, "clip")
         base = recommended_settings(checkpoint)
@@ -110,8 +113,6 @@ class Segmenter:
             encoder = load_clip(checkpoint.folder, device=place, dtype=number)
         loaded = cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache())
         if refiner is not None:
-            from cliper.refiners import load_refiner
-
             loaded.refiner = load_refiner(str(refiner), device=place, dtype=number, encoder=encoder)
         return loaded
 

@@ -20,15 +20,19 @@ PIPELINES = {
 METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 
 
-def build_pipeline(folder: Path, kind: str) -> Path:
-    """A pipeline with Stable Diffusion's architecture and few channels."""
+def build_pipeline(folder: Path, kind: str, sharpness: float = 6) -> Path:
+    """A pipeline with Stable Diffusion's architecture and few channels.
+
+    Self-attention's queries and keys are multiplied by ``sharpness``: with the usual initialisation all maps are
+    nearly flat, and no threshold cuts anything off.
+    """
     torch.manual_seed(0)
     shape = PIPELINES[kind]
     unet = UNet2DConditionModel(sample_size=8, block_out_channels=(16, 32, 32, 32), norm_num_groups=8, **shape)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if name.endswith(("attn1.to_q.weight", "attn1.to_k.weight")):
-                parameter *= 6  # with the usual initialisation all maps are nearly flat and no threshold cuts
+                parameter *= sharpness
     unet.save_pretrained(folder / "unet")
     AutoencoderKL(
         block_out_channels=(8, 16, 16, 16),

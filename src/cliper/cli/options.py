@@ -140,11 +140,13 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
     """
     from cliper.checkpoints import recommended_settings, resolve
     from cliper.devices import pick_device, pick_dtype
+    from cliper.refiners import check_refiner
     from cliper.segmenter import Segmenter
 
     refiner = options["refiner"]
     pick_device(options["device"])  # what can be wrong is looked at before anything large is fetched or loaded
     pick_dtype(options["dtype"])
+    check_refiner(options["refiner"] or "none")
     settings: Settings | None = None
     changes = _changes(options)
     if options["settings"] is not None or changes:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cliper.errors import SettingsError, ShapeError
 from cliper.ops.linear import linear
+from cliper.ops.parallel import ordered_map
 
 __all__ = ["MODES", "Heads", "compensate", "compensate_heads", "times_transposed"]
 
@@ -23,9 +24,8 @@ MODES = ("chain", "mean", "selected")
 
 EPS = 1e-5  # the method's, added to column maxima and to row sums
 
-# Rows of a map are handled in blocks of about 4 MB: the few passes over a block then run in the cache. (On
-# two cores of a Zen 5, 64 to 512 rows of 4096 columns differ by less than a tenth; 64 is slowest.)
-BLOCK_BYTES = 4 << 20
+# Rows of a map are handled in blocks of about 2 MB: the few passes over a block then run in a core's cache.
+BLOCK_BYTES = 2 << 20
 # A map is kept between its two passes up to this size and computed twice beyond it. At 64x64 it is 64 MB; at
 # 128x128 it would be 1 GB.
 MAP_BYTES = 256 << 20
@@ -180,8 +180,7 @@ def _apply_map(x: Tensor, attention: Tensor, threshold: float) -> Tensor:
     attention = attention.to(x.device)
     peak = attention.amax(0).float()  # before the cast: a maximum is exact in any dtype
     rows = _rows(len(x))
-    blocks = (attention[i : i + rows].float() for i in range(0, len(x), rows))
-    return _thresholded_product(blocks, peak, x, threshold)
+    return _thresholded_product(lambda i: attention[i * rows : (i + 1) * rows].float(), peak, x, threshold)
 
 
 def _apply_head(x: Tensor, head: Heads, threshold: float, keep: Tensor | None) -> Tensor:
@@ -194,29 +193,35 @@ def _apply_head(x: Tensor, head: Heads, threshold: float, keep: Tensor | None) -
     query = head.query.float() * head.scale
     rows = _rows(len(x))
     times_key = times_transposed(head.key.float(), rows)
-    peak = torch.zeros(len(x), device=x.device)
-    starts = range(0, len(x), rows)
 
-    def block(start: int) -> Tensor:
-        scores = times_key(query[start : start + rows])
-        return torch.softmax(scores, -1, out=scores if keep is None else keep[start : start + rows])
+    def block(index: int) -> Tensor:
+        mine = slice(index * rows, (index + 1) * rows)
+        scores = times_key(query[mine])
+        return torch.softmax(scores, -1, out=scores if keep is None else keep[mine])
 
-    for start in starts:
-        torch.maximum(peak, block(start).amax(0), out=peak)
-    again = (block(i) if keep is None else keep[i : i + rows] for i in starts)
-    return _thresholded_product(again, peak, x, threshold)
+    def kept(index: int) -> Tensor:
+        return block(index) if keep is None else keep[index * rows : (index + 1) * rows]
+
+    peaks = _each(x, lambda index: block(index).amax(0))
+    return _thresholded_product(kept, torch.stack(peaks).amax(0), x, threshold)
 
 
-def _thresholded_product(blocks: Iterable[Tensor], peak: Tensor, x: Tensor, threshold: float) -> Tensor:
-    """Blocks of rows of a map, divided by the column maxima, thresholded, divided by row sums, times x."""
+def _thresholded_product(block: Callable[[int], Tensor], peak: Tensor, x: Tensor, threshold: float) -> Tensor:
+    """A map, given by blocks of rows, divided by column maxima, thresholded, divided by row sums, times x."""
     # The row sums come out of the same product, as the column that a column of ones makes.
     weight = torch.cat([x, torch.ones_like(x[:, :1])], 1).T.contiguous()
     scale = 1 / (peak + EPS)
     # F.threshold keeps what is greater; what equals the threshold has to stay.
     below = float(torch.nextafter(torch.tensor(threshold), torch.tensor(-1.0)))
-    products = [linear(F.threshold(part * scale, below, 0.0, inplace=True), weight) for part in blocks]
+    products = _each(x, lambda i: linear(F.threshold(block(i) * scale, below, 0.0, inplace=True), weight))
     product = torch.cat(products)
     return product[:, :-1] / (product[:, -1:] + EPS)
+
+
+def _each(x: Tensor, work: Callable[[int], Tensor]) -> list[Tensor]:
+    """``work`` for every block of rows of x: on the CPU a core does its share of them."""
+    count = -(-len(x) // _rows(len(x)))
+    return list(ordered_map(work, count)) if x.device.type == "cpu" else [work(i) for i in range(count)]
 
 
 def times_transposed(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:

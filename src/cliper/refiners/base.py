@@ -1,17 +1,16 @@
 """What the rest of the package knows of a refiner, and what all refiners share."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.errors import RefinerError, ResourceError, ShapeError
+from cliper.errors import RefinerError, ShapeError
 from cliper.settings import Settings
 
-__all__ = ["Refiner", "check_finite", "check_inputs", "memory_errors", "resize_picture"]
+__all__ = ["Refiner", "check_finite", "check_inputs", "resize_picture"]
 
 
 class Refiner(Protocol):
@@ -83,25 +82,3 @@ def check_finite(refined: Tensor, name: str, dtype: torch.dtype) -> None:
         if dtype == torch.float16:
             hint = f"float16 overflowed (try bfloat16 or float32), or {hint}"
         raise RefinerError(f"refiner {name}: expected finite maps, got NaN or infinity: {hint}")
-
-
-@contextmanager
-def memory_errors(what: str, advice: str) -> Iterator[None]:
-    """Turn the ways in which memory runs out into one error.
-
-    Args:
-        what: what was being done, for the message.
-        advice: what to lower.
-
-    Raises:
-        ResourceError: memory ran out inside.
-    """
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ResourceError(f"{what}: out of memory; {advice}") from error
-    except RuntimeError as error:
-        # The CPU's allocator has no exception of its own.
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise ResourceError(f"{what}: out of memory; {advice}") from error
-        raise

@@ -153,10 +153,11 @@ class _Lean:
         **_: Any,
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            split_heads(layer(x), attn.heads)
-            for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
+        query, key = (
+            split_heads(layer(x), attn.heads) for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context))
         )
+        self.see(query, key, attn.scale)
+        value = split_heads(attn.to_v(context), attn.heads)
         if attn.upcast_attention:
             # Stable Diffusion 2.1 overflows in float16 here.
             mixed = attend(query.float(), key.float(), value.float(), attn.scale).to(value.dtype)
@@ -165,6 +166,9 @@ class _Lean:
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out / attn.rescale_output_factor if attn.rescale_output_factor != 1 else out
 
+    def see(self, query: Tensor, key: Tensor, scale: float) -> None:
+        """Called with queries and keys [B, H, T, d] before they are used."""
+
 
 class _Capture(_Lean):
     """Keeps the queries and keys of a layer, and leaves the UNet if it was the last wanted."""
@@ -172,9 +176,12 @@ class _Capture(_Lean):
     def __init__(self, name: str, found: dict[str, Heads], count: int) -> None:
         self._name, self._found, self._count = name, found, count
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        query, key = (split_heads(layer(hidden_states), attn.heads) for layer in (attn.to_q, attn.to_k))
-        self._found[self._name] = Heads(query, key, attn.scale)
+    def see(self, query: Tensor, key: Tensor, scale: float) -> None:
+        """Keep them.
+
+        Raises:
+            _Done: nothing more is wanted.
+        """
+        self._found[self._name] = Heads(query, key, scale)
         if len(self._found) == self._count:
             raise _Done
-        return super().__call__(attn, hidden_states, *args, **kwargs)

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.ops.compensation import compensate_heads
-from cliper.refiners.base import check_finite, check_inputs, memory_errors, resize_picture
+from cliper.refiners.base import check_finite, check_inputs, resize_picture
 from cliper.refiners.capture import capture_heads, find_layers, layer_names, tokens_grid
 from cliper.refiners.pool import Pool, give_back_memory
 from cliper.refiners.prompt import empty_prompt

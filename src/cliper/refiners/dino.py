@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cliper.devices import memory_errors
 from cliper.errors import CheckpointError, SettingsError
 from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs, memory_errors, resize_picture
+from cliper.refiners.base import check_finite, check_inputs, resize_picture
 from cliper.settings import Settings
 
 __all__ = ["DinoRefiner"]

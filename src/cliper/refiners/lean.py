@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cliper.ops.compensation import times_transposed
 from cliper.ops.linear import linear
+from cliper.ops.parallel import ordered_map
 from cliper.refiners.pool import Pool
 from cliper.refiners.winograd import WinogradConv2d
 
@@ -23,8 +24,8 @@ __all__ = ["attend", "fix_prompt", "make_lean"]
 _TYPICAL_ROWS = 1024  # for which a packed layout is chosen; any number can be multiplied
 # Below this many keys PyTorch's own attention is as fast.
 _MANY_KEYS = 1024
-# Scores of a block of queries take about this much, and stay in the cache.
-_BLOCK_BYTES = 4 << 20
+# A core takes this many queries of a head, and makes the scores of so many at a time: they stay in its cache.
+_QUERIES, _ROWS = 1024, 128
 
 
 def make_lean(
@@ -95,14 +96,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, scale=scale)
     batch, heads, tokens, width = query.shape
     out = query.new_empty(batch, tokens, heads, width).transpose(1, 2)
-    rows = max(16, _BLOCK_BYTES // (4 * keys))
-    for b in range(batch):
-        for h in range(heads):
-            times_key = times_transposed(key[b, h] * scale, rows)
-            times_value = times_transposed(value[b, h].T, rows)
-            for start in range(0, tokens, rows):
-                scores = times_key(query[b, h, start : start + rows])
-                out[b, h, start : start + rows] = times_value(torch.softmax(scores, -1, out=scores))
+    parts = -(-tokens // _QUERIES)
+
+    def work(index: int) -> None:
+        b, h, part = index // parts // heads, index // parts % heads, index % parts
+        times_key = times_transposed(key[b, h] * scale, _ROWS)
+        times_value = times_transposed(value[b, h].T, _ROWS)
+        for start in range(part * _QUERIES, min(tokens, (part + 1) * _QUERIES), _ROWS):
+            mine = slice(start, min(start + _ROWS, (part + 1) * _QUERIES))
+            scores = times_key(query[b, h, mine])
+            out[b, h, mine] = times_value(torch.softmax(scores, -1, out=scores))
+
+    for _ in ordered_map(work, batch * heads * parts):
+        pass
     return out
 
 

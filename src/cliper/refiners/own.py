@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs, memory_errors
+from cliper.refiners.base import check_finite, check_inputs
 from cliper.settings import Settings
 
 __all__ = ["OwnRefiner", "PatchEncoder"]

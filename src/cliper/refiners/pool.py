@@ -8,6 +8,7 @@ there already.
 import ctypes
 import math
 import platform
+import threading
 
 import torch
 from torch import Tensor
@@ -18,19 +19,20 @@ __all__ = ["Pool", "give_back_memory"]
 class Pool:
     """Pieces of memory by name; each grows to the largest size asked of it, and stays.
 
-    A piece is good until the same name is asked for again. Not for several threads at once.
+    A piece is good until the same thread asks for the same name again.
     """
 
     def __init__(self) -> None:
-        self._pieces: dict[str, Tensor] = {}
+        self._pieces: dict[tuple[int, str], Tensor] = {}
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A contiguous float32 tensor of that shape with whatever is in it."""
         count = math.prod(shape)
-        piece = self._pieces.get(name)
+        key = (threading.get_ident(), name)
+        piece = self._pieces.get(key)
         if piece is None or piece.numel() < count:
-            self._pieces.pop(name, None)
-            piece = self._pieces[name] = torch.empty(count)
+            self._pieces.pop(key, None)
+            piece = self._pieces[key] = torch.empty(count)
         return piece[:count].view(shape)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cliper.refiners.base import Refiner
 
-__all__ = ["load_refiner", "refiner_names"]
+__all__ = ["check_refiner", "load_refiner", "refiner_names"]
 
 _DINO_TYPES = ("vit", "dinov2")
 
@@ -29,6 +29,16 @@ def refiner_names() -> tuple[str, ...]:
         ('none', 'self', 'sd2.1')
     """
     return ("none", "self", *(entry.alias for kind in ("diffusion", "dino") for entry in entries(kind)))
+
+
+def check_refiner(name: str) -> None:
+    """Check that a name can mean a refiner, before anything is fetched or loaded.
+
+    Raises:
+        RefinerError: there is no such refiner; the message lists those that there are.
+    """
+    if name.strip().lower() not in ("none", "", "self"):
+        _kind(name.strip())
 
 
 def load_refiner(

@@ -3,7 +3,7 @@
 Winograd's minimal filtering F(4x4, 3x3): tiles of 6x6 inputs and the 3x3 weights are each evaluated at 36 points,
 multiplied there, and interpolated to 4x4 outputs: 36 multiplications where the plain sum has 144. The products are
 matrix products over channels. All else is done on stripes of rows that stay in the cache, and so are the
-normalisation and activation before a convolution and the sum after it.
+normalisation and activation before a convolution and the sum after it. Each core does its own stripes.
 
 Source: Lavin and Gray, arXiv 1509.09308. Their interpolation points 0, +-1, +-2 and infinity cost twice the rounding
 error of those used here, which were found by trying (and which are still at about three times that of the plain
@@ -12,14 +12,14 @@ sum: 2e-5 at most where outputs are about 1).
 
 import functools
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliper.ops.compensation import times_transposed
-from cliper.ops.linear import linear
+from cliper.ops.parallel import ordered_map
 from cliper.refiners.pool import Pool
 
 __all__ = ["WinogradConv2d"]
@@ -30,8 +30,9 @@ OUT, IN = 4, 6  # sides of a tile's outputs and inputs
 # Evaluating the weights takes a time that does not depend on the picture: as long as what is saved on about this
 # many pixels.
 LEAST_PIXELS = 48 * 48
-# Numbers of one point in a stripe: with fewer the products are slow, with more the stripe leaves the cache.
-STRIPE_NUMBERS = 1 << 17
+# Numbers of one point in a stripe, which a core does by itself: with fewer the products are slow, with more the
+# stripe leaves the core's cache.
+STRIPE_NUMBERS = 1 << 16
 
 
 class WinogradConv2d(nn.Module):
@@ -106,12 +107,13 @@ class WinogradConv2d(nn.Module):
         added = None if residual is None else _channels_last(residual)
         tiles = STRIPE_NUMBERS // max(self.in_channels, self.out_channels)
         rows = OUT * max(1, min(height // OUT, tiles // (width // OUT)))
-        products = self._products(rows // OUT * (width // OUT), several=count * height > rows)
+        products = self._products(rows // OUT * (width // OUT))
         for b in range(count):
             affine = None if norm is None else self._affine(pixels[b], norm)
             constant = self.bias if shift is None else shift[b] if self.bias is None else self.bias + shift[b]
-            for first in range(0, height, rows):
-                last = min(height, first + rows)
+
+            def stripe(index: int, b: int = b, affine: Any = affine, constant: Tensor | None = constant) -> None:
+                first, last = index * rows, min(height, (index + 1) * rows)
                 part = self._stripe(pixels[b], first, last, affine, products)
                 if constant is not None:
                     part += constant
@@ -119,34 +121,39 @@ class WinogradConv2d(nn.Module):
                     more = added[b, first:last]
                     part += more if shortcut is None else shortcut(more)
                 target[b, first:last] = part
+
+            for _ in ordered_map(stripe, -(-height // rows)):
+                pass
         return target.permute(0, 3, 1, 2)
 
-    def _products(self, tiles: int, *, several: bool) -> list[Callable[[Tensor], Tensor]]:
+    def _products(self, tiles: int) -> list[Callable[[Tensor], Tensor]]:
         """For each of the 36 points, the product with the weight's value there.
 
         They are made on every call: kept, they would take four times the memory of the weights.
         """
-        products: list[Callable[[Tensor], Tensor]] = []
-        for points in _weight_points().split(IN):  # not all at once: there are four times as many as weights
-            for value in (points @ self.weight).view(IN, self.out_channels, self.in_channels):
-                products.append(times_transposed(value, tiles) if several else partial(linear, weight=value))
-        return products
+        shape = (self.out_channels, self.in_channels)
+
+        def row(index: int) -> list[Callable[[Tensor], Tensor]]:
+            values = self.pool.take("pixels", IN, *shape).view(IN, -1)
+            torch.mm(_weight_points()[index * IN : (index + 1) * IN], self.weight, out=values)
+            return [times_transposed(value.view(shape), tiles) for value in values]
+
+        return [product for products in ordered_map(row, IN) for product in products]
 
     def _affine(self, pixels: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
         """Group normalisation of [h, w, C] as a factor and a summand for each channel."""
         flat = pixels.reshape(-1, pixels.shape[-1])
-        channels = flat.shape[-1]
-        rows = max(1, (1 << 19) // channels)
-        parts = flat.split(rows)
-        means, squares = flat.new_empty(2, len(parts), channels)
-        scratch = self.pool.take("scratch", min(rows, len(flat)), channels)
-        for i, part in enumerate(parts):
-            torch.mean(part, 0, out=means[i])
-            centred = torch.sub(part, means[i], out=scratch[: len(part)])
-            torch.sum(centred.square_(), 0, out=squares[i])
+        parts = flat.split(max(1, STRIPE_NUMBERS * 4 // flat.shape[-1]))
+
+        def moments(index: int) -> tuple[Tensor, Tensor]:
+            part = parts[index]
+            mean = part.mean(0)
+            centred = torch.sub(part, mean, out=self.pool.take("scratch", *part.shape))
+            return mean.double(), centred.square_().sum(0).double()
+
         # Parts, then channels, are put together by their own means: no difference of large sums.
+        means, squares = (torch.stack(both) for both in zip(*ordered_map(moments, len(parts)), strict=True))
         sizes = torch.tensor([len(part) for part in parts], dtype=torch.float64)[:, None]
-        means, squares = means.double(), squares.double()
         mean = (means * sizes).sum(0) / len(flat)
         square = (squares + sizes * (means - mean).square()).sum(0)
         by_group = mean.view(norm.num_groups, -1)
