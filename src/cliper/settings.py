@@ -280,8 +280,8 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    # Not-a-number fails the comparison.
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
+    plain: Any = value  # compared as it is: a huge whole number has no float, and not-a-number fails the comparison
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= plain <= high:
         raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
 
