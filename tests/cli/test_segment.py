@@ -261,6 +261,8 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         stdout=options.pop("stdout", subprocess.PIPE),
         stderr=subprocess.PIPE,
         text=True,
+        # A background job of a shell is born deaf to it, and so would be what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 
@@ -286,7 +288,7 @@ def test_interrupted_between_pictures(
     tmp_path: Path, clip_folder: Path, make_picture: Callable[..., Image.Image], tree: Any
 ) -> None:
     make_picture(160, 160).save(tmp_path / "p.png")
-    pictures = [tmp_path / f"p{index:04}.png" for index in range(4000)]
+    pictures = [tmp_path / f"p{index:04}.png" for index in range(1000)]
     for path in pictures:
         path.hardlink_to(tmp_path / "p.png")
     out = tmp_path / "out"
@@ -300,7 +302,7 @@ def test_interrupted_between_pictures(
     assert process.returncode == 130
     assert errors.strip() == "cliper: interrupted; files that were finished are whole"
     done = tree(out)
-    assert 1 <= len(done) < 8000
+    assert 1 <= len(done) < 2000
     for file in done:
         assert not file.startswith(".")
         with Image.open(out / file) as written:
