@@ -183,12 +183,13 @@ def published(folder: Path, quick: bool):
 
 def ours(folder: Path, quick: bool):
     """-> a function that runs this package once: seconds by stage, and the refined maps."""
-    from cliper.ops.compensation import compensate_heads
     from cliper.refiners import load_refiner
     from cliper.refiners.capture import capture_heads
+    from cliper.settings import Settings
 
     refiner: Any = load_refiner(folder, device="cpu")
     picture, maps, side = inputs(quick)
+    settings = Settings(threshold=THRESHOLD)
 
     @torch.inference_mode()
     def run() -> tuple[dict[str, float], torch.Tensor]:
@@ -198,7 +199,7 @@ def ours(folder: Path, quick: bool):
         noisy, timestep = refiner.add_noise(latents, 45, SEED)
         heads = capture_heads(refiner.unet, noisy, timestep, refiner.prompt, LAYERS)[0]
         stages("unet")
-        refined = compensate_heads(maps, heads, THRESHOLD)
+        refined = refiner.compensate(maps, heads, latents.shape[-2:], settings)
         stages("chain")
         return stages.seconds, refined
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliper.devices import memory_errors
 from cliper.errors import SettingsError
-from cliper.ops.compensation import compensate_heads
+from cliper.ops.compensation import Heads, compensate_heads
 from cliper.refiners.base import check_finite, check_inputs, resize_picture
 from cliper.refiners.capture import capture_heads, find_layers, layer_names, tokens_grid
 from cliper.refiners.pool import Pool, give_back_memory
@@ -72,9 +72,9 @@ class DiffusionRefiner:
             # The prompt first: its encoder, of up to 1.4 GB, is gone before the UNet comes.
             self.prompt = empty_prompt(folder).to(device, dtype)
             self._scheduler = load_scheduler(folder)
-            pool = Pool()
-            self.vae: Any = load_vae_encoder(folder, pool, device=device, dtype=dtype)
-            self.unet: Any = load_unet(folder, self.prompt, pool, device=device, dtype=dtype)
+            self._pool = Pool()
+            self.vae: Any = load_vae_encoder(folder, self._pool, device=device, dtype=dtype)
+            self.unet: Any = load_unet(folder, self.prompt, self._pool, device=device, dtype=dtype)
         # Attention processors and memory are one for all: one thread at a time.
         self._lock = threading.Lock()
         timestep = int(self._timestep(METHOD_STEP))
@@ -134,22 +134,39 @@ class DiffusionRefiner:
         latents = torch.cat([self.encode(p, size, settings.refine_resize) for p in pictures])
         noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
         heads = capture_heads(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
-        threshold = settings.threshold if settings.refine_threshold is None else settings.refine_threshold
         latent = (latents.shape[-2], latents.shape[-1])
-        results = []
-        for stack, layers in zip(maps, heads, strict=True):
-            grid = tokens_grid(latent, layers[0].query.shape[-2])
-            refined = compensate_heads(
-                stack.to(self.device, torch.float32),
-                layers,
-                threshold,
-                settings.refine_mode,
-                settings.refine_map,
-                size=grid,
-            )
-            check_finite(refined, self.name, self.dtype)
-            results.append(refined.to(stack.device))
-        return results
+        return [self.compensate(stack, layers, latent, settings) for stack, layers in zip(maps, heads, strict=True)]
+
+    @torch.inference_mode()
+    def compensate(self, maps: Tensor, layers: Sequence[Heads], latent: tuple[int, int], settings: Settings) -> Tensor:
+        """The chain, or what ``refine_mode`` says, of captured heads, applied to one picture's class maps.
+
+        Args:
+            maps: [C, h, w].
+            layers: as :func:`capture_heads` gives them.
+            latent: height and width of the latents that they were captured with.
+            settings: as for :meth:`refine`.
+
+        Returns:
+            [C, S, S'] float32 on the device of the maps.
+
+        Raises:
+            RefinerError: weights that gave NaN.
+            ShapeError: layers of different resolutions.
+            SettingsError: a ``refine_map`` that none of the maps is.
+        """
+        threshold = settings.threshold if settings.refine_threshold is None else settings.refine_threshold
+        refined = compensate_heads(
+            maps.to(self.device, torch.float32),
+            layers,
+            threshold,
+            settings.refine_mode,
+            settings.refine_map,
+            size=tokens_grid(latent, layers[0].query.shape[-2]),
+            memory=(lambda *shape: self._pool.take("hidden", *shape)) if self.device.type == "cpu" else None,
+        )
+        check_finite(refined, self.name, self.dtype)
+        return refined.to(maps.device)
 
     @torch.inference_mode()
     def encode(self, picture: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:

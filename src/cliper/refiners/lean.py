@@ -25,7 +25,7 @@ _TYPICAL_ROWS = 1024  # for which a packed layout is chosen; any number can be m
 # Below this many keys PyTorch's own attention is as fast.
 _MANY_KEYS = 1024
 # A core takes this many queries of a head, and makes the scores of so many at a time: they stay in its cache.
-_QUERIES, _ROWS = 1024, 128
+_QUERIES, _ROWS = 1024, 256
 
 
 def make_lean(

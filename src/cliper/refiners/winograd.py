@@ -105,8 +105,7 @@ class WinogradConv2d(nn.Module):
         count, height, width, _ = pixels.shape
         target = x.new_empty(count, height, width, self.out_channels) if out is None else _channels_last(out)
         added = None if residual is None else _channels_last(residual)
-        tiles = STRIPE_NUMBERS // max(self.in_channels, self.out_channels)
-        rows = OUT * max(1, min(height // OUT, tiles // (width // OUT)))
+        rows = OUT * self._stripe_rows(height // OUT, width // OUT)
         products = self._products(rows // OUT * (width // OUT))
         for b in range(count):
             affine = None if norm is None else self._affine(pixels[b], norm)
@@ -125,6 +124,13 @@ class WinogradConv2d(nn.Module):
             for _ in ordered_map(stripe, -(-height // rows)):
                 pass
         return target.permute(0, 3, 1, 2)
+
+    def _stripe_rows(self, rows: int, columns: int) -> int:
+        """How many rows of tiles a stripe has: few enough for the cache, and as many for each core."""
+        most = max(1, STRIPE_NUMBERS // max(self.in_channels, self.out_channels) // columns)
+        cores = torch.get_num_threads()
+        stripes = min(rows, -(-rows // most // cores) * cores)
+        return -(-rows // stripes)
 
     def _products(self, tiles: int) -> list[Callable[[Tensor], Tensor]]:
         """For each of the 36 points, the product with the weight's value there.
