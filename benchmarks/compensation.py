@@ -5,8 +5,10 @@
 Pipelines with Stable Diffusion's shapes and random weights are built in a temporary folder (about 5 GB each). Each
 way then runs in a process of its own, so that peak memory is its own: the *published* way loads the whole
 pipeline, runs the whole UNet, keeps the softmaxed map of every attention layer, and multiplies the wanted ones
-left to right; *ours* is ``cliper.refiners``. The floor is the operations that are needed whatever the program,
-over the rates of convolution and matrix product measured in the same run.
+left to right; *ours* is ``cliper.refiners``. Its stage "chain" makes the maps as well, which the published way does in
+its UNet; "chain from maps" begins where the published chain begins. *bfloat16* is ours with the networks in that
+format (the chain stays float32), for processors that compute in it. The floor is the operations that are needed
+whatever the program, over the rates of convolution and matrix product measured in the same run.
 """
 
 import argparse
@@ -37,6 +39,7 @@ CLASSES = 20
 PICTURE = (426, 640)
 SEED = 0
 RESULTS = Path(__file__).parent / "results" / "compensation.json"
+WAYS = ("published", "ours", "bfloat16")
 GOALS = {"chain": 20.0, "total": 2.2, "memory": 2.0}
 
 
@@ -181,13 +184,13 @@ def published(folder: Path, quick: bool):
     return run
 
 
-def ours(folder: Path, quick: bool):
+def ours(folder: Path, quick: bool, dtype: torch.dtype = torch.float32):
     """-> a function that runs this package once: seconds by stage, and the refined maps."""
     from cliper.refiners import load_refiner
     from cliper.refiners.capture import capture_heads
     from cliper.settings import Settings
 
-    refiner: Any = load_refiner(folder, device="cpu")
+    refiner: Any = load_refiner(folder, device="cpu", dtype=dtype)
     picture, maps, side = inputs(quick)
     settings = Settings(threshold=THRESHOLD)
 
@@ -206,10 +209,29 @@ def ours(folder: Path, quick: bool):
     return run
 
 
+@torch.inference_mode()
+def chain_from_maps(quick: bool, heads: int, width: int, repeats: int) -> float:
+    """Seconds of ``cliper.ops.compensate`` on as many softmaxed maps as the pipeline has, the best of the repeats."""
+    from cliper.ops import compensate
+
+    _, maps, side = inputs(quick)
+    query, key = torch.randn(2, heads, (side // 8) ** 2, width, generator=torch.Generator().manual_seed(SEED))
+    attention = (query @ key.transpose(1, 2) * width**-0.5).softmax(-1)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        compensate(maps, attention, THRESHOLD)
+        times.append(time.perf_counter() - start)
+    return round(min(times), 4)
+
+
 def measure(way: str, folder: Path, quick: bool, repeats: int, save: Path) -> dict[str, Any]:
     """Run one way in this process: the best of the repeats for each stage, and peak memory."""
     start = time.perf_counter()
-    run = {"published": published, "ours": ours}[way](folder, quick)
+    if way == "published":
+        run = published(folder, quick)
+    else:
+        run = ours(folder, quick, torch.bfloat16 if way == "bfloat16" else torch.float32)
     load = time.perf_counter() - start
     runs = []
     for _ in range(repeats):
@@ -218,6 +240,12 @@ def measure(way: str, folder: Path, quick: bool, repeats: int, save: Path) -> di
     torch.save(refined, save)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kilobytes on Linux
     best = {name: round(min(r[name] for r in runs), 4) for name in runs[0]}
+    if way == "ours":  # after the peak was read: here the maps are all held
+        unet = json.loads((folder / "unet" / "config.json").read_text())
+        heads = unet["attention_head_dim"] if isinstance(unet["attention_head_dim"], int) else None
+        heads = heads or unet["attention_head_dim"][0]
+        width = unet["block_out_channels"][0] // heads
+        best["chain from maps"] = chain_from_maps(quick, len(LAYERS) * heads, width, repeats)
     return {"seconds": best, "all_runs": runs, "load_seconds": round(load, 2), "peak_gib": round(peak, 3)}
 
 
@@ -296,11 +324,11 @@ def floor(counted: dict[str, dict[str, float]], rate: dict[str, float]) -> dict[
 
 
 def compare(model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Build one pipeline and run both ways on it, each in its own process."""
+    """Build one pipeline and run each way on it in a process of its own."""
     build(folder, model, args.quick)
     result: dict[str, Any] = {}
     outputs = {}
-    for way in ("published", "ours"):
+    for way in WAYS if _computes_bfloat16() else WAYS[:2]:
         outputs[way] = folder / f"{way}.pt"
         command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--save", str(outputs[way])]
         command += ["--repeats", str(args.repeats), "--threads", str(args.threads)]
@@ -313,29 +341,47 @@ def compare(model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     counted = operations(folder, args.quick)
     theirs, own = result["published"], result["ours"]
     ratio = {n: round(theirs["seconds"][n] / own["seconds"][n], 2) for n in ("vae", "unet", "chain", "total")}
+    ratio["chain from maps"] = round(theirs["seconds"]["chain"] / own["seconds"]["chain from maps"], 2)
     ratio["memory"] = round(theirs["peak_gib"] / own["peak_gib"], 2)
-    difference = (torch.load(outputs["ours"]) - torch.load(outputs["published"])).abs().max()
+    expected = torch.load(outputs["published"])
+    difference = {
+        way: float((torch.load(file) - expected).abs().max()) for way, file in outputs.items() if way != "published"
+    }
     return result | {
         "ratio": ratio,
-        "largest_difference": float(difference),
+        "largest_value": float(expected.abs().max()),
+        "largest_difference": difference,
         "operations_1e9": counted,
         "floor_seconds": floor(counted, args.rates),
     }
+
+
+def _computes_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16, so that it is worth measuring."""
+    return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("amx_bf16", "avx512_bf16"))
 
 
 def table(report: dict[str, Any]) -> str:
     """The report for a person."""
     lines = [f"rates, GFLOP/s: {report['rates_gflops']}"]
     for model, result in report["models"].items():
-        lines.append(f"\n{model:10}{'published':>12}{'ours':>10}{'ratio':>8}{'floor':>9}   seconds")
-        for stage in ("prompt", "vae", "unet", "chain", "total"):
-            old, new = (result[way]["seconds"].get(stage) for way in ("published", "ours"))
+        lines.append(f"\n{model:16}{'published':>12}{'ours':>10}{'ratio':>8}{'floor':>9}{'bfloat16':>10}   seconds")
+        ways = [result.get(way, {"seconds": {}}) for way in WAYS]
+        for stage in ("prompt", "vae", "unet", "chain", "chain from maps", "total"):
+            old, new, half = (way["seconds"].get(stage) for way in ways)
+            if stage == "chain from maps":
+                old = ways[0]["seconds"]["chain"]
             ratio, least = result["ratio"].get(stage), result["floor_seconds"].get(stage)
-            cells = [f"{v:.2f}" if v is not None else "-" for v in (old, new, ratio, least)]
-            lines.append(f"{stage:10}{cells[0]:>12}{cells[1]:>10}{cells[2]:>8}{cells[3]:>9}")
-        peaks = [result[way]["peak_gib"] for way in ("published", "ours")]
-        lines.append(f"{'peak GiB':10}{peaks[0]:>12.2f}{peaks[1]:>10.2f}{result['ratio']['memory']:>8.2f}")
-        lines.append(f"largest difference of the refined maps: {result['largest_difference']:.1e}")
+            cells = [f"{v:.2f}" if v is not None else "-" for v in (old, new, ratio, least, half)]
+            lines.append(f"{stage:16}{cells[0]:>12}{cells[1]:>10}{cells[2]:>8}{cells[3]:>9}{cells[4]:>10}")
+        peaks = [f"{way['peak_gib']:.2f}" if "peak_gib" in way else "-" for way in ways]
+        lines.append(
+            f"{'peak GiB':16}{peaks[0]:>12}{peaks[1]:>10}{result['ratio']['memory']:>8.2f}{'':9}{peaks[2]:>10}"
+        )
+        lines += [
+            f"largest difference of the refined maps, {way}: {value:.1e} (largest value {result['largest_value']:.2f})"
+            for way, value in result["largest_difference"].items()
+        ]
     return "\n".join(lines)
 
 

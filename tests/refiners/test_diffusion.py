@@ -14,10 +14,23 @@ from cliper.refiners.diffusion import DiffusionRefiner
 from cliper.settings import Settings
 from oracle import reference
 
-# Issue and paper ask for 1e-4 in float32. Two orders of summation differ by about 1e-6 in queries and keys; a value
-# within that of the threshold may fall on its other side, which moves one pixel by up to 1e-5.
+# Two orders of summation in float32 differ by about 1e-6 in queries and keys, and by less in what the chain makes of
+# them.
 TOLERANCE = 1e-4
 SETTINGS = Settings(threshold=0.1, refine_size=128)
+
+
+def clear_threshold(attention: Tensor) -> float:
+    """A threshold near 0.1 that no value of the normalised map [T, T] comes near.
+
+    Thresholding is a jump: a value within rounding of the threshold may fall on either side, and alone moves a pixel
+    of one map by 1e-3. Which value that is differs between processors. In a chain such a jump is averaged away.
+    """
+    values = (attention / (attention.amax(-2, keepdim=True) + 1e-5)).flatten()
+    values = values[(values > 0.08) & (values < 0.12)].sort().values
+    widest = (values[1:] - values[:-1]).argmax()
+    assert values[widest + 1] - values[widest] > 1e-5  # ten times the rounding
+    return float((values[widest] + values[widest + 1]) / 2)
 
 
 @pytest.mark.parametrize("kind", ["sd2.1", "sd1.5"])
@@ -37,8 +50,9 @@ def test_whole_path_equals_a_plain_one(
         # The chain of many maps leaves little to tell apart; the maps themselves have to agree as well.
         assert ((attention / attention.amax(-2, keepdim=True)) < 0.1).float().mean() > 0.3
         for index in (0, len(attention) - 1):
-            one = reference.refine(stack, attention[index : index + 1], 0.1)
-            selected = SETTINGS.replace(refine_mode="selected", refine_map=index)
+            threshold = clear_threshold(attention[index])
+            one = reference.refine(stack, attention[index : index + 1], threshold)
+            selected = SETTINGS.replace(refine_mode="selected", refine_map=index, refine_threshold=threshold)
             got = refiner.refine([picture], [stack], selected, seed)[0]
             torch.testing.assert_close(got, one, atol=TOLERANCE, rtol=0)
             assert one.amax() - one.amin() > 0.01
