@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "segmenter": BASE
     | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
-    "evaluation": BASE | {"ops", "prompts", "segmenter", "settings"},
+    "benchmarks": BASE | {"decoding", "formats", "images", "prompts"},
+    "evaluation": BASE | {"benchmarks", "ops", "prompts", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -48,12 +49,14 @@ LIBRARIES: dict[str, set[str]] = {
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
+    "scipy": {"benchmarks"},
+    "pycocotools": {"benchmarks"},
     "torchvision": set(),
     "timm": set(),
     "open_clip": set(),
 }
 # Imported inside functions only, so that importing a module is quick. Where torch is at home it is free.
-LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich"}
+LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich", "scipy", "pycocotools"}
 TORCH_AT_HOME = {"coarse", "devices", "encoders", "ops", "refiners", "segmenter", "text_cache"}
 
 
