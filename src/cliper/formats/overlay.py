@@ -107,7 +107,13 @@ def draw_overlay(
 
 
 def write_overlay(
-    path: str | Path, image: ImageSource, labels: npt.ArrayLike, classes: Sequence[str], **options: Any
+    path: str | Path,
+    image: ImageSource,
+    labels: npt.ArrayLike,
+    classes: Sequence[str],
+    *,
+    quality: int | None = None,
+    **options: Any,
 ) -> None:
     """Draw an overlay and write it as PNG, JPEG or WebP, as the suffix says.
 
@@ -116,6 +122,7 @@ def write_overlay(
         image: as in :func:`draw_overlay`.
         labels: as in :func:`draw_overlay`.
         classes: as in :func:`draw_overlay`.
+        quality: of JPEG and WebP, 1 to 100; None is 92 and 90. PNG loses nothing.
         options: the keyword arguments of :func:`draw_overlay`.
 
     Raises:
@@ -134,6 +141,8 @@ def write_overlay(
             f"expected at most {longest} pixels a side for {name}, got {overlay.width}x{overlay.height}: "
             f"{str(path)!r}; write it as .png"
         )
+    if quality is not None and "quality" in how:
+        how = {**how, "quality": quality}
     with atomic_path(path) as temporary:
         overlay.save(temporary, format=name, **how)
 
