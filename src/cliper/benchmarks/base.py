@@ -153,10 +153,7 @@ def missing_data(benchmark: str, path: Path) -> InputError:
     """The error of a data set that is not there."""
     from cliper.decoding import shown_path
 
-    return InputError(
-        f"{benchmark}: expected its data at {shown_path(path)}, got nothing there; "
-        "check the root folder (docs/benchmarks.md has the layout)"
-    )
+    return InputError(f"{benchmark}: expected its data at {shown_path(path)}, got nothing there; check the root folder")
 
 
 def read_split(benchmark: str, paths: Iterable[Path]) -> list[str]:

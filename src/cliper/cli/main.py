@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cliper import __version__
+from cliper.cli.data import data
 from cliper.cli.doctor import doctor
 from cliper.cli.models import models
 from cliper.cli.segment import segment
@@ -29,6 +30,7 @@ def cli(debug: bool) -> None:
 
 cli.add_command(segment)
 cli.add_command(models)
+cli.add_command(data)
 cli.add_command(doctor)
 
 
