@@ -1,0 +1,120 @@
+"""Polygons: filled again they are the regions that they came from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from cliper.formats.polygons import region_polygon, simplify_ring, trace_rings
+from cliper.formats.regions import Region, find_regions
+
+LABELS = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(0, 3))
+
+
+def filled(polygon: np.ndarray, size: tuple[int, int], *, winding: bool = False) -> np.ndarray:
+    """[H, W] bool: pixels whose centre is inside, by the even-odd rule or the winding rule."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    total = np.zeros(size, int)
+    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        if y1 == y2:
+            continue
+        across = (min(y1, y2) < y) & (y < max(y1, y2)) & (x > x1 + (y - y1) * (x2 - x1) / (y2 - y1))
+        total += across * (1 if winding is False or y2 > y1 else -1)
+    return total != 0 if winding else total % 2 == 1
+
+
+def area(polygon: np.ndarray) -> float:
+    x, y = polygon[:, 0], polygon[:, 1]
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+@given(LABELS)
+def test_filled_again_polygons_are_the_label_map(labels: np.ndarray) -> None:
+    even_odd, winding = np.zeros_like(labels), np.zeros_like(labels)
+    for region in find_regions(labels):
+        polygon = region_polygon(region)
+        assert area(polygon) == region.area  # clockwise, holes taken off
+        even_odd += region.label * filled(polygon, labels.shape)
+        winding += region.label * filled(polygon, labels.shape, winding=True)
+    np.testing.assert_array_equal(even_odd, labels)
+    np.testing.assert_array_equal(winding, labels)
+
+
+@given(LABELS)
+def test_rings_have_no_needless_corner(labels: np.ndarray) -> None:
+    for region in find_regions(labels):
+        for ring in trace_rings(region.mask):
+            sides = np.roll(ring, -1, axis=0) - ring
+            assert ((sides == 0).sum(axis=1) == 1).all()
+            # A side along a row, one along a column, and so on.
+            assert ((sides[:, 0] == 0) != (np.roll(sides[:, 0], 1) == 0)).all()
+
+
+@given(LABELS, st.floats(0.25, 6))
+def test_simplified_rings_stay_near_and_keep_an_area(labels: np.ndarray, tolerance: float) -> None:
+    for region in find_regions(labels):
+        for ring in trace_rings(region.mask):
+            simple = simplify_ring(ring, tolerance)
+            assert {tuple(p) for p in simple} <= {tuple(p) for p in ring}
+            assert area(simple) != 0
+            for corner in ring:
+                assert min(away(corner, a, b) for a, b in zip(simple, np.roll(simple, -1, 0), strict=True)) < (
+                    tolerance + 1e-9  # of rounding
+                )
+
+
+def away(point: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
+    along = (end - start).astype(float)
+    share = np.clip((point - start) @ along / (along @ along), 0, 1)
+    return float(np.hypot(*(point - start - share * along)))
+
+
+def test_a_hole_is_joined() -> None:
+    mask = np.ones((5, 5), bool)
+    mask[2, 2] = False
+    outer, hole = trace_rings(mask)
+    assert outer.tolist() == [[0, 0], [5, 0], [5, 5], [0, 5]]
+    assert (area(outer), area(hole)) == (25, -1)
+    polygon = region_polygon(Region(1, 10, 20, mask))
+    assert len(polygon) == 4 + 4 + 2
+    assert area(polygon) == 24
+
+
+def test_a_disc_needs_few_corners_and_keeps_its_area() -> None:
+    y, x = np.mgrid[:101, :101]
+    (region,) = find_regions(((x - 50) ** 2 + (y - 50) ** 2 < 45**2).astype(int))
+    exact, simple = region_polygon(region), region_polygon(region, 1.0)
+    assert len(simple) < len(exact) / 5
+    # At most a strip as wide as the tolerance along the border; seen are 1.3 %.
+    assert area(simple) == pytest.approx(region.area, rel=0.03)
+
+
+def test_a_diagonal_line_does_not_vanish() -> None:
+    labels = np.eye(9, dtype=int) + np.eye(9, k=1, dtype=int)
+    (region,) = find_regions(labels)
+    assert area(region_polygon(region, 50.0)) > 0
+
+
+@given(LABELS)
+def test_regions_are_a_partition(labels: np.ndarray) -> None:
+    again = np.zeros_like(labels)
+    for region in find_regions(labels):
+        left, top, width, height = region.box
+        window = again[top : top + height, left : left + width]
+        assert not window[region.mask].any()
+        window[region.mask] = region.label
+        assert region.mask[0].any()
+        assert region.mask[-1].any()
+    np.testing.assert_array_equal(again, labels)
+
+
+def test_regions_hang_together_by_sides() -> None:
+    regions = list(find_regions([[1, 0, 2], [0, 1, 2]]))
+    assert [(r.label, r.box, r.area) for r in regions] == [
+        (1, (0, 0, 1, 1), 1),
+        (1, (1, 1, 1, 1), 1),
+        (2, (2, 0, 1, 2), 2),
+    ]

@@ -1,0 +1,93 @@
+"""Run lengths, against those who read them: pycocotools, and a plain decoder of Label Studio's stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as coco
+
+from cliper.errors import ShapeError
+from cliper.formats.brush import encode_brush
+from cliper.formats.rle import compress_counts, mask_counts
+
+MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))
+
+
+@given(MASKS)
+@example(np.zeros((3, 2), bool))
+@example(np.ones((3, 2), bool))
+def test_text_is_that_of_pycocotools(mask: np.ndarray) -> None:
+    expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert compress_counts(mask_counts(mask)) == expected["counts"].decode()
+
+
+@given(MASKS, st.tuples(*[st.integers(0, 3)] * 4))
+def test_a_part_says_what_the_whole_says(mask: np.ndarray, frame: tuple[int, int, int, int]) -> None:
+    top, bottom, left, right = frame
+    whole = np.pad(mask, ((top, bottom), (left, right)))
+    np.testing.assert_array_equal(mask_counts(mask, left=left, top=top, size=whole.shape), mask_counts(whole))
+
+
+@given(st.lists(st.integers(1, 2**31 - 1), min_size=1, max_size=30))
+def test_long_runs(counts: list[int]) -> None:
+    # Sums may go beyond a picture's size; pycocotools' own text of the counts is what is asked for.
+    sane = np.array(counts) % 5000 + 1
+    expected = coco.frPyObjects({"size": [1, int(sane.sum())], "counts": sane.tolist()}, 1, int(sane.sum()))
+    assert compress_counts(sane) == expected["counts"].decode()
+
+
+def test_counts_by_hand() -> None:
+    mask = np.array([[0, 1, 1], [1, 1, 0]], bool)  # columns: 01, 11, 10
+    assert mask_counts(mask).tolist() == [1, 4, 1]
+    assert mask_counts(np.ones((2, 3), bool)).tolist() == [0, 6]
+    assert mask_counts(np.zeros((2, 3), bool)).tolist() == [6]
+
+
+def test_misfits() -> None:
+    with pytest.raises(ShapeError, match="inside a picture of 4x4"):
+        mask_counts(np.ones((2, 3), bool), left=2, size=(4, 4))
+    with pytest.raises(ShapeError, match=r"mask \[h, w\]"):
+        mask_counts(np.ones(3, bool))
+    with pytest.raises(ShapeError, match=r"mask \[H, W\]"):
+        encode_brush(np.ones((0, 3), bool))
+
+
+def decode_brush(stream: list[int]) -> np.ndarray:
+    """Written from the format's description: bits are read one number after the other."""
+    bits = "".join(f"{byte:08b}" for byte in stream)
+    place = 0
+
+    def read(width: int) -> int:
+        nonlocal place
+        place += width
+        return int(bits[place - width : place], 2)
+
+    count = read(32)
+    word = read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < count:
+        run = read(1)
+        length = read(sizes[read(2)]) + 1
+        values += [read(word)] * length if run else [read(word) for _ in range(length)]
+    assert len(values) == count
+    assert len(bits) - place < 8
+    assert set(bits[place:]) <= {"0"}
+    return np.array(values, np.uint8)
+
+
+@given(MASKS)
+@example(np.ones((1, 1), bool))
+def test_brush_is_read_back(mask: np.ndarray) -> None:
+    values = decode_brush(encode_brush(mask)).reshape(*mask.shape, 4)
+    np.testing.assert_array_equal(values, np.repeat(mask[..., None] * np.uint8(255), 4, axis=2))
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 4, 5, 64, 65, 16384, 16385, 32768, 40001])
+def test_brush_runs_at_the_ends_of_each_size(pixels: int) -> None:
+    mask = np.zeros((1, pixels + 3), bool)
+    mask[0, 2 : 2 + pixels] = True
+    np.testing.assert_array_equal(decode_brush(encode_brush(mask)).reshape(-1, 4)[:, 3] > 0, mask[0])
