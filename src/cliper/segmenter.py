@@ -33,8 +33,8 @@ __all__ = ["Segmenter"]
 
 Classes = str | Sequence[str | ClassPrompt]
 
-# Pictures of one shape go through the networks together on a GPU: at most so many, and no more than whose attention
-# maps (float32, about 16 heads) fit into this many bytes. On a CPU a batch gains nothing and only takes memory.
+# Pictures of one shape go through the networks together on a GPU: so many, but no more than whose attention maps
+# (float32, about 16 heads) fit into this many bytes. On a CPU a batch gains nothing and only takes memory.
 _BATCH, _BATCH_BYTES = 8, 2**31
 
 
@@ -67,7 +67,10 @@ class Segmenter:
         self.checkpoint = checkpoint
         self.refiner = refiner
         self.seed = seed
+        self.batch_size = 1 if encoder.device.type == "cpu" else _BATCH
+        """At most so many pictures of one size go through the networks together; may be set."""
         self._cache = cache
+        self._texts: tuple[object, Tensor] | None = None
         self._coarse = CoarseMapper(encoder, settings, checkpoint.name)
 
     @classmethod
@@ -111,10 +114,7 @@ class Segmenter:
         chosen = base if settings is None else load_settings(settings, base=base)
         with memory_errors():
             encoder = load_clip(checkpoint.folder, device=place, dtype=number)
-        loaded = cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache())
-        if refiner is not None:
-            loaded.refiner = load_refiner(str(refiner), device=place, dtype=number, encoder=encoder)
-        return loaded
+        return cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache()).with_refiner(refiner)
 
     @property
     def settings(self) -> Settings:
@@ -129,6 +129,21 @@ class Segmenter:
         """
         other = copy.copy(self)
         other._coarse = CoarseMapper(self.encoder, settings, self.checkpoint.name)
+        return other
+
+    def with_refiner(self, refiner: str | Path | None) -> Segmenter:
+        """The same CLIP with another refiner, which is loaded, or with none.
+
+        Raises:
+            RefinerError: there is no such refiner.
+            CheckpointError: weights that are missing, broken, of another kind, or cannot be fetched.
+            ResourceError: memory ran out.
+        """
+        other = copy.copy(self)
+        other.refiner = None
+        if refiner is not None:
+            encoder = self.encoder
+            other.refiner = load_refiner(str(refiner), device=encoder.device, dtype=encoder.dtype, encoder=encoder)
         return other
 
     @overload
@@ -166,10 +181,7 @@ class Segmenter:
             (48, 64)
         """
         named = parse_classes(classes)
-        foreground = self.encode_text(named)
-        others = self._encode_background(background, named)
-        # With one class the mean of the classes would be that class once more, and compete with it.
-        texts = text_matrix(foreground, others, with_mean=len(named) > 1 or others is None)
+        texts = self._text_matrix(named, background)
         if not isinstance(image, list):
             return self._segment([load_image(image)], named, texts)[0]
         results: list[Segmentation] = []
@@ -304,12 +316,26 @@ class Segmenter:
             yield run
 
     def _batch_size(self, picture: Image.Image) -> int:
-        if self.encoder.device.type == "cpu":
+        if self.batch_size == 1:
             return 1
         patch = self.encoder.patch_size
         height, width = patch_size_for(*picture.size, self.settings.size, patch)
         tokens = 1 + height * width // patch**2
-        return max(1, min(_BATCH, _BATCH_BYTES // (16 * tokens**2 * 4)))
+        return max(1, min(self.batch_size, _BATCH_BYTES // (16 * tokens**2 * 4)))
+
+    def _text_matrix(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
+        """The texts of the last call are kept: whoever has many pictures asks for the same words each time."""
+        others = background if background is None or isinstance(background, str) else tuple(background)
+        key = (tuple(classes), others, self.settings.templates)
+        kept = self._texts
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        foreground = self.encode_text(classes)
+        names = self._encode_background(background, classes)
+        # With one class the mean of the classes would be that class once more, and compete with it.
+        texts = text_matrix(foreground, names, with_mean=len(classes) > 1 or names is None)
+        self._texts = (key, texts)
+        return texts
 
     def _encode_background(self, background: Classes | None, classes: Sequence[ClassPrompt]) -> Tensor | None:
         if isinstance(background, str) and background.strip() == "auto":

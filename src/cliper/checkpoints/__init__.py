@@ -11,6 +11,7 @@
 cheap: torch, transformers, diffusers and huggingface_hub are imported inside the functions that use them.
 """
 
+from cliper.checkpoints.hashes import weight_hashes
 from cliper.checkpoints.inspect import check_folder
 from cliper.checkpoints.recommended import recommended_settings
 from cliper.checkpoints.registry import RegistryEntry, Source, entries, find_entry
@@ -28,4 +29,5 @@ __all__ = [
     "recommended_settings",
     "resolve",
     "verify",
+    "weight_hashes",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliper.checkpoints.files import COMPONENTS, needed_files, relative_names
+from cliper.checkpoints.hashes import blob_name, file_sha256
 from cliper.checkpoints.inspect import check_folder, read_json, weights_of
 from cliper.checkpoints.registry import KINDS, check_kind, find_entry
 from cliper.checkpoints.sources import ResolvedCheckpoint, resolve
@@ -17,9 +16,6 @@ from cliper.checkpoints.tensors import compare, expected_shapes, is_finite, iter
 from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["VerifyReport", "verify"]
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 @dataclass(frozen=True)
 class VerifyReport:
@@ -125,7 +121,7 @@ def _checksums(resolved: ResolvedCheckpoint, files: list[str]) -> Iterator[str]:
     if resolved.source == "bundled" and resolved.entry is not None:
         expected = dict(resolved.entry.sha256)
     elif resolved.source == "hub":
-        expected = {name: blob for name in files if (blob := _blob_name(resolved.folder / name))}
+        expected = {name: blob for name in files if (blob := blob_name(resolved.folder / name))}
     else:
         expected = {}
     for name, wanted in expected.items():
@@ -133,23 +129,9 @@ def _checksums(resolved: ResolvedCheckpoint, files: list[str]) -> Iterator[str]:
         if not path.is_file():
             yield f"{name}: expected a file, got none; install the package again"
             continue
-        got = _sha256(path)
+        got = file_sha256(path)
         if got != wanted:
             yield f"{name}: expected sha256 {wanted[:12]}..., got {got[:12]}...; fetch it again"
-
-
-def _blob_name(path: Path) -> str | None:
-    """The checksum that the hub's cache keeps as the name of a large file's blob, if it does."""
-    # One link only: a blob may itself be a link into a store whose names are not checksums of the content.
-    if not path.is_symlink():
-        return None
-    name = path.readlink().name
-    return name if _SHA256.fullmatch(name) else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_weights(resolved: ResolvedCheckpoint, part: str, paths: list[Path]) -> tuple[int, list[str]]:

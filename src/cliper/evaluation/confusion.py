@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cliper.errors import ShapeError
@@ -69,6 +69,23 @@ class ConfusionMatrix:
                 f"got {other.num_classes} ignoring {sorted(other.ignore)}"
             )
         self._matrix += other._matrix
+
+    def add_counts(self, counts: Sequence[int]) -> None:
+        """Add a matrix given without its zeros: row, column, count, row, column, count, ...
+
+        Raises:
+            ShapeError: another form, labels out of range, negative counts; nothing is counted.
+        """
+        import torch
+
+        triples = torch.tensor(counts, dtype=torch.int64)
+        if len(triples) % 3:
+            raise ShapeError(f"counts: expected row, column, count in turn, got {len(triples)} numbers")
+        triples = triples.reshape(-1, 3)
+        rows, columns, values = triples.unbind(1)
+        if len(triples) and (int(triples.min()) < 0 or int(triples[:, :2].max()) >= self.num_classes):
+            raise ShapeError(f"counts: expected labels from 0 to {self.num_classes - 1} and counts from 0")
+        self._matrix.index_put_((rows, columns), values, accumulate=True)
 
     @property
     def iou(self) -> torch.Tensor:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.checkpoints import check_folder, entries, find_entry, resolve
+from cliper.checkpoints import ResolvedCheckpoint, check_folder, entries, find_entry, resolve
 from cliper.checkpoints.inspect import read_json
 from cliper.checkpoints.registry import entry_of_repo, gone, nearest_aliases
 from cliper.errors import RefinerError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cliper.refiners.base import Refiner
 
-__all__ = ["check_refiner", "load_refiner", "refiner_names"]
+__all__ = ["check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
 
 _DINO_TYPES = ("vit", "dinov2")
 
@@ -39,6 +39,17 @@ def check_refiner(name: str) -> None:
     """
     if name.strip().lower() not in ("none", "", "self"):
         _kind(name.strip())
+
+
+def refiner_checkpoint(name: str | os.PathLike[str] | None) -> ResolvedCheckpoint | None:
+    """Where a refiner's weights lie, fetched first if they are not there; None where it has none of its own.
+
+    Raises:
+        RefinerError: there is no such refiner; the message lists those that there are.
+        CheckpointError: weights that cannot be fetched.
+    """
+    text = "none" if name is None else os.fspath(name).strip()
+    return None if text.lower() in ("none", "", "self") else resolve(text, _kind(text))
 
 
 def load_refiner(
@@ -69,8 +80,6 @@ def load_refiner(
     import torch
 
     text = "none" if name is None else os.fspath(name).strip()
-    if text.lower() in ("none", ""):
-        return None
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number = dtype or (torch.float32 if where.type == "cpu" else torch.float16)
     if text.lower() == "self":
@@ -79,7 +88,9 @@ def load_refiner(
         from cliper.refiners.own import OwnRefiner
 
         return OwnRefiner(encoder)
-    found = resolve(text, _kind(text))
+    found = refiner_checkpoint(text)
+    if found is None:
+        return None
     check_folder(found.folder, found.kind)
     origin: dict[str, Any] = {
         "name": found.name,

@@ -1,0 +1,223 @@
+"""What is to be evaluated, as plain values: a worker in another process, or on another machine, can be handed it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliper import __version__
+from cliper.benchmarks import Benchmark, Sample, custom_benchmark, find_benchmark
+from cliper.errors import InputError, SettingsError
+from cliper.prompts import ClassPrompt
+from cliper.settings import ATTENTIONS, Settings
+
+if TYPE_CHECKING:
+    from cliper.segmenter import Segmenter
+
+__all__ = ["CustomData", "Job", "Variant", "ablation_variants", "benchmark_settings"]
+
+
+@dataclass(frozen=True)
+class CustomData:
+    """Somebody's own pictures and masks; see :func:`cliper.benchmarks.custom_benchmark`."""
+
+    images: Path
+    masks: Path
+    classes: tuple[ClassPrompt, ...]
+    background: tuple[ClassPrompt, ...] = ()
+    ignore: tuple[int, ...] = (255,)
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to segment.
+
+    Args:
+        label: what tables call it.
+        settings: its settings.
+        refiner: name of its refiner, or None.
+    """
+
+    label: str
+    settings: Settings
+    refiner: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """An evaluation: which pictures, which model, and in which ways.
+
+    Args:
+        data: name of a benchmark, or one's own data.
+        root: folder of the benchmark's data set; None for one's own data.
+        model: name of the CLIP checkpoint.
+        variants: at least one; all are measured on each picture, which is read once.
+        limit: only so many pictures, the first ones; None for all.
+        device, dtype: as for :meth:`cliper.Segmenter.from_pretrained`.
+        seed: of the refiner's noise.
+        batch: pictures of one size that are handed to the model together; None takes 1 on a CPU, 8 elsewhere.
+        decoders: threads that read pictures ahead of the model.
+        skip_errors: whether a picture that cannot be used is named and left out, or ends the run.
+    """
+
+    data: str | CustomData
+    root: Path | None
+    model: str
+    variants: tuple[Variant, ...]
+    limit: int | None = None
+    device: str | None = None
+    dtype: str | None = None
+    seed: int = 0
+    batch: int | None = None
+    decoders: int = 2
+    skip_errors: bool = False
+    preset: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        labels = [variant.label for variant in self.variants]
+        if not labels or len(set(labels)) < len(labels):
+            raise SettingsError(f"expected at least one variant, each of another name, got {labels}")
+        for name, value in (("limit", self.limit), ("batch", self.batch), ("decoders", self.decoders)):
+            if value is not None and value < 1:
+                raise SettingsError(f"{name}: expected at least 1, got {value}")
+
+    def benchmark(self) -> Benchmark:
+        """The benchmark of :attr:`data`.
+
+        Raises:
+            InputError: there is none of that name, or one's own data is not there.
+        """
+        if isinstance(self.data, str):
+            return find_benchmark(self.data)
+        own = self.data
+        return custom_benchmark(
+            own.images, own.masks, own.classes, background=own.background, ignore=own.ignore, offset=own.offset
+        )
+
+    def samples(self, benchmark: Benchmark) -> list[Sample]:
+        """The benchmark's samples, as many as are wanted.
+
+        Raises:
+            InputError: the data set is not there, or its list cannot be read.
+        """
+        return benchmark.samples(self.root or Path())[: self.limit]
+
+    def load(self, device: str | None = None) -> dict[str, Segmenter]:
+        """A segmenter for each variant; the CLIP and each refiner are loaded once.
+
+        Args:
+            device: in place of the job's own.
+
+        Raises:
+            CliperError: as :meth:`cliper.Segmenter.from_pretrained`.
+        """
+        from cliper.segmenter import Segmenter
+
+        by_refiner: dict[str | None, Segmenter] = {}
+        for variant in self.variants:
+            if variant.refiner not in by_refiner:
+                first = next(iter(by_refiner.values()), None)
+                if first is None:
+                    loaded = Segmenter.from_pretrained(
+                        self.model,
+                        refiner=variant.refiner,
+                        settings=variant.settings,
+                        device=device or self.device,
+                        dtype=self.dtype,
+                        seed=self.seed,
+                    )
+                    if self.batch is not None:
+                        loaded.batch_size = self.batch
+                else:
+                    loaded = first.with_refiner(variant.refiner)
+                by_refiner[variant.refiner] = loaded
+        return {v.label: by_refiner[v.refiner].with_settings(v.settings) for v in self.variants}
+
+    def identity(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What a run that goes on has to share with the one that began: all that its matrix depends on."""
+        from cliper.evaluation.provenance import checkpoint_record, versions
+
+        names = "\n".join(sample.name for sample in samples)
+        refiners = dict.fromkeys(v.refiner for v in self.variants)
+        return {
+            "benchmark": self.data if isinstance(self.data, str) else "custom",
+            "pictures": len(samples),
+            "pictures_sha256": hashlib.sha256(names.encode()).hexdigest(),
+            "preset": self.preset,
+            "model": checkpoint_record(self.model),
+            "refiners": {name or "none": checkpoint_record(name, refiner=True) for name in refiners if name},
+            "variants": [
+                {"label": v.label, "refiner": v.refiner or "none", "settings": v.settings.to_dict()}
+                for v in self.variants
+            ],
+            "classes": self._classes(),
+            "device": _device_type(self.device),
+            "dtype": self.dtype or "float32",
+            "seed": self.seed,
+            "batch": self.batch,
+            "cliper": __version__,
+            "torch": versions()["torch"],
+        }
+
+    def _classes(self) -> list[list[str]] | None:
+        """The texts of one's own data; a benchmark's are the package's."""
+        if isinstance(self.data, str):
+            return None
+        return [[item.name, *item.prompts] for item in (*self.data.classes, *self.data.background)]
+
+
+def benchmark_settings(settings: Settings, benchmark: Benchmark) -> Settings:
+    """A checkpoint's recommended settings, fit for a benchmark without background: no class is ever off, and
+    nothing but a value of next to nothing is background.
+
+    The published settings of VOC20 and Cityscapes do the same.
+    """
+    return settings.replace(score=0.0, background=1e-4) if 0 in benchmark.ignore else settings
+
+
+def ablation_variants(
+    settings: Settings, attentions: Sequence[str], features: Sequence[bool], refiners: Sequence[str | None]
+) -> tuple[Variant, ...]:
+    """Every attention with every feature fusion and every refiner.
+
+    Raises:
+        SettingsError: an unknown attention, or nothing to compare.
+    """
+    for name in attentions:
+        if name not in ATTENTIONS:
+            raise SettingsError(f"attention: expected some of {', '.join(ATTENTIONS)}, got {name!r}")
+    made = tuple(
+        Variant(
+            f"{attention}, feature fusion {'on' if fuse else 'off'}, refiner {refiner or 'none'}",
+            settings.replace(attention=attention, fuse_features=fuse),
+            refiner,
+        )
+        for attention in attentions
+        for fuse in features
+        for refiner in refiners
+    )
+    if not made:
+        raise InputError("expected at least one attention, feature fusion and refiner to compare, got none")
+    return made
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the values in which two identities differ, such as ``"model.sha256"``."""
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def _device_type(name: str | None) -> str:
+    from cliper.devices import pick_device
+
+    return pick_device(name).type

@@ -1,0 +1,84 @@
+"""Pictures and labels, read ahead of the model by threads, handed out in groups of one size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cliper.benchmarks import Benchmark, Sample
+from cliper.errors import ImageError, ResourceError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL import Image
+
+__all__ = ["Loaded", "load_ahead"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A sample that was read, or why it could not be.
+
+    Args:
+        sample: which.
+        picture: RGB, or None.
+        labels: [H, W] integers, or None.
+        error: None, or the one line that says what is wrong.
+    """
+
+    sample: Sample
+    picture: Image.Image | None = None
+    labels: npt.NDArray[Any] | None = None
+    error: str | None = None
+
+
+def load_ahead(
+    benchmark: Benchmark, samples: Sequence[Sample], *, batch: int = 1, threads: int = 2
+) -> Iterator[list[Loaded]]:
+    """Read samples while the caller works on earlier ones.
+
+    A few batches are in memory at any time, however many samples there are. What could not be read comes alone.
+
+    Args:
+        benchmark: it knows how to read them.
+        samples: in the order in which they are read.
+        batch: how many of one size make a group; fewer come where no more of that size are near.
+        threads: decoders; Pillow decodes outside of Python's lock.
+
+    Yields:
+        Groups of pictures of one size. With ``batch=1`` the order is that of ``samples``.
+    """
+
+    def read(sample: Sample) -> Loaded:
+        try:
+            return Loaded(sample, *benchmark.read(sample))
+        except (ImageError, ResourceError) as error:
+            return Loaded(sample, error=" ".join(str(error).split()))
+
+    ahead = threads + 2 * batch
+    todo = iter(samples)
+    pending: deque[Future[Loaded]] = deque()
+    groups: dict[tuple[int, int], list[Loaded]] = {}
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="cliper-read")
+    try:
+        pending.extend(pool.submit(read, sample) for sample, _ in zip(todo, range(ahead), strict=False))
+        while pending:
+            item = pending.popleft().result()
+            for sample in todo:
+                pending.append(pool.submit(read, sample))
+                break
+            if item.picture is None:
+                yield [item]
+                continue
+            group = groups.setdefault(item.picture.size, [])
+            group.append(item)
+            if len(group) >= batch:
+                yield groups.pop(item.picture.size)
+            elif sum(map(len, groups.values())) >= 8 * batch:
+                yield groups.pop(next(iter(groups)))  # the one that has waited longest
+        yield from groups.values()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,86 @@
+"""What a number was made with: versions, machine, memory, and the weights' checksums."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["checkpoint_record", "machine", "peak_memory", "versions"]
+
+_PACKAGES = ("cliper", "torch", "transformers", "diffusers", "numpy", "pillow")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that numbers depend on; None for one that is not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, number of processors, memory, system, and what PyTorch makes of them."""
+    import torch
+
+    return {
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that this process has held until now, and its GPU's allocator if there is one."""
+    import resource
+
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def checkpoint_record(name: str, refiner: bool = False) -> dict[str, Any] | None:
+    """Where a model's, or a refiner's, weights came from, and their checksums; None for a refiner without any.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    from cliper.checkpoints import resolve, weight_hashes
+    from cliper.refiners import refiner_checkpoint
+
+    found = refiner_checkpoint(name) if refiner else resolve(name, "clip")
+    if found is None:
+        return None
+    return {
+        "name": found.name,
+        "source": found.source,
+        "repo": found.repo,
+        "revision": found.revision,
+        "sha256": weight_hashes(found),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
