@@ -1,0 +1,11 @@
+"""Miniature data sets, three pictures each, in the real ones' formats.
+
+``build_tree`` writes one as a benchmark reads it, ``build_sources`` as it is downloaded: what there is before
+``cliper data prepare``. Both have the pictures and labels of ``expected``, and none of the package's code.
+"""
+
+from dataset_trees.content import NAMES, expected
+from dataset_trees.prepared import build_tree
+from dataset_trees.sources import build_sources
+
+__all__ = ["NAMES", "build_sources", "build_tree", "expected"]
