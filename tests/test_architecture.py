@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
     "benchmarks": BASE | {"decoding", "formats", "images", "prompts"},
-    "evaluation": BASE | {"benchmarks", "ops", "prompts", "segmenter", "settings"},
+    "evaluation": BASE
+    | {"benchmarks", "checkpoints", "devices", "formats", "ops", "prompts", "refiners", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -49,7 +50,7 @@ LIBRARIES: dict[str, set[str]] = {
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "scipy": {"benchmarks"},
+    "scipy": {"benchmarks", "formats", "ops"},
     "pycocotools": {"benchmarks"},
     "torchvision": set(),
     "timm": set(),

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cliper.benchmarks.coco_object import coco_object
 from cliper.benchmarks.prepare.plan import Job, Plan
-from cliper.benchmarks.prepare.sources import decode_region, first_there, read_json
-from cliper.errors import ImageError, InputError, MissingExtraError
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from cliper.benchmarks.prepare.sources import check_coco_api, first_there, paint_regions, read_json
+from cliper.errors import InputError
 
 __all__ = ["coco_object_masks"]
 
@@ -30,12 +27,14 @@ def coco_object_masks(root: Path, instances: Path | None = None) -> Plan:
 
     Raises:
         InputError: the file is not there, or is something else.
+        MissingExtraError: pycocotools is not installed.
     """
     from cliper.decoding import shown_path
 
     folder = root / "coco2014"
     usual = [root / part / "annotations" / _MINIVAL for part in ("coco2014", "coco2017", "")]
     source = first_there("COCO's instances", instances, usual)
+    check_coco_api()
     data = read_json("COCO's instances", source)
     regions = defaultdict(list)
     try:
@@ -44,14 +43,12 @@ def coco_object_masks(root: Path, instances: Path | None = None) -> Plan:
             regions[item["image_id"]].append((labels[item["category_id"]], item["segmentation"]))
         pictures = {f"{int(item['id']):012d}": item for item in data["images"]}
         target = folder / "coco_seg_anno"
-        jobs = [
-            Job(target / f"{name}.png", partial(_paint, name, item["height"], item["width"], regions[item["id"]]))
-            for name, item in pictures.items()
-        ]
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"expected COCO's instances json, got a json without {error}: {shown_path(source)}; is it another file?"
-        ) from None
+        jobs = []
+        for name, item in pictures.items():
+            paint = partial(paint_regions, name, item["height"], item["width"], regions[item["id"]])
+            jobs.append(Job(target / f"{name}.png", paint))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"expected COCO's instances json, got another one ({error!r}): {shown_path(source)}") from None
     split = (folder / "val2017.txt", tuple(sorted(pictures))) if source.name == _MINIVAL else None
     return Plan(target, jobs, split)
 
@@ -68,20 +65,3 @@ def _labels(categories: list[dict[str, Any]], source: Path) -> dict[int, int]:
             f"{shown_path(source)}; take an instances file"
         )
     return {item["id"]: i + 1 for i, item in enumerate(ordered)}
-
-
-def _paint(name: str, height: int, width: int, regions: list[tuple[int, Any]]) -> npt.NDArray[Any]:
-    """Objects and crowds in the order of the file, a later one over an earlier one."""
-    import numpy as np
-
-    from cliper.decoding import one_line
-
-    labels = np.zeros((height, width), np.uint8)
-    try:
-        for label, where in regions:
-            labels[decode_region(where, height, width) > 0] = label
-    except MissingExtraError:
-        raise
-    except Exception as error:  # whatever pycocotools makes of a damaged one
-        raise ImageError(f"{name}: could not decode a region ({one_line(error)}); fetch the json again") from None
-    return labels

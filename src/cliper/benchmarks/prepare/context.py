@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliper.benchmarks.base import read_split
 from cliper.benchmarks.prepare.plan import Job, Plan, renumber
-from cliper.benchmarks.prepare.sources import decode_region, first_there, read_json, read_mat
+from cliper.benchmarks.prepare.sources import check_coco_api, first_there, paint_regions, read_json, read_mat
 from cliper.errors import ImageError, InputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def context_masks(root: Path, annotations: Path | None = None) -> Plan:
 
     Raises:
         InputError: the annotations are not there or are something else.
+        MissingExtraError: they are json, and pycocotools is not installed.
     """
     folder = root / "VOCdevkit" / "VOC2010"
     usual = (folder / "trainval_merged.json", folder / "trainval")
@@ -48,8 +49,9 @@ def context_masks(root: Path, annotations: Path | None = None) -> Plan:
     if source.is_dir():
         names = read_split("context", [lists / "Main" / "val.txt"])
         return Plan(target, [Job(target / f"{n}.png", partial(_of_mat, source / f"{n}.mat")) for n in names])
+    check_coco_api()
     pictures = _of_json(source)
-    jobs = [Job(target / f"{name}.png", partial(_paint, name, *rest)) for name, rest in pictures.items()]
+    jobs = [Job(target / f"{name}.png", partial(_of_regions, name, *rest)) for name, rest in pictures.items()]
     return Plan(target, jobs, (lists / "SegmentationContext" / "val.txt", tuple(sorted(pictures))))
 
 
@@ -75,25 +77,11 @@ def _of_json(source: Path) -> dict[str, tuple[int, int, list[tuple[int, Any]]]]:
             for item in data["images"]
             if item["phase"] == "val"
         }
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"expected PASCAL-Context's trainval_merged.json, got a json without {error}: {shown_path(source)}"
+            f"expected PASCAL-Context's trainval_merged.json, got another one ({error!r}): {shown_path(source)}"
         ) from None
 
 
-def _paint(name: str, height: int, width: int, regions: list[tuple[int, Any]]) -> npt.NDArray[Any]:
-    """Regions in the order of the file, a later one over an earlier one."""
-    import numpy as np
-
-    from cliper.decoding import one_line
-    from cliper.errors import MissingExtraError
-
-    numbers = np.zeros((height, width), np.uint16)
-    try:
-        for number, where in regions:
-            numbers[decode_region(where, height, width) > 0] = number
-    except MissingExtraError:
-        raise
-    except Exception as error:  # whatever pycocotools makes of a damaged one
-        raise ImageError(f"{name}: could not decode a region ({one_line(error)}); fetch the json again") from None
-    return renumber(numbers, _LABELS, Path(f"{name}.jpg"))
+def _of_regions(name: str, height: int, width: int, regions: list[tuple[int, Any]]) -> npt.NDArray[Any]:
+    return renumber(paint_regions(name, height, width, regions), _LABELS, Path(f"{name}.jpg"))

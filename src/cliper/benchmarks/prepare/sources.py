@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from cliper.errors import ImageError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
-__all__ = ["decode_region", "first_there", "read_json", "read_mat"]
+__all__ = ["check_coco_api", "first_there", "paint_regions", "read_json", "read_mat"]
 
 
 def first_there(what: str, given: Path | None, usual: Iterable[Path]) -> Path:
@@ -75,24 +77,60 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
     return array
 
 
-def decode_region(segmentation: Any, height: int, width: int) -> npt.NDArray[Any]:
-    """A region as COCO writes them (polygons, or run lengths plain or compressed), as [H, W] of 0 and 1.
+def check_coco_api() -> None:
+    """Ask for pycocotools before anything large is read.
 
     Raises:
-        ValueError, TypeError, or whatever pycocotools makes of a damaged one.
-        MissingExtraError: pycocotools is not installed.
+        MissingExtraError: it is not installed.
     """
     try:
-        from pycocotools import mask
+        import pycocotools.mask  # noqa: F401
     except ImportError:
         raise MissingExtraError("COCO's regions need pycocotools; pip install 'cliper[coco]'") from None
-    if isinstance(segmentation, list):
-        encoded = mask.merge(mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = mask.frPyObjects(segmentation, height, width)
+
+
+def paint_regions(name: str, height: int, width: int, regions: Iterable[tuple[int, Any]]) -> npt.NDArray[np.uint16]:
+    """Regions as COCO writes them (polygons, or run lengths plain or compressed), each with its number.
+
+    They are painted in the order given, a later one over an earlier one; crowds are not told from objects.
+
+    Args:
+        name: of the picture, for messages.
+        height: of the picture.
+        width: of the picture.
+        regions: (number, where) of each.
+
+    Returns:
+        [height, width], 0 where there is no region.
+
+    Raises:
+        ImageError: a region cannot be decoded, or is of another picture's size.
+    """
+    import numpy as np
+
+    from cliper.decoding import one_line
+
+    try:
+        numbers = np.zeros((height, width), np.uint16)
+        for number, where in regions:
+            numbers[_decode(where, height, width) > 0] = number
+    except Exception as error:  # whatever pycocotools makes of a damaged one
+        raise ImageError(f"{name}: could not decode a region ({one_line(error)}); fetch the json again") from None
+    return numbers
+
+
+def _decode(where: Any, height: int, width: int) -> npt.NDArray[Any]:
+    from pycocotools import mask
+
+    if isinstance(where, list):
+        encoded = mask.merge(mask.frPyObjects(where, height, width))
+    elif isinstance(where["counts"], list):
+        encoded = mask.frPyObjects(where, height, width)
     else:
-        encoded = segmentation
-    region: npt.NDArray[Any] = mask.decode(encoded)
+        encoded = where
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is behind numpy's ways
+        region: npt.NDArray[Any] = mask.decode(encoded)
     if region.shape != (height, width):
         raise ValueError(f"a region of {region.shape[1]}x{region.shape[0]} in a picture of {width}x{height}")
     return region

@@ -1,0 +1,144 @@
+"""Folders of one's own as a benchmark."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cliper.benchmarks import Benchmark, custom_benchmark
+from cliper.errors import ImageError, InputError
+from cliper.prompts import parse_classes, read_classes
+
+CLASSES = parse_classes("dog; grass; sky: sky, clouds")
+MASK = np.array([[0, 1, 2], [3, 255, 0]])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three pictures, one in a subfolder, with masks beside them in a mirror."""
+    images, masks = tmp_path / "pictures", tmp_path / "labels"
+    for name in ("b.jpg", "a.PNG", "deep/er/b.jpeg"):
+        picture, mask = images / name, (masks / name).with_suffix(".png")
+        for path in (picture, mask):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2)).save(picture)
+        Image.fromarray(MASK.astype(np.uint8)).save(mask)
+    return images, masks
+
+
+def labels(benchmark: Benchmark) -> np.ndarray:
+    return benchmark.read(benchmark.samples(Path("anywhere"))[0])[1]
+
+
+def test_folders_and_a_class_file_are_enough(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    listed = tmp_path / "classes.txt"
+    listed.write_text("dog\ngrass\nsky: sky, clouds\n")
+    benchmark = custom_benchmark(*folders, read_classes(listed), background=parse_classes("wall"))
+    assert [s.name for s in benchmark.samples(tmp_path)] == ["a", "b", "deep/er/b"]
+    assert (benchmark.class_names, benchmark.num_labels, benchmark.size) == (("dog", "grass", "sky"), 4, 3)
+    assert benchmark.texts.classes[2].prompts == ("sky", "clouds")
+    assert [item.name for item in benchmark.texts.background] == ["wall"]
+    for sample in benchmark.samples(tmp_path):
+        picture, found = benchmark.read(sample)
+        assert picture.size == (3, 2)
+        np.testing.assert_array_equal(found, MASK)
+
+
+def test_zero_is_background_or_not_counted_or_the_first_class(folders: tuple[Path, Path]) -> None:
+    counted = custom_benchmark(*folders, CLASSES)
+    assert counted.ignore == (255,)
+    np.testing.assert_array_equal(labels(counted), [[0, 1, 2], [3, 255, 0]])
+
+    not_counted = custom_benchmark(*folders, CLASSES, ignore=(0, 255))
+    assert not_counted.ignore == (0, 255)
+    np.testing.assert_array_equal(labels(not_counted), [[255, 1, 2], [3, 255, 255]])
+
+    four = custom_benchmark(*folders, [*CLASSES, *parse_classes("cat")], offset=1)
+    assert four.ignore == (0, 255)
+    np.testing.assert_array_equal(labels(four), [[1, 2, 3], [4, 255, 1]])
+
+
+def test_an_own_value_for_what_is_not_counted(folders: tuple[Path, Path]) -> None:
+    benchmark = custom_benchmark(*folders, CLASSES, ignore=(2, 255))
+    np.testing.assert_array_equal(labels(benchmark), [[0, 1, 255], [3, 255, 0]])
+    with pytest.raises(ImageError, match=r"expected labels 0 to 3, got 255"):
+        labels(custom_benchmark(*folders, CLASSES, ignore=()))
+
+
+def test_an_offset_that_the_masks_do_not_have(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(ImageError, match=r"expected labels 0 to 2 or 255, got 3"):
+        labels(custom_benchmark(*folders, CLASSES, offset=1))
+
+
+@given(st.integers(1, 600), st.booleans())
+def test_any_number_of_classes(tmp_path_factory: pytest.TempPathFactory, count: int, from_zero: bool) -> None:
+    """Every class keeps its number, and none is taken for what is ignored."""
+    folder = tmp_path_factory.mktemp("own")
+    Image.new("RGB", (count, 1)).save(folder / "a.png")
+    stored = np.arange(count)[None] + (0 if from_zero else 1)
+    (folder / "m").mkdir()
+    Image.fromarray(stored.astype(np.uint16)).save(folder / "m" / "a.png")
+    classes = parse_classes([f"class {i}" for i in range(count)])
+    benchmark = custom_benchmark(folder, folder / "m", classes, ignore=(), offset=int(from_zero))
+    # The folder of masks lies in that of the pictures here: only a.png has a mask.
+    found = benchmark.read(benchmark.samples(folder)[0])[1]
+    np.testing.assert_array_equal(found, np.arange(1, count + 1)[None])
+    assert benchmark.void >= benchmark.num_labels
+
+
+def test_a_picture_is_turned_as_it_is_seen(folders: tuple[Path, Path]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (2, 3)).save(folders[0] / "b.jpg", exif=exif)
+    benchmark = custom_benchmark(*folders, CLASSES)
+    assert benchmark.read(benchmark.samples(folders[0])[1])[0].size == (3, 2)
+
+
+def test_it_travels_to_other_processes(folders: tuple[Path, Path]) -> None:
+    benchmark = pickle.loads(pickle.dumps(custom_benchmark(*folders, CLASSES)))
+    assert len(benchmark.samples(Path())) == 3
+
+
+def test_a_mask_that_is_missing_is_found_on_reading(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "a.png").unlink()
+    benchmark = custom_benchmark(*folders, CLASSES)
+    with pytest.raises(ImageError, match=r"a\.png.*nothing there"):
+        labels(benchmark)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images, masks: (images / "no", masks), "expected a folder of pictures"),
+        (lambda images, masks: (images, masks / "no"), "expected a folder of masks"),
+        (lambda images, masks: (masks / "deep" / "er" / "..", images), "got none of those looked for"),
+    ],
+)
+def test_folders_that_do_not_fit(
+    change: Callable[[Path, Path], tuple[Path, Path]], said: str, folders: tuple[Path, Path]
+) -> None:
+    with pytest.raises(InputError, match=said):
+        custom_benchmark(*change(*folders), CLASSES)
+
+
+def test_two_pictures_of_one_name(folders: tuple[Path, Path]) -> None:
+    Image.new("RGB", (3, 2)).save(folders[0] / "b.png")
+    with pytest.raises(InputError, match=r"b\.jpg.*b\.png.*rename one"):
+        custom_benchmark(*folders, CLASSES)
+
+
+def test_no_pictures_no_classes_another_offset(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="expected pictures below"):
+        custom_benchmark(tmp_path / "empty", folders[1], CLASSES)
+    with pytest.raises(InputError, match="at least one class"):
+        custom_benchmark(*folders, [])
+    with pytest.raises(InputError, match="offset: expected 0"):
+        custom_benchmark(*folders, CLASSES, offset=2)
