@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from cliper import __version__
+from cliper.cli.benchmarks import benchmarks
 from cliper.cli.data import data
 from cliper.cli.doctor import doctor
+from cliper.cli.evaluate import evaluate
 from cliper.cli.models import models
 from cliper.cli.segment import segment
 from cliper.errors import CliperError
@@ -31,6 +33,8 @@ def cli(debug: bool) -> None:
 cli.add_command(segment)
 cli.add_command(models)
 cli.add_command(data)
+cli.add_command(benchmarks)
+cli.add_command(evaluate)
 cli.add_command(doctor)
 
 

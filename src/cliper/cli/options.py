@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cliper.prompts import ClassPrompt
     from cliper.segmenter import Segmenter
 
-__all__ = ["class_options", "load_segmenter", "model_options", "read_background", "read_class_options"]
+__all__ = ["class_options", "load_segmenter", "model_options", "read_background", "read_class_options", "read_settings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -138,31 +138,10 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
     Raises:
         CliperError: whatever :meth:`cliper.Segmenter.from_pretrained` raises.
     """
-    from cliper.checkpoints import recommended_settings, resolve
-    from cliper.devices import pick_device, pick_dtype
-    from cliper.refiners import check_refiner
     from cliper.segmenter import Segmenter
 
+    settings = read_settings(options)
     refiner = options["refiner"]
-    pick_device(options["device"])  # what can be wrong is looked at before anything large is fetched or loaded
-    pick_dtype(options["dtype"])
-    check_refiner(options["refiner"] or "none")
-    settings: Settings | None = None
-    changes = _changes(options)
-    if options["settings"] is not None or changes:
-        # Settings are checked before anything large is fetched or loaded.
-        named = options["settings"]
-        base = Settings() if named is None else load_settings(named)
-        if named in presets() and load_preset(named).model.casefold() != str(options["model"]).casefold():
-            click.echo(
-                f"cliper: warning: preset {named} was published for {load_preset(named).model}, the model is "
-                f"{options['model']}",
-                err=True,
-            )
-        base.replace(origin="command line", **changes)
-        recommended = recommended_settings(resolve(options["model"], "clip"))
-        base = recommended if named is None else load_settings(named, base=recommended)
-        settings = base.replace(origin="command line", **changes)
     return Segmenter.from_pretrained(
         options["model"],
         refiner=None if refiner in (None, "none") else refiner,
@@ -171,6 +150,40 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
         dtype=options["dtype"],
         seed=options["seed"],
     )
+
+
+def read_settings(options: dict[str, Any], base: Settings | None = None) -> Settings:
+    """The settings that the model options describe: recommended < preset < file < flag.
+
+    What can be wrong is looked at before anything large is fetched or loaded.
+
+    Args:
+        options: as :func:`model_options` gives them.
+        base: in place of those recommended for the model.
+
+    Raises:
+        CliperError: an option that cannot be used; a model that cannot be fetched.
+    """
+    from cliper.checkpoints import recommended_settings, resolve
+    from cliper.devices import pick_device, pick_dtype
+    from cliper.refiners import check_refiner
+
+    pick_device(options["device"])
+    pick_dtype(options["dtype"])
+    check_refiner(options["refiner"] or "none")
+    named, changes = options["settings"], _changes(options)
+    if named in presets() and load_preset(named).model.casefold() != str(options["model"]).casefold():
+        click.echo(
+            f"cliper: warning: preset {named} was published for {load_preset(named).model}, the model is "
+            f"{options['model']}",
+            err=True,
+        )
+    first = base or Settings()
+    (first if named is None else load_settings(named, base=first)).replace(origin="command line", **changes)
+    if base is None:
+        base = recommended_settings(resolve(options["model"], "clip"))
+    chosen = base if named is None else load_settings(named, base=base)
+    return chosen.replace(origin="command line", **changes)
 
 
 def read_class_options(classes: tuple[str, ...], file: Path | None) -> list[ClassPrompt]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper import __version__
 from cliper.benchmarks import Benchmark, Sample, custom_benchmark, find_benchmark
 from cliper.errors import InputError, SettingsError
 from cliper.prompts import ClassPrompt
@@ -17,7 +16,7 @@ from cliper.settings import ATTENTIONS, Settings
 if TYPE_CHECKING:
     from cliper.segmenter import Segmenter
 
-__all__ = ["CustomData", "Job", "Variant", "ablation_variants", "benchmark_settings"]
+__all__ = ["CustomData", "Job", "Variant", "ablation_variants", "benchmark_settings", "differences", "load_benchmark"]
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,8 @@ class Job:
                 raise SettingsError(f"{name}: expected at least 1, got {value}")
 
     def benchmark(self) -> Benchmark:
-        """The benchmark of :attr:`data`.
-
-        Raises:
-            InputError: there is none of that name, or one's own data is not there.
-        """
-        if isinstance(self.data, str):
-            return find_benchmark(self.data)
-        own = self.data
-        return custom_benchmark(
-            own.images, own.masks, own.classes, background=own.background, ignore=own.ignore, offset=own.offset
-        )
+        """The benchmark of :attr:`data`; see :func:`load_benchmark`."""
+        return load_benchmark(self.data)
 
     def samples(self, benchmark: Benchmark) -> list[Sample]:
         """The benchmark's samples, as many as are wanted.
@@ -159,8 +149,7 @@ class Job:
             "dtype": self.dtype or "float32",
             "seed": self.seed,
             "batch": self.batch,
-            "cliper": __version__,
-            "torch": versions()["torch"],
+            **{name: versions()[name] for name in ("cliper", "torch")},
         }
 
     def _classes(self) -> list[list[str]] | None:
@@ -168,6 +157,19 @@ class Job:
         if isinstance(self.data, str):
             return None
         return [[item.name, *item.prompts] for item in (*self.data.classes, *self.data.background)]
+
+
+def load_benchmark(data: str | CustomData) -> Benchmark:
+    """A benchmark by its name, or of one's own data.
+
+    Raises:
+        InputError: there is none of that name, or one's own data is not there.
+    """
+    if isinstance(data, str):
+        return find_benchmark(data)
+    return custom_benchmark(
+        data.images, data.masks, data.classes, background=data.background, ignore=data.ignore, offset=data.offset
+    )
 
 
 def benchmark_settings(settings: Settings, benchmark: Benchmark) -> Settings:

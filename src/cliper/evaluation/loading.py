@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cliper.benchmarks import Benchmark, Sample
@@ -64,12 +65,10 @@ def load_ahead(
     groups: dict[tuple[int, int], list[Loaded]] = {}
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cliper-read")
     try:
-        pending.extend(pool.submit(read, sample) for sample, _ in zip(todo, range(ahead), strict=False))
+        pending.extend(pool.submit(read, sample) for sample in islice(todo, ahead))
         while pending:
             item = pending.popleft().result()
-            for sample in todo:
-                pending.append(pool.submit(read, sample))
-                break
+            pending.extend(pool.submit(read, sample) for sample in islice(todo, 1))
             if item.picture is None:
                 yield [item]
                 continue

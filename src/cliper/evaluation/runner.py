@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cliper.benchmarks import Benchmark, Sample
 from cliper.errors import ImageError, ResourceError
@@ -14,6 +14,8 @@ from cliper.evaluation.loading import Loaded, load_ahead
 from cliper.evaluation.records import Record
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from cliper.segmenter import Segmenter
 
 __all__ = ["Timing", "evaluate_samples", "segment_loaded"]
@@ -78,7 +80,7 @@ def evaluate_samples(
         timing += Timing(time.perf_counter() - loaded, loaded - started)
 
 
-def segment_loaded(benchmark: Benchmark, segmenter: Segmenter, group: Sequence[Loaded]) -> list[object]:
+def segment_loaded(benchmark: Benchmark, segmenter: Segmenter, group: Sequence[Loaded]) -> list[npt.NDArray[Any]]:
     """The label map [H, W] of each picture of a group."""
     background = list(benchmark.texts.background) or None
     pictures = [item.picture for item in group if item.picture is not None]

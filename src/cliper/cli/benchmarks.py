@@ -1,0 +1,47 @@
+"""``cliper benchmarks``: the published settings, and the numbers that they gave."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cliper.settings import load_preset, presets
+
+__all__ = ["benchmarks"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything, settings too, as JSON, one line a preset.")
+def benchmarks(as_json: bool) -> None:
+    """List the published settings with their published mIoU, in percent.
+
+    Any of them is run by: cliper evaluate NAME --data ROOT
+    """
+    if as_json:
+        for name in presets():
+            preset = load_preset(name)
+            line = {
+                "name": name,
+                "model": preset.model,
+                "benchmark": preset.benchmark,
+                "refiner": preset.refiner,
+                "published": dict(preset.published),
+                "settings": preset.settings.to_dict(),
+            }
+            click.echo(json.dumps(line))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("preset", "model", "refiner"):
+        table.add_column(title)
+    for title in ("published mIoU", "without refiner"):
+        table.add_column(title, justify="right")
+    for name in presets():
+        preset = load_preset(name)
+        values = [preset.published.get(key) for key in ("miou", "miou_unrefined")]
+        cells = ["" if value is None else f"{value:.1f}" for value in values]
+        table.add_row(name, preset.model, preset.refiner, *cells)
+    Console(highlight=False, soft_wrap=True).print(table)
