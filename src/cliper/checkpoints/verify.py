@@ -17,6 +17,7 @@ from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["VerifyReport", "verify"]
 
+
 @dataclass(frozen=True)
 class VerifyReport:
     """What :func:`verify` found.
