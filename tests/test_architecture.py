@@ -52,12 +52,13 @@ LIBRARIES: dict[str, set[str]] = {
     "rich": {"cli"},
     "scipy": {"benchmarks", "formats", "ops"},
     "pycocotools": {"benchmarks"},
+    "supervision": {"formats"},
     "torchvision": set(),
     "timm": set(),
     "open_clip": set(),
 }
 # Imported inside functions only, so that importing a module is quick. Where torch is at home it is free.
-LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich", "scipy", "pycocotools"}
+LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich", "scipy", "pycocotools", "supervision"}
 TORCH_AT_HOME = {"coarse", "devices", "encoders", "ops", "refiners", "segmenter", "text_cache"}
 
 

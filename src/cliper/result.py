@@ -97,6 +97,21 @@ class Segmentation:
         )
         return replace(self, labels=labels.numpy().astype(np.int32), settings=settings)
 
+    def clean(self, *, min_area: int = 0, fill_holes: bool = False, smooth: int = 0) -> Segmentation:
+        """Tidy the labels; scores and confidence stay, and :meth:`relabel` begins again without this.
+
+        Args:
+            min_area: regions of fewer pixels take the label around them.
+            fill_holes: whether background that one class encloses becomes that class.
+            smooth: radius in pixels of the square whose majority a pixel follows; 0 leaves borders as they are.
+
+        Raises:
+            InputError: a number below 0.
+        """
+        from cliper.ops.cleaning import clean_labels
+
+        return replace(self, labels=clean_labels(self.labels, min_area=min_area, fill_holes=fill_holes, smooth=smooth))
+
     def overlay(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
         """The picture with every class in its colour, and a legend of the classes that were found.
 
@@ -151,3 +166,45 @@ class Segmentation:
 
         write_overlay(path, self.picture, self.labels, self.classes, opacity=opacity, legend=legend)
         return Path(path)
+
+    def to_coco(self, *, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
+        """A COCO instances document of this picture: each connected region an annotation, as compressed RLE.
+
+        Args:
+            file_name: the picture's, for the document.
+            image_id: its number there.
+        """
+        from cliper.formats.base import Picture
+        from cliper.formats.coco import coco_document
+
+        picture = Picture(file_name, self.picture.width, self.picture.height, image_id)
+        return coco_document(self.labels, self.classes, picture, self.confidence.tolist())
+
+    def to_label_studio(self, *, image: str = "") -> dict[str, Any]:
+        """A Label Studio task with a prediction: each class that was found a brush stroke.
+
+        Args:
+            image: address of the picture as Label Studio is to load it.
+        """
+        from cliper.formats.label_studio import label_studio_task
+
+        return label_studio_task(self.labels, self.classes, self.confidence.tolist(), image=image, model=self.model)
+
+    def to_transformers(self) -> list[dict[str, Any]]:
+        """What the image segmentation pipeline of transformers gives: ``label``, ``score`` and ``mask`` of each class.
+
+        Masks are PIL images of mode L, 255 where the class is. Classes that were not found are left out.
+        """
+        from cliper.formats.memory import to_transformers
+
+        return to_transformers(self.labels, self.classes, self.confidence.tolist())
+
+    def to_supervision(self) -> Any:
+        """``supervision.Detections``, one for each class that was found; ``class_id`` is the place in the classes.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        from cliper.formats.memory import to_supervision
+
+        return to_supervision(self.labels, self.classes, self.confidence.tolist())

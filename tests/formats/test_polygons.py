@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from made_results import filled
 
 from cliper.formats.polygons import region_polygon, simplify_ring, trace_rings
 from cliper.formats.regions import Region, find_regions
 
+untimed = settings(deadline=None)
+
 LABELS = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(0, 3))
-
-
-def filled(polygon: np.ndarray, size: tuple[int, int], *, winding: bool = False) -> np.ndarray:
-    """[H, W] bool: pixels whose centre is inside, by the even-odd rule or the winding rule."""
-    y, x = np.mgrid[: size[0], : size[1]] + 0.5
-    total = np.zeros(size, int)
-    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        if y1 == y2:
-            continue
-        across = (min(y1, y2) < y) & (y < max(y1, y2)) & (x > x1 + (y - y1) * (x2 - x1) / (y2 - y1))
-        total += across * (1 if winding is False or y2 > y1 else -1)
-    return total != 0 if winding else total % 2 == 1
 
 
 def area(polygon: np.ndarray) -> float:
@@ -31,6 +22,7 @@ def area(polygon: np.ndarray) -> float:
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
+@untimed
 @given(LABELS)
 def test_filled_again_polygons_are_the_label_map(labels: np.ndarray) -> None:
     even_odd, winding = np.zeros_like(labels), np.zeros_like(labels)
@@ -43,6 +35,7 @@ def test_filled_again_polygons_are_the_label_map(labels: np.ndarray) -> None:
     np.testing.assert_array_equal(winding, labels)
 
 
+@untimed
 @given(LABELS)
 def test_rings_have_no_needless_corner(labels: np.ndarray) -> None:
     for region in find_regions(labels):
@@ -53,6 +46,7 @@ def test_rings_have_no_needless_corner(labels: np.ndarray) -> None:
             assert ((sides[:, 0] == 0) != (np.roll(sides[:, 0], 1) == 0)).all()
 
 
+@untimed
 @given(LABELS, st.floats(0.25, 6))
 def test_simplified_rings_stay_near_and_keep_an_area(labels: np.ndarray, tolerance: float) -> None:
     for region in find_regions(labels):
@@ -98,6 +92,7 @@ def test_a_diagonal_line_does_not_vanish() -> None:
     assert area(region_polygon(region, 50.0)) > 0
 
 
+@untimed
 @given(LABELS)
 def test_regions_are_a_partition(labels: np.ndarray) -> None:
     again = np.zeros_like(labels)

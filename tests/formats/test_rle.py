@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from made_results import decode_brush
 from pycocotools import mask as coco
 
 from cliper.errors import ShapeError
 from cliper.formats.brush import encode_brush
 from cliper.formats.rle import compress_counts, mask_counts
 
+untimed = settings(deadline=None)
+
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))
 
 
+@untimed
 @given(MASKS)
 @example(np.zeros((3, 2), bool))
 @example(np.ones((3, 2), bool))
@@ -24,6 +28,7 @@ def test_text_is_that_of_pycocotools(mask: np.ndarray) -> None:
     assert compress_counts(mask_counts(mask)) == expected["counts"].decode()
 
 
+@untimed
 @given(MASKS, st.tuples(*[st.integers(0, 3)] * 4))
 def test_a_part_says_what_the_whole_says(mask: np.ndarray, frame: tuple[int, int, int, int]) -> None:
     top, bottom, left, right = frame
@@ -31,6 +36,7 @@ def test_a_part_says_what_the_whole_says(mask: np.ndarray, frame: tuple[int, int
     np.testing.assert_array_equal(mask_counts(mask, left=left, top=top, size=whole.shape), mask_counts(whole))
 
 
+@untimed
 @given(st.lists(st.integers(1, 2**31 - 1), min_size=1, max_size=30))
 def test_long_runs(counts: list[int]) -> None:
     # Sums may go beyond a picture's size; pycocotools' own text of the counts is what is asked for.
@@ -55,30 +61,7 @@ def test_misfits() -> None:
         encode_brush(np.ones((0, 3), bool))
 
 
-def decode_brush(stream: list[int]) -> np.ndarray:
-    """Written from the format's description: bits are read one number after the other."""
-    bits = "".join(f"{byte:08b}" for byte in stream)
-    place = 0
-
-    def read(width: int) -> int:
-        nonlocal place
-        place += width
-        return int(bits[place - width : place], 2)
-
-    count = read(32)
-    word = read(5) + 1
-    sizes = [read(4) + 1 for _ in range(4)]
-    values: list[int] = []
-    while len(values) < count:
-        run = read(1)
-        length = read(sizes[read(2)]) + 1
-        values += [read(word)] * length if run else [read(word) for _ in range(length)]
-    assert len(values) == count
-    assert len(bits) - place < 8
-    assert set(bits[place:]) <= {"0"}
-    return np.array(values, np.uint8)
-
-
+@untimed
 @given(MASKS)
 @example(np.ones((1, 1), bool))
 def test_brush_is_read_back(mask: np.ndarray) -> None:

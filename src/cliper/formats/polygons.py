@@ -35,7 +35,8 @@ def region_polygon(region: Region, tolerance: float = 0.0) -> Ring:
         [[5, 2], [8, 2], [8, 3], [5, 3]]
     """
     outer, *holes = (simplify_ring(ring, tolerance) for ring in trace_rings(region.mask))
-    return join_holes(outer, holes) + np.array([region.left, region.top])
+    polygon: Ring = join_holes(outer, holes) + np.array([region.left, region.top])
+    return polygon
 
 
 def trace_rings(mask: npt.NDArray[np.bool_]) -> list[Ring]:
@@ -67,7 +68,7 @@ def trace_rings(mask: npt.NDArray[np.bool_]) -> list[Ring]:
     across[down[0::2]], across[down[1::2]] = down[1::2], down[0::2]
     partner = across.tolist()
 
-    rings = []
+    rings: list[Ring] = []
     seen = bytearray(len(partner))
     corners = np.stack([columns, rows], axis=1)
     for start in range(0, len(partner), 2):
@@ -155,7 +156,8 @@ def _distance(
     length = float(along @ along)
     share = np.clip((points - start) @ along / length, 0, 1) if length else np.zeros(len(points))
     off = points - start - share[:, None] * along
-    return np.sqrt(np.square(off).sum(axis=1))
+    distances: npt.NDArray[np.float64] = np.sqrt(np.square(off).sum(axis=1))
+    return distances
 
 
 def _twice_area(ring: Ring) -> int:

@@ -10,12 +10,21 @@ from __future__ import annotations
 import difflib
 
 from cliper.errors import InputError
-from cliper.formats import pictures
 from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.formats.coco import COCO
+from cliper.formats.cvat import CVAT
+from cliper.formats.gallery import GALLERY
+from cliper.formats.label_studio import LABEL_STUDIO
+from cliper.formats.labelme import LABELME
+from cliper.formats.panoptic import PANOPTIC
+from cliper.formats.pictures import FORMATS
+from cliper.formats.yolo import YOLO
 
 __all__ = ["Format", "FormatOptions", "Part", "Picture", "find_format", "format_names"]
 
-_FORMATS: dict[str, Format] = {format.name: format for format in (*pictures.FORMATS,)}
+_FORMATS: dict[str, Format] = {
+    format.name: format for format in (*FORMATS, COCO, PANOPTIC, CVAT, LABEL_STUDIO, LABELME, YOLO, GALLERY)
+}
 
 
 def format_names() -> tuple[str, ...]:

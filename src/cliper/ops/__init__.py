@@ -2,6 +2,7 @@
 
 from cliper.ops.attention import AttentionSum, ablated_attention
 from cliper.ops.class_maps import class_maps, class_probabilities, text_matrix
+from cliper.ops.cleaning import clean_labels
 from cliper.ops.compensation import compensate
 from cliper.ops.fusion import fuse_values, fused_attention
 from cliper.ops.labels import assign_labels, class_confidence, class_scores
@@ -23,6 +24,7 @@ __all__ = [
     "class_maps",
     "class_probabilities",
     "class_scores",
+    "clean_labels",
     "compensate",
     "confusion_matrix",
     "fuse_values",

@@ -1,0 +1,120 @@
+"""Label Studio: tasks with predictions, a class's mask one brush stroke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import numpy.typing as npt
+
+from cliper.formats.atomic import atomic_path
+from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.formats.brush import encode_brush
+from cliper.formats.palette import voc_palette
+from cliper.formats.text import portable, read_json, write_items, write_json, write_text
+
+if TYPE_CHECKING:
+    from cliper.result import Segmentation
+
+__all__ = ["LABEL_STUDIO", "label_studio_task", "labeling_config"]
+
+# What the tags of the labelling configuration are called.
+_IMAGE, _BRUSH = "image", "tag"
+
+
+def label_studio_task(
+    labels: npt.NDArray[Any],
+    classes: Sequence[str],
+    confidence: Sequence[float],
+    *,
+    image: str,
+    model: str,
+) -> dict[str, Any]:
+    """A task to import: the picture and a prediction with a brush stroke for each class that was found.
+
+    Args:
+        labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
+        classes: C names.
+        confidence: C numbers: the strokes' scores; their mean is the prediction's.
+        image: address of the picture, as Label Studio is to load it.
+        model: what the prediction's ``model_version`` says.
+    """
+    found = [int(label) for label in np.unique(labels) if label]
+    height, width = labels.shape
+    strokes = [
+        {
+            "id": f"class-{label}",
+            "type": "brushlabels",
+            "from_name": _BRUSH,
+            "to_name": _IMAGE,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "score": float(confidence[label - 1]),
+            "value": {"format": "rle", "rle": encode_brush(labels == label), "brushlabels": [classes[label - 1]]},
+        }
+        for label in found
+    ]
+    score = sum(float(confidence[label - 1]) for label in found) / max(len(found), 1)
+    return {"data": {_IMAGE: image}, "predictions": [{"model_version": model, "score": score, "result": strokes}]}
+
+
+def labeling_config(classes: Sequence[str]) -> str:
+    """The labelling interface that the tasks are for, in Label Studio's XML.
+
+    Example:
+        >>> '<Label value="dog" background="#800000"/>' in labeling_config(["dog"])
+        True
+    """
+    colours = voc_palette(len(classes) + 1)[1:].tolist()
+    lines = [
+        f"    <Label value={quoteattr(portable(name))} background={quoteattr('#{:02x}{:02x}{:02x}'.format(*colour))}/>"
+        for name, colour in zip(classes, colours, strict=True)
+    ]
+    return "\n".join(
+        [
+            "<View>",
+            f'  <Image name="{_IMAGE}" value="${_IMAGE}" zoom="true"/>',
+            f'  <BrushLabels name="{_BRUSH}" toName="{_IMAGE}">',
+            *lines,
+            "  </BrushLabels>",
+            "</View>",
+            "",
+        ]
+    )
+
+
+def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+    # How Label Studio names a picture in a folder that it may read itself ("local storage").
+    address = "/data/local-files/?d=" + quote(picture.name, errors="surrogateescape")
+    task = label_studio_task(
+        result.labels, result.classes, np.asarray(result.confidence).tolist(), image=address, model=result.model
+    )
+    write_json(path, [task])
+
+
+def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
+    tasks, config = folder / "label-studio.json", folder / "label-studio.xml"
+    with atomic_path(tasks) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        write_items(stream, _tasks(parts))
+        stream.write("\n")
+    write_text(config, labeling_config(classes))
+    return [tasks, config]
+
+
+def _tasks(parts: Iterable[Part]) -> Iterator[Any]:
+    for part in parts:
+        yield from read_json(part.path, list)
+
+
+LABEL_STUDIO = Format(
+    "label-studio",
+    ".label-studio.json",
+    "Label Studio predictions with brush strokes; label-studio.json and .xml for the run",
+    _write,
+    _assemble,
+)

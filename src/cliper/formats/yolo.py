@@ -1,0 +1,73 @@
+"""YOLO segmentation: a text file of polygons for each picture, and data.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.formats.polygons import region_polygon
+from cliper.formats.regions import find_regions
+from cliper.formats.text import portable, write_text
+
+if TYPE_CHECKING:
+    from cliper.result import Segmentation
+
+__all__ = ["YOLO", "data_yaml", "yolo_lines"]
+
+
+def yolo_lines(labels: npt.NDArray[Any], tolerance: float = 1.0) -> str:
+    """A line for each region: the class, counted from 0, and the corners as shares of width and height.
+
+    A line is one polygon, so holes are joined to the outside by bridges without width: the area stays right.
+
+    Args:
+        labels: [H, W] integers, 0 is background, i + 1 is class i.
+        tolerance: of the polygons, in pixels.
+
+    Example:
+        >>> yolo_lines(np.array([[0, 2], [0, 2]]))
+        '1 0.5 0 1 0 1 1 0.5 1\\n'
+    """
+    size = np.array(labels.shape[::-1], dtype=np.float64)
+    lines = []
+    for region in find_regions(labels):
+        corners = (region_polygon(region, tolerance) / size).ravel().tolist()
+        # 7 digits: below a tenth of a pixel up to a million pixels a side.
+        lines.append(" ".join([str(region.label - 1), *(f"{share:.7g}" for share in corners)]) + "\n")
+    return "".join(lines)
+
+
+def data_yaml(classes: Sequence[str]) -> str:
+    """The file that names the classes; pictures are looked for in ``images`` beside the folder it lies in.
+
+    Example:
+        >>> print(data_yaml(["dog"]), end="")
+        train: ../images
+        val: ../images
+        names:
+          0: dog
+    """
+    import yaml
+
+    names = {index: portable(name) for index, name in enumerate(classes)}
+    content = {"train": "../images", "val": "../images", "names": names}
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+    return text
+
+
+def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+    write_text(path, yolo_lines(result.labels, options.tolerance))
+
+
+def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
+    path = folder / "data.yaml"
+    write_text(path, data_yaml(classes))
+    return [path]
+
+
+YOLO = Format("yolo", ".txt", "YOLO segmentation polygons; data.yaml for the run", _write, _assemble)
