@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -77,7 +77,11 @@ def test_an_offset_that_the_masks_do_not_have(folders: tuple[Path, Path]) -> Non
         labels(custom_benchmark(*folders, CLASSES, offset=1))
 
 
+@settings(deadline=None, max_examples=25)  # each writes files; the limits 254 to 256 are given below
 @given(st.integers(1, 600), st.booleans())
+@example(254, True)
+@example(255, False)
+@example(256, True)
 def test_any_number_of_classes(tmp_path_factory: pytest.TempPathFactory, count: int, from_zero: bool) -> None:
     """Every class keeps its number, and none is taken for what is ignored."""
     folder = tmp_path_factory.mktemp("own")
