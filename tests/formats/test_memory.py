@@ -21,6 +21,8 @@ def test_as_transformers_has_it() -> None:
     assert result_of(np.zeros((2, 2))).to_transformers() == []
 
 
+# On import it says that it does without OpenCV, and urllib3 tries whether sockets know IPv6.
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_as_supervision_has_it() -> None:
     labels = np.zeros((20, 30), int)
     labels[5:10, 4:9] = 3

@@ -1,5 +1,6 @@
-"""What a result can become: an indexed PNG, an overlay with a legend, a compressed archive of arrays.
+"""What a result can become: files for eyes, for training and for annotation tools.
 
+:func:`find_format` has all of them by name, alike; the functions beside it write and read single ones.
 Every writer goes through :func:`atomic_path`: a file is there whole, or not at all.
 """
 
@@ -8,11 +9,18 @@ from cliper.formats.label_png import read_label_png, write_label_png
 from cliper.formats.npz import SavedResult, read_npz, write_npz
 from cliper.formats.overlay import draw_overlay, write_overlay
 from cliper.formats.palette import voc_palette
+from cliper.formats.registry import Format, FormatOptions, Part, Picture, find_format, format_names
 
 __all__ = [
+    "Format",
+    "FormatOptions",
+    "Part",
+    "Picture",
     "SavedResult",
     "atomic_path",
     "draw_overlay",
+    "find_format",
+    "format_names",
     "read_label_png",
     "read_npz",
     "voc_palette",
