@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from cliper.errors import ImageError, ResourceError
 
-__all__ = ["MAX_PIXELS", "check_pixels", "load_pixels", "one_line", "open_picture", "shown_path"]
+__all__ = ["MAX_PIXELS", "check_pixels", "decode_stream", "load_pixels", "one_line", "open_picture", "shown_path"]
 
 MAX_PIXELS = 128_000_000
 
@@ -57,9 +57,7 @@ def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         if info.st_size == 0:
             raise ImageError(f"expected a picture, got an empty file (0 bytes): {name}; fetch it again")
         with Path(path).open("rb") as stream:
-            picture = _identify(stream, name)
-            check_pixels(picture.size, max_pixels, name)
-            return load_pixels(picture, name)
+            return decode_stream(stream, name, max_pixels)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError(f"expected a picture at {name}, got nothing there; check the path") from None
     except PermissionError:
@@ -70,6 +68,18 @@ def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"expected a picture, could not open {name} ({one_line(error)}); check the path") from None
+
+
+def decode_stream(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode the first frame of an open file, known by its content.
+
+    Raises:
+        ImageError: it is not a picture, it is damaged or too large.
+        ResourceError: memory ran out while it was decoded.
+    """
+    picture = _identify(stream, name)
+    check_pixels(picture.size, max_pixels, name)
+    return load_pixels(picture, name)
 
 
 def load_pixels(picture: Image.Image, name: str) -> Image.Image:

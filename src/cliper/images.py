@@ -11,13 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cliper.decoding import MAX_PIXELS, check_pixels, load_pixels, one_line, open_picture, shown_path
+from cliper.decoding import (
+    MAX_PIXELS,
+    check_pixels,
+    decode_stream,
+    load_pixels,
+    one_line,
+    open_picture,
+    shown_path,
+)
 from cliper.errors import ImageError, ResourceError
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ __all__ = [
     "MAX_PIXELS",
     "ImageSource",
     "load_image",
+    "load_stream",
     "patch_size_for",
     "prepare",
     "to_unit_tensor",
@@ -87,16 +96,22 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
             "expected a path, a PIL image or a uint8 array [H, W, 3], "
             f"got {type(source).__name__}; convert it to one of these"
         )
-    try:
-        upright = _turned(picture)
-        rgb = _to_rgb(upright, name)
-        # What is handed out must share nothing with the caller's image.
-        rgb = rgb.copy() if rgb is picture else rgb
-    except MemoryError:
-        raise ResourceError(f"memory ran out while decoding {name}; make the picture smaller first") from None
-    # Stale metadata (an orientation, a transparent colour) would be applied again by whoever reads it next.
-    rgb.info = {}
-    return rgb
+    return _finished(picture, name)
+
+
+def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """As :func:`load_image`, from the bytes of a file that is open already: in an archive, say, or far away.
+
+    Args:
+        stream: positioned at its begin, seekable.
+        name: what messages call it.
+        max_pixels: as for :func:`load_image`.
+
+    Raises:
+        ImageError: it is not a picture, it is damaged or too large.
+        ResourceError: memory ran out while it was decoded.
+    """
+    return _finished(decode_stream(stream, shown_path(name), max_pixels), shown_path(name))
 
 
 def patch_size_for(width: int, height: int, size: int, patch: int) -> tuple[int, int]:
@@ -178,6 +193,19 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
         raise ImageError(f"expected an array HxW, HxWx3 or HxWx4, got shape {shape}; {hint}")
     check_pixels((array.shape[1], array.shape[0]), max_pixels, "the array")
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _finished(picture: Image.Image, name: str) -> Image.Image:
+    """Upright, RGB, and without metadata."""
+    try:
+        rgb = _to_rgb(_turned(picture), name)
+        # What is handed out must share nothing with the caller's image.
+        rgb = rgb.copy() if rgb is picture else rgb
+    except MemoryError:
+        raise ResourceError(f"memory ran out while decoding {name}; make the picture smaller first") from None
+    # Stale metadata (an orientation, a transparent colour) would be applied again by whoever reads it next.
+    rgb.info = {}
+    return rgb
 
 
 def _turned(picture: Image.Image) -> Image.Image:
