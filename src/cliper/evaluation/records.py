@@ -121,7 +121,7 @@ def read_records(folder: Path) -> dict[str, Record]:
     found: dict[str, Record] = {}
     for path in sorted(folder.glob(_PATTERN)):
         try:
-            lines = path.read_bytes().split(b"\n")
+            lines = path.read_bytes().split(b"\n")[:-1]  # what no line end follows is not whole
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}; check its permissions") from None
         for line in lines:

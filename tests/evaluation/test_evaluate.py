@@ -1,0 +1,214 @@
+"""``cliper evaluate`` as a person runs it: all eight benchmarks, one's own data, reports, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliper.benchmarks import find_benchmark
+from cliper.evaluation import ConfusionMatrix
+from dataset_trees import NAMES, build_tree, expected
+from dataset_trees.own import own_arguments, own_data, report_of
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures of each benchmark; not to be changed."""
+    root = tmp_path_factory.mktemp("data")
+    for name in NAMES:
+        build_tree(name, root)
+    return root
+
+
+def plain_iou(pairs: list[tuple[np.ndarray, np.ndarray]], labels: int, ignore: tuple[int, ...]) -> list[float | None]:
+    """IoU by label with nothing but numpy; None where the ground truth has none."""
+    truth = np.concatenate([target.ravel() for target, _ in pairs])
+    guess = np.concatenate([prediction.ravel() for _, prediction in pairs])
+    keep = ~np.isin(truth, ignore)
+    truth, guess = truth[keep], guess[keep]
+    found: list[float | None] = []
+    for label in range(labels):
+        mine, theirs = truth == label, guess == label
+        found.append(float((mine & theirs).sum() / (mine | theirs).sum()) if mine.any() else None)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_goes_through(
+    command: Any, clip_folder: Path, own_tiny: Any, trees: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    ended = command("evaluate", name, "--data", trees, "-m", clip_folder, "-o", out)
+    assert (ended.code, ended.err) == (0, "")
+    report = report_of(out)
+    benchmark = find_benchmark(name)
+    settings = own_tiny.settings
+    if 0 in benchmark.ignore:  # nothing is background there
+        settings = settings.replace(score=0.0, background=1e-4)
+    assert report["settings"] == settings.to_dict()
+    segmenter = own_tiny.with_settings(settings)
+    pairs = []
+    for sample in benchmark.samples(trees):
+        picture, _ = benchmark.read(sample)
+        result = segmenter(picture, list(benchmark.texts.classes), list(benchmark.texts.background))
+        pairs.append((expected(name)[sample.name].astype(int), result.labels))
+    void = [(np.where(t == 255, -1, t), p) for t, p in pairs]  # 171 + 1 labels leave 255 free, 0 may be ignored too
+    iou = plain_iou(void, benchmark.num_labels, (-1, *(i for i in benchmark.ignore if i != 255)))
+    counted = [value for value in iou if value is not None]
+    assert report["miou"] == pytest.approx(np.mean(counted), abs=1e-6)  # it is written with six digits
+    names = ["background", *benchmark.class_names]
+    for label, value in enumerate(iou):
+        if label in benchmark.ignore:
+            assert names[label] not in report["class_iou"]
+        else:
+            assert report["class_iou"][names[label]] == (None if value is None else pytest.approx(value, abs=1e-6))
+    assert sum(map(sum, report["matrix"])) == sum(int((t >= (0 in benchmark.ignore)).sum()) for t, _ in void)
+    assert (report["images"], report["skipped"], report["complete"]) == (len(pairs), 0, False)
+    assert f"mIoU {100 * report['miou']:.1f}" in ended.out
+    assert "not the whole benchmark" in ended.out
+
+
+def test_the_report_says_where_the_number_comes_from(
+    command: Any, clip_folder: Path, trees: Path, tmp_path: Path
+) -> None:
+    arguments = ("evaluate", "voc21", "--data", trees, "-m", clip_folder, "--seed", 3, "--scale", 20, "--limit", 2)
+    assert command(*arguments, "-o", tmp_path / "out").code == 0
+    report = report_of(tmp_path / "out")
+    for key in ("miou", "pixel_accuracy", "mean_accuracy", "class_iou", "matrix", "images", "skipped", "settings"):
+        assert key in report
+    for key in ("model", "refiner", "versions", "machine", "seed", "seconds", "peak_memory", "date"):
+        assert report[key] not in (None, "", {}), key
+    assert (report["seed"], report["images"], report["settings"]["scale"]) == (3, 2, 20.0)
+    (name, digest) = next(iter(report["model"]["sha256"].items()))
+    assert name == "model.safetensors"
+    assert len(digest) == 64
+    assert report["peak_memory"]["resident"] > 1 << 24
+    lines = [json.loads(line) for line in (tmp_path / "out" / "pictures.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == list(expected("voc21"))[:2]
+    assert all(0 <= line["miou"][""] <= 1 for line in lines)
+
+
+def test_workers_give_the_same_matrix(command: Any, clip_folder: Path, trees: Path, tmp_path: Path) -> None:
+    matrices = []
+    for workers in (1, 2, 3):
+        out = tmp_path / str(workers)
+        ended = command("evaluate", "ade150", "--data", trees, "-m", clip_folder, "-o", out, "--workers", workers)
+        assert (ended.code, ended.err) == (0, "")
+        assert report_of(out)["images"] == 3
+        matrices.append(report_of(out)["matrix"])
+    assert matrices[0] == matrices[1] == matrices[2]
+    assert len(list((tmp_path / "3").glob("records-*.jsonl"))) == 3
+
+
+def test_a_worker_that_fails_ends_the_run_with_its_line(command: Any, clip_folder: Path, tmp_path: Path) -> None:
+    build_tree("voc21", tmp_path)
+    bad = sorted((tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages").iterdir())[1]
+    bad.write_bytes(b"no picture")
+    ended = command("evaluate", "voc21", "--data", tmp_path, "-m", clip_folder, "--workers", 2)
+    assert ended.code == 2
+    assert "expected a picture" in ended.err
+    assert str(bad) in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_a_preset_brings_model_settings_and_the_published_number(
+    command: Any, clip_folder: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The published weights cannot be had in a test: a tiny CLIP goes by their name.
+    import cliper.checkpoints
+    import cliper.evaluation.provenance
+    import cliper.segmenter
+
+    resolve = cliper.checkpoints.resolve
+
+    def found(name: Any, kind: str, **more: Any) -> Any:
+        return resolve(clip_folder if str(name) == "ViT-B/16" else name, kind, **more)
+
+    for module in (cliper.checkpoints, cliper.segmenter):
+        monkeypatch.setattr(module, "resolve", found)
+    out = tmp_path / "out"
+    arguments = ("evaluate", "vit-b-16/voc21", "--data", trees, "-o", out, "--refiner", "none", "--size", 64)
+    ended = command(*arguments)
+    assert (ended.code, ended.err) == (0, "")
+    report = report_of(out)
+    preset = cliper.load_preset("vit-b-16/voc21")
+    assert report["settings"] == preset.settings.replace(size=64).to_dict()
+    assert report["published"] == {
+        "miou_percent": 60.7,  # without a refiner
+        "difference_percent": round(100 * report["miou"] - 60.7, 2),
+        "settings_changed": ["size"],
+    }
+    assert "published 60.7, difference" in ended.out
+    assert "with other settings: size" in ended.out
+
+
+def test_an_ablation_measures_every_combination_once(
+    command: Any, clip_folder: Path, trees: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    common = ("--data", trees, "-m", clip_folder)
+    choice = ("--attentions", "fused,identity", "--features", "both", "--refiners", "none,self")
+    ended = command("evaluate", "voc21", *common, "--ablation", *choice, "-o", out)
+    assert (ended.code, ended.err) == (0, "")
+    rows = report_of(out)["variants"]
+    made = [(r["settings"]["attention"], r["settings"]["fuse_features"], r["refiner"]) for r in rows]
+    assert made == [(a, f, r) for a in ("fused", "identity") for f in (True, False) for r in ("none", "self")]
+    assert len({json.dumps(r["matrix"]) for r in rows}) == 8
+    for index, (attention, fuse, refiner) in list(enumerate(made))[::3]:
+        alone = tmp_path / str(index)
+        fused = "--fuse-features" if fuse else "--no-fuse-features"
+        more = ("--attention", attention, fused, "--refiner", refiner)
+        assert command("evaluate", "voc21", *common, *more, "-o", alone).code == 0
+        assert report_of(alone)["matrix"] == rows[index]["matrix"]
+    table = [line.split() for line in ended.out.splitlines() if line.startswith(("fused", "identity"))]
+    assert [row[:3] for row in table] == [[a, "on" if f else "off", r] for a, f, r in made]
+
+
+def test_own_data_needs_no_code(command: Any, clip_folder: Path, tiny: Any, tmp_path: Path, make_picture: Any) -> None:
+    own_data(tmp_path, 4, make_picture)
+    out = tmp_path / "out"
+    ended = command(*own_arguments(tmp_path, clip_folder), "-b", "wall; sky", "-o", out)
+    assert (ended.code, ended.err) == (0, "")
+    matrix = ConfusionMatrix(3)
+    for path in sorted((tmp_path / "images").rglob("*.jpg")):
+        mask = tmp_path / "masks" / path.relative_to(tmp_path / "images").with_suffix(".png")
+        result = tiny(path, "dog; grass: green grass, lawn", background="wall; sky")
+        matrix.update(np.asarray(Image.open(mask)), result.labels)
+    report = report_of(out)
+    assert report["matrix"] == matrix.matrix.tolist()
+    assert list(report["class_iou"]) == ["background", "dog", "grass"]
+    assert report["complete"] is True
+
+
+def test_own_masks_may_begin_at_zero(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
+    own_data(tmp_path, 2, make_picture, first=0)
+    out = tmp_path / "out"
+    assert command(*own_arguments(tmp_path, clip_folder), "--first-label", 0, "-o", out).code == 0
+    report = report_of(out)
+    assert list(report["class_iou"]) == ["dog", "grass"]
+    assert report["matrix"][0] == [0, 0, 0]
+
+
+def test_the_sheet_shows_worst_and_best(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
+    own_data(tmp_path, 5, make_picture)
+    out = tmp_path / "out"
+    ended = command(*own_arguments(tmp_path, clip_folder), "-o", out, "--contact-sheet", 2)
+    assert (ended.code, ended.err) == (0, "")
+    from cliper.evaluation.contact_sheet import pick_extremes
+    from cliper.evaluation.job import CustomData, load_benchmark
+    from cliper.evaluation.records import read_records
+    from cliper.prompts import read_classes
+
+    with Image.open(out / "contact-sheet.png") as sheet:
+        four = sheet.size
+    assert four[1] > four[0] // 2
+    data = CustomData(tmp_path / "images", tmp_path / "masks", tuple(read_classes(tmp_path / "classes.txt")))
+    chosen = pick_extremes(list(read_records(out).values()), load_benchmark(data), "", 2)
+    lines = map(json.loads, (out / "pictures.jsonl").read_text().splitlines())
+    rated = sorted((line["miou"][""], line["name"]) for line in lines)
+    assert [record.name for record, _ in chosen] == [rated[i][1] for i in (0, 1, -1, -2)]

@@ -1,0 +1,167 @@
+"""``cliper evaluate`` when something goes wrong: kills, broken pictures, wrong options, another run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_trees import build_tree
+from dataset_trees.own import own_arguments, own_data, report_of
+
+
+def test_killed_and_started_again_it_ends_with_the_same_matrix(
+    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+) -> None:
+    own_data(tmp_path, 60, make_picture)
+    arguments = [str(a) for a in (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "killed")]
+    log = tmp_path / "killed" / "records-0.jsonl"
+    counts = []
+    for wanted in (3, 20):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cliper", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        give_up = time.monotonic() + 120
+        while not log.exists() or log.read_bytes().count(b"\n") < wanted:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < give_up
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        counts.append(log.read_bytes().count(b"\n"))
+    assert counts[0] < counts[1] < 60
+    with log.open("ab") as stream:
+        stream.write(b'{"name": "a/000", "cou')  # as if it had been killed within a write
+    again = command(*arguments)
+    assert (again.code, again.err) == (0, "")
+    assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "whole").code == 0
+    killed, whole = report_of(tmp_path / "killed"), report_of(tmp_path / "whole")
+    assert killed["matrix"] == whole["matrix"]
+    assert killed["images"] == whole["images"] == 60
+    assert killed["this_run"]["images"] == 60 - counts[1]
+    # Once more there is nothing to do, and with more workers neither.
+    assert command(*arguments, "--workers", 2).code == 0
+    assert report_of(tmp_path / "killed")["this_run"]["images"] == 0
+    assert report_of(tmp_path / "killed")["matrix"] == whole["matrix"]
+
+
+def spoil(root: Path) -> list[Path]:
+    """Of five pictures: one that is none, one mask of another size, one with a label out of range."""
+    bad = [root / "images" / "a" / "000.jpg", root / "masks" / "b" / "001.png", root / "masks" / "a" / "002.png"]
+    bad[0].write_bytes(bad[0].read_bytes()[:300])
+    Image.new("L", (9, 9)).save(bad[1])
+    with Image.open(bad[2]) as mask:
+        values = np.asarray(mask).copy()
+    values[5, 5] = 77
+    Image.fromarray(values).save(bad[2])
+    return bad
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_pictures_are_named_and_left_out(
+    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any, workers: int
+) -> None:
+    own_data(tmp_path, 5, make_picture)
+    bad = spoil(tmp_path)
+    out = tmp_path / "out"
+    arguments = (*own_arguments(tmp_path, clip_folder), "--on-error", "skip", "-o", out)
+    ended = command(*arguments, "--workers", workers)
+    assert ended.code == 1
+    lines = ended.err.splitlines()
+    assert len(lines) == 3
+    for path, words in zip(
+        bad, ("whole picture", "of its picture's size", "labels 0 to 2 or 255, got 77"), strict=True
+    ):
+        (line,) = [line for line in lines if str(path) in line]
+        assert line.startswith("cliper: error: expected")
+        assert words in line
+    report = report_of(out)
+    assert (report["images"], report["skipped"]) == (2, 3)
+    assert [item["name"] for item in report["skipped_images"]] == ["a/000", "a/002", "b/001"]
+    # Mended, they are counted; what was counted is not counted again.
+    own_data(tmp_path, 5, make_picture)
+    assert command(*arguments).code == 0
+    report = report_of(out)
+    assert (report["images"], report["skipped"], report["this_run"]["images"]) == (5, 0, 3)
+    assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "fresh").code == 0
+    assert report["matrix"] == report_of(tmp_path / "fresh")["matrix"]
+
+
+def test_by_default_a_bad_picture_ends_the_run(
+    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+) -> None:
+    own_data(tmp_path, 5, make_picture)
+    bad = spoil(tmp_path)
+    ended = command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
+    assert ended.code == 2
+    assert ended.err.startswith("cliper: error: expected a whole picture")
+    assert str(bad[0]) in ended.err
+    assert ended.err.count("\n") == 1
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
+    own_data(tmp_path, 2, make_picture)
+    out = tmp_path / "out"
+    arguments = (*own_arguments(tmp_path, clip_folder), "-o", out)
+    assert command(*arguments).code == 0
+    before = report_of(out)
+    for more in (("--scale", 7), ("--seed", 1), ("--limit", 1), ("-b", "wall"), ("--refiner", "self")):
+        ended = command(*arguments, *more)
+        assert ended.code == 2
+        assert "holds another evaluation (it differs in" in ended.err
+    assert report_of(out) == before
+    (out / "run.json").write_text("{")
+    ended = command(*arguments)
+    assert (ended.code, "run.json: cannot be read" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "expected a preset, a benchmark, or --images and --masks"),
+        (("voc22", "--data", "."), "expected a benchmark, one of voc21, voc20, .* got 'voc22'; did you mean voc2"),
+        (("vit-b-16/voc22", "--data", "."), "no preset is called 'vit-b-16/voc22'; near it: vit-b-16/voc21"),
+        (("voc21",), "expected the root folder of the data sets, got none; give --data ROOT"),
+        (("voc21", "--data", "nowhere"), "voc: expected its data at 'nowhere/.*val.txt', got nothing there"),
+        (("voc21", "--images", "a"), "expected a benchmark or one's own data, got voc21 and --images"),
+        (("--images", "a"), "--masks: expected it, got none"),
+        (("voc21", "--data", ".", "--contact-sheet", "2"), "--contact-sheet: expected a folder"),
+        (("voc21", "--data", ".", "--limit", "0"), "limit: expected at least 1, got 0"),
+        (("voc21", "--data", ".", "--refiner", "sd9"), "no refiner is called 'sd9'"),
+        (("voc21", "--data", ".", "--ablation", "--attentions", "q-p"), "attention: expected some of fused"),
+        (("voc21", "--data", ".", "--ablation", "--refiners", ","), "expected at least one attention"),
+    ],
+)
+def test_wrong_options_are_one_line(command: Any, arguments: tuple[str, ...], words: str) -> None:
+    import re
+
+    ended = command("evaluate", *arguments)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.count("\n") == 1
+    assert re.search(words, ended.err), ended.err
+
+
+def test_workers_below_one(command: Any, clip_folder: Path, tmp_path: Path) -> None:
+    build_tree("voc21", tmp_path)
+    ended = command("evaluate", "voc21", "--data", tmp_path, "-m", clip_folder, "--workers", 0)
+    assert (ended.code, "workers: expected at least 1, got 0" in ended.err) == (2, True)
+
+
+def test_benchmarks_are_listed(command: Any) -> None:
+    ended = command("benchmarks")
+    assert ended.code == 0
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("vit-l-14/voc21 ")]
+    assert line.split() == ["vit-l-14/voc21", "ViT-L/14", "sd2.1", "71.6", "62.5"]
+    lines = [json.loads(line) for line in command("benchmarks", "--json").out.splitlines()]
+    assert {line["name"] for line in lines} >= {"vit-h-14/voc21-preprint", "vit-b-16/cityscapes-windows"}
