@@ -40,6 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": BASE | {"decoding", "formats", "images", "prompts"},
     "evaluation": BASE
     | {"benchmarks", "checkpoints", "devices", "formats", "ops", "prompts", "refiners", "segmenter", "settings"},
+    "scale": BASE
+    | {"decoding", "devices", "evaluation", "formats", "images", "prompts", "result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -53,12 +55,27 @@ LIBRARIES: dict[str, set[str]] = {
     "scipy": {"benchmarks", "formats", "ops"},
     "pycocotools": {"benchmarks"},
     "supervision": {"formats"},
+    "av": {"scale"},
+    "ray": {"scale"},
+    "fsspec": {"scale"},
     "torchvision": set(),
     "timm": set(),
     "open_clip": set(),
 }
 # Imported inside functions only, so that importing a module is quick. Where torch is at home it is free.
-LATE = {"transformers", "diffusers", "huggingface_hub", "safetensors", "rich", "scipy", "pycocotools", "supervision"}
+LATE = {
+    "transformers",
+    "diffusers",
+    "huggingface_hub",
+    "safetensors",
+    "rich",
+    "scipy",
+    "pycocotools",
+    "supervision",
+    "av",
+    "ray",
+    "fsspec",
+}
 TORCH_AT_HOME = {"coarse", "devices", "encoders", "ops", "refiners", "segmenter", "text_cache"}
 
 

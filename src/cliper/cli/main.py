@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cliper import __version__
+from cliper.cli.batch import batch
 from cliper.cli.benchmarks import benchmarks
 from cliper.cli.data import data
 from cliper.cli.doctor import doctor
@@ -31,6 +32,7 @@ def cli(debug: bool) -> None:
 
 
 cli.add_command(segment)
+cli.add_command(batch)
 cli.add_command(models)
 cli.add_command(data)
 cli.add_command(benchmarks)

@@ -1,0 +1,96 @@
+"""One machine: threads read, the caller's thread runs the model, threads write."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from cliper.result import Segmentation
+from cliper.scale.items import Item
+from cliper.scale.job import Loaded, Worker
+from cliper.scale.manifest import Record
+from cliper.scale.reading import groups_of_one_size, read_ahead
+from cliper.scale.run import Run
+from cliper.segmenter import Segmenter
+
+__all__ = ["Timing", "run_here"]
+
+
+@dataclass
+class Timing:
+    """Where the model's time went, in seconds.
+
+    Args:
+        model: it was at work.
+        reading: it waited for pictures.
+        writing: it waited for files to be written.
+    """
+
+    model: float = 0.0
+    reading: float = 0.0
+    writing: float = 0.0
+
+
+def run_here(run: Run, segmenter: Segmenter, *, workers: int) -> Timing:
+    """Do what is left of a run.
+
+    However many pictures there are, few are in memory: those being read, a group or a few, and those being written.
+
+    Args:
+        run: the run.
+        segmenter: the job's.
+        workers: threads that read, and as many that write.
+
+    Raises:
+        CliperError: what ends the run; pictures that were done until then stay done.
+        KeyboardInterrupt: likewise; files that were being written have been finished.
+    """
+    batch = segmenter.batch_size
+    worker = Worker(run.job, segmenter, run.place)
+    timing = Timing()
+    most = 2 * workers + batch
+    writing: deque[Future[None]] = deque()
+
+    def write(item: Item, result: Segmentation, seconds: float) -> None:
+        run.add(item.number, worker.write(item, result, seconds))
+
+    loaded = read_ahead(run.left(), threads=workers, ahead=workers + batch)
+    groups = groups_of_one_size(_readable(loaded, run), batch)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="cliper-write")
+    try:
+        while True:
+            started = time.perf_counter()
+            group = next(groups, None)
+            read = time.perf_counter()
+            if group is None:
+                break
+            done = worker.segment(group)
+            segmented = time.perf_counter()
+            for one, result, seconds in done:
+                if isinstance(result, str):
+                    run.add(one.item.number, Record.failed(one.item.name, result, round(one.seconds + seconds, 4)))
+                else:
+                    writing.append(pool.submit(write, one.item, result, one.seconds + seconds))
+            while len(writing) > most or (writing and writing[0].done()):
+                writing.popleft().result()
+            timing.reading += read - started
+            timing.model += segmented - read
+            timing.writing += time.perf_counter() - segmented
+        while writing:
+            writing.popleft().result()
+    finally:
+        loaded.close()
+        pool.shutdown(wait=True, cancel_futures=True)  # those that are being written are finished
+    return timing
+
+
+def _readable(pictures: Iterator[Loaded], run: Run) -> Iterator[Loaded]:
+    """Those that could be read; the others are written down."""
+    for loaded in pictures:
+        if loaded.error is None:
+            yield loaded
+        else:
+            run.add(loaded.item.number, Record.failed(loaded.item.name, loaded.error, round(loaded.seconds, 4)))

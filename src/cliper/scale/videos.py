@@ -1,0 +1,159 @@
+"""Frames of a video, through PyAV, and a video of their overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliper.decoding import one_line, shown_path
+from cliper.errors import InputError, MissingExtraError
+from cliper.scale.items import Item
+from cliper.scale.places import is_remote, open_file
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL import Image
+
+__all__ = ["VideoSource", "write_overlay_video"]
+
+
+class VideoSource:
+    """Every n-th frame of a video; frame 120 is called ``frame-00000120.png``.
+
+    Args:
+        address: of the video.
+        every: 1 takes every frame.
+
+    Raises:
+        InputError: it is no video, or ``every`` is below 1.
+        MissingExtraError: PyAV is not installed.
+    """
+
+    kind, held = "video", True
+
+    def __init__(self, address: str, every: int = 1) -> None:
+        if every < 1:
+            raise InputError(f"--every: expected at least 1, got {every}")
+        self.address = address
+        self.every = every
+        with _opened(address) as container:
+            stream = container.streams.video[0]
+            rate = stream.average_rate or stream.guessed_rate
+            self.rate = None if rate is None else rate / every
+            """Pictures a second, as a fraction, if the video says so."""
+            self._frames = int(stream.frames)
+
+    def items(self) -> Iterator[Item]:
+        """Frame by frame.
+
+        Raises:
+            InputError: the video is cut off or damaged; the frames before that have been given.
+        """
+        import av
+
+        index = -1
+        try:
+            with _opened(self.address) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for index, frame in enumerate(container.decode(stream)):
+                    if index % self.every == 0:
+                        yield Item(index // self.every + 1, frame_name(index), self.address, held=Frame(frame))
+        except av.error.FFmpegError as error:
+            raise InputError(
+                f"expected a whole video, got a damaged one: {shown_path(self.address)} ({one_line(error)}, after "
+                f"frame {index}); fetch or export it again"
+            ) from None
+
+    def count(self) -> int | None:
+        """As the video's header says, if it does."""
+        return -(-self._frames // self.every) or None
+
+
+class Frame:
+    """A decoded frame that becomes a picture when it is needed.
+
+    Args:
+        frame: of PyAV.
+    """
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+
+    def to_image(self) -> Image.Image:
+        """RGB, turned as the video says it is to be shown."""
+        image: Image.Image = self._frame.to_image()
+        turn = int(self._frame.rotation) % 360  # counter-clockwise, as PIL's
+        return image.rotate(turn, expand=True) if turn else image
+
+
+def frame_name(index: int) -> str:
+    """What frame ``index``, from 0, is called.
+
+    Example:
+        >>> frame_name(120)
+        'frame-00000120.png'
+    """
+    return f"frame-{index:08d}.png"
+
+
+def write_overlay_video(
+    path: Path,
+    source: VideoSource,
+    labels_of: Callable[[Item], npt.NDArray[Any] | None],
+    classes: tuple[str, ...],
+) -> None:
+    """Write a video (H.264) of the frames that were segmented, each region in its class's colour.
+
+    Args:
+        path: where to; the suffix says in which container.
+        source: the video that was segmented; it is read once more.
+        labels_of: the label map [H, W] of a frame, or None if it has none, which leaves the frame as it is.
+        classes: names.
+
+    Raises:
+        InputError: the video cannot be read any more.
+        OutputError: the file cannot be written.
+    """
+    import av
+
+    from cliper.formats import atomic_path, draw_overlay
+
+    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+        stream: Any = None
+        for item in source.items():
+            picture = item.read()
+            labels = labels_of(item)
+            if labels is not None:
+                picture = draw_overlay(picture, labels, classes, legend=False)
+            if stream is None:
+                stream = container.add_stream("libx264", rate=source.rate or 25)
+                # H.264 of colours at half the resolution needs even sides.
+                stream.width, stream.height = (side + side % 2 for side in picture.size)
+                stream.pix_fmt = "yuv420p"
+                stream.options = {"crf": "18"}
+                stream.thread_count = 1  # the same bytes each time
+            if picture.size != (stream.width, stream.height):
+                picture = picture.crop((0, 0, stream.width, stream.height))
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        if stream is not None:
+            container.mux(stream.encode(None))
+
+
+def _opened(address: str) -> Any:
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError("videos need PyAV, which is not installed; pip install 'cliper[video]'") from None
+    try:
+        where = open_file(address) if is_remote(address) else address
+        container = av.open(where, metadata_errors="ignore")
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(
+            f"expected a video, could not read {shown_path(address)} ({one_line(error)}); check the path"
+        ) from None
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"expected a video, got a file without pictures: {shown_path(address)}; check the path")
+    return container
