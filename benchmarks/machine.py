@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from cliper.evaluation.provenance import machine, versions
 
 __all__ = ["RESULTS", "peak_growth", "provenance", "write_report"]
 
@@ -38,25 +37,7 @@ def _status(field: str) -> int:
 
 def provenance() -> dict[str, Any]:
     """Date, commit, versions and machine."""
-    import torch
-
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": _commit(),
-        "versions": {
-            name: _version(name) for name in ("cliper", "torch", "transformers", "diffusers", "numpy", "pillow")
-        },
-        "machine": {
-            "processor": _processor(),
-            "processors": os.cpu_count(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "system": platform.system(),
-            "python": platform.python_version(),
-            "torch_threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
+    return {"date": time.strftime("%Y-%m-%d"), "commit": _commit(), "versions": versions(), "machine": machine()}
 
 
 def write_report(name: str, report: dict[str, Any], folder: Path | None = None) -> Path:
@@ -65,13 +46,6 @@ def write_report(name: str, report: dict[str, Any], folder: Path | None = None) 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**report, "provenance": provenance()}, indent=1) + "\n", encoding="utf-8")
     return path
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _commit() -> str:
@@ -86,13 +60,3 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -63,6 +63,73 @@ def voc_attention() -> str:
     return "\n".join([*lines, "", f"{text} {source('voc_attention', report)}"])
 
 
+def compensation() -> str:
+    """Seconds and memory of fine-grained compensation, both ways."""
+    report = read("compensation")
+    lines = [
+        "| | published way | cliper | ratio | floor | cliper, bfloat16 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for model, result in report["models"].items():
+        lines += compensation_rows(model.upper().replace("SD", "SD "), result)
+    rates, settings = report["rates_gflops"], report["settings"]
+    differences = [result["largest_difference"] for result in report["models"].values()]
+    worst = [f"{max(d[way] for d in differences):.0e}" for way in differences[0]]
+    height, width = settings["picture"]
+    text = (
+        f"Random weights of the real shapes, a picture of {width}x{height}, {settings['classes']} classes, the best of "
+        f"{settings['repeats']} runs of each stage. Largest difference of the refined maps from the published way's: "
+        f"{', in bfloat16 '.join(worst)}. Floor: operations over the rates measured in the same run (convolution "
+        f"{rates['convolution']:.0f}, matrix product {rates['matmul']:.0f} GFLOP/s)."
+    )
+    return "\n".join([*lines, "", f"{text} {source('compensation', report)}"])
+
+
+def compensation_rows(title: str, result: dict[str, Any]) -> list[str]:
+    """A row for each stage, and one for memory."""
+    stages = {
+        "vae": "VAE encoder, s",
+        "unet": "UNet, s",
+        "chain": "chain, s",
+        "chain from maps": "chain from given maps, s",
+        "total": "picture and maps to refined maps, s",
+    }
+    old, new, half = (result.get(way, {"seconds": {}}) for way in ("published", "ours", "bfloat16"))
+    rows = []
+    for stage, words in stages.items():
+        first = "chain" if stage == "chain from maps" else stage
+        values = (old["seconds"].get(first), new["seconds"].get(stage), result["ratio"][stage])
+        values += (result["floor_seconds"].get(stage), half["seconds"].get(stage))
+        cells = " | ".join("" if value is None else f"{value:.2f}" for value in values)
+        rows.append(f"| {title}: {words} | {cells} |")
+    peaks = (old.get("peak_gib"), new.get("peak_gib"), result["ratio"]["memory"], None, half.get("peak_gib"))
+    cells = " | ".join("" if value is None else f"{value:.2f}" for value in peaks)
+    return [*rows, f"| {title}: peak memory, GiB | {cells} |"]
+
+
+def self_refiner() -> str:
+    """mIoU with ``refiner="self"`` and without."""
+    report = read("self_refiner")
+    chosen = next(c for c in report["chosen_on"]["candidates"] if c["candidate"] == report["shipped"])
+    lines = [
+        "| | voc21 | voc20 |",
+        "| --- | --- | --- |",
+    ]
+    for half, without, shipped in (
+        ("chosen on", report["chosen_on"]["without"], chosen),
+        ("reported on", report["reported_on"]["without"], report["reported_on"]["shipped"]),
+    ):
+        count = report[half.replace(" ", "_")]["pictures"]
+        lines.append(f"| {half} {count} pictures: no refiner | {without['voc21']:.3f} | {without['voc20']:.3f} |")
+        lines.append(f"| {half} {count} pictures: self | {shipped['voc21']:.3f} | {shipped['voc20']:.3f} |")
+    layer, side, subtracted, sharpness = report["shipped"]
+    text = (
+        f"mIoU with the bundled checkpoint at its recommended settings; layer {layer} of 12, {side} pixels, "
+        f"subtracted {subtracted}, sharpness {sharpness:g}."
+    )
+    return "\n".join([*lines, "", f"{text} {source('self_refiner', report)}"])
+
+
 def published() -> str:
     """The published table, from the presets."""
     names = [n for n in cliper.presets() if not n.endswith("-preprint")]
@@ -81,7 +148,13 @@ def published() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"clip_stage": clip_stage, "voc_attention": voc_attention, "published": published}
+TABLES = {
+    "clip_stage": clip_stage,
+    "compensation": compensation,
+    "self_refiner": self_refiner,
+    "voc_attention": voc_attention,
+    "published": published,
+}
 
 
 def filled(text: str) -> str:

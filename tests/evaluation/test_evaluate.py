@@ -93,6 +93,18 @@ def test_the_report_says_where_the_number_comes_from(
     assert all(0 <= line["miou"][""] <= 1 for line in lines)
 
 
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
+    command: Any, clip_folder: Path, trees: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliper.cli.evaluate_show._EVERY", -1.0)
+    ended = command("evaluate", "voc20", "--data", trees, "-m", clip_folder)
+    assert ended.code == 0
+    lines = ended.err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [f"{i} of 3 pictures" for i in (1, 2, 3)]
+    final = ended.out.partition("mIoU ")[2].partition(",")[0]
+    assert lines[-1].endswith(f"mIoU {final}")
+
+
 def test_workers_give_the_same_matrix(command: Any, clip_folder: Path, trees: Path, tmp_path: Path) -> None:
     matrices = []
     for workers in (1, 2, 3):

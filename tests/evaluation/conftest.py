@@ -1,0 +1,11 @@
+"""What the tests of the evaluation share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a run of seconds takes a minute, and would say how far it is."""
+    monkeypatch.setattr("cliper.cli.evaluate_show._EVERY", 1e9)
