@@ -109,6 +109,22 @@ def test_by_default_a_bad_picture_ends_the_run(
     assert not (tmp_path / "out" / "report.json").exists()
 
 
+def test_two_runs_at_once_do_not_share_a_folder(
+    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+) -> None:
+    import fcntl
+
+    own_data(tmp_path, 2, make_picture)
+    arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
+    assert command(*arguments).code == 0
+    with (tmp_path / "out" / "run.json").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        ended = command(*arguments)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "another run is at work there" in ended.err
+    assert command(*arguments).code == 0
+
+
 def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
     own_data(tmp_path, 2, make_picture)
     out = tmp_path / "out"

@@ -26,7 +26,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "processors": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": _memory_gib(),
         "system": platform.system(),
         "python": platform.python_version(),
         "torch_threads": torch.get_num_threads(),
@@ -37,12 +37,16 @@ def machine() -> dict[str, Any]:
 
 def peak_memory() -> dict[str, int]:
     """The most bytes that this process has held until now, and its GPU's allocator if there is one."""
-    import resource
-
     import torch
 
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peak: dict[str, int] = {}
+    try:
+        import resource
+    except ImportError:  # a system that does not tell
+        pass
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+        peak["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if torch.cuda.is_available():
         peak["cuda"] = torch.cuda.max_memory_allocated()
     return peak
@@ -73,6 +77,13 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
+        return None
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError):  # a system that does not tell
         return None
 
 

@@ -10,7 +10,7 @@ import contextlib
 import json
 import multiprocessing
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,30 @@ def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; a lock of the system's, which a killed process lets go.
+
+    Raises:
+        InputError: another run is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        yield
+        return
+    with (folder / _RUN).open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another run is at work there; wait for it, or choose another folder with --out"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
 def evaluate(
     job: Job, samples: Sequence[Sample], folder: Path, *, workers: int = 1, seen: Callable[[Record], None]
 ) -> Outcome:
@@ -79,16 +103,23 @@ def evaluate(
     Args:
         job: what to evaluate.
         samples: the job's pictures.
-        folder: where records are kept.
+        folder: where records are kept, claimed by :func:`claim_folder`.
         workers: processes; on GPUs one each, on a CPU each with its share of the cores.
         seen: called with every record, those of earlier runs first.
 
     Raises:
-        InputError: fewer than one worker.
+        InputError: fewer than one worker; another run is at work in the folder.
         CliperError: whatever ends the run; what was done until then is kept.
     """
     if workers < 1:
         raise InputError(f"workers: expected at least 1, got {workers}")
+    with _alone(folder):
+        return _evaluate(job, samples, folder, workers, seen)
+
+
+def _evaluate(
+    job: Job, samples: Sequence[Sample], folder: Path, workers: int, seen: Callable[[Record], None]
+) -> Outcome:
     known = read_records(folder)
     done = {name for name, record in known.items() if record.error is None}
     left = [sample for sample in samples if sample.name not in done]
