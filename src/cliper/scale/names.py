@@ -54,5 +54,5 @@ class NameIndex:
 
 
 def _checksum(name: str) -> int:
-    data = name.encode("utf-8", "surrogateescape")
+    data = name.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

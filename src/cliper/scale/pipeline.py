@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cliper.errors import InputError
 from cliper.result import Segmentation
 from cliper.scale.items import Item
 from cliper.scale.job import Loaded, Worker
@@ -79,12 +80,20 @@ def run_here(run: Run, segmenter: Segmenter, *, workers: int) -> Timing:
             timing.reading += read - started
             timing.model += segmented - read
             timing.writing += time.perf_counter() - segmented
-        while writing:
-            writing.popleft().result()
+    except InputError:  # the source ends in the middle: what was segmented is written all the same
+        _drain(writing)
+        raise
+    else:
+        _drain(writing)
     finally:
         loaded.close()
         pool.shutdown(wait=True, cancel_futures=True)  # those that are being written are finished
     return timing
+
+
+def _drain(writing: deque[Future[None]]) -> None:
+    while writing:
+        writing.popleft().result()
 
 
 def _readable(pictures: Iterator[Loaded], run: Run) -> Iterator[Loaded]:

@@ -6,6 +6,7 @@ Ray and does its pictures once more: their files are replaced by the same, and e
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -200,12 +201,13 @@ def _connected(address: str | None) -> Any:
         raise MissingExtraError("--engine ray needs Ray, which is not installed; pip install 'cliper[scale]'") from None
     try:
         if not ray.is_initialized():
-            ray.init(
-                address=address,
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _silent():
+                ray.init(
+                    address=address,
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ResourceError(f"expected a Ray cluster at {address!r}, got none ({reason}); check --address") from None
@@ -213,6 +215,19 @@ def _connected(address: str | None) -> Any:
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's own threads say on standard error how loud they have been told to be; what fails is raised anyway."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of anybody's
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _ours(error: BaseException) -> BaseException:

@@ -179,7 +179,7 @@ class ListSource:
                 # Names of files need not be text; what is not comes back as the same bytes.
                 for line in io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape", newline="\n"):
                     path = line.rstrip("\r\n")
-                    if safe_name(path) and (self._is_meant is None or self._is_meant(safe_name(path))):
+                    if path.strip() and safe_name(path) and (self._is_meant is None or self._is_meant(safe_name(path))):
                         yield path
         except OSError as error:
             raise InputError(
