@@ -69,7 +69,7 @@ def batch(pictures: str, out: str, **options: Any) -> int:
     source = _source(pictures, out, options)
     with open_state(out) as state:
         identity = {"input": _absolute(pictures), "every": options["every"], "glob": options["glob"], **job.identity()}
-        check_run(state.folder, identity, resume=resume, overwrite=options["overwrite"])
+        check_run(state.folder, identity, shown=out, resume=resume, overwrite=options["overwrite"])
         engine = _engine(job, source, options)
         begin(state.folder, state.place, identity, overwrite=options["overwrite"])
         with _says_how_to_go_on():

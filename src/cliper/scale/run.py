@@ -48,11 +48,12 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"expected a folder that can be written, got {out}; choose another with --out")
 
 
-def check_run(folder: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+def check_run(folder: Path, identity: dict[str, Any], *, shown: str, resume: bool, overwrite: bool) -> None:
     """Whether a run may write into a folder.
 
     Args:
-        folder: it need not be there.
+        folder: with the manifest; it need not be there.
+        shown: what messages call it.
         identity: what the run's files depend on.
         resume: go on with the run that is there.
         overwrite: begin anew whatever is there.
@@ -64,7 +65,7 @@ def check_run(folder: Path, identity: dict[str, Any], *, resume: bool, overwrite
         return
     if not resume:
         raise InputError(
-            f"{folder} holds a run already; go on with it (--resume), begin anew (--overwrite), "
+            f"{shown} holds a run already; go on with it (--resume), begin anew (--overwrite), "
             "or choose another folder with --out"
         )
     try:
@@ -72,12 +73,12 @@ def check_run(folder: Path, identity: dict[str, Any], *, resume: bool, overwrite
         changed = differences(old, json.loads(json.dumps(identity)))
     except (OSError, ValueError, AttributeError):
         raise InputError(
-            f"{folder / RUN} cannot be read, so the run cannot go on; begin anew (--overwrite), or choose another "
+            f"{RUN} in {shown} cannot be read, so the run cannot go on; begin anew (--overwrite), or choose another "
             "folder with --out"
         ) from None
     if changed:
         raise InputError(
-            f"{folder} holds a run with another {', '.join(changed[:4])}; give what it was begun with, begin anew "
+            f"{shown} holds a run with another {', '.join(changed[:4])}; give what it was begun with, begin anew "
             "(--overwrite), or choose another folder with --out"
         )
 
