@@ -1,0 +1,127 @@
+"""Ray gives what the local engine gives, also where an actor is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_runs import CLASSES, by_input, content, ended, make_photos, records, start, wait_for_lines
+from PIL import Image
+
+from cliper.errors import OutputError
+from cliper.scale import ray_engine
+from cliper.scale.items import Item
+
+Draw = Callable[..., Image.Image]
+
+FLAGS = ("-f", "labels", "-f", "coco", "-f", "gallery")
+
+
+def actors(process: int) -> list[int]:
+    """The processes below one that hold the model and are at work."""
+    import psutil
+
+    found = []
+    for child in psutil.Process(process).children(recursive=True):
+        try:
+            if any("ray::MapWorker" in part for part in child.cmdline()):
+                found.append(child.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
+    clip_folder: Path, tmp_path: Path, make_picture: Draw
+) -> None:
+    pytest.importorskip("ray")
+    photos = make_photos(tmp_path / "photos", make_picture, 120)
+    (photos / "p000.png").write_text("no picture")
+    arguments = [photos, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o"]
+    assert ended(start(*arguments, tmp_path / "local"))[0] == 1
+    out = tmp_path / "ray"
+    process = start(*arguments, out, "--engine", "ray", "--workers", 2)
+    wait_for_lines(out, 10, process)
+    at_work = actors(process.pid)
+    assert at_work
+    os.kill(at_work[0], signal.SIGKILL)
+    code, printed, errors = ended(process)
+    assert code == 1, errors
+    assert "120 pictures: 119 done, 1 failed" in printed
+    assert [line for line in errors.splitlines() if line] == [
+        f"cliper: error: p000.png: {by_input(out)['p000.png']['error']}"
+    ]
+    # No picture lost, none with two lines, no temporary file, and every byte the same.
+    assert content(out) == content(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_interrupted_and_gone_on_with_by_the_other_engine(
+    clip_folder: Path, tmp_path: Path, make_picture: Draw
+) -> None:
+    pytest.importorskip("ray")
+    photos = make_photos(tmp_path / "photos", make_picture, 120)
+    arguments = [photos, "-c", CLASSES, "-m", clip_folder, "-f", "labels", "-o", tmp_path / "out"]
+    process = start(*arguments, "--engine", "ray")
+    wait_for_lines(tmp_path / "out", 5, process)
+    process.send_signal(signal.SIGINT)
+    code, _, errors = ended(process)
+    assert code == 130
+    assert "the same command with --resume goes on" in errors
+    done = len(records(tmp_path / "out"))
+    assert 5 <= done < 120
+    code, printed, errors = ended(start(*arguments, "--resume"))
+    assert (code, errors) == (0, "")
+    assert f"120 pictures: 120 done, {done} of them earlier" in printed
+
+
+def test_sources_that_only_one_machine_can_read(command: Any, clip_folder: Path, photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as tar:
+        tar.add(photos, ".")
+    arguments = ["-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", "--engine", "ray"]
+    ended = command("batch", tmp_path / "t.tar.gz", *arguments)
+    assert ended.code == 2
+    assert "a compressed tar can only be read from its begin; use --engine local" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray(
+    command: Any, clip_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ended = command("batch", photos, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", "--engine", "ray")
+    assert ended.code == 2
+    assert "pip install 'cliper[scale]'" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_items_do_not_depend_on_where_a_worker_runs(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photo.parent)
+    item = pickle.loads(pickle.dumps(ray_engine._anywhere(Item(1, "photo.png", "photo.png"))))
+    monkeypatch.chdir("/")
+    assert item.read().size == (96, 64)
+    far = Item(1, "a.png", "s3://bucket/a.png")
+    assert ray_engine._anywhere(far) == far
+
+
+def test_errors_of_workers_are_ours_again() -> None:
+    """As Ray wraps them: the worker's own error is the cause, and the wrapper may be a class made on the spot."""
+    exceptions = pytest.importorskip("ray.exceptions")
+    error = OutputError("cannot write 'a': the disk is full")
+    wrapped = exceptions.RayTaskError("map", "a traceback\nof many lines", error).as_instanceof_cause()
+    outer = RuntimeError("Failed to process")
+    outer.__cause__ = wrapped
+    for one in (error, wrapped, outer):
+        found = ray_engine._ours(one)
+        assert type(found) is OutputError
+        assert str(found) == "cannot write 'a': the disk is full"
+    other = RuntimeError("something else")
+    assert ray_engine._ours(other) is other
