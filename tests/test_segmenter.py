@@ -327,6 +327,26 @@ def test_without_a_refiner_maps_come_back(tiny: Any) -> None:
     assert torch.equal(refined, maps.float())
 
 
+def test_refined_maps_are_plain_tensors(tiny: Any) -> None:
+    """Whatever the refiner and its maps are."""
+
+    class Other:
+        name = "other"
+
+        def refine(self, pictures: Any, maps: Any, settings: Settings, seed: int = 0) -> list[torch.Tensor]:
+            with torch.inference_mode():
+                return [m + 1 for m in maps]
+
+    with torch.inference_mode():
+        maps = torch.rand(2, 4, 5)
+    other = tiny.with_settings(tiny.settings)
+    other.refiner = Other()
+    for segmenter in (tiny, other, tiny.with_refiner("self")):
+        refined = segmenter.refine(torch.rand(3, 64, 64), maps)
+        refined += 1
+        (refined * torch.ones((), requires_grad=True)).sum().backward()
+
+
 # --- loading ---------------------------------------------------------------------------------------------
 
 
@@ -426,3 +446,30 @@ def test_the_bundled_checkpoint_finds_the_horses(mini: Any) -> None:
     assert 0.1 < result.areas["horse"] < 0.3
     assert result.areas["car"] < 0.01
     assert result.confidence[0] > 0.7
+
+
+# --- the refiner's numbers and seed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, None), ("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_a_refiner_has_its_own_number_format_where_none_was_asked_for(
+    clip_folder: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, given: torch.dtype | None
+) -> None:
+    """None is passed on: on a GPU the refiner then is float16, while CLIP stays float32."""
+    seen: list[Any] = []
+    monkeypatch.setattr("cliper.segmenter.load_refiner", lambda name, *, dtype, **_: seen.append(dtype))
+    segmenter = cliper.Segmenter.from_pretrained(clip_folder, refiner="dino-s16", device="cpu", dtype=asked)
+    segmenter.with_refiner("dino-s8")
+    segmenter.with_settings(segmenter.settings).with_refiner("dino-b8")
+    assert seen == [given] * 3
+    assert segmenter.encoder.dtype == (given or torch.float32)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, "1", None, True])
+def test_seeds_that_random_numbers_cannot_begin_from(tiny: Any, clip_folder: Path, seed: Any) -> None:
+    words = r"seed: expected a whole number from -9223372036854775808 to 18446744073709551615, got "
+    with pytest.raises(SettingsError, match=words):
+        cliper.Segmenter(tiny.encoder, tiny.checkpoint, tiny.settings, seed=seed)
+    with pytest.raises(SettingsError, match=words):
+        cliper.Segmenter.from_pretrained("nothing/there", seed=seed)  # before anything is looked for
+    assert cliper.Segmenter(tiny.encoder, tiny.checkpoint, tiny.settings, seed=2**64 - 1).seed == 2**64 - 1

@@ -23,7 +23,7 @@ from cliper.ops.labels import assign_labels, class_confidence
 from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
 from cliper.refiners import Refiner, check_refiner, load_refiner
 from cliper.result import Segmentation
-from cliper.settings import Settings, load_settings
+from cliper.settings import Settings, check_seed, load_settings
 from cliper.text_cache import TextCache
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ class Segmenter:
         checkpoint: where they came from.
         settings: how to use them.
         refiner: sharpens class maps, or None.
-        seed: of the refiner's noise.
+        seed: of the refiner's noise, -2^63 to 2^64 - 1.
         cache: of text embeddings, or None.
 
     Raises:
-        SettingsError: settings that the encoder cannot meet.
+        SettingsError: settings that the encoder cannot meet, or a seed out of range.
     """
 
     def __init__(
@@ -66,10 +66,11 @@ class Segmenter:
         self.encoder = encoder
         self.checkpoint = checkpoint
         self.refiner = refiner
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.batch_size = 1 if encoder.device.type == "cpu" else _BATCH
         """At most so many pictures of one size go through the networks together; may be set."""
         self._cache = cache
+        self._dtype: torch.dtype | None = None  # what was asked for, if anything was
         self._texts: tuple[object, Tensor] | None = None
         self._coarse = CoarseMapper(encoder, settings, checkpoint.name)
 
@@ -92,20 +93,20 @@ class Segmenter:
             settings: a preset's name, a YAML file, or :class:`Settings`; None takes what is recommended for
                 the checkpoint. A file changes what it names of the recommended ones.
             device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device if there is one.
-            dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; None is float32, what numbers are
-                reported in.
+            dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``, for CLIP and the refiner. None is float32
+                for CLIP, what numbers are reported in; for the refiner float32 on a CPU and float16 elsewhere.
             seed: of the refiner's noise; the same picture and seed give the same result.
 
         Raises:
             CheckpointError: weights that are missing, broken, of another kind, or cannot be fetched.
-            SettingsError: no such preset, device or dtype, or settings the checkpoint cannot meet.
+            SettingsError: no such preset, device or dtype, settings the checkpoint cannot meet, or a seed out of range.
             ResourceError: memory ran out.
 
         Example:
             >>> Segmenter.from_pretrained().checkpoint.name
             'mini'
         """
-        place, number = pick_device(device), pick_dtype(dtype)
+        place, number, seed = pick_device(device), pick_dtype(dtype), check_seed(seed)
         if refiner is not None:
             check_refiner(str(refiner))  # before anything large is fetched
         checkpoint = resolve(model, "clip")
@@ -114,7 +115,9 @@ class Segmenter:
         chosen = base if settings is None else load_settings(settings, base=base)
         with memory_errors():
             encoder = load_clip(checkpoint.folder, device=place, dtype=number)
-        return cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache()).with_refiner(refiner)
+        segmenter = cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache())
+        segmenter._dtype = None if dtype is None else number
+        return segmenter.with_refiner(refiner)
 
     @property
     def settings(self) -> Settings:
@@ -134,6 +137,9 @@ class Segmenter:
     def with_refiner(self, refiner: str | Path | None) -> Segmenter:
         """The same CLIP with another refiner, which is loaded, or with none.
 
+        Its numbers are those that :meth:`from_pretrained` was asked for; if it was asked for none, float32 on a CPU
+        and float16 elsewhere.
+
         Raises:
             RefinerError: there is no such refiner.
             CheckpointError: weights that are missing, broken, of another kind, or cannot be fetched.
@@ -143,7 +149,7 @@ class Segmenter:
         other.refiner = None
         if refiner is not None:
             encoder = self.encoder
-            other.refiner = load_refiner(str(refiner), device=encoder.device, dtype=encoder.dtype, encoder=encoder)
+            other.refiner = load_refiner(str(refiner), device=encoder.device, dtype=self._dtype, encoder=encoder)
         return other
 
     @overload
@@ -299,10 +305,12 @@ class Segmenter:
 
     def _refine(self, pictures: Sequence[Tensor], maps: Sequence[Tensor]) -> list[Tensor]:
         if self.refiner is None:
-            return [m.float() for m in maps]
-        with memory_errors():
-            refined: list[Tensor] = self.refiner.refine(pictures, maps, self.settings, seed=self.seed)
-        return refined
+            refined = [m.float() for m in maps]
+        else:
+            with memory_errors():
+                refined = self.refiner.refine(pictures, maps, self.settings, seed=self.seed)
+        # Tensors of inference mode could not be changed in place, nor take part in a backward pass.
+        return [r.clone() if r.is_inference() else r for r in refined]
 
     def _alike(self, pictures: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
         """Runs of neighbours of one size, as many as go through the networks together."""

@@ -21,7 +21,17 @@ import yaml
 
 from cliper.errors import SettingsError
 
-__all__ = ["ATTENTIONS", "RECIPES", "TEMPLATES", "Preset", "Settings", "load_preset", "load_settings", "presets"]
+__all__ = [
+    "ATTENTIONS",
+    "RECIPES",
+    "TEMPLATES",
+    "Preset",
+    "Settings",
+    "check_seed",
+    "load_preset",
+    "load_settings",
+    "presets",
+]
 
 RECIPES = ("conference", "preprint", "preprint-h")
 ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity")
@@ -260,6 +270,15 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+def check_seed(seed: object) -> int:
+    """A seed that random numbers can begin from.
+
+    Raises:
+        SettingsError: no whole number, or one out of range.
+    """
+    return _whole("seed", seed, -(2**63), 2**64 - 1)
 
 
 def _mapping(data: Any, origin: str) -> dict[str, Any]:

@@ -214,6 +214,8 @@ def test_a_class_file_that_cannot_be_used(refused: Any, clip_folder: Path, photo
         (["segment", "--example", "-s", "no.yaml"], "settings file 'no.yaml' does not exist"),
         (["segment", "--example", "--device", "gpu"], "device: expected one that this machine has"),
         (["segment", "--example", "--dtype", "float8"], "dtype: expected one of"),
+        (["segment", "--example", "--seed", "18446744073709551616"], "seed: expected a whole number from -922"),
+        (["segment", "--example", "--seed", "x"], "--seed"),
         (["segment", "--example", "--select-layer", "12"], "select_layer: expected a layer from -12 to 11"),
         (["segment", "--example", "--window", "113"], "window: expected a multiple of the patch size 14"),
     ],

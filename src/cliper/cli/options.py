@@ -15,6 +15,7 @@ from cliper.settings import (
     REFINE_MODES,
     RESIZE_MODES,
     Settings,
+    check_seed,
     load_preset,
     load_settings,
     presets,
@@ -170,6 +171,7 @@ def read_settings(options: dict[str, Any], base: Settings | None = None) -> Sett
 
     pick_device(options["device"])
     pick_dtype(options["dtype"])
+    check_seed(options["seed"])
     check_refiner(options["refiner"] or "none")
     named, changes = options["settings"], _changes(options)
     if named in presets() and load_preset(named).model.casefold() != str(options["model"]).casefold():

@@ -1,7 +1,8 @@
 """What the rest of the package knows of a refiner, and what all refiners share."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,9 @@ from torch import Tensor
 from cliper.errors import RefinerError, ShapeError
 from cliper.settings import Settings
 
-__all__ = ["Refiner", "check_finite", "check_inputs", "resize_picture"]
+__all__ = ["Refiner", "check_finite", "check_inputs", "resize_picture", "without_gradients"]
+
+P = ParamSpec("P")
 
 
 class Refiner(Protocol):
@@ -37,6 +40,21 @@ class Refiner(Protocol):
             For each picture [C, S, S'] float32, on the device of its maps.
         """
         ...
+
+
+def without_gradients(refine: Callable[P, list[Tensor]]) -> Callable[P, list[Tensor]]:
+    """:func:`torch.inference_mode` for a ``refine``, whose results are plain tensors nevertheless.
+
+    A tensor of inference mode can neither be changed in place outside of it nor take part in a backward pass.
+    """
+
+    @functools.wraps(refine)
+    def run(*args: P.args, **kwargs: P.kwargs) -> list[Tensor]:
+        with torch.inference_mode():
+            refined = refine(*args, **kwargs)
+        return [one.clone() for one in refined]
+
+    return run
 
 
 def check_inputs(pictures: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
