@@ -1,5 +1,12 @@
 """The lean layers, beside those that they replace."""
 
+import os
+import platform
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,12 +16,15 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from cliper.ops.parallel import ordered_map
 from cliper.refiners import lean
 from cliper.refiners.pool import Pool, give_back_memory
 from cliper.refiners.winograd import WinogradConv2d
 
 CPU = torch.device("cpu")
-needs_onednn = pytest.mark.skipif(not lean._can_pack(), reason="this build of PyTorch has no oneDNN operators")
+needs_onednn = pytest.mark.skipif(
+    not lean._can_pack(torch.float32), reason="this build of PyTorch has no oneDNN operators"
+)
 
 # Sums in another order, values of about 1.
 TOLERANCE = 2e-5
@@ -197,8 +207,35 @@ def test_attention_of_the_autoencoder() -> None:
 
 
 def test_without_onednn_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lean, "_can_pack", lambda: False)
+    monkeypatch.setattr(lean, "_can_pack", lambda _: False)
     assert type(lean_copy(nn.Linear(3, 4))) is nn.Linear
+
+
+AVX2_ONLY = """
+import torch
+from cliper.refiners import lean, load_refiner
+from cliper.settings import Settings
+import sys
+print(lean._can_pack(torch.float32), lean._can_pack(torch.bfloat16))
+refiner = load_refiner(sys.argv[1], device="cpu", dtype=torch.bfloat16)
+print(any(isinstance(part, lean.PackedLinear) for part in refiner.unet.modules()))
+print(refiner.refine([torch.rand(3, 40, 50)], [torch.rand(2, 3, 4)], Settings(refine_size=64))[0].isfinite().all())
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="about x86 processors")
+def test_a_processor_without_bfloat16_has_plain_layers(pipelines: dict[str, Path]) -> None:
+    """oneDNN and PyTorch are told that the processor has no more than AVX2, where oneDNN refuses bfloat16."""
+    done = subprocess.run(
+        [sys.executable, "-c", AVX2_ONLY, str(pipelines["sd2.1"])],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    [can, replaced, finite] = done.stdout.splitlines()
+    assert can.endswith(replaced)  # packed layers exactly where they work
+    assert finite == "tensor(True)"
 
 
 def test_pool_gives_the_same_memory_again() -> None:
@@ -208,3 +245,41 @@ def test_pool_gives_the_same_memory_again() -> None:
     assert pool.take("b", 10).data_ptr() != first.data_ptr()
     assert pool.take("a", 100).shape == (100,)
     give_back_memory()
+
+
+def test_pool_does_not_grow_with_the_number_of_callers() -> None:
+    """As in a web server, which has a thread for each of many requests: they take turns."""
+    pool, turn = Pool(), threading.Lock()
+    held = threading.Barrier(9)
+
+    def call() -> None:
+        with turn:
+            for _ in ordered_map(lambda index: pool.take("piece", 1000), 4):
+                pass
+            pool.take("whole", 1000)
+        held.wait()  # nobody ends before all have been there: threads that have ended could lend their numbers
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    held.wait()
+    for thread in threads:
+        thread.join()
+    # One for the callers, and for each worker one (or none: with one core callers do the work themselves).
+    assert len(pool._pieces) <= 1 + max(1, torch.get_num_threads())
+
+
+def test_workers_have_memory_of_their_own() -> None:
+    pool, both = Pool(), threading.Barrier(2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        mine = pool.take("piece", 10)
+
+        def work(index: int) -> int:
+            both.wait(timeout=60)  # both workers are at it
+            return pool.take("piece", 10).data_ptr()
+
+        assert len({mine.data_ptr(), *ordered_map(work, 2)}) == 3
+    finally:
+        torch.set_num_threads(before)

@@ -9,9 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["by_rows", "head_by_head", "ordered_map"]
+__all__ = ["by_rows", "head_by_head", "in_worker", "ordered_map"]
 
 T = TypeVar("T")
+
+_here = threading.local()
 
 
 def head_by_head(x: Tensor) -> bool:
@@ -50,6 +52,11 @@ def ordered_map(work: Callable[[int], T], count: int) -> Iterator[T]:
     finally:
         for left in pending:
             left.cancel()
+
+
+def in_worker() -> bool:
+    """Whether this is one of the threads that :func:`ordered_map` keeps, of which there are as many as cores."""
+    return getattr(_here, "is_worker", False)
 
 
 def by_rows(work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -92,6 +99,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(threads + 1)
 
     def single() -> None:
+        _here.is_worker = True
         torch.get_num_threads()  # a thread's first look at the number overwrites what was set before it
         torch.set_num_threads(1)  # of this thread; but threads made later inherit it too, hence below
         ready.wait()

@@ -13,13 +13,18 @@ import threading
 import torch
 from torch import Tensor
 
+from cliper.ops.parallel import in_worker
+
 __all__ = ["Pool", "give_back_memory"]
 
 
 class Pool:
     """Pieces of memory by name; each grows to the largest size asked of it, and stays.
 
-    A piece is good until the same thread asks for the same name again.
+    A piece is good until the same name is asked for again. The workers of
+    :func:`~cliper.ops.parallel.ordered_map` have pieces of their own, one set each; all other threads share one set,
+    and so take turns: whoever has models of several callers holds a lock around their use. However many callers
+    there are, and whichever threads they come from, the memory is that of one.
     """
 
     def __init__(self) -> None:
@@ -28,7 +33,7 @@ class Pool:
     def take(self, name: str, *shape: int) -> Tensor:
         """A contiguous float32 tensor of that shape with whatever is in it."""
         count = math.prod(shape)
-        key = (threading.get_ident(), name)
+        key = (threading.get_ident() if in_worker() else 0, name)
         piece = self._pieces.get(key)
         if piece is None or piece.numel() < count:
             self._pieces.pop(key, None)
