@@ -123,6 +123,24 @@ def test_other_weights_have_another_prompt(own: Path, own_cache: Path) -> None:
     assert len(list(own_cache.rglob("*.safetensors"))) == 3
 
 
+@pytest.mark.parametrize("lacking", ["layers.1.mlp.fc2.weight", "layers."])
+def test_a_text_encoder_that_is_not_whole(own: Path, own_cache: Path, lacking: str) -> None:
+    """What is missing would be filled with random numbers, and the prompt that they make be kept."""
+    weights = own / "text_encoder" / "model.safetensors"
+    change_weights(weights, lambda tensors: {k: v for k, v in tensors.items() if lacking not in k})
+    with pytest.raises(CheckpointError, match=r"text_encoder: \d+ weights are missing, \S*layers\.\S+ first"):
+        empty_prompt(own)
+    assert not list(own_cache.rglob("*.safetensors"))
+
+
+def test_a_text_encoder_that_gives_no_numbers(own: Path, own_cache: Path) -> None:
+    weights = own / "text_encoder" / "model.safetensors"
+    change_weights(weights, lambda tensors: {k: v * torch.nan if "fc2" in k else v for k, v in tensors.items()})
+    with pytest.raises(CheckpointError, match=r"empty prompt, got NaN or infinity: the weights are broken"):
+        load_refiner(own, device="cpu")
+    assert not list(own_cache.rglob("*.safetensors"))
+
+
 def test_cache_that_cannot_be_written(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CLIPER_CACHE", str(tmp_path / "file"))

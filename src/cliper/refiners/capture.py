@@ -5,7 +5,7 @@ as the last wanted layer has been seen: nothing that comes after it could change
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ from cliper.ops.attention import split_heads
 from cliper.ops.compensation import Heads
 from cliper.refiners.lean import attend
 
-__all__ = ["METHOD_LAYERS", "capture_heads", "find_layers", "layer_names", "tokens_grid"]
+__all__ = ["METHOD_LAYERS", "capture_heads", "count_maps", "find_layers", "layer_names", "tokens_grid"]
 
 METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 """The method's layers, in its order."""
@@ -48,7 +48,8 @@ def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
     """The processors of the wanted layers, in the wanted order; None means the method's two.
 
     Raises:
-        RefinerError: the UNet has no such layer; the message lists those that it has.
+        RefinerError: the UNet has no such layer (the message lists those that it has), or the layers see the latents
+            at different resolutions.
     """
     known = layer_names(unet)
     names = METHOD_LAYERS if wanted is None else tuple(wanted)
@@ -62,7 +63,16 @@ def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
             )
     if len(set(names)) < len(names):
         raise RefinerError(f"refine_layers: expected each layer once, got {', '.join(names)}")
+    halvings = {name: _halvings(unet, known[name]) for name in names}
+    if len(set(halvings.values())) > 1:
+        got = ", ".join(f"{name} (1/{2**count})" for name, count in halvings.items())
+        raise RefinerError(f"refine_layers: expected layers of one resolution, got {got} of the latents'")
     return {name: known[name] for name in names}
+
+
+def count_maps(unet: Any, layers: Mapping[str, str]) -> int:
+    """How many attention maps, one for each head, the layers have that :func:`find_layers` gave."""
+    return sum(_attention(unet, place).heads for place in layers.values())
 
 
 def tokens_grid(latent: tuple[int, int], tokens: int) -> tuple[int, int]:
@@ -124,8 +134,8 @@ def capture_heads(
 @contextmanager
 def _processors(unet: Any, processors: dict[str, Any]) -> Iterator[None]:
     before = dict(unet.attn_processors)
-    unet.set_attn_processor(processors)
     try:
+        unet.set_attn_processor(processors)
         yield
     finally:
         unet.set_attn_processor(before)
@@ -133,11 +143,27 @@ def _processors(unet: Any, processors: dict[str, Any]) -> Iterator[None]:
 
 def _is_plain(unet: Any, place: str) -> bool:
     """Whether an attention is only projections and softmax, as all of Stable Diffusion's UNets are."""
-    attn = unet.get_submodule(place.removesuffix(_PROCESSOR))
+    attn = _attention(unet, place)
     extras = (attn.group_norm, attn.spatial_norm, attn.norm_q, attn.norm_k, attn.norm_cross)
     return all(extra is None for extra in extras) and not (
         attn.added_kv_proj_dim or attn.residual_connection or attn.fused_projections
     )
+
+
+def _attention(unet: Any, place: str) -> Any:
+    return unet.get_submodule(place.removesuffix(_PROCESSOR))
+
+
+def _halvings(unet: Any, place: str) -> int:
+    """How many times the latents were halved where the processor of that name sees them."""
+    part, index = place.split(".")[:2]
+    downs, ups = (
+        [getattr(b, f"{way}samplers", None) is not None for b in blocks]
+        for way, blocks in (("down", unet.down_blocks), ("up", unet.up_blocks))
+    )
+    if part == "down_blocks":
+        return sum(downs[: int(index)])
+    return sum(downs) - (sum(ups[: int(index)]) if part == "up_blocks" else 0)
 
 
 class _Lean:

@@ -15,12 +15,14 @@ from torch import Tensor
 from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.ops.compensation import Heads, compensate_heads
-from cliper.refiners.base import check_finite, check_inputs, resize_picture
-from cliper.refiners.capture import capture_heads, find_layers, layer_names, tokens_grid
+from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
+from cliper.refiners.capture import capture_heads, count_maps, find_layers, layer_names, tokens_grid
+from cliper.refiners.pipeline import check_parts
 from cliper.refiners.pool import Pool, give_back_memory
 from cliper.refiners.prompt import empty_prompt
-from cliper.refiners.weights import load_scheduler, load_unet, load_vae_encoder
-from cliper.settings import Settings
+from cliper.refiners.schedule import load_scheduler, noised
+from cliper.refiners.weights import load_unet, load_vae_encoder
+from cliper.settings import Settings, check_seed
 
 __all__ = ["DiffusionRefiner"]
 
@@ -68,16 +70,17 @@ class DiffusionRefiner:
         self.dtype = dtype
         self.batch = BATCH.get(device.type, OTHER_BATCH)
         self._source, self._revision = source, revision
+        check_parts(folder)
         with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
-            # The prompt first: its encoder, of up to 1.4 GB, is gone before the UNet comes.
-            self.prompt = empty_prompt(folder).to(device, dtype)
             self._scheduler = load_scheduler(folder)
+            # The prompt before the networks: its encoder, of up to 1.4 GB, is gone before the UNet comes.
+            self.prompt = empty_prompt(folder).to(device, dtype)
             self._pool = Pool()
             self.vae: Any = load_vae_encoder(folder, self._pool, device=device, dtype=dtype)
             self.unet: Any = load_unet(folder, self.prompt, self._pool, device=device, dtype=dtype)
         # Attention processors and memory are one for all: one thread at a time.
-        self._lock = threading.Lock()
-        timestep = int(self._timestep(METHOD_STEP))
+        self._lock = threading.RLock()
+        timestep = int(self._scheduler.timesteps[METHOD_STEP])
         if timestep != METHOD_TIMESTEP:
             _LOG.warning(
                 "refiner %s: its scheduler (%s) has t = %d at step %d of 50, where the method has %d",
@@ -101,7 +104,7 @@ class DiffusionRefiner:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
-    @torch.inference_mode()
+    @without_gradients
     def refine(
         self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:
@@ -109,13 +112,15 @@ class DiffusionRefiner:
 
         Raises:
             ShapeError: pictures or maps of another form.
-            SettingsError: a size that is no multiple of 8.
-            RefinerError: no such layer, or weights that give NaN.
+            SettingsError: a size that is no multiple of 8, a ``refine_map`` that none of the maps is, a seed out of
+                range.
+            RefinerError: no such layer, layers of different resolutions, or weights that give NaN.
             ResourceError: memory ran out.
         """
         check_inputs(pictures, maps)
+        seed = check_seed(seed)
         size = _size(settings.refine_size)
-        find_layers(self.unet, settings.refine_layers)  # before any work
+        self._check_maps(settings)  # before any work
         refined: list[Tensor] = []
         with self._lock, memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
             for first in range(0, len(pictures), self.batch):
@@ -156,15 +161,16 @@ class DiffusionRefiner:
             SettingsError: a ``refine_map`` that none of the maps is.
         """
         threshold = settings.threshold if settings.refine_threshold is None else settings.refine_threshold
-        refined = compensate_heads(
-            maps.to(self.device, torch.float32),
-            layers,
-            threshold,
-            settings.refine_mode,
-            settings.refine_map,
-            size=tokens_grid(latent, layers[0].query.shape[-2]),
-            memory=(lambda *shape: self._pool.take("hidden", *shape)) if self.device.type == "cpu" else None,
-        )
+        with self._lock:
+            refined = compensate_heads(
+                maps.to(self.device, torch.float32),
+                layers,
+                threshold,
+                settings.refine_mode,
+                settings.refine_map,
+                size=tokens_grid(latent, layers[0].query.shape[-2]),
+                memory=(lambda *shape: self._pool.take("hidden", *shape)) if self.device.type == "cpu" else None,
+            )
         check_finite(refined, self.name, self.dtype)
         return refined.to(maps.device)
 
@@ -184,9 +190,10 @@ class DiffusionRefiner:
             give_back_memory()
         pixels = resize_picture(picture.to(self.device), size, resize)[None] * 2 - 1
         pixels = pixels.to(self.dtype, memory_format=torch.channels_last)  # as the encoder's layers keep it
-        moments = self.vae.encoder(pixels)
-        if self.vae.quant_conv is not None:
-            moments = self.vae.quant_conv(moments)
+        with self._lock:
+            moments = self.vae.encoder(pixels)
+            if self.vae.quant_conv is not None:
+                moments = self.vae.quant_conv(moments)
         mean = moments.chunk(2, dim=1)[0]
         config = self.vae.config
         latents: Tensor = (mean - (config.shift_factor or 0)) * config.scaling_factor
@@ -196,17 +203,27 @@ class DiffusionRefiner:
         """Latents as they are before that denoising step, and its time.
 
         Every picture gets the same noise, that of the seed: it depends on nothing but shape and seed.
+
+        Raises:
+            RefinerError: the scheduler has no such step.
         """
         noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
-        timestep = self._timestep(step)
-        times = timestep.expand(len(latents))
-        noisy = self._scheduler.add_noise(latents.float(), noise.to(latents.device).expand_as(latents), times)
-        noisy = self._scheduler.scale_model_input(noisy, timestep)
+        noise = noise.to(latents.device).expand_as(latents)
+        noisy, timestep = noised(self._scheduler, latents.float(), noise, step)
         return noisy.to(self.dtype), timestep.to(latents.device)
 
-    def _timestep(self, step: int) -> Tensor:
-        timestep: Tensor = self._scheduler.timesteps[step]
-        return timestep
+    def _check_maps(self, settings: Settings) -> None:
+        """Whether the UNet has the maps that are asked for.
+
+        Raises:
+            RefinerError: no such layers, or of different resolutions.
+            SettingsError: a ``refine_map`` that none of the maps is.
+        """
+        count = count_maps(self.unet, find_layers(self.unet, settings.refine_layers))
+        if settings.refine_mode == "selected" and not -count <= settings.refine_map < count:
+            raise SettingsError(
+                f"refine_map: there are {count} attention maps, 0 to {count - 1}; got {settings.refine_map}"
+            )
 
 
 def _size(given: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from cliper.devices import memory_errors
 from cliper.errors import CheckpointError, SettingsError
 from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs, resize_picture
+from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
 from cliper.settings import Settings
 
 __all__ = ["DinoRefiner"]
@@ -64,8 +64,6 @@ class DinoRefiner:
             self.model: Any = _load(folder, dtype).to(device)
         patch = self.model.config.patch_size
         self.patch: int = patch if isinstance(patch, int) else patch[0]
-        # The class token, and DINOv2's registers where a checkpoint has them.
-        self._extra = 1 + int(getattr(self.model.config, "num_register_tokens", 0) or 0)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Refiner.describe`."""
@@ -79,7 +77,7 @@ class DinoRefiner:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
-    @torch.inference_mode()
+    @without_gradients
     def refine(
         self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:
@@ -120,7 +118,7 @@ class DinoRefiner:
         # DINOv2 always fits its position table to the picture; ViT has to be told.
         fit = {} if self.model.config.model_type == "dinov2" else {"interpolate_pos_encoding": True}
         hidden: Tensor = self.model(pixel_values=pixels, **fit).last_hidden_state
-        return hidden[0, self._extra :].float()
+        return hidden[0, 1:].float()  # the first is the class token
 
     def _size(self, picture: tuple[int, int], given: int | tuple[int, int] | None) -> tuple[int, int]:
         """The network's input: the picture's own size, or what is asked for, in whole patches."""

@@ -54,17 +54,28 @@ def _encode(folder: Path) -> Tensor:
     try:
         with quiet_transformers():
             tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-            encoder = CLIPTextModel.from_pretrained(
-                str(folder / "text_encoder"), dtype=torch.float32, local_files_only=True
-            ).eval()
+            encoder, info = CLIPTextModel.from_pretrained(
+                str(folder / "text_encoder"), dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
         length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         tokens = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         # Some pipelines hide the padding from their encoder; Stable Diffusion's do not, and say so here.
         mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
-        embedding: Tensor = encoder(tokens.input_ids, attention_mask=mask)[0]
+        embedding: Tensor = encoder.eval()(tokens.input_ids, attention_mask=mask)[0]
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder}: the empty prompt cannot be encoded: {reason}") from None
+    missing = sorted(info["missing_keys"])  # what is missing was filled with random numbers
+    if missing:
+        raise CheckpointError(
+            f"{folder / 'text_encoder'}: {len(missing)} weights are missing, {missing[0]} first; "
+            f"get the checkpoint again"
+        )
+    if not bool(torch.isfinite(embedding).all()):
+        raise CheckpointError(
+            f"{folder / 'text_encoder'}: expected a finite embedding of the empty prompt, got NaN or infinity: "
+            f"the weights are broken; get the checkpoint again"
+        )
     return embedding.clone()
 
 

@@ -91,6 +91,10 @@ def load_refiner(
     found = refiner_checkpoint(text)
     if found is None:
         return None
+    if found.kind == "diffusion":
+        from cliper.refiners.pipeline import check_pipeline_class
+
+        check_pipeline_class(found.folder)
     check_folder(found.folder, found.kind)
     origin: dict[str, Any] = {
         "name": found.name,

@@ -13,19 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from cliper.checkpoints.files import COMPONENTS
-from cliper.checkpoints.inspect import read_json, weights_of
+from cliper.checkpoints.inspect import weights_of
 from cliper.checkpoints.tensors import canonical, iterate
 from cliper.errors import CheckpointError
 from cliper.refiners.lean import LeanVaeAttention, fix_prompt, make_lean
+from cliper.refiners.pipeline import check_prompt_width
 from cliper.refiners.pool import Pool
 
-__all__ = ["STEPS", "load_scheduler", "load_unet", "load_vae_encoder"]
+__all__ = ["load_unet", "load_vae_encoder"]
 
 # Files are mapped into memory, and mapped pages count as used until the file is closed: it is closed and
 # opened again after this many bytes.
 _CHUNK_BYTES = 128 << 20
-
-STEPS = 50  # denoising steps that the method counts in
 
 
 def load_unet(folder: Path, prompt: Tensor, pool: Pool, *, device: torch.device, dtype: torch.dtype) -> Any:
@@ -36,6 +35,7 @@ def load_unet(folder: Path, prompt: Tensor, pool: Pool, *, device: torch.device,
     """
     from diffusers import UNet2DConditionModel
 
+    check_prompt_width(folder, prompt.shape[-1])
     unet = _build(UNet2DConditionModel, folder / "unet")
     last = len(unet.up_blocks) - 1
     largest = ("down_blocks.0.", f"up_blocks.{last}.", f"up_blocks.{last - 1}.upsamplers.")
@@ -64,33 +64,13 @@ def load_vae_encoder(folder: Path, pool: Pool, *, device: torch.device, dtype: t
     return vae
 
 
-def load_scheduler(folder: Path) -> Any:
-    """The pipeline's own scheduler, set to the method's number of steps.
-
-    Raises:
-        CheckpointError: a scheduler that diffusers does not know, or that cannot noise a picture.
-    """
-    import diffusers
-
-    config = read_json(folder / "scheduler" / "scheduler_config.json", "the pipeline needs it")
-    name = str(config.get("_class_name"))
-    kind = getattr(diffusers, name, None)
-    if kind is None or not hasattr(kind, "add_noise"):
-        raise CheckpointError(
-            f"{folder / 'scheduler'}: expected a scheduler that adds noise, such as PNDMScheduler, got {name!r}"
-        )
-    scheduler = kind.from_config(config)
-    scheduler.set_timesteps(STEPS)
-    return scheduler
-
-
 def _build(kind: Any, folder: Path) -> Any:
     """A model from its configuration, without memory for its weights."""
     try:
         config = kind.load_config(str(folder))
         with torch.device("meta"):
             model = kind.from_config(config)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder}: not the configuration of its {kind.__name__}: {reason}") from None
     return model.eval().requires_grad_(False)

@@ -1,0 +1,78 @@
+"""The pipeline's scheduler: which time a step has, and how a picture is noised there."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cliper.checkpoints.inspect import read_json
+from cliper.errors import CheckpointError, RefinerError
+
+__all__ = ["STEPS", "load_scheduler", "noised"]
+
+STEPS = 50  # denoising steps that the method counts in
+
+# What other libraries' schedulers raise when they are given another's configuration, or an optional library is missing.
+# "Not implemented" is a RuntimeError.
+_FAILURES = (
+    ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RuntimeError, ImportError,
+)  # fmt: skip
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The pipeline's own scheduler, set to the method's number of steps.
+
+    Args:
+        folder: of the pipeline.
+
+    Raises:
+        CheckpointError: a scheduler that diffusers does not know, that cannot noise a picture, or whose times are
+            not those that a UNet of Stable Diffusion was trained with.
+    """
+    import diffusers
+
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path, "the pipeline needs it")
+    name = str(config.get("_class_name"))
+    try:
+        kind: Any = getattr(diffusers, name, None)
+        if not hasattr(kind, "add_noise"):
+            raise CheckpointError(f"{path}: expected a scheduler that adds noise, such as PNDMScheduler, got {name!r}")
+        scheduler = kind.from_config(config)
+        scheduler.set_timesteps(STEPS)
+        trained = int(scheduler.config.num_train_timesteps)
+        times = [float(time) for time in scheduler.timesteps]
+        noised(scheduler, torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2), 0)
+    except _FAILURES as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path}: {name} cannot noise a picture at one of {STEPS} steps: {reason}") from None
+    wrong = [time for time in times if not 0 <= time < trained]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: expected a scheduler of times from 0 to {trained - 1}, such as PNDMScheduler, "
+            f"got {name}, which has t = {wrong[0]:g}"
+        )
+    return scheduler
+
+
+def noised(scheduler: Any, latents: Tensor, noise: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Latents as they are before a denoising step, scaled as the UNet takes them, and the time of that step.
+
+    Args:
+        scheduler: which stays as it is: some schedulers count what they have been asked for.
+        latents, noise: float32 [B, 4, h, w].
+        step: its place among the scheduler's times. (Those of second order list most times twice.)
+
+    Raises:
+        RefinerError: the scheduler has no such step.
+    """
+    if not 0 <= step < len(scheduler.timesteps):
+        raise RefinerError(
+            f"refine_step: {type(scheduler).__name__} has steps 0 to {len(scheduler.timesteps) - 1}, got {step}"
+        )
+    scheduler = copy.deepcopy(scheduler)
+    timestep: Tensor = scheduler.timesteps[step]
+    noisy = scheduler.add_noise(latents, noise, timestep.expand(len(latents)))
+    return scheduler.scale_model_input(noisy, timestep), timestep
