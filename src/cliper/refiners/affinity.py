@@ -19,6 +19,8 @@ SHARPNESS = 3.0
 
 # Rows of the affinity are made and used in blocks of about this many numbers.
 _BLOCK = 1 << 22
+# What a patch has with itself, 1 but for rounding, is above this.
+_BELOW_ONE = 1 - 1e-4
 
 
 @torch.no_grad()
@@ -29,17 +31,24 @@ def spread_by_affinity(
     *,
     subtracted: float = SUBTRACTED,
     sharpness: float = SHARPNESS,
+    highest: float | None = None,
 ) -> Tensor:
     """Class maps where every patch takes what the patches that look like it have.
 
     With Q the cosine similarity of all pairs of patches, ``A = softmax((Q - subtracted * mean(Q)) * sharpness)``
     over each row, where negative values count as minus infinity; the result is ``A @ maps`` at the patches' grid.
 
+    No similarity is above 1. Where ``subtracted * mean(Q)`` is (patches of a nearly plain picture), nothing is left of
+    any row, and every patch gets the mean of the maps: the formula has no answer there. ``highest`` keeps what is
+    subtracted below 1: to ``mean(Q) + highest * (1 - mean(Q))``, so many parts of the way from the mean to 1. Then
+    every patch keeps at least itself, and those that are more like it than most.
+
     Args:
         maps: [C, h, w], resized to ``grid`` bilinearly.
         features: [S * S', D], one row for each patch.
         grid: (S, S').
         subtracted, sharpness: the method's are 1.2 and 3.
+        highest: from 0 to 1; None, the method's, sets no limit.
 
     Returns:
         [C, S, S'] float32 on the device of ``features``.
@@ -61,14 +70,17 @@ def spread_by_affinity(
     x = planes.flatten(1).T
     unit = F.normalize(features.float(), dim=-1)
     # The mean over all pairs is the squared length of the mean vector: Q itself is never held.
-    level = subtracted * unit.mean(0).square().sum()
+    mean = unit.mean(0).square().sum()
+    level = subtracted * mean
+    if highest is not None:
+        level = torch.minimum(level, torch.clamp(mean + highest * (1 - mean), max=_BELOW_ONE))
     rows = max(1, _BLOCK // len(unit))
     out = torch.empty_like(x)
     for start in range(0, len(unit), rows):
         scores = (unit[start : start + rows] @ unit.T - level) * sharpness
-        # A patch is most similar to itself: no row is without a finite value unless all patches are alike.
         scores = scores.masked_fill_(scores < 0, -torch.inf)
-        alike = torch.isneginf(scores).all(1, keepdim=True)
-        scores = torch.where(alike, 0.0, scores)
+        # Nothing is left of a row where the level is above 1, what a patch has with itself.
+        nothing = torch.isneginf(scores).all(1, keepdim=True)
+        scores = torch.where(nothing, 0.0, scores)
         out[start : start + rows] = torch.softmax(scores, -1) @ x
     return out.T.reshape(len(maps), *grid)

@@ -16,7 +16,7 @@ from torch import Tensor
 from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs
+from cliper.refiners.base import check_finite, check_inputs, without_gradients
 from cliper.settings import Settings
 
 __all__ = ["OwnRefiner", "PatchEncoder"]
@@ -29,6 +29,13 @@ SUBTRACTED = 1.6
 """How many times the mean similarity is taken off."""
 SHARPNESS = 3.0
 """What is left is multiplied by this before the softmax."""
+HIGHEST = 0.9
+"""What is subtracted goes at most so many parts of the way from the mean similarity to 1.
+
+1.6 times the mean is above 1 where patches are much alike (a plain wall, a blurred or tiny picture), and then no patch
+would keep anything. The limit matters where the mean is above 0.6, and changes nothing where it is not: in 144 of the
+150 pictures of the benchmark. In five of the other six the formula alone would keep nothing.
+"""
 
 # Where no size is asked for, long pictures are reduced to this many patches: attention grows with its square.
 _MOST_PATCHES = 4096
@@ -89,7 +96,7 @@ class OwnRefiner:
             "dtype": str(self._encoder.dtype).removeprefix("torch."),
         }
 
-    @torch.inference_mode()
+    @without_gradients
     def refine(
         self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:
@@ -109,10 +116,10 @@ class OwnRefiner:
                 features = self.features(picture, size)
                 grid = (size[0] // self._encoder.patch_size, size[1] // self._encoder.patch_size)
                 refined = spread_by_affinity(
-                    stack, features, grid, subtracted=self._subtracted, sharpness=self._sharpness
+                    stack, features, grid, subtracted=self._subtracted, sharpness=self._sharpness, highest=HIGHEST
                 )
             check_finite(refined, self.name, self._encoder.dtype)
-            results.append(refined.to(stack.device, copy=True))
+            results.append(refined.to(stack.device))
         return results
 
     def features(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
@@ -138,8 +145,10 @@ class OwnRefiner:
         if given is not None:
             size = (given, given) if isinstance(given, int) else given
             if any(side % patch for side in size):
+                near = [max(1, round(side / patch)) * patch for side in size]
                 raise SettingsError(
-                    f"refine_size: refiner self wants multiples of the patch size {patch}, got {size[0]}x{size[1]}"
+                    f"refine_size: refiner self wants multiples of the patch size {patch}, got {size[0]}x{size[1]}; "
+                    f"nearest is {near[0]}x{near[1]}"
                 )
             return size
         scale = SIDE / min(picture) / patch

@@ -1,0 +1,130 @@
+"""``refiner="self"``: the plain formula on the encoder's own patches, and pictures that leave the formula nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliper.errors import SettingsError
+from cliper.refiners.affinity import spread_by_affinity
+from cliper.refiners.own import OwnRefiner
+from cliper.settings import Settings
+
+# float32 sums of up to a few thousand terms in another order.
+TOLERANCE = 1e-5
+SIZE = (98, 154)
+SETTINGS = Settings(refine_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def own(mini: Any) -> OwnRefiner:
+    """On the bundled checkpoint: patches of 14 pixels."""
+    return OwnRefiner(mini.encoder)
+
+
+def similarity(refiner: OwnRefiner, picture: Tensor, size: tuple[int, int]) -> Tensor:
+    features = refiner.features(picture, size)
+    unit = features / features.norm(dim=-1, keepdim=True)
+    return unit @ unit.T
+
+
+def plain(q: Tensor, level: Tensor, maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    scores = (q - level) * 3.0
+    scores[scores < 0] = -torch.inf
+    x = F.interpolate(maps[None], size=grid, mode="bilinear", align_corners=False)[0].flatten(1)
+    return (scores.softmax(-1) @ x.T).T.reshape(-1, *grid)
+
+
+def spread(maps: Tensor) -> float:
+    return float((maps.amax((1, 2)) - maps.amin((1, 2))).min())
+
+
+def structured(seed: int) -> Tensor:
+    """Large patches of different texture, whose mean similarity is an ordinary one."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = F.interpolate(torch.rand(1, 3, 2, 3, generator=generator), size=SIZE)
+    grain = torch.rand(1, 3, *SIZE, generator=generator) * F.interpolate(
+        torch.rand(1, 1, 2, 3, generator=generator), size=SIZE
+    )
+    return (coarse * 0.6 + grain * 0.4)[0]
+
+
+def test_equals_the_plain_formula(own: OwnRefiner, maps: list[Tensor]) -> None:
+    pictures = [structured(1), structured(2)]
+    refined = own.refine(pictures, maps, SETTINGS)
+    for picture, stack, ours in zip(pictures, maps, refined, strict=True):
+        q = similarity(own, picture, SIZE)
+        level = torch.minimum(1.6 * q.mean(), q.mean() + 0.9 * (1 - q.mean()))
+        expected = plain(q, level, stack, (7, 11))
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
+        assert spread(ours) > 0.1
+
+
+def test_result_depends_on_nothing_but_the_picture(own: OwnRefiner, maps: list[Tensor]) -> None:
+    pictures = [structured(1), structured(2)]
+    together = own.refine(pictures, maps, SETTINGS)
+    before = [t.clone() for t in (*pictures, *maps)]
+    for i in (1, 0):
+        other = SETTINGS.replace(refine_mode="mean", refine_step=3)
+        assert torch.equal(own.refine([pictures[i]], [maps[i]], other, seed=9)[0], together[i])
+    assert all(torch.equal(a, b) for a, b in zip((*pictures, *maps), before, strict=True))
+    together[0] /= together[0].amax()  # plain tensors, not those of inference mode
+    assert own.refine([], [], SETTINGS) == []
+
+
+PLAIN_PICTURES = {
+    "grey": torch.full((3, 96, 144), 0.5),
+    "black": torch.zeros(3, 96, 144),
+    "gradient": torch.linspace(0, 1, 144).expand(3, 96, 144),
+    "blurred": F.interpolate(
+        torch.rand(1, 3, 3, 4, generator=torch.Generator().manual_seed(0)), (96, 144), mode="bicubic"
+    )[0].clamp(0, 1),
+    "one pixel": torch.full((3, 1, 1), 0.7),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN_PICTURES)
+def test_pictures_that_are_much_alike_everywhere_keep_their_maps(own: OwnRefiner, name: str) -> None:
+    """1.6 times their mean similarity is above 1: the formula alone leaves every patch with the mean of the maps."""
+    picture = PLAIN_PICTURES[name]
+    maps = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(1))
+    q = similarity(own, picture, SIZE)
+    assert 1.6 * q.mean() > 1
+    alone = spread_by_affinity(maps, own.features(picture, SIZE), (7, 11), subtracted=1.6, sharpness=3.0)
+    assert spread(alone) < 1e-5
+    [refined] = own.refine([picture], [maps], SETTINGS)
+    resized = F.interpolate(maps[None], size=(7, 11), mode="bilinear", align_corners=False)[0]
+    assert spread(refined) > 0.3 * spread(resized)
+    assert refined.amin() >= resized.amin() - TOLERANCE  # means of the maps' values, and nothing else
+    assert refined.amax() <= resized.amax() + TOLERANCE
+
+
+def test_the_limit_changes_nothing_below_it() -> None:
+    """The mean similarity is 0.6 where the two meet."""
+    maps, features = torch.rand(2, 5, 5), torch.randn(99, 16)
+    for shift, below in ((0.0, True), (1.0, True), (2.0, False)):
+        moved = features + shift
+        unit = F.normalize(moved, dim=-1)
+        assert (float(unit.mean(0).square().sum()) < 0.6) == below
+        plain_one, limited = (
+            spread_by_affinity(maps, moved, (9, 11), subtracted=1.6, highest=highest) for highest in (None, 0.9)
+        )
+        assert torch.equal(plain_one, limited) == below
+
+
+def test_patches_that_are_all_the_same_share_evenly() -> None:
+    maps = torch.rand(2, 4, 4)
+    got = spread_by_affinity(maps, torch.rand(1, 24).expand(16, 24), (4, 4), subtracted=1.6, highest=0.9)
+    torch.testing.assert_close(got, maps.mean((1, 2), keepdim=True).expand(2, 4, 4), atol=1e-4, rtol=0)
+
+
+def test_bad_sizes_and_layers(own: OwnRefiner, mini: Any, maps: list[Tensor]) -> None:
+    with pytest.raises(SettingsError, match="multiples of the patch size 14, got 250x100; nearest is 252x98"):
+        own.refine([torch.rand(3, 9, 9)], maps[:1], Settings(refine_size=(250, 100)))
+    with pytest.raises(SettingsError, match="layer: expected one from 0 to"):
+        OwnRefiner(mini.encoder, layer=99)
