@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -84,3 +85,16 @@ def content(out: Path) -> dict[str, object]:
             found[path.relative_to(out).as_posix()] = path.read_bytes()
     found["manifest.jsonl"] = [{**line, "seconds": 0} for line in records(out)]
     return found
+
+
+def below(process: int) -> list[int]:
+    """Numbers of all processes that one has started, and those have (Linux)."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            # The name, in brackets, may hold anything.
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [process]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import CLASSES, by_input, content, ended, make_photos, records, start, wait_for_lines
+from batch_runs import CLASSES, below, by_input, content, ended, make_photos, records, start, wait_for_lines
 from PIL import Image
 
 from cliper.errors import OutputError
@@ -26,15 +27,11 @@ FLAGS = ("-f", "labels", "-f", "coco", "-f", "gallery")
 
 def actors(process: int) -> list[int]:
     """The processes below one that hold the model and are at work."""
-    import psutil
-
     found = []
-    for child in psutil.Process(process).children(recursive=True):
-        try:
-            if any("ray::MapWorker" in part for part in child.cmdline()):
-                found.append(child.pid)
-        except psutil.Error:
-            continue
+    for child in below(process):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if b"ray::MapWorker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
     return found
 
 

@@ -1,0 +1,186 @@
+"""Pictures a second of ``cliper batch`` beside a plain loop over ``segmenter(...)``; processors and memory used.
+
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages              # 2,000 pictures, an hour or so
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 40   # to see that it works
+
+The given pictures are repeated under other names, by links, until there are enough. All ways use the bundled
+checkpoint and run one after the other, each in a process of its own:
+
+- loop: ``segmenter(path, classes)``, and nothing is written
+- loop with files: the same, and label map and overlay are saved, as batch does
+- local, ray: ``cliper batch``, label map and overlay
+
+A rate is that from the first tenth of the pictures on, without loading; start is the time until then less what those
+pictures take. Memory is that of all processes of a run, what they share counted once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machine import RESULTS, write_report
+
+CLASSES = "person; dog; cat; car; bird; horse; sheep; boat; bus; train"
+
+LOOP = """
+import sys
+from pathlib import Path
+import cliper
+folder, out, log, write = Path(sys.argv[1]), Path(sys.argv[2]), open(sys.argv[3], "a"), sys.argv[4] == "files"
+segmenter = cliper.Segmenter.from_pretrained()
+for path in sorted(folder.iterdir()):
+    result = segmenter(path, sys.argv[5])
+    if write:
+        result.save(out / f"{path.stem}.labels.png")
+        result.save_overlay(out / f"{path.stem}.overlay.png")
+    print(path.name, file=log, flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A run at one moment.
+
+    Args:
+        seconds: since it began.
+        pictures: that are done.
+        processor: seconds that all processors together have spent on it.
+        memory: bytes.
+    """
+
+    seconds: float
+    pictures: int
+    processor: float
+    memory: int
+
+
+def ways(folder: Path, out: Path) -> dict[str, tuple[list[str], Path]]:
+    """Command of each way, and the file that gets a line for each picture."""
+    log = out / "log"
+    loop = [sys.executable, "-c", LOOP, str(folder), str(out), str(log)]
+    batch = [sys.executable, "-m", "cliper", "batch", str(folder), "-c", CLASSES, "-o", str(out / "run")]
+    manifest = out / "run" / "manifest.jsonl"
+    return {
+        "loop": ([*loop, "nothing", CLASSES], log),
+        "loop with files": ([*loop, "files", CLASSES], log),
+        "local": (batch, manifest),
+        "ray": ([*batch, "--engine", "ray"], manifest),
+    }
+
+
+def link_pictures(source: Path, folder: Path, count: int) -> None:
+    """``count`` pictures, those of ``source`` again and again."""
+    pictures = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not pictures:
+        raise SystemExit(f"expected pictures in {source}, got none")
+    for number, path in enumerate(itertools.islice(itertools.cycle(pictures), count)):
+        (folder / f"{number:06d}{path.suffix}").symlink_to(path.resolve())
+
+
+def watch(command: list[str], log: Path) -> list[Sample]:
+    """Run a command, and look at it every quarter of a second; its end is the last sample."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    samples: list[Sample] = []
+    spent: dict[int, float] = {}
+    place, lines = 0, 0
+    while True:
+        running = process.poll() is None
+        if log.exists():
+            with log.open("rb") as stream:
+                stream.seek(place)
+                new = stream.read()
+            place += len(new)
+            lines += new.count(b"\n")
+        if running:
+            tree = processes(process.pid)
+            spent.update({one: seconds for one in tree if (seconds := processor_seconds(one)) is not None})
+            memory = sum(proportional_memory(one) for one in tree)
+            samples.append(Sample(time.perf_counter() - began, lines, sum(spent.values()), memory))
+        else:
+            if process.returncode:
+                raise SystemExit(f"{' '.join(command[:5])} ... ended with exit code {process.returncode}")
+            return samples
+        time.sleep(0.25)
+
+
+def processes(first: int) -> list[int]:
+    """A process and all below it."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [first]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def processor_seconds(process: int) -> float | None:
+    """That a process has spent; None if it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def proportional_memory(process: int) -> int:
+    """Bytes of a process, its part of what it shares with others."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def summary(samples: list[Sample], count: int) -> dict[str, Any]:
+    """What a run's samples say."""
+    first = next(s for s in samples if s.pictures >= max(1, count // 10))
+    last = next(s for s in samples if s.pictures >= count)
+    seconds, pictures = last.seconds - first.seconds, last.pictures - first.pictures
+    rate = pictures / seconds
+    marks = sorted({min(200, count // 2), count})
+    return {
+        "pictures_per_second": round(rate, 3),
+        "start_seconds": round(first.seconds - first.pictures / rate, 2),
+        "processors_used": round((last.processor - first.processor) / seconds, 2),
+        "peak_memory_mib": {
+            f"until picture {mark}": round(max(s.memory for s in samples if s.pictures <= mark) / 2**20)
+            for mark in marks
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, help="folder of pictures")
+    parser.add_argument("--limit", type=int, default=2000, help="how many pictures")
+    parser.add_argument("--ways", default="loop,loop with files,local,ray", help="which, with commas")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
+    arguments = parser.parse_args()
+    report: dict[str, Any] = {"pictures": arguments.limit, "model": "mini", "classes": CLASSES, "ways": {}}
+    for way in arguments.ways.split(","):
+        with tempfile.TemporaryDirectory() as place:
+            folder, out = Path(place) / "pictures", Path(place) / "out"
+            folder.mkdir()
+            out.mkdir()
+            link_pictures(arguments.pictures, folder, arguments.limit)
+            command, log = ways(folder, out)[way]
+            report["ways"][way] = summary(watch(command, log), arguments.limit)
+        print(way, report["ways"][way], flush=True)
+    print(write_report("batch_throughput", report, arguments.out))
+
+
+if __name__ == "__main__":
+    main()
