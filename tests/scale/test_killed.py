@@ -70,3 +70,19 @@ def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path) -> None:
             picture.load()
     assert ended(start(*arguments, "--resume"))[0] == 1
     assert len(records(out)) == 150
+
+
+def test_two_runs_at_once(many: Path, clip_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = [many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o", out]
+    first = start(*arguments)
+    wait_for_lines(out, 1, first)
+    first.send_signal(signal.SIGSTOP)  # so that it is still there when the other one comes
+    code, _, errors = ended(start(*arguments, "--resume"))
+    first.send_signal(signal.SIGCONT)
+    assert code == 2
+    assert errors == (
+        f"cliper: error: another run is at work in {out}; wait for it, or choose another folder with --out\n"
+    )
+    assert ended(first)[0] == 1
+    assert len(records(out)) == 150

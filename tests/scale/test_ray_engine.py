@@ -18,6 +18,7 @@ from PIL import Image
 
 from cliper.errors import OutputError
 from cliper.scale import ray_engine
+from cliper.scale.cluster import our_error
 from cliper.scale.items import Item
 
 Draw = Callable[..., Image.Image]
@@ -117,8 +118,8 @@ def test_errors_of_workers_are_ours_again() -> None:
     outer = RuntimeError("Failed to process")
     outer.__cause__ = wrapped
     for one in (error, wrapped, outer):
-        found = ray_engine._ours(one)
+        found = our_error(one)
         assert type(found) is OutputError
         assert str(found) == "cannot write 'a': the disk is full"
     other = RuntimeError("something else")
-    assert ray_engine._ours(other) is other
+    assert our_error(other) is other

@@ -55,7 +55,7 @@ def batch(pictures: str, out: str, **options: Any) -> int:
     cliper batch film.mp4 -c person -o frames --every 10 --overlay-video
     cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray --address auto
     """
-    from cliper.scale.run import begin, check_run
+    from cliper.scale.run import alone, begin, check_run
     from cliper.scale.state import open_state
 
     resume = options["resume"] or options["retry_failed"]
@@ -71,8 +71,8 @@ def batch(pictures: str, out: str, **options: Any) -> int:
         identity = {"input": _absolute(pictures), "every": options["every"], "glob": options["glob"], **job.identity()}
         check_run(state.folder, identity, shown=out, resume=resume, overwrite=options["overwrite"])
         engine = _engine(job, source, options)
-        begin(state.folder, state.place, identity, overwrite=options["overwrite"])
-        with _says_how_to_go_on():
+        with alone(state.folder), _says_how_to_go_on():
+            begin(state.folder, state.place, identity, overwrite=options["overwrite"])
             state.begun()
             return _work(job, source, state, engine, options)
 
@@ -92,8 +92,8 @@ def _job(options: dict[str, Any]) -> Job:
         tuple(classes),
         background if background is None or isinstance(background, str) else tuple(background),
         tuple(dict.fromkeys(names)),
-        options["model"],
-        None if options["refiner"] in (None, "none") else options["refiner"],
+        _folder_or_name(options["model"]),
+        None if options["refiner"] in (None, "none") else _folder_or_name(options["refiner"]),
         read_settings(options),
         options["device"],
         options["dtype"],
@@ -172,6 +172,12 @@ def _says_how_to_go_on() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("cliper: what was done is kept; the same command with --resume goes on", err=True)
         raise
+
+
+def _folder_or_name(model: str) -> str:
+    """A model that is a folder by its whole path: workers, and a later run, may be elsewhere."""
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else model
 
 
 def _absolute(address: str) -> str:

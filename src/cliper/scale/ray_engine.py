@@ -6,17 +6,16 @@ Ray and does its pictures once more: their files are replaced by the same, and e
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cliper.errors import CliperError, InputError, MissingExtraError, ResourceError
+from cliper.errors import InputError
+from cliper.scale.cluster import READING, Cluster, our_error
 from cliper.scale.items import Item
 from cliper.scale.job import Job, Loaded, Worker, read_item
 from cliper.scale.manifest import Record, parse_record
@@ -35,9 +34,6 @@ _TOGETHER = 16
 
 # Pictures that Ray is handed at once: enough to keep a cluster busy for long, few enough to be listed quickly.
 _WINDOW = 50_000
-
-# Share of a processor that reading a picture is taken to need beside the models.
-_READING = 0.5
 
 
 class RayEngine:
@@ -62,9 +58,8 @@ class RayEngine:
                 "begin; use --engine local, or unpack it first"
             )
         self._job = job
-        self._here = address is None
-        self._ray = _connected(address)
-        self._workers, self._resources = self._shares(workers)
+        self._cluster = Cluster(address)
+        self._workers, self._resources = self._cluster.shares(workers, cpu_only=job.device == "cpu")
 
     def __call__(self, run: Run) -> None:
         """Do what is left.
@@ -78,26 +73,22 @@ class RayEngine:
                 for number, record in self._done(window, run.place):
                     run.add(number, record)
         finally:
-            self._ray.shutdown()
+            self._cluster.close()
             if run.place.local is not None:
                 sweep(run.place.local)  # of workers that died while writing
 
     def _done(self, items: Sequence[Item], place: Place) -> Iterator[tuple[int, Record]]:
         import pyarrow as pa
         import ray.data
-        import torch
 
         address = place.address if place.local is None else str(place.local.absolute())
         blocks = [_table(items[first : first + _TOGETHER]) for first in range(0, len(items), _TOGETHER)]
-        threads = max(1, int(self._ray.cluster_resources().get("CPU", 1)) // self._workers)
-        if self._here:
-            threads = min(threads, torch.get_num_threads())  # as many as were asked for, by OMP_NUM_THREADS say
         records = (
             ray.data.from_arrow(blocks)
-            .map_batches(_read, batch_format="pyarrow", batch_size=_TOGETHER, num_cpus=_READING)
+            .map_batches(_read, batch_format="pyarrow", batch_size=_TOGETHER, num_cpus=READING)
             .map_batches(
                 _Segmenting,
-                fn_constructor_args=(self._job, address, threads),
+                fn_constructor_args=(self._job, address, self._cluster.threads(self._workers)),
                 compute=ray.data.ActorPoolStrategy(size=self._workers),
                 batch_format="pyarrow",
                 batch_size=_TOGETHER,
@@ -112,18 +103,7 @@ class RayEngine:
                     assert record is not None
                     yield row["number"], record
         except Exception as error:
-            raise _ours(error) from error
-
-    def _shares(self, workers: int | None) -> tuple[int, dict[str, float]]:
-        """How many models, and what each of them needs of a machine."""
-        there = self._ray.cluster_resources()
-        gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 1))
-        if gpus and self._job.device != "cpu":
-            count = workers or gpus
-            return count, {"num_gpus": min(1.0, gpus / count)}
-        count = workers or sum(1 for node in self._ray.nodes() if node["Alive"])
-        # Something is left for reading, else the models would wait for ever.
-        return count, {"num_cpus": max(0.1, (cpus - _READING) / count // 0.1 / 10)}
+            raise our_error(error) from error
 
 
 class _Segmenting:
@@ -189,62 +169,3 @@ def _table(items: Sequence[Item]) -> pa.Table:
 def _anywhere(item: Item) -> Item:
     """An item that does not depend on the folder in which a worker runs."""
     return item if is_remote(item.address) else replace(item, address=os.path.abspath(item.address))  # noqa: PTH100
-
-
-def _connected(address: str | None) -> Any:
-    try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # lines of its own on standard error
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingExtraError("--engine ray needs Ray, which is not installed; pip install 'cliper[scale]'") from None
-    try:
-        if not ray.is_initialized():
-            with _silent():
-                ray.init(
-                    address=address,
-                    include_dashboard=None if address else False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ResourceError(f"expected a Ray cluster at {address!r}, got none ({reason}); check --address") from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    return ray
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Ray's own threads say on standard error how loud they have been told to be; what fails is raised anyway."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of anybody's
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _ours(error: BaseException) -> BaseException:
-    """The error of this package that Ray has wrapped, or one that says what Ray said."""
-    seen: BaseException | None = error
-    while seen is not None:
-        for one in (seen, getattr(seen, "cause", None)):
-            if isinstance(one, CliperError):
-                return type(one)(str(one)) if type(one).__module__ == CliperError.__module__ else _plain(one)
-        seen = seen.__cause__ or seen.__context__
-    return error
-
-
-def _plain(error: BaseException) -> CliperError:
-    """Ray raises classes of its own making that are ours too."""
-    for kind in type(error).__mro__:
-        if kind.__module__ == CliperError.__module__ and issubclass(kind, CliperError):
-            cause = getattr(error, "cause", error)
-            return kind(str(cause))
-    return CliperError(str(error))

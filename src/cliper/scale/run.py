@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cliper.errors import InputError, OutputError
-from cliper.evaluation.job import differences
+from cliper.evaluation.folder import differences
 from cliper.formats import atomic_path, read_label_png
 from cliper.formats.registry import Part, Picture
 from cliper.scale.items import Item
@@ -24,7 +25,7 @@ from cliper.scale.manifest import Manifest, Record, read_manifest
 from cliper.scale.places import Place
 from cliper.scale.sources import Source
 
-__all__ = ["MANIFEST", "Run", "Tally", "begin", "check_folder", "check_run", "sweep"]
+__all__ = ["MANIFEST", "Run", "Tally", "alone", "begin", "check_folder", "check_run", "sweep"]
 
 RUN, MANIFEST, OVERLAY_VIDEO = "run.json", "manifest.jsonl", "overlay.mp4"
 
@@ -81,6 +82,37 @@ def check_run(folder: Path, identity: dict[str, Any], *, shown: str, resume: boo
             f"{shown} holds a run with another {', '.join(changed[:4])}; give what it was begun with, begin anew "
             "(--overwrite), or choose another folder with --out"
         )
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if need be, for one run: another would sweep away what this one is writing.
+
+    The lock is on the folder itself, and a killed process lets it go.
+
+    Raises:
+        InputError: another run is at work there.
+        OutputError: the folder cannot be made.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another with --out") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run is at work in {folder}; wait for it, or choose another folder with --out"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def begin(folder: Path, place: Place, identity: dict[str, Any], *, overwrite: bool) -> None:

@@ -1,0 +1,113 @@
+"""Ray: a cluster, or this machine alone; and what it makes of errors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from cliper.errors import CliperError, MissingExtraError, ResourceError
+
+__all__ = ["READING", "Cluster", "our_error"]
+
+READING = 0.5
+"""Share of a processor that reading pictures is taken to need beside the models."""
+
+
+class Cluster:
+    """A connection to Ray.
+
+    Args:
+        address: of a cluster; None starts Ray in here.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ResourceError: there is no cluster at the address.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        try:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # lines of its own on standard error
+            import ray
+            import ray.data
+        except ImportError:
+            raise MissingExtraError("Ray is not installed; pip install 'cliper[scale]'") from None
+        self._ray, self._here = ray, address is None
+        try:
+            if not ray.is_initialized():
+                with _silent():
+                    ray.init(
+                        address=address,
+                        include_dashboard=False if self._here else None,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ResourceError(
+                f"expected a Ray cluster at {address!r}, got none ({reason}); check --address"
+            ) from None
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+    def shares(self, workers: int | None, *, cpu_only: bool = False) -> tuple[int, dict[str, float]]:
+        """How many models there are to be, and what each of them needs of a machine.
+
+        Args:
+            workers: models; None takes one for each GPU, or one for each machine without.
+            cpu_only: whether GPUs are left alone.
+
+        Returns:
+            The number, and Ray's ``num_gpus`` or ``num_cpus``.
+        """
+        there = self._ray.cluster_resources()
+        gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 1))
+        if gpus and not cpu_only:
+            count = workers or gpus
+            return count, {"num_gpus": min(1.0, gpus / count)}
+        count = workers or sum(1 for node in self._ray.nodes() if node["Alive"])
+        # Something is left for reading, else the models would wait for ever. Ray takes whole numbers above 1.
+        share = (cpus - READING) / count
+        return count, {"num_cpus": float(int(share)) if share >= 1 else max(0.1, int(share * 10) / 10)}
+
+    def threads(self, count: int) -> int:
+        """PyTorch's threads for each of so many models."""
+        import torch
+
+        threads = max(1, int(self._ray.cluster_resources().get("CPU", 1)) // count)
+        # In here as many as were asked for, by OMP_NUM_THREADS say.
+        return min(threads, torch.get_num_threads()) if self._here else threads
+
+    def close(self) -> None:
+        """Disconnect; what was started in here ends."""
+        self._ray.shutdown()
+
+
+def our_error(error: Exception) -> Exception:
+    """The error of this package that Ray has wrapped, or else the error as it is."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for one in (seen, getattr(seen, "cause", None)):
+            if isinstance(one, CliperError):
+                # Ray raises classes made on the spot that are ours too, with the worker's traceback as their text.
+                kind = next(k for k in type(one).__mro__ if k.__module__ == CliperError.__module__)
+                found: Exception = kind(str(getattr(one, "cause", one)))
+                return found
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's own threads say on standard error how loud they have been told to be; what fails is raised anyway."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of anybody's
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
