@@ -110,19 +110,19 @@ def compensation_rows(title: str, result: dict[str, Any]) -> list[str]:
 def self_refiner() -> str:
     """mIoU with ``refiner="self"`` and without."""
     report = read("self_refiner")
-    chosen = next(c for c in report["chosen_on"]["candidates"] if c["candidate"] == report["shipped"])
+    chosen = next(c for c in report["chosen_on"]["candidates"] if c["candidate"] == report["best"])
     lines = [
         "| | voc21 | voc20 |",
         "| --- | --- | --- |",
     ]
-    for half, without, shipped in (
+    for half, without, own in (
         ("chosen on", report["chosen_on"]["without"], chosen),
-        ("reported on", report["reported_on"]["without"], report["reported_on"]["shipped"]),
+        ("reported on", report["reported_on"]["without"], report["reported_on"]["best"]),
     ):
         count = report[half.replace(" ", "_")]["pictures"]
         lines.append(f"| {half} {count} pictures: no refiner | {without['voc21']:.3f} | {without['voc20']:.3f} |")
-        lines.append(f"| {half} {count} pictures: self | {shipped['voc21']:.3f} | {shipped['voc20']:.3f} |")
-    layer, side, subtracted, sharpness = report["shipped"]
+        lines.append(f"| {half} {count} pictures: self | {own['voc21']:.3f} | {own['voc20']:.3f} |")
+    layer, side, subtracted, sharpness = report["best"]
     text = (
         f"mIoU with the bundled checkpoint at its recommended settings; layer {layer} of 12, {side} pixels, "
         f"subtracted {subtracted}, sharpness {sharpness:g}."

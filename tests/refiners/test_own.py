@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from cliper.errors import SettingsError
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.own import OwnRefiner
+from cliper.refiners.own import HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
 from cliper.settings import Settings
 
 # float32 sums of up to a few thousand terms in another order.
@@ -33,7 +35,7 @@ def similarity(refiner: OwnRefiner, picture: Tensor, size: tuple[int, int]) -> T
 
 
 def plain(q: Tensor, level: Tensor, maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    scores = (q - level) * 3.0
+    scores = (q - level) * SHARPNESS
     scores[scores < 0] = -torch.inf
     x = F.interpolate(maps[None], size=grid, mode="bilinear", align_corners=False)[0].flatten(1)
     return (scores.softmax(-1) @ x.T).T.reshape(-1, *grid)
@@ -58,7 +60,7 @@ def test_equals_the_plain_formula(own: OwnRefiner, maps: list[Tensor]) -> None:
     refined = own.refine(pictures, maps, SETTINGS)
     for picture, stack, ours in zip(pictures, maps, refined, strict=True):
         q = similarity(own, picture, SIZE)
-        level = torch.minimum(1.6 * q.mean(), q.mean() + 0.9 * (1 - q.mean()))
+        level = torch.minimum(SUBTRACTED * q.mean(), q.mean() + HIGHEST * (1 - q.mean()))
         expected = plain(q, level, stack, (7, 11))
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
@@ -90,12 +92,12 @@ PLAIN_PICTURES = {
 
 @pytest.mark.parametrize("name", PLAIN_PICTURES)
 def test_pictures_that_are_much_alike_everywhere_keep_their_maps(own: OwnRefiner, name: str) -> None:
-    """1.6 times their mean similarity is above 1: the formula alone leaves every patch with the mean of the maps."""
+    """1.2 times their mean similarity is above 1: the formula alone leaves every patch with the mean of the maps."""
     picture = PLAIN_PICTURES[name]
     maps = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(1))
     q = similarity(own, picture, SIZE)
-    assert 1.6 * q.mean() > 1
-    alone = spread_by_affinity(maps, own.features(picture, SIZE), (7, 11), subtracted=1.6, sharpness=3.0)
+    assert SUBTRACTED * q.mean() > 1
+    alone = spread_by_affinity(maps, own.features(picture, SIZE), (7, 11), subtracted=SUBTRACTED, sharpness=SHARPNESS)
     assert spread(alone) < 1e-5
     [refined] = own.refine([picture], [maps], SETTINGS)
     resized = F.interpolate(maps[None], size=(7, 11), mode="bilinear", align_corners=False)[0]
@@ -121,6 +123,12 @@ def test_patches_that_are_all_the_same_share_evenly() -> None:
     maps = torch.rand(2, 4, 4)
     got = spread_by_affinity(maps, torch.rand(1, 24).expand(16, 24), (4, 4), subtracted=1.6, highest=0.9)
     torch.testing.assert_close(got, maps.mean((1, 2), keepdim=True).expand(2, 4, 4), atol=1e-4, rtol=0)
+
+
+def test_the_settings_are_those_that_were_measured_to_be_best(mini: Any) -> None:
+    report = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "self_refiner.json").read_text())
+    chosen = max(report["chosen_on"]["candidates"], key=lambda c: c["voc21"] + c["voc20"])
+    assert chosen["candidate"] == report["best"] == [OwnRefiner(mini.encoder).layer, SIDE, SUBTRACTED, SHARPNESS]
 
 
 def test_bad_sizes_and_layers(own: OwnRefiner, mini: Any, maps: list[Tensor]) -> None:
