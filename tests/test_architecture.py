@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": BASE
     | {"benchmarks", "checkpoints", "devices", "formats", "ops", "prompts", "refiners", "segmenter", "settings"},
     "scale": BASE
-    | {"decoding", "devices", "evaluation", "formats", "images", "prompts", "result", "segmenter", "settings"},
+    | {"benchmarks", "decoding", "devices", "evaluation", "formats", "images"}
+    | {"prompts", "result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
