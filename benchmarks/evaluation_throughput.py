@@ -23,7 +23,7 @@ from cliper.benchmarks import find_benchmark
 from cliper.evaluation import ConfusionMatrix
 from cliper.evaluation.job import Job, Variant
 from cliper.evaluation.runner import evaluate_samples
-from cliper.evaluation.workers import claim_folder, evaluate
+from cliper.evaluation.workers import evaluate
 from machine import RESULTS, write_report
 
 BENCHMARK = "voc21"
@@ -59,8 +59,8 @@ def main() -> None:
     def workers() -> int:
         hits: list[int] = []
         with tempfile.TemporaryDirectory() as folder:
-            claim_folder(Path(folder), {})
-            outcome = evaluate(job, samples, Path(folder), workers=2, seen=lambda r: hits.append(right(r.counts[""])))
+            place = Path(folder)
+            outcome = evaluate(job, samples, place, {}, workers=2, seen=lambda r: hits.append(right(r.counts[""])))
         idle.setdefault("2 workers", []).append(outcome.timing.idle_share)
         return sum(hits)
 

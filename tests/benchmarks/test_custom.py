@@ -72,6 +72,24 @@ def test_an_own_value_for_what_is_not_counted(folders: tuple[Path, Path]) -> Non
         labels(custom_benchmark(*folders, CLASSES, ignore=()))
 
 
+def test_a_class_may_have_the_number_255(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 1)).save(tmp_path / "a.png")
+    (tmp_path / "m").mkdir()
+    Image.fromarray(np.arange(300)[None].astype(np.uint16)).save(tmp_path / "m" / "a.png")
+    many, few = (
+        custom_benchmark(tmp_path, tmp_path / "m", parse_classes([f"class {i}" for i in range(count)]))
+        for count in (299, 254)
+    )
+    assert not np.isin(labels(many), many.ignore).any()
+    with pytest.raises(ImageError, match="expected labels 0 to 254 or 255, got 256"):
+        labels(few)
+
+
+def test_background_is_no_class(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="expected classes other than background"):
+        custom_benchmark(*folders, parse_classes("dog; Background"))
+
+
 def test_an_offset_that_the_masks_do_not_have(folders: tuple[Path, Path]) -> None:
     with pytest.raises(ImageError, match=r"expected labels 0 to 2 or 255, got 3"):
         labels(custom_benchmark(*folders, CLASSES, offset=1))

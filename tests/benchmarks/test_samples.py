@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,3 +242,26 @@ def test_stored_pixels_are_not_turned(tmp_path: Path) -> None:
     picture, _ = benchmark.read(benchmark.samples(tmp_path)[0])
     assert picture.size == size
     assert not picture.getexif()  # nor will the segmenter turn it
+
+
+# SHA-256 of the names, of the class prompts and of the background prompts, one a line, in order. Made when they had
+# been compared with the published protocol word by word; two that change places are noticed here.
+ORDERS = {
+    "voc21": ("7d877f185c807bc5", "3f1922c71826f97c", "bb063b8a0aaa19e5"),
+    "voc20": ("7d877f185c807bc5", "3f1922c71826f97c", "bb063b8a0aaa19e5"),
+    "context60": ("cd808465f06a1616", "0503703f8cc47d1c", "89b91df19d9d75d4"),
+    "context59": ("cd808465f06a1616", "0503703f8cc47d1c", "89b91df19d9d75d4"),
+    "coco-object": ("d7654b2610157284", "5b829848c2c20068", "3a62a50fccc5c610"),
+    "coco-stuff171": ("fb98709b9ab1baff", "fb98709b9ab1baff", "89b91df19d9d75d4"),
+    "ade150": ("e53ded02c488bdb9", "321c8ac04ecfe9d1", "89b91df19d9d75d4"),
+    "cityscapes": ("5995d02d6c574d51", "5995d02d6c574d51", "89b91df19d9d75d4"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_classes_and_texts_is_the_protocols(name: str) -> None:
+    benchmark = find_benchmark(name)
+    texts = (benchmark.texts.classes, benchmark.texts.background)
+    lists = [benchmark.class_names, *([prompt for item in part for prompt in item.prompts] for part in texts)]
+    digests = (hashlib.sha256("\n".join(each).encode()).hexdigest()[:16] for each in lists)
+    assert tuple(digests) == ORDERS[name]

@@ -71,6 +71,7 @@ def test_bad_pictures_are_named_and_left_out(
     command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any, workers: int
 ) -> None:
     own_data(tmp_path, 5, make_picture)
+    whole = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     bad = spoil(tmp_path)
     out = tmp_path / "out"
     arguments = (*own_arguments(tmp_path, clip_folder), "--on-error", "skip", "-o", out)
@@ -88,7 +89,8 @@ def test_bad_pictures_are_named_and_left_out(
     assert (report["images"], report["skipped"]) == (2, 3)
     assert [item["name"] for item in report["skipped_images"]] == ["a/000", "a/002", "b/001"]
     # Mended, they are counted; what was counted is not counted again.
-    own_data(tmp_path, 5, make_picture)
+    for path in bad:
+        path.write_bytes(whole[path])
     assert command(*arguments).code == 0
     report = report_of(out)
     assert (report["images"], report["skipped"], report["this_run"]["images"]) == (5, 0, 3)
@@ -117,7 +119,7 @@ def test_two_runs_at_once_do_not_share_a_folder(
     own_data(tmp_path, 2, make_picture)
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert command(*arguments).code == 0
-    with (tmp_path / "out" / "run.json").open("rb") as other:
+    with (tmp_path / "out" / ".lock").open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         ended = command(*arguments)
         assert (ended.code, ended.err.count("\n")) == (2, 1)
@@ -131,7 +133,15 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", out)
     assert command(*arguments).code == 0
     before = report_of(out)
-    for more in (("--scale", 7), ("--seed", 1), ("--limit", 1), ("-b", "wall"), ("--refiner", "self")):
+    for more in (
+        ("--scale", 7),
+        ("--seed", 1),
+        ("--limit", 1),
+        ("-b", "wall"),
+        ("--refiner", "self"),
+        ("--ignore", 0),
+        ("--first-label", 0),
+    ):
         ended = command(*arguments, *more)
         assert ended.code == 2
         assert "holds another evaluation (it differs in" in ended.err
@@ -139,6 +149,72 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
     (out / "run.json").write_text("{")
     ended = command(*arguments)
     assert (ended.code, "run.json: cannot be read" in ended.err) == (2, True)
+    # Records that nobody knows the run of are not taken for another's.
+    (out / "run.json").unlink()
+    assert command(*arguments, "--scale", 7).code == 0
+    after = report_of(out)
+    assert after["this_run"]["images"] == 2
+    assert after["matrix"] != before["matrix"]
+
+
+def test_a_mask_that_was_replaced_is_counted_anew(
+    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+) -> None:
+    own_data(tmp_path, 3, make_picture)
+    arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
+    assert command(*arguments).code == 0
+    before = report_of(tmp_path / "out")
+    mask = tmp_path / "masks" / "a" / "000.png"
+    with Image.open(mask) as old:
+        turned = np.asarray(old)[:, ::-1].copy()
+    Image.fromarray(turned).save(mask)
+    assert command(*arguments).code == 0
+    after = report_of(tmp_path / "out")
+    assert after["this_run"]["images"] == 1
+    assert after["matrix"] != before["matrix"]
+    assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "fresh").code == 0
+    assert after["matrix"] == report_of(tmp_path / "fresh")["matrix"]
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process has started and that are alive (Linux)."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_a_parent_that_is_killed(
+    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any, how: signal.Signals
+) -> None:
+    own_data(tmp_path, 60, make_picture)
+    out = tmp_path / "killed"
+    arguments = [str(a) for a in (*own_arguments(tmp_path, clip_folder), "-o", out, "--workers", 2)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cliper", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    give_up = time.monotonic() + 120
+    while sum(log.read_bytes().count(b"\n") for log in out.glob("records-*.jsonl")) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+    workers = children_of(process.pid)
+    assert len(workers) >= 2
+    os.kill(process.pid, how)
+    process.wait()
+    while any(is_alive(pid) for pid in workers):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    assert command(*arguments).code == 0
+    assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "whole").code == 0
+    assert report_of(out)["matrix"] == report_of(tmp_path / "whole")["matrix"]
+    assert 0 < report_of(out)["this_run"]["images"] < 58
 
 
 @pytest.mark.parametrize(
@@ -149,13 +225,17 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
         (("vit-b-16/voc22", "--data", "."), "no preset is called 'vit-b-16/voc22'; near it: vit-b-16/voc21"),
         (("voc21",), "expected the root folder of the data sets, got none; give --data ROOT"),
         (("voc21", "--data", "nowhere"), "voc: expected its data at 'nowhere/.*val.txt', got nothing there"),
-        (("voc21", "--images", "a"), "expected a benchmark or one's own data, got voc21 and --images"),
+        (("voc21", "--images", "a"), "--images is for your own data, in place of a benchmark"),
         (("--images", "a"), "--masks: expected it, got none"),
         (("voc21", "--data", ".", "--contact-sheet", "2"), "--contact-sheet: expected a folder"),
         (("voc21", "--data", ".", "--limit", "0"), "limit: expected at least 1, got 0"),
         (("voc21", "--data", ".", "--refiner", "sd9"), "no refiner is called 'sd9'"),
         (("voc21", "--data", ".", "--ablation", "--attentions", "q-p"), "attention: expected some of fused"),
         (("voc21", "--data", ".", "--ablation", "--refiners", ","), "expected at least one attention"),
+        (("voc21", "--data", ".", "--refiners", "self"), "--refiners is for an ablation; give --ablation"),
+        (("voc21", "--data", ".", "--ignore", "3"), "--ignore is for your own data"),
+        (("voc21", "--data", ".", "-b", "wall"), "--background is for your own data"),
+        (("voc21", "--data", ".", "--contact-sheet", "-1", "-o", "x"), "-1 is not in the range"),
     ],
 )
 def test_wrong_options_are_one_line(command: Any, arguments: tuple[str, ...], words: str) -> None:

@@ -22,7 +22,7 @@ def custom_benchmark(
     classes: Sequence[ClassPrompt],
     *,
     background: Sequence[ClassPrompt] = (),
-    ignore: Sequence[int] = (255,),
+    ignore: Sequence[int] | None = None,
     offset: int = 0,
     name: str = "custom",
 ) -> Benchmark:
@@ -37,14 +37,15 @@ def custom_benchmark(
         masks: folder of masks, a mirror of it.
         classes: C classes in the order of their values in the masks.
         background: prompts of what is not a class.
-        ignore: values of the masks whose pixels are not counted. With 0 among them (and ``offset`` 0) nothing counts
-            as background.
+        ignore: values of the masks whose pixels are not counted; None takes 255, unless that is a class. With 0
+            among them (and ``offset`` 0) nothing counts as background.
         offset: 0 where masks hold 0 for background and 1 to C for classes; 1 where they have no background and
             number classes from 0.
         name: what reports call it.
 
     Raises:
-        InputError: one of the folders is not there, there are no classes, or ``offset`` is neither 0 nor 1.
+        InputError: one of the folders is not there, there are no classes or one is called background, or ``offset``
+            is neither 0 nor 1.
     """
     from cliper.decoding import shown_path
 
@@ -57,6 +58,10 @@ def custom_benchmark(
     if not classes:
         raise InputError("expected at least one class, got none; name them in the order of the masks' values")
     names = tuple(item.name for item in classes)
+    if any(name.strip().casefold() == "background" for name in names):
+        raise InputError("expected classes other than background, which every mask has as 0; name it otherwise")
+    if ignore is None:
+        ignore = () if 255 in range(1 - offset, len(names) + 1 - offset) else (255,)
     void = 255 if len(names) < 255 else 65535
     samples = _pairs(*folders)
     return Benchmark(

@@ -16,9 +16,16 @@ from cliper.errors import InputError
 from cliper.settings import ATTENTIONS, Preset, load_preset, presets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cliper.benchmarks import Benchmark, Sample
     from cliper.evaluation.job import CustomData, Job
+    from cliper.evaluation.workers import Outcome
 
 __all__ = ["evaluate"]
+
+_OWN = ("images", "masks", "classes_file", "background_names", "first_label", "ignore")
+_ABLATION = ("attentions", "features", "refiners")
 
 
 @click.command()
@@ -29,20 +36,24 @@ __all__ = ["evaluate"]
 @click.option("--classes-file", type=click.Path(path_type=Path), help="Classes of your masks, one a line.")
 @click.option("-b", "--background", "background_names", multiple=True, help="Background texts for your own data.")
 @click.option("--first-label", type=click.Choice(["0", "1"]), default="1", help="Value of the first class in masks.")
-@click.option("--ignore", type=int, multiple=True, default=(255,), help="Value of masks that is not counted.")
+@click.option("--ignore", type=int, multiple=True, help="Value of masks that is not counted [255].")
 @click.option("--limit", type=int, default=None, help="Only so many pictures, the first ones.")
 @click.option("--batch", type=int, default=None, help="Pictures of one size together; 1 on a CPU, 8 on a GPU.")
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes: a GPU, or a share of cores, each.")
+@click.option("--workers", type=int, default=None, help="Processes (default 1), a GPU or a share of cores each.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who works.")
+@click.option("--address", default=None, help="Of a Ray cluster, such as auto; by default Ray runs in here.")
 @click.option("--decoders", type=int, default=2, show_default=True, help="Threads that read ahead, in each worker.")
 @click.option(
     "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="For a bad picture."
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the report; a killed run goes on there.")
-@click.option("--contact-sheet", type=int, default=0, help="Draw so many worst and best pictures (needs --out).")
+@click.option(
+    "--contact-sheet", type=click.IntRange(min=0), default=0, help="Draw so many worst and best pictures (needs --out)."
+)
 @click.option("--ablation", is_flag=True, help="Compare attentions, feature fusion and refiners, models loaded once.")
 @click.option("--attentions", default=",".join(ATTENTIONS), show_default=True, help="For --ablation.")
 @click.option("--features", type=click.Choice(["both", "on", "off"]), default="both", help="For --ablation.")
-@click.option("--refiners", default="none", show_default=True, help='For --ablation: "none,self,sd2.1".')
+@click.option("--refiners", default=None, help='For --ablation: "none,self,sd2.1" [none and --refiner].')
 @model_options
 @click.pass_context
 def evaluate(context: click.Context, /, target: str | None, **options: Any) -> int:
@@ -58,32 +69,62 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
     cliper evaluate --images photos --masks truth --classes-file classes.txt
     """
     from cliper.evaluation.report import make_report, write_report
-    from cliper.evaluation.workers import claim_folder
     from cliper.evaluation.workers import evaluate as run
 
     out: Path | None = options["out"]
     if options["contact_sheet"] and out is None:
         raise click.UsageError("--contact-sheet: expected a folder for it, got none; give --out DIR")
+    _check_modes(context, own=target is None, ablation=options["ablation"])
+    if options["address"] is not None and options["engine"] == "local":
+        raise click.UsageError("--address is for --engine ray; add it, or leave this out")
     job = _job(context, target, options)
     benchmark = job.benchmark()
     samples = job.samples(benchmark)
     identity = job.identity(samples)
-    with nullcontext(out) if out else tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        claim_folder(folder, identity)
-        with Progress(benchmark, job.variants[0].label, len(samples)) as progress:
-            outcome = run(job, samples, folder, workers=options["workers"], seen=progress.seen)
-        report = make_report(job, benchmark, identity, outcome)
-        files = write_report(folder, report, outcome) if out else []
-        if options["contact_sheet"]:
-            from cliper.evaluation.contact_sheet import pick_extremes, write_sheet
+    with (
+        nullcontext(out) if out else tempfile.TemporaryDirectory() as place,
+        Progress(benchmark, job.variants[0].label, len(samples)) as progress,
+    ):
+        workers = options["workers"]
+        spread = None
+        if options["engine"] == "ray":
+            from cliper.scale.ray_evaluate import RayEvaluation
 
-            label = job.variants[0].label
-            chosen = pick_extremes(outcome.records, benchmark, label, options["contact_sheet"])
-            segmenter = job.load()[label]
-            files.append(write_sheet(folder / "contact-sheet.png", chosen, samples, benchmark, segmenter))
-    show_report(report, files)
+            spread = RayEvaluation(workers=workers, address=options["address"])
+        workers = 1 if workers is None else workers
+        outcome = run(job, samples, Path(place), identity, workers=workers, seen=progress.seen, spread=spread)
+    report = make_report(job, benchmark, identity, outcome)
+    show_report(report)
+    if out is not None:
+        for file in write_report(out, report, outcome):
+            click.echo(f"wrote {file}")
+        if options["contact_sheet"]:
+            _draw_sheet(job, benchmark, samples, outcome, out / "contact-sheet.png", options["contact_sheet"])
     return 1 if report["skipped"] else 0
+
+
+def _draw_sheet(
+    job: Job, benchmark: Benchmark, samples: Sequence[Sample], outcome: Outcome, path: Path, count: int
+) -> None:
+    from cliper.evaluation.contact_sheet import pick_extremes, write_sheet
+
+    label = job.variants[0].label
+    chosen = pick_extremes(outcome.records, benchmark, label, count)
+    if chosen:
+        click.echo(f"wrote {write_sheet(path, chosen, samples, benchmark, job.load()[label])}")
+
+
+def _check_modes(context: click.Context, *, own: bool, ablation: bool) -> None:
+    """Refuse options that would have no effect."""
+    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    for names, used, what in (
+        (_OWN, own, "your own data, in place of a benchmark; leave one of them out"),
+        (_ABLATION, ablation, "an ablation; give --ablation, or leave it out"),
+    ):
+        for name in names:
+            if name in given and not used:
+                flag = "--background" if name == "background_names" else f"--{name.replace('_', '-')}"
+                raise click.UsageError(f"{flag} is for {what}")
 
 
 def _job(context: click.Context, target: str | None, options: dict[str, Any]) -> Job:
@@ -91,12 +132,10 @@ def _job(context: click.Context, target: str | None, options: dict[str, Any]) ->
 
     preset = _preset(target)
     data: str | CustomData = target or "" if preset is None else preset.benchmark
-    if options["images"] or options["masks"]:
-        if target:
-            raise click.UsageError(f"expected a benchmark or one's own data, got {target} and --images; give one")
+    if target is None:
+        if options["images"] is None and options["masks"] is None:
+            raise click.UsageError("expected a preset, a benchmark, or --images and --masks; got none")
         data = _custom(options)
-    elif not target:
-        raise click.UsageError("expected a preset, a benchmark, or --images and --masks; got none")
     elif options["root"] is None:
         raise click.UsageError("expected the root folder of the data sets, got none; give --data ROOT")
     if preset is not None:
@@ -112,7 +151,8 @@ def _job(context: click.Context, target: str | None, options: dict[str, Any]) ->
     variants: tuple[Variant, ...] = (Variant("", settings, refiner),)
     if options["ablation"]:
         features = {"both": (True, False), "on": (True,), "off": (False,)}[options["features"]]
-        refiners = [None if name == "none" else name for name in _names(options["refiners"])]
+        named = f"none,{refiner or 'none'}" if options["refiners"] is None else options["refiners"]
+        refiners = [None if name == "none" else name for name in _names(named)]
         variants = ablation_variants(settings, _names(options["attentions"]), features, refiners)
     return Job(
         data,
@@ -154,7 +194,7 @@ def _custom(options: dict[str, Any]) -> CustomData:
         options["masks"],
         tuple(classes),
         tuple(background),
-        tuple(options["ignore"]),
+        options["ignore"] or None,
         1 if options["first_label"] == "0" else 0,
     )
 

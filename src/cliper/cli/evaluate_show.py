@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +73,8 @@ class Progress:
             click.echo(f"{self._done} of {self._total} pictures, mIoU {miou}", err=True)
 
 
-def show_report(report: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Print the tables, and where they were written."""
+def show_report(report: Mapping[str, Any]) -> None:
+    """Print the tables."""
     if "variants" in report:
         _show_variants(report["variants"])
     else:
@@ -87,8 +86,6 @@ def show_report(report: Mapping[str, Any], files: Sequence[Path]) -> None:
     )
     if not report["complete"]:
         click.echo("this is not the whole benchmark: the number does not compare with published ones")
-    for file in files:
-        click.echo(f"wrote {file}")
 
 
 def _show_classes(report: Mapping[str, Any]) -> None:
@@ -107,11 +104,11 @@ def _show_classes(report: Mapping[str, Any]) -> None:
     )
     published = report["published"]
     if published:
-        changed = published["settings_changed"]
-        note = f", with other settings: {', '.join(changed)}" if changed else ""
-        click.echo(
-            f"published {published['miou_percent']:.1f}, difference {published['difference_percent']:+.1f}{note}"
-        )
+        difference = published["difference_percent"]
+        words = "" if difference is None else f", difference {difference:+.1f}"
+        if published["changed"]:
+            words += f"; otherwise than published: {', '.join(published['changed'])}"
+        click.echo(f"published {published['miou_percent']:.1f}{words}")
 
 
 def _show_variants(variants: Sequence[Mapping[str, Any]]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from cliper.settings import ATTENTIONS, Settings
 if TYPE_CHECKING:
     from cliper.segmenter import Segmenter
 
-__all__ = ["CustomData", "Job", "Variant", "ablation_variants", "benchmark_settings", "differences", "load_benchmark"]
+__all__ = ["CustomData", "Job", "Variant", "ablation_variants", "benchmark_settings", "load_benchmark"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class CustomData:
     masks: Path
     classes: tuple[ClassPrompt, ...]
     background: tuple[ClassPrompt, ...] = ()
-    ignore: tuple[int, ...] = (255,)
+    ignore: tuple[int, ...] | None = None
     offset: int = 0
 
 
@@ -92,9 +93,17 @@ class Job:
         """The benchmark's samples, as many as are wanted.
 
         Raises:
-            InputError: the data set is not there, or its list cannot be read.
+            InputError: the data set is not there, its list cannot be read, or a picture is there twice.
         """
-        return benchmark.samples(self.root or Path())[: self.limit]
+        samples = benchmark.samples(self.root or Path())
+        names = Counter(sample.name for sample in samples)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{benchmark.name}: expected each picture once, got {len(twice)} of the same name, {twice[0]} first; "
+                "remove the copies"
+            )
+        return samples[: self.limit]
 
     def load(self, device: str | None = None) -> dict[str, Segmenter]:
         """A segmenter for each variant; the CLIP and each refiner are loaded once.
@@ -131,12 +140,13 @@ class Job:
         """What a run that goes on has to share with the one that began: all that its matrix depends on."""
         from cliper.evaluation.provenance import checkpoint_record, versions
 
-        names = "\n".join(sample.name for sample in samples)
+        names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
+        benchmark = self.benchmark()
         refiners = dict.fromkeys(v.refiner for v in self.variants)
         return {
             "benchmark": self.data if isinstance(self.data, str) else "custom",
             "pictures": len(samples),
-            "pictures_sha256": hashlib.sha256(names.encode()).hexdigest(),
+            "pictures_sha256": hashlib.sha256(names).hexdigest(),
             "preset": self.preset,
             "model": checkpoint_record(self.model),
             "refiners": {name or "none": checkpoint_record(name, refiner=True) for name in refiners if name},
@@ -144,19 +154,20 @@ class Job:
                 {"label": v.label, "refiner": v.refiner or "none", "settings": v.settings.to_dict()}
                 for v in self.variants
             ],
-            "classes": self._classes(),
+            "classes": _texts(benchmark.texts.classes),
+            "background": _texts(benchmark.texts.background),
+            "labels": {
+                "ignore": list(benchmark.ignore),
+                "mask_ignore": list(benchmark.mask_ignore),
+                "offset": benchmark.offset,
+            },
+            "limit": self.limit,
             "device": _device_type(self.device),
             "dtype": self.dtype or "float32",
             "seed": self.seed,
             "batch": self.batch,
             **{name: versions()[name] for name in ("cliper", "torch")},
         }
-
-    def _classes(self) -> list[list[str]] | None:
-        """The texts of one's own data; a benchmark's are the package's."""
-        if isinstance(self.data, str):
-            return None
-        return [[item.name, *item.prompts] for item in (*self.data.classes, *self.data.background)]
 
 
 def load_benchmark(data: str | CustomData) -> Benchmark:
@@ -207,16 +218,8 @@ def ablation_variants(
     return made
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names of the values in which two identities differ, such as ``"model.sha256"``."""
-    found = []
-    for key in dict.fromkeys([*old, *new]):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}")
-    return found
+def _texts(prompts: Sequence[ClassPrompt]) -> list[list[str]]:
+    return [[item.name, *item.prompts] for item in prompts]
 
 
 def _device_type(name: str | None) -> str:

@@ -2,7 +2,8 @@
 
 A record is a line of JSON that is written in one piece. A line that was cut off by a kill or a full disk is dropped
 on reading, and cut away before anything is added behind it. Each worker has a file of its own; a picture that stands
-in several is counted once.
+in several is counted once. A record says which run it is of and which files it was made from: those of another run, and
+those whose picture or mask has changed since, do not count.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from cliper.errors import OutputError
 from cliper.evaluation.confusion import ConfusionMatrix
 
-__all__ = ["Record", "RecordLog", "matrix_of", "read_records"]
+__all__ = ["Record", "RecordLog", "files_state", "matrix_of", "read_records"]
 
 _PATTERN = "records-*.jsonl"
 
@@ -33,15 +34,17 @@ class Record:
             empty if the picture was skipped.
         seconds: that the model took for it.
         error: why it was skipped, or None.
+        files: which state of picture and mask it was made from; see :func:`files_state`.
     """
 
     name: str
     counts: Mapping[str, list[int]]
     seconds: float = 0.0
     error: str | None = None
+    files: str = ""
 
     @classmethod
-    def of(cls, name: str, matrices: Mapping[str, ConfusionMatrix], seconds: float) -> Record:
+    def of(cls, name: str, matrices: Mapping[str, ConfusionMatrix], seconds: float, files: str = "") -> Record:
         """A record of a picture's own matrices, by variant."""
         counts = {}
         for label, filled in matrices.items():
@@ -49,7 +52,16 @@ class Record:
             places = matrix.nonzero()
             rows = [[int(r), int(c), int(matrix[r, c])] for r, c in places]
             counts[label] = [number for row in rows for number in row]
-        return cls(name, counts, seconds)
+        return cls(name, counts, seconds, files=files)
+
+
+def files_state(*paths: Path) -> str:
+    """Size and time of change of files, so that one that was replaced is noticed; "" if one is not there."""
+    try:
+        states = [path.stat() for path in paths]
+    except OSError:
+        return ""
+    return " ".join(f"{state.st_size}-{state.st_mtime_ns}" for state in states)
 
 
 def matrix_of(
@@ -71,13 +83,15 @@ class RecordLog:
 
     Args:
         folder: in which it lies; made if it is not there.
+        run: name of the run that its records are of.
         worker: number of the worker that writes it.
 
     Raises:
         OutputError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, worker: int = 0) -> None:
+    def __init__(self, folder: Path, run: str, worker: int = 0) -> None:
+        self._run = run
         self.path = folder / f"records-{worker}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -100,10 +114,7 @@ class RecordLog:
         Raises:
             OutputError: it could not be written (a full disk, say).
         """
-        line = json.dumps(
-            {"name": record.name, "counts": record.counts, "seconds": record.seconds, "error": record.error}
-        )
-        data = line.encode() + b"\n"
+        data = json.dumps({"run": self._run, **asdict(record)}).encode() + b"\n"
         try:
             written = os.write(self._handle, data)
         except OSError as error:
@@ -112,8 +123,13 @@ class RecordLog:
             raise OutputError(f"cannot write {self.path}: the disk is full; free space and start again")
 
 
-def read_records(folder: Path) -> dict[str, Record]:
-    """All records of a run by picture; of several of one picture, one that was counted.
+def read_records(folder: Path, run: str, states: Mapping[str, str]) -> dict[str, Record]:
+    """The records of a run by picture; of several of one picture, one that was counted.
+
+    Args:
+        folder: where they lie.
+        run: name of the run; those of another are passed over.
+        states: by picture, the state of its files; records made from another are passed over.
 
     Raises:
         OutputError: a file that is there cannot be read.
@@ -125,17 +141,19 @@ def read_records(folder: Path) -> dict[str, Record]:
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}; check its permissions") from None
         for line in lines:
-            record = _parse(line)
-            if record is not None and (record.error is None or record.name not in found):
+            record = _parse(line, run)
+            if record is None or states.get(record.name) != record.files:
+                continue
+            if record.error is None or record.name not in found:
                 found[record.name] = record
     return found
 
 
-def _parse(line: bytes) -> Record | None:
+def _parse(line: bytes, run: str) -> Record | None:
     try:
         values: Any = json.loads(line)
-        return Record(values["name"], values["counts"], values["seconds"], values["error"])
-    except (ValueError, KeyError, TypeError):
+        return Record(**values) if values.pop("run") == run else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -30,18 +30,18 @@ def make_report(job: Job, benchmark: Benchmark, identity: Mapping[str, Any], out
     """
     counted = [record for record in outcome.records if record.error is None]
     skipped = [{"name": r.name, "error": r.error} for r in outcome.records if r.error is not None]
-    sizes = (benchmark.size, *benchmark.also_sizes)
+    whole = job.limit is None and len(outcome.records) in (benchmark.size, *benchmark.also_sizes)
     found: dict[str, Any] = {
         "benchmark": benchmark.name,
         "title": benchmark.title,
         "images": len(counted),
-        "complete": len(counted) in sizes,
+        "complete": whole and not skipped,
         "skipped": len(skipped),
         "skipped_images": skipped,
     }
     metrics = [variant_metrics(benchmark, variant, counted) for variant in job.variants]
     if len(metrics) == 1:
-        found |= metrics[0] | {"published": _published(job, metrics[0]["miou"])}
+        found |= metrics[0] | {"published": _published(job, metrics[0]["miou"] if found["complete"] else None)}
     else:
         found["variants"] = metrics
     seconds = sum(record.seconds for record in counted)
@@ -52,6 +52,10 @@ def make_report(job: Job, benchmark: Benchmark, identity: Mapping[str, Any], out
         "device": identity["device"],
         "dtype": identity["dtype"],
         "seed": job.seed,
+        "limit": job.limit,
+        "classes": identity["classes"],
+        "background": identity["background"],
+        "data": _folders(job),
         "versions": versions(),
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
@@ -102,9 +106,9 @@ def write_report(folder: Path, report: Mapping[str, Any], outcome: Outcome) -> l
         for record in outcome.records:
             miou = {label: _number(matrix_of([record], label, labels, ignore).miou) for label in record.counts}
             line = {"name": record.name, "miou": miou, "seconds": record.seconds, "error": record.error}
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.write(json.dumps(line) + "\n")
     with atomic_path(folder / REPORT) as temporary:
-        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return [folder / REPORT, folder / PICTURES]
 
 
@@ -115,22 +119,37 @@ def picture_miou(record: Record, benchmark: Benchmark, variant: str) -> float:
 
 
 def _published(job: Job, miou: float | None) -> dict[str, Any] | None:
-    """The published number beside ours, in percent; None where none was published for what was run."""
-    if job.preset is None or miou is None:
+    """The published number of the preset beside ours, in percent, and all that was done otherwise than published.
+
+    Args:
+        job: what was evaluated.
+        miou: None if not the whole benchmark was.
+    """
+    if job.preset is None:
         return None
     preset, variant = load_preset(job.preset), job.variants[0]
-    name = "miou_unrefined" if variant.refiner is None else "miou"
-    if job.model.casefold() != preset.model.casefold() or name not in preset.published:
-        return None
-    if variant.refiner not in (None, preset.refiner):
+    value = preset.published.get("miou_unrefined" if variant.refiner is None else "miou")
+    if value is None:
         return None
     ours, old = variant.settings.to_dict(), preset.settings.to_dict()
-    value = preset.published[name]
+    changed = [f"{key} {ours[key]}" for key in sorted(ours) if ours[key] != old[key]]
+    if job.model.casefold() != preset.model.casefold():
+        changed.append(f"model {job.model}")
+    if variant.refiner not in (None, preset.refiner):
+        changed.append(f"refiner {variant.refiner}")
+    if job.dtype not in (None, "float32"):
+        changed.append(f"dtype {job.dtype}")
     return {
         "miou_percent": value,
-        "difference_percent": round(100 * miou - value, 2),
-        "settings_changed": sorted(key for key in ours if ours[key] != old[key]),
+        "difference_percent": None if miou is None else round(100 * miou - value, 2),
+        "changed": changed,
     }
+
+
+def _folders(job: Job) -> dict[str, str | None]:
+    if isinstance(job.data, str):
+        return {"root": str(job.root)}
+    return {"images": str(job.data.images), "masks": str(job.data.masks)}
 
 
 def _number(value: float) -> float | None:

@@ -11,7 +11,7 @@ from cliper.benchmarks import Benchmark, Sample
 from cliper.errors import ImageError, ResourceError
 from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.evaluation.loading import Loaded, load_ahead
-from cliper.evaluation.records import Record
+from cliper.evaluation.records import Record, files_state
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -93,16 +93,17 @@ def _count(
     if group[0].error is not None:
         if not skip_errors:
             raise ImageError(group[0].error)
-        return [Record(group[0].sample.name, {}, error=group[0].error)]
+        return [_skipped(group[0], group[0].error)]
     started = time.perf_counter()
     try:
         labels = {name: segment_loaded(benchmark, segmenter, group) for name, segmenter in segmenters.items()}
     except (ImageError, ResourceError) as error:
         if len(group) > 1:  # one of them is at fault, or all together are too many
             return [r for item in group for r in _count(benchmark, [item], segmenters, skip_errors)]
+        words = f"{group[0].sample.name}: {' '.join(str(error).split())}"
         if not skip_errors:
-            raise
-        return [Record(group[0].sample.name, {}, error=" ".join(str(error).split()))]
+            raise type(error)(words) from None
+        return [_skipped(group[0], words)]
     seconds = (time.perf_counter() - started) / len(group)
     records = []
     for index, item in enumerate(group):
@@ -110,5 +111,10 @@ def _count(
         for name, maps in labels.items():
             matrices[name] = ConfusionMatrix(benchmark.num_labels, benchmark.ignore)
             matrices[name].update(item.labels, maps[index])
-        records.append(Record.of(item.sample.name, matrices, round(seconds, 4)))
+        state = files_state(item.sample.image, item.sample.mask)
+        records.append(Record.of(item.sample.name, matrices, round(seconds, 4), state))
     return records
+
+
+def _skipped(item: Loaded, error: str) -> Record:
+    return Record(item.sample.name, {}, error=error, files=files_state(item.sample.image, item.sample.mask))

@@ -7,24 +7,28 @@ the end is the set of records by picture, so neither a kill nor another number o
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import queue
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cliper.benchmarks import Sample
 from cliper.errors import CliperError, InputError, ResourceError
-from cliper.evaluation.job import Job, differences
+from cliper.evaluation.folder import claimed
+from cliper.evaluation.job import Job
 from cliper.evaluation.provenance import peak_memory
-from cliper.evaluation.records import Record, RecordLog, read_records
+from cliper.evaluation.records import Record, RecordLog, files_state, read_records
 from cliper.evaluation.runner import Timing, evaluate_samples
 
-__all__ = ["Outcome", "claim_folder", "evaluate"]
+__all__ = ["Outcome", "Spread", "evaluate"]
 
-_RUN = "run.json"
+Spread = Callable[[Job, Sequence[Sample], Callable[[Record], None]], Timing]
+"""Evaluates samples somewhere and calls back with each record."""
 
 
 @dataclass(frozen=True)
@@ -44,108 +48,80 @@ class Outcome:
     peak_memory: dict[str, int]
 
 
-def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
-    """Write down what is evaluated, or check that a run that is there evaluates the same.
-
-    Raises:
-        InputError: the folder holds another evaluation; the message says what differs.
-        OutputError: it cannot be written.
-    """
-    from cliper.formats import atomic_path
-
-    path = folder / _RUN
-    plain = json.loads(json.dumps(identity))
-    if path.is_file():
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{path}: cannot be read; choose another folder with --out, or delete this one") from None
-        changed = differences(old, plain)
-        if changed:
-            raise InputError(
-                f"{folder} holds another evaluation (it differs in {', '.join(changed[:4])}); "
-                f"choose another folder with --out, or delete this one"
-            )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; a lock of the system's, which a killed process lets go.
-
-    Raises:
-        InputError: another run is at work there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # a system without such locks
-        yield
-        return
-    with (folder / _RUN).open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another run is at work there; wait for it, or choose another folder with --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-
-
 def evaluate(
-    job: Job, samples: Sequence[Sample], folder: Path, *, workers: int = 1, seen: Callable[[Record], None]
+    job: Job,
+    samples: Sequence[Sample],
+    folder: Path,
+    identity: Mapping[str, Any],
+    *,
+    workers: int = 1,
+    seen: Callable[[Record], None],
+    spread: Spread | None = None,
 ) -> Outcome:
     """Evaluate what is not yet in the folder.
 
     Args:
         job: what to evaluate.
         samples: the job's pictures.
-        folder: where records are kept, claimed by :func:`claim_folder`.
+        folder: where records are kept.
+        identity: the job's; a folder takes no other.
         workers: processes; on GPUs one each, on a CPU each with its share of the cores.
         seen: called with every record, those of earlier runs first.
+        spread: what does the work in place of processes of this machine, and hands back each record.
 
     Raises:
-        InputError: fewer than one worker; another run is at work in the folder.
+        InputError: fewer than one worker; the folder holds another evaluation, or another run is at work there.
         CliperError: whatever ends the run; what was done until then is kept.
     """
     if workers < 1:
         raise InputError(f"workers: expected at least 1, got {workers}")
-    with _alone(folder):
-        return _evaluate(job, samples, folder, workers, seen)
+    with claimed(folder, identity) as run:
+        states = {sample.name: files_state(sample.image, sample.mask) for sample in samples}
+        known = read_records(folder, run, states)
+        found = {name: record for name, record in known.items() if record.error is None}
+        for record in list(found.values()):
+            seen(record)
+        left = [sample for sample in samples if sample.name not in found]
+
+        def emit(record: Record) -> None:
+            found[record.name] = record
+            seen(record)
+
+        timing, peak = Timing(), peak_memory()
+        place = _Place(folder, run)
+        if left and spread is not None:
+            with RecordLog(folder, run) as log:
+
+                def keep(record: Record) -> None:
+                    log.add(record)
+                    emit(record)
+
+                timing = spread(job, left, keep)
+        elif left and min(workers, len(left)) == 1:
+            timing, peak = _work(job, left, place, 0, emit)
+        elif left:
+            timing, peak = _spread(job, left, place, min(workers, len(left)), emit)
+        return Outcome([found[sample.name] for sample in samples], timing, len(left), peak)
 
 
-def _evaluate(
-    job: Job, samples: Sequence[Sample], folder: Path, workers: int, seen: Callable[[Record], None]
-) -> Outcome:
-    known = read_records(folder)
-    done = {name for name, record in known.items() if record.error is None}
-    left = [sample for sample in samples if sample.name not in done]
-    for sample in samples:
-        if sample.name in done:
-            seen(known[sample.name])
-    timing, peak = Timing(), peak_memory()
-    if left:
-        if min(workers, len(left)) == 1:
-            timing, peak = _work(job, left, folder, 0, seen)
-        else:
-            timing, peak = _spread(job, left, folder, min(workers, len(left)), seen)
-        known = read_records(folder)
-    return Outcome([known[sample.name] for sample in samples], timing, len(left), peak)
+@dataclass(frozen=True)
+class _Place:
+    """Where records go, and the run that they are of."""
+
+    folder: Path
+    run: str
 
 
 def _work(
     job: Job,
     samples: Sequence[Sample],
-    folder: Path,
+    place: _Place,
     number: int,
     seen: Callable[[Record], None],
     device: str | None = None,
 ) -> tuple[Timing, dict[str, int]]:
     benchmark = job.benchmark()
-    with RecordLog(folder, number) as log:
+    with RecordLog(place.folder, place.run, number) as log:
 
         def emit(record: Record) -> None:
             log.add(record)
@@ -159,7 +135,7 @@ def _work(
 
 
 def _spread(
-    job: Job, samples: Sequence[Sample], folder: Path, workers: int, seen: Callable[[Record], None]
+    job: Job, samples: Sequence[Sample], place: _Place, workers: int, seen: Callable[[Record], None]
 ) -> tuple[Timing, dict[str, int]]:
     import torch
 
@@ -169,7 +145,7 @@ def _spread(
     processes = [
         context.Process(
             target=_child,
-            args=(job, samples[i::workers], folder, i, threads, _device(job, i), messages),
+            args=(job, samples[i::workers], place, i, threads, _device(job, i), messages),
             daemon=True,
         )
         for i in range(workers)
@@ -209,20 +185,29 @@ def _spread(
 
 
 def _child(
-    job: Job, samples: Sequence[Sample], folder: Path, number: int, threads: int, device: str | None, messages: Any
+    job: Job, samples: Sequence[Sample], place: _Place, number: int, threads: int, device: str | None, messages: Any
 ) -> None:
     """A worker's process."""
     import torch
 
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        done = _work(job, samples, folder, number, lambda record: messages.put(("record", number, record)), device)
+        done = _work(job, samples, place, number, lambda record: messages.put(("record", number, record)), device)
     except KeyboardInterrupt:  # the parent was interrupted too, and says so
         return
     except CliperError as error:
         messages.put(("failed", number, type(error)(str(error))))
     else:
         messages.put(("done", number, done))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can end nobody: whoever it has left behind ends itself, and lets the folder go."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _device(job: Job, number: int) -> str | None:

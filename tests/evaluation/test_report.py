@@ -1,0 +1,68 @@
+"""What a report says of its number: whether it is the whole benchmark, and how it compares with the published one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cliper.benchmarks import find_benchmark
+from cliper.evaluation.job import Job, Variant
+from cliper.evaluation.records import Record
+from cliper.evaluation.report import make_report
+from cliper.evaluation.runner import Timing
+from cliper.evaluation.workers import Outcome
+from cliper.settings import load_preset
+
+IDENTITY = {"model": {}, "refiners": {}, "device": "cpu", "dtype": "float32", "classes": [], "background": []}
+PRESET = load_preset("vit-b-16/context59")
+JOB = Job("context59", Path("data"), "ViT-B/16", (Variant("", PRESET.settings, "sd2.1"),), preset=PRESET.name)
+
+
+def report(job: Job, pictures: int, skipped: int = 0) -> dict[str, Any]:
+    """Of pictures with one pixel right and one wrong."""
+    records = [Record(str(i), {"": [1, 1, 1, 1, 2, 1]}, 0.5) for i in range(pictures)]
+    records += [Record(f"bad {i}", {}, error="broken") for i in range(skipped)]
+    return make_report(job, find_benchmark("context59"), IDENTITY, Outcome(records, Timing(1, 1), pictures, {}))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "skipped", "limit", "complete"),
+    [
+        (5104, 0, None, True),
+        (5105, 0, None, True),
+        (5103, 0, None, False),
+        (5104, 1, None, False),  # a picture of 5105 is missing
+        (5104, 0, 5104, False),
+    ],
+)
+def test_only_the_whole_benchmark_is_whole(pictures: int, skipped: int, limit: int | None, complete: bool) -> None:
+    made = report(replace(JOB, limit=limit), pictures, skipped)
+    assert made["complete"] is complete
+    assert (made["images"], made["skipped"]) == (pictures, skipped)
+    difference = made["published"]["difference_percent"]
+    assert difference == (round(50 - 41.6, 2) if complete else None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "published", "said"),
+    [
+        ({}, 41.6, []),
+        ({"variants": (Variant("", PRESET.settings),)}, 38.4, []),  # published without compensation
+        ({"variants": (Variant("", PRESET.settings, "self"),)}, 41.6, ["refiner self"]),
+        ({"variants": (Variant("", PRESET.settings.replace(scale=50), "sd2.1"),)}, 41.6, ["scale 50.0"]),
+        ({"model": "a/folder"}, 41.6, ["model a/folder"]),
+        ({"dtype": "bfloat16"}, 41.6, ["dtype bfloat16"]),
+    ],
+)
+def test_what_was_done_otherwise_than_published_is_said(
+    changes: dict[str, Any], published: float, said: list[str]
+) -> None:
+    made = report(replace(JOB, **changes), 5104)["published"]
+    assert (made["miou_percent"], made["changed"]) == (published, said)
+
+
+def test_without_a_preset_nothing_is_compared() -> None:
+    assert report(replace(JOB, preset=None), 5104)["published"] is None
