@@ -21,7 +21,7 @@ from cliper.evaluation import ConfusionMatrix, benchmark_texts
 from cliper.images import prepare, to_unit_tensor
 from cliper.ops import assign_labels
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.own import DEPTH, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
+from cliper.refiners.own import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
 from machine import RESULTS, write_report
 from voc import voc_names, voc_pictures
 
@@ -63,7 +63,12 @@ class Runner:
                         size = (grid[0] * patch, grid[1] * patch)
                         features[layer, side] = OwnRefiner(encoder, layer=layer).features(unit, size)
                     refined = spread_by_affinity(
-                        maps, features[layer, side], grid, subtracted=subtracted, sharpness=sharpness
+                        maps,
+                        features[layer, side],
+                        grid,
+                        subtracted=subtracted,
+                        sharpness=sharpness,
+                        highest=HIGHEST,
                     )
                 size = (target.shape[0], target.shape[1])
                 for benchmark, (background, score) in {

@@ -16,7 +16,15 @@ from cliper.evaluation.runner import Timing
 from cliper.evaluation.workers import Outcome
 from cliper.settings import load_preset
 
-IDENTITY = {"model": {}, "refiners": {}, "device": "cpu", "dtype": "float32", "classes": [], "background": []}
+IDENTITY = {
+    "model": {},
+    "refiners": {},
+    "device": "cpu",
+    "dtype": "float32",
+    "refiner_dtype": "float32",
+    "classes": [],
+    "background": [],
+}
 PRESET = load_preset("vit-b-16/context59")
 JOB = Job("context59", Path("data"), "ViT-B/16", (Variant("", PRESET.settings, "sd2.1"),), preset=PRESET.name)
 

@@ -141,7 +141,7 @@ class Job:
         from cliper.evaluation.provenance import checkpoint_record, versions
 
         names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
-        benchmark = self.benchmark()
+        benchmark, device = self.benchmark(), _device_type(self.device)
         refiners = dict.fromkeys(v.refiner for v in self.variants)
         return {
             "benchmark": self.data if isinstance(self.data, str) else "custom",
@@ -162,8 +162,9 @@ class Job:
                 "offset": benchmark.offset,
             },
             "limit": self.limit,
-            "device": _device_type(self.device),
+            "device": device,
             "dtype": self.dtype or "float32",
+            "refiner_dtype": self.dtype or ("float32" if device == "cpu" else "float16"),
             "seed": self.seed,
             "batch": self.batch,
             **{name: versions()[name] for name in ("cliper", "torch")},

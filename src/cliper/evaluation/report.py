@@ -51,6 +51,7 @@ def make_report(job: Job, benchmark: Benchmark, identity: Mapping[str, Any], out
         "refiner_weights": identity["refiners"],
         "device": identity["device"],
         "dtype": identity["dtype"],
+        "refiner_dtype": identity["refiner_dtype"],
         "seed": job.seed,
         "limit": job.limit,
         "classes": identity["classes"],
