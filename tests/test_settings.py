@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ def test_unknown_keys_name_the_nearest(given_name: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
-# PyYAML's writer leaves 0E0 bare, since YAML 1.1 takes it for a text; settings files are read as YAML 1.2, where it is a
+# PyYAML writes 0E0 bare, since YAML 1.1 takes it for a text; settings files are read as YAML 1.2, where it is a
 # number. A person would quote it.
 texts = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), min_size=1, max_size=12
