@@ -12,9 +12,9 @@ import pytest
 from batch_runs import CLASSES, content
 
 from cliper.errors import CliperError, InputError, MissingExtraError, OutputError
+from cliper.scale.folder import MANIFEST
 from cliper.scale.manifest import Manifest, Record
 from cliper.scale.places import Place
-from cliper.scale.run import MANIFEST
 from cliper.scale.sources import find_source
 from cliper.scale.state import open_state
 

@@ -55,7 +55,7 @@ def batch(pictures: str, out: str, **options: Any) -> int:
     cliper batch film.mp4 -c person -o frames --every 10 --overlay-video
     cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray --address auto
     """
-    from cliper.scale.run import alone, begin, check_run
+    from cliper.scale.folder import alone, begin, check_run
     from cliper.scale.state import open_state
 
     resume = options["resume"] or options["retry_failed"]
@@ -104,8 +104,8 @@ def _job(options: dict[str, Any]) -> Job:
 
 
 def _source(pictures: str, out: str, options: dict[str, Any]) -> Source:
+    from cliper.scale.folder import check_folder
     from cliper.scale.places import is_remote
-    from cliper.scale.run import check_folder
     from cliper.scale.sources import find_source
 
     if _absolute(pictures) == _absolute(out):
@@ -136,8 +136,9 @@ def _engine(job: Job, source: Source, options: dict[str, Any]) -> Any:
 
 
 def _work(job: Job, source: Source, state: State, engine: Any, options: dict[str, Any]) -> int:
+    from cliper.scale.folder import MANIFEST
     from cliper.scale.manifest import Manifest
-    from cliper.scale.run import MANIFEST, Run
+    from cliper.scale.run import Run
 
     with Manifest(state.folder / MANIFEST) as manifest, Progress(source) as progress:
 

@@ -107,7 +107,7 @@ class Place:
         """
         if self.local is not None:
             with os.scandir(self.local / name) as found:
-                yield from (Entry(one.name, one.is_dir()) for one in found)
+                yield from (Entry(one.name, _is_folder(one)) for one in found)
             return
         for one in self._system.ls(self._path(name), detail=True, refresh=True):
             last = str(one["name"]).rstrip("/").rpartition("/")[2]
@@ -181,6 +181,13 @@ class Place:
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else str(self._root)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, say: whoever opens it is told
+        return False
 
 
 def _system(address: str) -> tuple[Any, str]:

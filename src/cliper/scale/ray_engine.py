@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from cliper.errors import InputError
 from cliper.scale.cluster import READING, Cluster, our_error
+from cliper.scale.folder import sweep
 from cliper.scale.items import Item
 from cliper.scale.job import Job, Loaded, Worker, read_item
 from cliper.scale.manifest import Record, parse_record
 from cliper.scale.places import Place, is_remote
 from cliper.scale.reading import groups_of_one_size
-from cliper.scale.run import Run, sweep
+from cliper.scale.run import Run
 from cliper.scale.sources import Source
 
 if TYPE_CHECKING:

@@ -1,154 +1,31 @@
-"""A run's folder: who may write there, what is left to do, and what is made of all pictures at the end.
-
-``run.json`` says what is being done, ``manifest.jsonl`` what has become of each picture.
-"""
+"""A run that is going on: what is left to do, what has become of it, and what is made of all pictures at the end."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cliper.errors import InputError, OutputError
-from cliper.evaluation.folder import differences
-from cliper.formats import atomic_path, read_label_png
+from cliper.formats import read_label_png
 from cliper.formats.registry import Part, Picture
+from cliper.scale.folder import MANIFEST, RUN
 from cliper.scale.items import Item
 from cliper.scale.job import Job, output_names
 from cliper.scale.manifest import Manifest, Record, read_manifest
+from cliper.scale.names import NameIndex
 from cliper.scale.places import Place
 from cliper.scale.sources import Source
 
-__all__ = ["MANIFEST", "Run", "Tally", "alone", "begin", "check_folder", "check_run", "sweep"]
+__all__ = ["Run", "Tally"]
 
-RUN, MANIFEST, OVERLAY_VIDEO = "run.json", "manifest.jsonl", "overlay.mp4"
+OVERLAY_VIDEO = "overlay.mp4"
 
 # Files about the whole run that a picture's own file could have the name of.
 _TAKEN = {RUN, MANIFEST, "coco.json", "panoptic.json"}
 
-# What atomic_path calls a file until it is whole; a killed run leaves some behind.
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
-
 Seen = Callable[[Record, bool], None]
-
-
-def check_folder(out: Path) -> None:
-    """Whether files can be written below a folder, made or not, before anything is computed.
-
-    Raises:
-        OutputError: they cannot.
-    """
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"expected a folder that can be written, got {out}; choose another with --out")
-
-
-def check_run(folder: Path, identity: dict[str, Any], *, shown: str, resume: bool, overwrite: bool) -> None:
-    """Whether a run may write into a folder.
-
-    Args:
-        folder: with the manifest; it need not be there.
-        shown: what messages call it.
-        identity: what the run's files depend on.
-        resume: go on with the run that is there.
-        overwrite: begin anew whatever is there.
-
-    Raises:
-        InputError: there is a run, and none of the two is asked for; or it is another one than is to go on.
-    """
-    if overwrite or not (folder / MANIFEST).exists():
-        return
-    if not resume:
-        raise InputError(
-            f"{shown} holds a run already; go on with it (--resume), begin anew (--overwrite), "
-            "or choose another folder with --out"
-        )
-    try:
-        old = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        changed = differences(old, json.loads(json.dumps(identity)))
-    except (OSError, ValueError, AttributeError):
-        raise InputError(
-            f"{RUN} in {shown} cannot be read, so the run cannot go on; begin anew (--overwrite), or choose another "
-            "folder with --out"
-        ) from None
-    if changed:
-        raise InputError(
-            f"{shown} holds a run with another {', '.join(changed[:4])}; give what it was begun with, begin anew "
-            "(--overwrite), or choose another folder with --out"
-        )
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be, for one run: another would sweep away what this one is writing.
-
-    The lock is on the folder itself, and a killed process lets it go.
-
-    Raises:
-        InputError: another run is at work there.
-        OutputError: the folder cannot be made.
-    """
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another with --out") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run is at work in {folder}; wait for it, or choose another folder with --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
-
-
-def begin(folder: Path, place: Place, identity: dict[str, Any], *, overwrite: bool) -> None:
-    """Make a folder ready for a run: what an earlier one left half done, or all of it, is removed.
-
-    Args:
-        folder: of this machine, with the manifest.
-        place: of the pictures' files; the same folder, unless it is far away.
-        identity: what the run's files depend on.
-        overwrite: whether the earlier run's files are removed.
-
-    Raises:
-        OutputError: files cannot be written or removed.
-    """
-    manifest = folder / MANIFEST
-    if overwrite and manifest.exists():
-        for record in read_manifest(manifest):
-            for name in record.outputs:
-                if not os.path.isabs(name) and ".." not in name.split("/"):  # noqa: PTH117
-                    place.remove(name)
-        Place(str(folder)).remove(MANIFEST)
-    sweep(folder)
-    with atomic_path(folder / RUN) as temporary:
-        temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of a run that was killed.
-
-    Raises:
-        OutputError: one cannot be removed.
-    """
-    for here, _, files in os.walk(folder):
-        for name in files:
-            if name.startswith(".") and _TEMPORARY.fullmatch(name):
-                Place(here).remove(name)
 
 
 @dataclass
@@ -205,8 +82,6 @@ class Run:
             InputError: the source ends in the middle.
             OutputError: the manifest cannot be written.
         """
-        from cliper.scale.names import NameIndex
-
         formats = self.job.found_formats()
         names, stems = NameIndex(), NameIndex()
         for item in self.source.items():

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cliper.scale.folder import MANIFEST, RUN
 from cliper.scale.manifest import read_manifest
 from cliper.scale.places import Place
-from cliper.scale.run import MANIFEST, RUN
 
 __all__ = ["FarState", "State", "open_state"]
 
