@@ -11,6 +11,8 @@ import pytest
 from batch_runs import CLASSES, content, ended, make_photos, records, start, wait_for_lines
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # processes of their own, which load what they need each time
+
 Draw = Callable[..., Image.Image]
 
 

@@ -13,6 +13,8 @@ import pytest
 from batch_runs import CLASSES, content, ended, lines_written, make_photos, records, start, wait_for_lines
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # processes of their own, which load what they need each time
+
 Draw = Callable[..., Image.Image]
 
 FLAGS = ("-f", "labels", "-f", "overlay", "-f", "coco", "-f", "gallery", "--workers", "2")
@@ -28,7 +30,7 @@ def many(tmp_path: Path, make_picture: Draw) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, 20])
 def test_killed_at_random_moments(many: Path, clip_folder: Path, tmp_path: Path, kills: int) -> None:
     arguments = [many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o"]
     assert ended(start(*arguments, tmp_path / "undisturbed"))[0] == 1
