@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import cliper
+from cliper.checkpoints import recommended_settings, resolve
 from cliper.errors import CliperError
 from cliper.formats import read_label_png, read_npz
 from cliper.settings import Settings, load_preset
@@ -217,14 +218,14 @@ def test_preset_below_file_below_flag(
     path = tmp_path / "own.yaml"
     path.write_text("size: 96\nscale: 5\n")
     arguments = ["segment", "--example", "-m", clip_folder]
+    recommended = Settings(size=64, scale=30, score=0.05, background=0.3, templates=("a photo of a {}.",))
     command(*arguments)
-    assert loaded[-1]["settings"] is None  # whatever the checkpoint recommends
+    assert loaded[-1]["settings"] == recommended  # what the checkpoint recommends
     command(*arguments, "-s", "vit-l-14/cityscapes")
     assert loaded[-1]["settings"] == load_preset("vit-l-14/cityscapes").settings
     command(*arguments, "-s", "vit-l-14/cityscapes", "--size", "336")
     assert loaded[-1]["settings"] == load_preset("vit-l-14/cityscapes").settings.replace(size=336)
     command(*arguments, "--settings", path)
-    recommended = Settings(size=64, scale=30, score=0.05, background=0.3, templates=("a photo of a {}.",))
     assert loaded[-1]["settings"] == recommended.replace(size=96, scale=5)
     command(*arguments, "--settings", path, "--scale", "6")
     assert loaded[-1]["settings"] == recommended.replace(size=96, scale=6)
@@ -234,7 +235,8 @@ def test_the_other_flags_of_the_model(command: Any, loaded: list[dict[str, Any]]
     command("segment", "--example")
     command("segment", "--example", "-r", "none", "--device", "cpu", "--dtype", "bfloat16", "--seed", "7")
     command("segment", "--example", "--refiner", "sd2.1")
-    nothing = {"model": "mini", "refiner": None, "settings": None, "device": None, "dtype": None, "seed": 0}
+    recommended = recommended_settings(resolve("mini", "clip"))
+    nothing = {"model": "mini", "refiner": None, "settings": recommended, "device": None, "dtype": None, "seed": 0}
     assert loaded[0] == nothing
     assert loaded[1] == {**nothing, "device": "cpu", "dtype": "bfloat16", "seed": 7}
     assert loaded[2] == {**nothing, "refiner": "sd2.1"}
