@@ -21,8 +21,11 @@ lint: setup
 typecheck: setup
 	$(BIN)/mypy
 
+# Two processes of one thread each: two of two would wait for each other most of the time. What is computed with
+# several threads is tested with several, too.
 unit: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/test_whole_path.py
 
 demo: setup
 	$(BIN)/cliper segment --example --refiner self --out demo
