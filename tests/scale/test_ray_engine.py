@@ -123,3 +123,23 @@ def test_errors_of_workers_are_ours_again() -> None:
         assert str(found) == "cannot write 'a': the disk is full"
     other = RuntimeError("something else")
     assert our_error(other) is other
+
+
+def test_nobody_at_the_address(
+    command: Any, clip_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+
+    def refuse(place: tuple[str, int], **_: Any) -> None:
+        assert place == ("head", 6379)
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr("cliper.scale.cluster.socket.create_connection", refuse)
+    arguments = ["-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", "--engine", "ray"]
+    ended = command("batch", photos, *arguments, "--address", "head:6379")
+    assert (ended.code, ended.err) == (
+        2,
+        "cliper: error: expected a Ray cluster at 'head:6379', got none ([Errno 111] Connection refused); "
+        "check --address\n",
+    )
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 from cliper.errors import CliperError, MissingExtraError, ResourceError
@@ -37,6 +38,7 @@ class Cluster:
         self._ray, self._here = ray, address is None
         try:
             if not ray.is_initialized():
+                _knock(address)
                 with _silent():
                     ray.init(
                         address=address,
@@ -98,6 +100,17 @@ def our_error(error: Exception) -> Exception:
                 return found
         seen = seen.__cause__ or seen.__context__
     return error
+
+
+def _knock(address: str | None) -> None:
+    """Whether anybody is at HOST:PORT; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody is.
+    """
+    host, colon, port = (address or "").rpartition("://")[2].partition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=20).close()
 
 
 @contextlib.contextmanager
