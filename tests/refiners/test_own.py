@@ -92,7 +92,7 @@ PLAIN_PICTURES = {
 
 @pytest.mark.parametrize("name", PLAIN_PICTURES)
 def test_pictures_that_are_much_alike_everywhere_keep_their_maps(own: OwnRefiner, name: str) -> None:
-    """1.2 times their mean similarity is above 1: the formula alone leaves every patch with the mean of the maps."""
+    """1.6 times their mean similarity is above 1: the formula alone leaves every patch with the mean of the maps."""
     picture = PLAIN_PICTURES[name]
     maps = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(1))
     q = similarity(own, picture, SIZE)

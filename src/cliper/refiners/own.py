@@ -25,15 +25,15 @@ DEPTH = 11 / 12
 """The layer whose output is compared, as a share of the tower's layers."""
 SIDE = 504
 """Short side of the picture in pixels, about."""
-SUBTRACTED = 1.2
+SUBTRACTED = 1.6
 """How many times the mean similarity is taken off."""
-SHARPNESS = 8.0
+SHARPNESS = 3.0
 """What is left is multiplied by this before the softmax."""
 HIGHEST = 0.9
 """What is subtracted goes at most so many parts of the way from the mean similarity to 1.
 
-1.2 times the mean is above 1 where patches are much alike (a plain wall, a blurred or tiny picture), and then no patch
-would keep anything. The limit matters where the mean is above 0.82, and changes nothing where it is not.
+1.6 times the mean is above 1 where patches are much alike (late layers, a plain wall, a blurred or tiny picture), and
+then no patch would keep anything. The limit matters where the mean is above 0.6, and changes nothing where it is not.
 """
 
 # Where no size is asked for, long pictures are reduced to this many patches: attention grows with its square.
