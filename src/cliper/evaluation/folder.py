@@ -12,7 +12,7 @@ from typing import Any
 
 from cliper.errors import InputError, OutputError
 
-__all__ = ["claimed", "differences"]
+__all__ = ["claimed", "differences", "lock"]
 
 _RUN, _LOCK = "run.json", ".lock"
 
@@ -80,13 +80,18 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another folder") from None
     try:
-        _lock(handle, folder)
+        lock(handle, f"{folder}: another run is at work there; wait for it, or choose another folder with --out")
         yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def lock(handle: int, refusal: str) -> None:
+    """Lock an open file or folder until it is closed; where there are no such locks, do nothing.
+
+    Raises:
+        InputError: another process has the lock; the message is ``refusal``.
+    """
     try:
         import fcntl
     except ImportError:  # a system without such locks
@@ -94,8 +99,6 @@ def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(
-            f"{folder}: another run is at work there; wait for it, or choose another folder with --out"
-        ) from None
+        raise InputError(refusal) from None
     except OSError:  # a file system without locks
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cliper.errors import InputError, OutputError
-from cliper.evaluation.folder import differences
+from cliper.evaluation.folder import differences, lock
 from cliper.formats import atomic_path
 from cliper.scale.manifest import read_manifest
 from cliper.scale.places import Place
@@ -83,22 +83,13 @@ def alone(folder: Path) -> Iterator[None]:
         InputError: another run is at work there.
         OutputError: the folder cannot be made.
     """
-    import fcntl
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another with --out") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run is at work in {folder}; wait for it, or choose another folder with --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+        lock(handle, f"another run is at work in {folder}; wait for it, or choose another folder with --out")
         yield
     finally:
         os.close(handle)
