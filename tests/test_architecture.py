@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cache": set(),
     "quiet": set(),
     "examples": set(),
+    "grouping": set(),
     "settings": BASE,
     "ops": BASE,
     "decoding": BASE,
@@ -39,10 +40,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"prompts", "refiners", "result", "settings", "text_cache"},
     "benchmarks": BASE | {"decoding", "formats", "images", "prompts"},
     "evaluation": BASE
-    | {"benchmarks", "checkpoints", "devices", "formats", "ops", "prompts", "refiners", "segmenter", "settings"},
+    | {"benchmarks", "checkpoints", "devices", "formats", "grouping", "ops"}
+    | {"prompts", "refiners", "segmenter", "settings"},
     "scale": BASE
-    | {"benchmarks", "decoding", "devices", "evaluation", "formats", "images"}
+    | {"benchmarks", "decoding", "devices", "evaluation", "formats", "grouping", "images"}
     | {"prompts", "result", "segmenter", "settings"},
+    "web": BASE
+    | {"checkpoints", "devices", "examples", "formats", "grouping", "images", "prompts", "refiners"}
+    | {"result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -59,6 +64,12 @@ LIBRARIES: dict[str, set[str]] = {
     "av": {"scale"},
     "ray": {"scale"},
     "fsspec": {"scale"},
+    "gradio": {"web"},
+    "fastapi": {"web"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "pydantic": {"web"},
+    "prometheus_client": {"web"},
     "torchvision": set(),
     "timm": set(),
     "open_clip": set(),

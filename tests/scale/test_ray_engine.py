@@ -8,7 +8,7 @@ import pickle
 import signal
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import pytest
 from batch_runs import CLASSES, below, by_input, content, ended, make_photos, records, start, wait_for_lines
 from PIL import Image
 
-from cliper.errors import OutputError
+from cliper.errors import OutputError, ResourceError
 from cliper.scale import ray_engine
-from cliper.scale.cluster import our_error
+from cliper.scale.cluster import packed, results, unpacked
 from cliper.scale.items import Item
 
 Draw = Callable[..., Image.Image]
@@ -110,19 +110,31 @@ def test_items_do_not_depend_on_where_a_worker_runs(photo: Path, monkeypatch: py
     assert ray_engine._anywhere(far) == far
 
 
-def test_errors_of_workers_are_ours_again() -> None:
-    """As Ray wraps them: the worker's own error is the cause, and the wrapper may be a class made on the spot."""
+def test_an_error_of_a_worker_is_a_result_that_is_raised_where_it_is_read() -> None:
+    pytest.importorskip("ray")
+
+    def work() -> Iterator[int]:
+        yield 1
+        raise OutputError("cannot write 'a': the disk is full")
+
+    read = unpacked(packed(work))
+    assert next(read) == 1
+    with pytest.raises(OutputError, match=r"^cannot write 'a': the disk is full$"):
+        next(read)
+
+
+def test_ray_that_cannot_go_on_is_one_line() -> None:
     exceptions = pytest.importorskip("ray.exceptions")
-    error = OutputError("cannot write 'a': the disk is full")
-    wrapped = exceptions.RayTaskError("map", "a traceback\nof many lines", error).as_instanceof_cause()
-    outer = RuntimeError("Failed to process")
-    outer.__cause__ = wrapped
-    for one in (error, wrapped, outer):
-        found = our_error(one)
-        assert type(found) is OutputError
-        assert str(found) == "cannot write 'a': the disk is full"
-    other = RuntimeError("something else")
-    assert our_error(other) is other
+
+    class Broken:
+        def iter_batches(self, **_: Any) -> Iterator[Any]:
+            yield packed(lambda: [1])
+            raise exceptions.RayActorError(error_msg="the actor died\nunexpectedly")
+
+    read = results(Broken())
+    assert next(read) == 1
+    with pytest.raises(ResourceError, match=r"Ray could not go on.*the actor died unexpectedly"):
+        next(read)
 
 
 def test_nobody_at_the_address(

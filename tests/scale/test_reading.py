@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cliper.errors import InputError
+from cliper.grouping import groups_of_one_size
 from cliper.scale.items import Item
 from cliper.scale.job import Loaded
-from cliper.scale.reading import groups_of_one_size, read_ahead
+from cliper.scale.reading import read_ahead
 
 
 def items(path: Path, count: int) -> Iterator[Item]:
@@ -68,7 +69,7 @@ def test_what_listing_raises_comes_after_what_was_listed(photo: Path) -> None:
 @given(st.lists(st.sampled_from([(1, 2), (2, 1), (3, 3), (4, 1)]), max_size=60), st.integers(1, 5))
 def test_groups_are_of_one_size_and_lose_nothing(sizes: list[tuple[int, int]], most: int) -> None:
     pictures = [Loaded(Item(n, str(n)), Image.new("L", size)) for n, size in enumerate(sizes)]
-    groups = list(groups_of_one_size(iter(pictures), most))
+    groups = list(groups_of_one_size(iter(pictures), most, lambda one: one.size))
     assert Counter(one.item.number for group in groups for one in group) == Counter(range(len(sizes)))
     for group in groups:
         assert 1 <= len(group) <= most

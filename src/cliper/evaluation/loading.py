@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliper.benchmarks import Benchmark, Sample
 from cliper.errors import ImageError, ResourceError
+from cliper.grouping import groups_of_one_size
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,22 +63,16 @@ def load_ahead(
     ahead = threads + 2 * batch
     todo = iter(samples)
     pending: deque[Future[Loaded]] = deque()
-    groups: dict[tuple[int, int], list[Loaded]] = {}
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cliper-read")
-    try:
+
+    def in_order() -> Iterator[Loaded]:
         pending.extend(pool.submit(read, sample) for sample in islice(todo, ahead))
         while pending:
             item = pending.popleft().result()
             pending.extend(pool.submit(read, sample) for sample in islice(todo, 1))
-            if item.picture is None:
-                yield [item]
-                continue
-            group = groups.setdefault(item.picture.size, [])
-            group.append(item)
-            if len(group) >= batch:
-                yield groups.pop(item.picture.size)
-            elif sum(map(len, groups.values())) >= 8 * batch:
-                yield groups.pop(next(iter(groups)))  # the one that has waited longest
-        yield from groups.values()
+            yield item
+
+    try:
+        yield from groups_of_one_size(in_order(), batch, lambda one: one.picture and one.picture.size)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,16 +1,21 @@
-"""Ray: a cluster, or this machine alone; and what it makes of errors."""
+"""Ray: a cluster, or this machine alone; and how results and errors come back from its workers."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import pickle
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from cliper.errors import CliperError, MissingExtraError, ResourceError
 
-__all__ = ["READING", "Cluster", "our_error"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["READING", "Cluster", "packed", "results", "unpacked"]
 
 READING = 0.5
 """Share of a processor that reading pictures is taken to need beside the models."""
@@ -53,7 +58,7 @@ class Cluster:
             ) from None
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, too
 
     def shares(self, workers: int | None, *, cpu_only: bool = False) -> tuple[int, dict[str, float]]:
         """How many models there are to be, and what each of them needs of a machine.
@@ -88,18 +93,52 @@ class Cluster:
         self._ray.shutdown()
 
 
-def our_error(error: Exception) -> Exception:
-    """The error of this package that Ray has wrapped, or else the error as it is."""
-    seen: BaseException | None = error
-    while seen is not None:
-        for one in (seen, getattr(seen, "cause", None)):
-            if isinstance(one, CliperError):
-                # Ray raises classes made on the spot that are ours too, with the worker's traceback as their text.
-                kind = next(k for k in type(one).__mro__ if k.__module__ == CliperError.__module__)
-                found: Exception = kind(str(getattr(one, "cause", one)))
-                return found
-        seen = seen.__cause__ or seen.__context__
-    return error
+def packed(work: Callable[[], Iterable[Any]]) -> pa.Table:
+    """What a worker's work gives, as a table of one column.
+
+    An error of this package is a result too: Ray would hand it back as a text of its own, without the error.
+    """
+    import pyarrow as pa
+
+    values: list[bytes] = []
+    try:
+        for value in work():
+            values.append(pickle.dumps(value))
+    except CliperError as error:
+        values.append(pickle.dumps(type(error)(str(error))))
+    return pa.table({"value": pa.array(values, pa.large_binary())})
+
+
+def unpacked(table: pa.Table) -> Iterator[Any]:
+    """The values of such a table.
+
+    Raises:
+        CliperError: the worker's, in place of a value.
+    """
+    for data in table.column("value").to_pylist():
+        value = pickle.loads(data)
+        if isinstance(value, CliperError):
+            raise value
+        yield value
+
+
+def results(dataset: Any) -> Iterator[Any]:
+    """The values of a Ray Data set that was made by :func:`packed`, in whatever order they are done.
+
+    Raises:
+        CliperError: a worker's.
+        ResourceError: Ray cannot go on: a worker died again and again, or the cluster is gone.
+    """
+    from ray.exceptions import RayError
+
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from unpacked(batch)
+    except RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ResourceError(
+            f"Ray could not go on; what was done is kept: start again, with fewer workers if memory ran out ({reason})"
+        ) from error
 
 
 def _knock(address: str | None) -> None:

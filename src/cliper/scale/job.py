@@ -157,6 +157,11 @@ class Loaded:
     error: str | None = None
     seconds: float = 0.0
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, if there is a picture."""
+        return None if self.picture is None else self.picture.size
+
 
 def read_item(item: Item) -> Loaded:
     """Read a picture; what is wrong with it comes back as text."""
@@ -180,6 +185,11 @@ class Worker:
     def __init__(self, job: Job, segmenter: Segmenter, place: Place) -> None:
         self._job, self._segmenter, self._place = job, segmenter, place
         self._formats = job.found_formats()
+
+    @property
+    def batch_size(self) -> int:
+        """At most so many pictures of one size are to be segmented together."""
+        return self._segmenter.batch_size
 
     def segment(self, group: Sequence[Loaded]) -> list[tuple[Loaded, Segmentation | str, float]]:
         """Segment pictures of one size together.

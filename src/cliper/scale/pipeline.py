@@ -9,11 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cliper.errors import InputError
+from cliper.grouping import groups_of_one_size
 from cliper.result import Segmentation
 from cliper.scale.items import Item
 from cliper.scale.job import Loaded, Worker
 from cliper.scale.manifest import Record
-from cliper.scale.reading import groups_of_one_size, read_ahead
+from cliper.scale.reading import read_ahead
 from cliper.scale.run import Run
 from cliper.segmenter import Segmenter
 
@@ -59,7 +60,7 @@ def run_here(run: Run, segmenter: Segmenter, *, workers: int) -> Timing:
         run.add(item.number, worker.write(item, result, seconds))
 
     loaded = read_ahead(run.left(), threads=workers, ahead=workers + batch)
-    groups = groups_of_one_size(_readable(loaded, run), batch)
+    groups = groups_of_one_size(_readable(loaded, run), batch, lambda one: one.size)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cliper-write")
     try:
         while True:

@@ -7,21 +7,21 @@ Ray and does its pictures once more: their files are replaced by the same, and e
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from cliper.errors import InputError
-from cliper.scale.cluster import READING, Cluster, our_error
+from cliper.grouping import groups_of_one_size
+from cliper.scale.cluster import READING, Cluster, packed, results, unpacked
 from cliper.scale.folder import sweep
 from cliper.scale.items import Item
 from cliper.scale.job import Job, Loaded, Worker, read_item
-from cliper.scale.manifest import Record, parse_record
+from cliper.scale.manifest import Record
 from cliper.scale.places import Place, is_remote
-from cliper.scale.reading import groups_of_one_size
 from cliper.scale.run import Run
 from cliper.scale.sources import Source
 
@@ -79,11 +79,10 @@ class RayEngine:
                 sweep(run.place.local)  # of workers that died while writing
 
     def _done(self, items: Sequence[Item], place: Place) -> Iterator[tuple[int, Record]]:
-        import pyarrow as pa
         import ray.data
 
         address = place.address if place.local is None else str(place.local.absolute())
-        blocks = [_table(items[first : first + _TOGETHER]) for first in range(0, len(items), _TOGETHER)]
+        blocks = [packed(partial(iter, items[first : first + _TOGETHER])) for first in range(0, len(items), _TOGETHER)]
         records = (
             ray.data.from_arrow(blocks)
             .map_batches(_read, batch_format="pyarrow", batch_size=_TOGETHER, num_cpus=READING)
@@ -96,15 +95,7 @@ class RayEngine:
                 **self._resources,
             )
         )
-        try:
-            for batch in records.iter_batches(batch_size=None, batch_format="pyarrow"):
-                assert isinstance(batch, pa.Table)
-                for row in batch.to_pylist():
-                    record = parse_record(row["record"])
-                    assert record is not None
-                    yield row["number"], record
-        except Exception as error:
-            raise our_error(error) from error
+        yield from results(records)
 
 
 class _Segmenting:
@@ -114,14 +105,14 @@ class _Segmenting:
         import torch
 
         torch.set_num_threads(threads)
-        segmenter = job.load()
-        self._batch = segmenter.batch_size
-        self._worker = Worker(job, segmenter, Place(address))
+        self._job, self._address = job, address
+        self._worker: Worker | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        import pyarrow as pa
+        return packed(lambda: self._records(list(unpacked(table))))
 
-        loaded = [_unpacked(row) for row in table.to_pylist()]
+    def _records(self, loaded: Sequence[Loaded]) -> list[tuple[int, Record]]:
+        worker = self._model()
         records = [
             (one.item.number, Record.failed(one.item.name, one.error, round(one.seconds, 4)))
             for one in loaded
@@ -130,41 +121,27 @@ class _Segmenting:
         readable = [one for one in loaded if one.error is None]
         with ThreadPoolExecutor(2) as pool:
             written = []
-            for group in groups_of_one_size(readable, self._batch):
-                for one, result, seconds in self._worker.segment(group):
+            for group in groups_of_one_size(readable, worker.batch_size, lambda one: one.size):
+                for one, result, seconds in worker.segment(group):
                     spent = one.seconds + seconds
                     if isinstance(result, str):
                         records.append((one.item.number, Record.failed(one.item.name, result, round(spent, 4))))
                     else:
-                        task = pool.submit(self._worker.write, one.item, result, spent)
+                        task = pool.submit(worker.write, one.item, result, spent)
                         written.append((one.item.number, task))
             records += [(number, task.result()) for number, task in written]
-        return pa.table(
-            {
-                "number": pa.array([number for number, _ in records], pa.int64()),
-                "record": pa.array([record.line() for _, record in records], pa.binary()),
-            }
-        )
+        return records
+
+    def _model(self) -> Worker:
+        """Loaded with the first pictures, where its error can be handed back."""
+        if self._worker is None:
+            self._worker = Worker(self._job, self._job.load(), Place(self._address))
+        return self._worker
 
 
 def _read(table: pa.Table) -> pa.Table:
     """Items to pictures."""
-    import pyarrow as pa
-
-    loaded = [read_item(pickle.loads(data)) for data in table.column("item").to_pylist()]
-    return pa.table({"loaded": pa.array([pickle.dumps(one) for one in loaded], pa.large_binary())})
-
-
-def _unpacked(row: dict[str, bytes]) -> Loaded:
-    loaded: Loaded = pickle.loads(row["loaded"])
-    return loaded
-
-
-def _table(items: Sequence[Item]) -> pa.Table:
-    import pyarrow as pa
-
-    # Pickled, because a file's name need not be text.
-    return pa.table({"item": pa.array([pickle.dumps(item) for item in items], pa.binary())})
+    return packed(lambda: map(read_item, unpacked(table)))
 
 
 def _anywhere(item: Item) -> Item:

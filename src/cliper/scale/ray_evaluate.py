@@ -6,17 +6,17 @@ counts once.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.benchmarks import Sample
+from cliper.benchmarks import Benchmark, Sample
 from cliper.evaluation.job import CustomData, Job
 from cliper.evaluation.records import Record
 from cliper.evaluation.runner import Timing, evaluate_samples
-from cliper.scale.cluster import Cluster, our_error
+from cliper.scale.cluster import Cluster, packed, results, unpacked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,14 +59,10 @@ class RayEvaluation:
         return timing
 
     def _done(self, job: Job, samples: Sequence[Sample]) -> Iterator[tuple[Record, Timing]]:
-        import pyarrow as pa
         import ray.data
 
         count, resources = self._cluster.shares(self._workers, cpu_only=job.device == "cpu")
-        blocks = [
-            pa.table({"sample": pa.array([pickle.dumps(s) for s in samples[i : i + _TOGETHER]], pa.binary())})
-            for i in range(0, len(samples), _TOGETHER)
-        ]
+        blocks = [packed(partial(iter, samples[i : i + _TOGETHER])) for i in range(0, len(samples), _TOGETHER)]
         done = ray.data.from_arrow(blocks).map_batches(
             _Evaluating,
             fn_constructor_args=(job, self._cluster.threads(count)),
@@ -75,12 +71,7 @@ class RayEvaluation:
             batch_size=_TOGETHER,
             **resources,
         )
-        try:
-            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
-                for data in batch.column("record").to_pylist():
-                    yield pickle.loads(data)
-        except Exception as error:
-            raise our_error(error) from error
+        yield from results(done)
 
 
 class _Evaluating:
@@ -91,25 +82,22 @@ class _Evaluating:
 
         torch.set_num_threads(threads)
         self._job = job
-        self._benchmark = job.benchmark()
-        self._segmenters = job.load()
+        self._models: tuple[Benchmark, Any] | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        import pyarrow as pa
+        return packed(lambda: self._records(list(unpacked(table))))
 
+    def _records(self, samples: Sequence[Sample]) -> list[tuple[Record, Timing]]:
         job = self._job
+        if self._models is None:  # with the first pictures, where an error can be handed back
+            self._models = job.benchmark(), job.load()
+        benchmark, segmenters = self._models
         records: list[Record] = []
-        samples = [pickle.loads(data) for data in table.column("sample").to_pylist()]
         timing = evaluate_samples(
-            self._benchmark,
-            samples,
-            self._segmenters,
-            records.append,
-            decoders=job.decoders,
-            skip_errors=job.skip_errors,
+            benchmark, samples, segmenters, records.append, decoders=job.decoders, skip_errors=job.skip_errors
         )
         share = Timing(timing.model / len(samples), timing.waiting / len(samples))
-        return pa.table({"record": pa.array([pickle.dumps((record, share)) for record in records], pa.binary())})
+        return [(record, share) for record in records]
 
 
 def _anywhere(sample: Sample) -> Sample:

@@ -1,16 +1,16 @@
-"""Pictures read ahead of the model by threads, and put into groups of one size."""
+"""Pictures read ahead of the model by threads."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from cliper.scale.items import Item
 from cliper.scale.job import Loaded, read_item
 
-__all__ = ["groups_of_one_size", "read_ahead"]
+__all__ = ["read_ahead"]
 
 
 def read_ahead(items: Iterable[Item], *, threads: int, ahead: int) -> Generator[Loaded, None, None]:
@@ -67,26 +67,3 @@ def read_ahead(items: Iterable[Item], *, threads: int, ahead: int) -> Generator[
         stopped.set()
     if failure is not None:
         raise failure
-
-
-def groups_of_one_size(pictures: Iterable[Loaded], most: int) -> Iterator[list[Loaded]]:
-    """Pictures of one size together, for a model that is quicker with many at once.
-
-    Args:
-        pictures: all of them were read.
-        most: how many make a group; fewer come where no more of that size are near.
-
-    Yields:
-        Groups; with ``most=1`` in the order of ``pictures``.
-    """
-    groups: dict[tuple[int, int], list[Loaded]] = {}
-    for loaded in pictures:
-        assert loaded.picture is not None
-        size = loaded.picture.size
-        group = groups.setdefault(size, [])
-        group.append(loaded)
-        if len(group) >= most:
-            yield groups.pop(size)
-        elif sum(map(len, groups.values())) >= 8 * most:
-            yield groups.pop(next(iter(groups)))  # the one that has waited longest
-    yield from groups.values()
