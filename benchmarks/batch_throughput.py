@@ -88,7 +88,7 @@ def link_pictures(source: Path, folder: Path, count: int) -> None:
 
 
 def watch(command: list[str], log: Path) -> list[Sample]:
-    """Run a command, and look at it every quarter of a second; its end is the last sample."""
+    """Run a command, and look at it every second; its end is the last sample."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     samples: list[Sample] = []
@@ -111,7 +111,7 @@ def watch(command: list[str], log: Path) -> list[Sample]:
             if process.returncode:
                 raise SystemExit(f"{' '.join(command[:5])} ... ended with exit code {process.returncode}")
             return samples
-        time.sleep(0.25)
+        time.sleep(1)  # reading the memory of many processes takes time of its own
 
 
 def processes(first: int) -> list[int]:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 from cliper.errors import InputError
-from cliper.grouping import groups_of_one_size
 from cliper.scale.items import Item
-from cliper.scale.job import Loaded
 from cliper.scale.reading import read_ahead
 
 
@@ -64,15 +58,3 @@ def test_what_listing_raises_comes_after_what_was_listed(photo: Path) -> None:
     with pytest.raises(InputError, match="cut off"):
         found.extend(one.item.number for one in read_ahead(listing(), threads=3, ahead=2))
     assert sorted(found) == list(range(1, 10))
-
-
-@given(st.lists(st.sampled_from([(1, 2), (2, 1), (3, 3), (4, 1)]), max_size=60), st.integers(1, 5))
-def test_groups_are_of_one_size_and_lose_nothing(sizes: list[tuple[int, int]], most: int) -> None:
-    pictures = [Loaded(Item(n, str(n)), Image.new("L", size)) for n, size in enumerate(sizes)]
-    groups = list(groups_of_one_size(iter(pictures), most, lambda one: one.size))
-    assert Counter(one.item.number for group in groups for one in group) == Counter(range(len(sizes)))
-    for group in groups:
-        assert 1 <= len(group) <= most
-        assert len({one.picture.size for one in group if one.picture}) == 1
-    if most == 1:
-        assert [group[0].item.number for group in groups] == list(range(len(sizes)))

@@ -36,6 +36,9 @@ class Cluster:
         try:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # lines of its own on standard error
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "4")  # of half a minute each: give up, not hang
+            if address is None:  # Ray talks to itself over loopback then, whatever networks there are
+                os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
             import ray
             import ray.data
         except ImportError:
@@ -47,12 +50,17 @@ class Cluster:
                 with _silent():
                     ray.init(
                         address=address,
-                        include_dashboard=False if self._here else None,
                         log_to_driver=False,
                         logging_level=logging.ERROR,
+                        include_dashboard=False if self._here else None,
                     )
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
+            if self._here:
+                raise ResourceError(
+                    f"expected Ray to start on this machine, it did not ({reason}); use --engine local, or see "
+                    "what it says below /tmp/ray"
+                ) from None
             raise ResourceError(
                 f"expected a Ray cluster at {address!r}, got none ({reason}); check --address"
             ) from None
