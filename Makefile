@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test test-ray lint typecheck unit demo docs clean
+.PHONY: setup test lint typecheck unit demo docs clean
 
 setup: $(VENV)/ready
 
@@ -22,14 +22,10 @@ typecheck: setup
 	$(BIN)/mypy
 
 # Two processes of one thread each: two of two would wait for each other most of the time. What is computed with
-# several threads is tested with several, too. Ray's tests are not among them yet: Ray sometimes does not start
-# here, and waits for itself for ever.
+# several threads is tested with several, too.
 unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --ignore-glob "*/test_ray_*.py"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 	$(BIN)/python -m pytest tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/test_whole_path.py
-
-test-ray: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/scale/test_ray_engine.py tests/scale/test_ray_evaluate.py
 
 demo: setup
 	$(BIN)/cliper segment --example --refiner self --out demo
