@@ -46,8 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"benchmarks", "decoding", "devices", "evaluation", "formats", "grouping", "images"}
     | {"prompts", "result", "segmenter", "settings"},
     "web": BASE
-    | {"checkpoints", "devices", "examples", "formats", "grouping", "images", "prompts", "refiners"}
-    | {"result", "segmenter", "settings"},
+    | {"checkpoints", "devices", "examples", "formats", "grouping", "images", "ops", "prompts", "refiners"}
+    | {"result", "segmenter", "settings", "text_cache"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cliper.encoders.base import Encoder
-    from cliper.text_cache import TextCache
+    from cliper.text_cache import TextStore
 
 __all__ = [
     "ClassPrompt",
@@ -172,7 +172,7 @@ def encode_classes(
     encoder: Encoder,
     classes: Sequence[ClassPrompt],
     templates: str | Sequence[str],
-    cache: TextCache | None = None,
+    cache: TextStore | None = None,
 ) -> Tensor:
     """Embed classes: each prompt in every template, normalised, averaged, normalised.
 

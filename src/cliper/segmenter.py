@@ -24,7 +24,7 @@ from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_bac
 from cliper.refiners import Refiner, check_refiner, load_refiner
 from cliper.result import Segmentation
 from cliper.settings import Settings, check_seed, load_settings
-from cliper.text_cache import TextCache
+from cliper.text_cache import TextCache, TextStore
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,7 +61,7 @@ class Segmenter:
         *,
         refiner: Refiner | None = None,
         seed: int = 0,
-        cache: TextCache | None = None,
+        cache: TextStore | None = None,
     ) -> None:
         self.encoder = encoder
         self.checkpoint = checkpoint

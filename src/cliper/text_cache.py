@@ -10,9 +10,11 @@ import hashlib
 import json
 import sqlite3
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,9 +22,55 @@ from torch import Tensor
 
 from cliper.cache import cache_folder
 
-__all__ = ["TextCache"]
+__all__ = ["TextCache", "TextMemo", "TextStore"]
 
 _AT_ONCE = 500  # SQLite's limit on variables in one statement is 999 in old builds
+
+
+class TextStore(Protocol):
+    """Where embeddings are kept."""
+
+    def get(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Those of the prompts that are known, each [D] float32 on the CPU."""
+
+    def put(self, fingerprint: str, templates: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
+        """Keep embeddings, each [D] float32."""
+
+
+class TextMemo:
+    """Embeddings in memory, those used last: for words of strangers, which are not to fill a disk. For one thread.
+
+    Args:
+        most: how many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self.found = 0
+        """Prompts that were known when they were asked for."""
+        self.made = 0
+        """Prompts that had to be encoded."""
+
+    def get(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Those of the prompts that are known, each [D] float32 on the CPU."""
+        known: dict[str, Tensor] = {}
+        for prompt in prompts:
+            key = _key(fingerprint, templates, prompt)
+            vector = self._kept.get(key)
+            if vector is not None:
+                self._kept.move_to_end(key)
+                known[prompt] = vector
+        self.found += len(known)
+        return known
+
+    def put(self, fingerprint: str, templates: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
+        """Keep embeddings, each [D] float32; those that were not used for longest make room."""
+        for prompt, vector in embeddings.items():
+            self._kept[_key(fingerprint, templates, prompt)] = vector.clone()  # not a view that holds many others
+        self.made += len(embeddings)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
 
 
 class TextCache:

@@ -14,7 +14,7 @@ from cliper.errors import ImageError, InputError, ShapeError
 from cliper.formats.atomic import atomic_path
 from cliper.formats.palette import voc_palette
 
-__all__ = ["check_labels", "read_label_png", "write_label_png"]
+__all__ = ["check_labels", "label_image", "read_label_png", "write_label_png"]
 
 _INDEXED, _GREY = 3, 0  # colour types of a PNG
 
@@ -42,6 +42,31 @@ def check_labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
+def label_image(labels: npt.ArrayLike) -> Image.Image:
+    """Labels as a picture whose stored values they are, to be saved as PNG.
+
+    Args:
+        labels: [H, W] integers from 0 to 65535.
+
+    Returns:
+        Mode P with the palette of PASCAL VOC up to label 255; above, mode I;16.
+
+    Raises:
+        ShapeError: not two-dimensional, or without a pixel.
+        InputError: not integers, or out of range.
+
+    Example:
+        >>> label_image([[0, 1]]).mode
+        'P'
+    """
+    array = check_labels(labels)
+    if array.max() > 255:
+        return Image.fromarray(array.astype(np.uint16))
+    image = Image.fromarray(array.astype(np.uint8))
+    image.putpalette(voc_palette().tobytes())
+    return image
+
+
 def write_label_png(path: str | Path, labels: npt.ArrayLike) -> None:
     """Write labels so that each pixel's stored value is its label.
 
@@ -64,12 +89,7 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike) -> None:
         ...     read_label_png(f"{folder}/a.png").tolist()
         [[0, 1], [2, 300]]
     """
-    array = check_labels(labels)
-    if array.max() <= 255:
-        image = Image.fromarray(array.astype(np.uint8))
-        image.putpalette(voc_palette().tobytes())
-    else:
-        image = Image.fromarray(array.astype(np.uint16))
+    image = label_image(labels)
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 

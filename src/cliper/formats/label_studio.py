@@ -20,10 +20,53 @@ from cliper.formats.text import portable, read_json, write_items, write_json, wr
 if TYPE_CHECKING:
     from cliper.result import Segmentation
 
-__all__ = ["LABEL_STUDIO", "label_studio_task", "labeling_config"]
+__all__ = ["LABEL_STUDIO", "label_studio_prediction", "label_studio_task", "labeling_config"]
 
 # What the tags of the labelling configuration are called.
 _IMAGE, _BRUSH = "image", "tag"
+
+
+def label_studio_prediction(
+    labels: npt.NDArray[Any],
+    classes: Sequence[str],
+    confidence: Sequence[float],
+    *,
+    model: str,
+    from_name: str = _BRUSH,
+    to_name: str = _IMAGE,
+) -> dict[str, Any]:
+    """A prediction with a brush stroke for each class that was found.
+
+    Args:
+        labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
+        classes: C names.
+        confidence: C numbers: the strokes' scores; their mean is the prediction's.
+        model: what its ``model_version`` says.
+        from_name: of the brush in the labelling configuration.
+        to_name: of the picture there.
+
+    Example:
+        >>> label_studio_prediction(np.array([[0, 1]]), ["dog"], [0.5], model="mini")["score"]
+        0.5
+    """
+    found = [int(label) for label in np.unique(labels) if label]
+    height, width = labels.shape
+    strokes = [
+        {
+            "id": f"class-{label}",
+            "type": "brushlabels",
+            "from_name": from_name,
+            "to_name": to_name,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "score": float(confidence[label - 1]),
+            "value": {"format": "rle", "rle": encode_brush(labels == label), "brushlabels": [classes[label - 1]]},
+        }
+        for label in found
+    ]
+    score = sum(float(confidence[label - 1]) for label in found) / max(len(found), 1)
+    return {"model_version": model, "score": score, "result": strokes}
 
 
 def label_studio_task(
@@ -43,24 +86,7 @@ def label_studio_task(
         image: address of the picture, as Label Studio is to load it.
         model: what the prediction's ``model_version`` says.
     """
-    found = [int(label) for label in np.unique(labels) if label]
-    height, width = labels.shape
-    strokes = [
-        {
-            "id": f"class-{label}",
-            "type": "brushlabels",
-            "from_name": _BRUSH,
-            "to_name": _IMAGE,
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "score": float(confidence[label - 1]),
-            "value": {"format": "rle", "rle": encode_brush(labels == label), "brushlabels": [classes[label - 1]]},
-        }
-        for label in found
-    ]
-    score = sum(float(confidence[label - 1]) for label in found) / max(len(found), 1)
-    return {"data": {_IMAGE: image}, "predictions": [{"model_version": model, "score": score, "result": strokes}]}
+    return {"data": {_IMAGE: image}, "predictions": [label_studio_prediction(labels, classes, confidence, model=model)]}
 
 
 def labeling_config(classes: Sequence[str]) -> str:
