@@ -19,6 +19,7 @@ from cliper.cli.doctor import doctor
 from cliper.cli.evaluate import evaluate
 from cliper.cli.models import models
 from cliper.cli.segment import segment
+from cliper.cli.serve import serve
 from cliper.errors import CliperError
 
 __all__ = ["cli", "main"]
@@ -37,6 +38,7 @@ cli.add_command(models)
 cli.add_command(data)
 cli.add_command(benchmarks)
 cli.add_command(evaluate)
+cli.add_command(serve)
 cli.add_command(doctor)
 
 

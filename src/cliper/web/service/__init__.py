@@ -1,0 +1,1 @@
+"""The HTTP service of ``cliper serve``; ``docs/service.md`` describes it."""

@@ -1,0 +1,108 @@
+"""A machine learning backend for Label Studio: predictions as brush strokes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from cliper import __version__
+from cliper.errors import ImageError
+from cliper.formats.label_studio import label_studio_prediction
+from cliper.web.service.labelling import Labelling, read_labelling
+from cliper.web.service.line import Done
+from cliper.web.service.parse import decode_base64, parse_json, validated
+from cliper.web.service.refusal import Refusal, refusal_of
+from cliper.web.service.schema import LabelStudioPredict, Wishes
+from cliper.web.service.service import Service, Turn
+from cliper.web.service.wish import Wish, make_wish
+
+__all__ = ["model_version", "predict"]
+
+_DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    labelling: Labelling
+    wishes: Wishes
+    addresses: list[str]
+
+
+def model_version(service: Service) -> str:
+    """What predictions are marked with: model, refiner, and this package's version."""
+    refiner = service.served.refiner
+    return f"{service.served.name}{f' + {refiner}' if refiner else ''}, cliper {__version__}"
+
+
+async def predict(service: Service, turn: Turn, body: bytes, request: Request) -> dict[str, Any]:
+    """A prediction for each task; one whose picture cannot be used has none, and an ``error`` that says why.
+
+    Raises:
+        Refusal: 400 no JSON; 422 a configuration that cannot be used, or no picture that can; those of the turn.
+    """
+    asked = await turn.code(_read, service, body)
+    results: list[dict[str, Any]] = []
+    refused: list[Refusal] = []
+    for address in asked.addresses:
+        try:
+            wish = await turn.code(_wish, service, asked, address)
+            done = await turn.segment(wish, request)
+            results.append(await turn.code(_result, service, asked, done))
+        except Refusal as refusal:
+            if refusal.status not in (400, 422):
+                raise
+            refused.append(refusal)
+            none = {"model_version": model_version(service), "score": 0.0, "result": []}
+            results.append({**none, "error": refusal.message})
+    if len(refused) == len(asked.addresses):
+        raise refused[0]
+    return {"results": results}
+
+
+def _read(service: Service, body: bytes) -> _Asked:
+    limits = service.served.limits
+    asked = validated(LabelStudioPredict, parse_json(body))
+    if len(asked.tasks) > limits.tasks:
+        raise Refusal(422, f"tasks: expected at most {limits.tasks}, got {len(asked.tasks)}; ask for them in parts")
+    labelling = read_labelling(asked.label_config, limits.classes)
+    addresses = []
+    for task in asked.tasks:
+        address = task.data.get(labelling.value)
+        if not isinstance(address, str):
+            raise Refusal(422, f"tasks: expected the address of a picture in data[{labelling.value[:60]!r}], got none")
+        addresses.append(address)
+    # As everywhere, a label "dog: puppy" is recognised by what comes after the colon; strokes carry the whole label.
+    wishes = validated(Wishes, {"classes": [text for text, _ in labelling.labels]})
+    return _Asked(labelling, wishes, addresses)
+
+
+def _wish(service: Service, asked: _Asked, address: str) -> Wish:
+    most = service.served.limits.body_bytes
+    found = _DATA.match(address)
+    if found:
+        image = decode_base64(address[found.end() :], "the task's picture")
+    elif service.folder is not None:
+        image = service.folder.read(address, most)
+    else:
+        raise refusal_of(
+            ImageError(
+                "expected a picture as data:image/...;base64,..., got another address; no address is opened here"
+            )
+        )
+    return make_wish(service.served, image, asked.wishes)
+
+
+def _result(service: Service, asked: _Asked, done: Done) -> dict[str, Any]:
+    names = [alias for _, alias in asked.labelling.labels]
+    result = done.result
+    return label_studio_prediction(
+        result.labels,
+        names,
+        result.confidence.tolist(),
+        model=model_version(service),
+        from_name=asked.labelling.brush,
+        to_name=asked.labelling.image,
+    )

@@ -1,0 +1,138 @@
+"""Requests wait in line for the model; those alike go through it together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cliper.errors import CliperError
+from cliper.web.service.wish import Wish
+
+if TYPE_CHECKING:
+    from cliper.result import Segmentation
+    from cliper.web.service.metrics import Metrics
+
+__all__ = ["Done", "Job", "Line"]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What came of a wish.
+
+    Args:
+        result: the segmentation.
+        seconds: that the model took, for all that went through it together.
+    """
+
+    result: Segmentation
+    seconds: float
+
+
+@dataclass(eq=False)
+class Job:
+    """A wish that waits.
+
+    Args:
+        wish: what to do.
+        deadline: of ``time.monotonic``; after it nobody wants the result, and it is not computed.
+    """
+
+    wish: Wish
+    deadline: float
+    arrived: float = field(default_factory=time.monotonic)
+    future: Future[Done] = field(default_factory=Future)
+
+
+class Line:
+    """One thread that runs the model, and who waits for it; as a context manager it ends with the last job.
+
+    How many may wait is the business of who puts them here.
+
+    Args:
+        batch: jobs that go through the model together at most.
+        window: seconds that the first of a group waits for others like it.
+        metrics: are kept.
+    """
+
+    def __init__(self, *, batch: int, window: float, metrics: Metrics) -> None:
+        self._batch, self._window, self._metrics = batch, window, metrics
+        self._waiting: list[Job] = []
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="cliper-model", daemon=True)
+        self.seconds_each = 0.5
+        """About what a picture takes, from the last ones."""
+
+    def __enter__(self) -> Line:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def put(self, job: Job) -> None:
+        """Wait for the model; cancelling the job's future takes it out of the line."""
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the line is closed")
+            self._waiting.append(job)
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while group := self._next():
+            live = [job for job in group if self._wanted(job)]
+            if live:
+                self._work(live)
+            del group, live  # pictures and results are not kept until the next ones come
+
+    def _next(self) -> list[Job]:
+        """The job that has waited longest and those like it; nothing once the line is closed and empty."""
+        with self._changed:
+            while not self._waiting:
+                if self._closed:
+                    return []
+                self._changed.wait()
+            first = self._waiting[0]
+            while True:
+                group = [job for job in self._waiting if job.wish.key == first.wish.key][: self._batch]
+                left = first.arrived + self._window - time.monotonic()
+                if len(group) >= self._batch or left <= 0 or self._closed:
+                    break
+                self._changed.wait(left)
+            self._waiting = [job for job in self._waiting if job not in group]
+            return group
+
+    def _wanted(self, job: Job) -> bool:
+        if time.monotonic() > job.deadline:
+            job.future.cancel()
+        wanted = job.future.set_running_or_notify_cancel()
+        if not wanted:
+            self._metrics.dropped.inc()
+        return wanted
+
+    def _work(self, jobs: Sequence[Job]) -> None:
+        wish = jobs[0].wish
+        started = time.perf_counter()
+        try:
+            results = wish.segmenter([job.wish.picture for job in jobs], list(wish.classes), list(wish.background))
+        except Exception as error:
+            if len(jobs) > 1 and isinstance(error, CliperError):  # too large together, say
+                for job in jobs:
+                    self._work([job])
+                return
+            for job in jobs:
+                job.future.set_exception(error)
+            return
+        seconds = time.perf_counter() - started
+        self._metrics.batches.observe(len(jobs))
+        self._metrics.model_seconds.observe(seconds)
+        self.seconds_each += 0.2 * (seconds / len(jobs) - self.seconds_each)
+        for job, result in zip(jobs, results, strict=True):
+            job.future.set_result(Done(result, seconds))

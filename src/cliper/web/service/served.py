@@ -1,0 +1,133 @@
+"""The model that is served, and how much work may be asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from cliper.images import patch_size_for
+from cliper.ops.windows import window_grid
+from cliper.segmenter import Segmenter
+from cliper.settings import Settings
+from cliper.text_cache import TextMemo
+from cliper.web.service.limits import Limits
+from cliper.web.service.refusal import Refusal
+
+__all__ = ["Served"]
+
+_KEPT_TEXTS = 20_000  # embeddings in memory: 40 MB at a width of 512
+_REFINE_SIDE = 512
+
+
+class Served:
+    """A loaded segmenter, used with the settings of each request.
+
+    Words of callers are kept in memory, not in the cache on disk, which would grow with what strangers think of.
+
+    Args:
+        loaded: the segmenter.
+        limits: of a request.
+        batch: pictures that go through the model together at most; None takes the segmenter's own number.
+    """
+
+    def __init__(self, loaded: Segmenter, limits: Limits, *, batch: int | None = None) -> None:
+        self.texts = TextMemo(_KEPT_TEXTS)
+        self.limits = limits
+        self._segmenter = Segmenter(
+            loaded.encoder,
+            loaded.checkpoint,
+            loaded.settings,
+            refiner=loaded.refiner,
+            seed=loaded.seed,
+            cache=self.texts,
+        )
+        self._segmenter.batch_size = loaded.batch_size if batch is None else batch
+        self._unrefined = self._segmenter.with_refiner(None)
+
+    @property
+    def batch(self) -> int:
+        """Pictures that go through the model together at most."""
+        return self._segmenter.batch_size
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint."""
+        return self._segmenter.checkpoint.name
+
+    @property
+    def refiner(self) -> str | None:
+        """Its name, if there is one."""
+        refiner = self._segmenter.refiner
+        return None if refiner is None else str(refiner.name)
+
+    @property
+    def settings(self) -> Settings:
+        """What is used where a request says nothing else."""
+        return self._segmenter.settings
+
+    def try_out(self) -> None:
+        """Segment a grey picture: what is wrong with the weights is found before the first request.
+
+        Raises:
+            CliperError: the model does not work here.
+        """
+        from PIL import Image
+
+        self._segmenter(Image.new("RGB", (64, 64), "grey"), ["thing"], None)
+
+    def variant(self, settings: Settings, *, refined: bool) -> Segmenter:
+        """The model with other settings; nothing is loaded.
+
+        Raises:
+            SettingsError: settings that it cannot meet.
+        """
+        return (self._segmenter if refined else self._unrefined).with_settings(settings)
+
+    def check_work(self, size: tuple[int, int], settings: Settings, *, refined: bool) -> None:
+        """Refuse what would keep the model busy for long: attention grows with the square of the patches.
+
+        Args:
+            size: width and height of the picture in pixels.
+            settings: that are asked for.
+            refined: whether with the refiner.
+
+        Raises:
+            Refusal: 422, too many patches, or a large ``refine_size``.
+            ShapeError: windows that would leave parts of the picture unseen.
+        """
+        patch, most = self._segmenter.encoder.patch_size, self.limits.patches
+        height, width = patch_size_for(*size, settings.size, patch)
+        patches = height * width // patch**2
+        if settings.window and patches <= most:
+            windows = window_grid(height, width, settings.window)
+            patches += sum((w.bottom - w.top) * (w.right - w.left) for w in windows) // patch**2
+        if patches > most:
+            raise Refusal(
+                422,
+                f"expected a picture of at most {most} patches, got {size[0]}x{size[1]} pixels, which at size "
+                f"{settings.size} and window {settings.window} make {patches}; lower size or cut the picture",
+            )
+        if refined and settings.refine_size != self.settings.refine_size:
+            side = _longest(settings.refine_size)
+            allowed = max(_REFINE_SIDE, _longest(self.settings.refine_size))
+            if side > allowed:
+                raise Refusal(422, f"refine_size: expected at most {allowed}, got {side}; lower it")
+
+    def describe(self) -> dict[str, Any]:
+        """As in ``GET /v1/models``."""
+        encoder, checkpoint = self._segmenter.encoder, self._segmenter.checkpoint
+        return {
+            "name": self.name,
+            "source": checkpoint.source,
+            "revision": checkpoint.revision,
+            "refiner": self.refiner,
+            "device": str(encoder.device),
+            "dtype": str(encoder.dtype).removeprefix("torch."),
+            "batch": self.batch,
+            "settings": self.settings.to_dict(),
+            "limits": asdict(self.limits),
+        }
+
+
+def _longest(size: int | tuple[int, int] | None) -> int:
+    return 0 if size is None else size if isinstance(size, int) else max(size)
