@@ -15,6 +15,7 @@ from cliper import __version__
 from cliper.cli.batch import batch
 from cliper.cli.benchmarks import benchmarks
 from cliper.cli.data import data
+from cliper.cli.demo import demo
 from cliper.cli.doctor import doctor
 from cliper.cli.evaluate import evaluate
 from cliper.cli.models import models
@@ -39,6 +40,7 @@ cli.add_command(data)
 cli.add_command(benchmarks)
 cli.add_command(evaluate)
 cli.add_command(serve)
+cli.add_command(demo)
 cli.add_command(doctor)
 
 

@@ -1,0 +1,157 @@
+"""What the page's buttons and sliders do, without the page: plain values in, plain values out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliper.errors import CliperError, ImageError
+from cliper.images import load_image
+from cliper.result import Segmentation
+from cliper.web.page.files import make_file
+from cliper.web.page.form import check_patches, read_background, read_classes, read_settings
+from cliper.web.page.kept import Kept
+from cliper.web.page.limits import Limits
+from cliper.web.page.models import Models
+from cliper.web.page.view import labels_view, scene_view
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Actions", "Form", "Status", "one_line"]
+
+_LOG = logging.getLogger("cliper.web")
+
+Status = dict[str, str]
+"""``kind`` (``busy``, ``done`` or ``error``) and ``text``, one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a visitor filled in, unchecked."""
+
+    picture: Any
+    classes: Any
+    background: Any
+    words: Any
+    model: Any
+    refiner: Any
+    recipe: Any
+    size: Any
+    window: Any
+    score: Any
+    background_threshold: Any
+
+
+class Actions:
+    """The page's work. Safe to call from several threads; only :meth:`segment` runs a network.
+
+    Args:
+        models: what can be chosen.
+        kept: where results stay.
+        limits: how much one visitor may ask for.
+    """
+
+    def __init__(self, models: Models, kept: Kept, limits: Limits) -> None:
+        self.models, self.kept, self.limits = models, kept, limits
+
+    def segment(self, form: Form, name: str) -> Iterator[tuple[Status, str]]:
+        """Segment a picture, saying how far it is.
+
+        Args:
+            form: what was filled in.
+            name: of the session's result so far, or ``""``; it is dropped when the new one is there.
+
+        Yields:
+            The status, and the name of the session's result: the old one until the last.
+        """
+        try:
+            yield from self._segment(form, name)
+        except Exception as error:
+            yield {"kind": "error", "text": one_line(error)}, name
+
+    def scene(self, name: str, score: Any, background: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A new result for the viewer: :func:`scene_view` and :func:`labels_view`.
+
+        Raises:
+            CliperError: the result is no longer kept, or a threshold is out of range.
+        """
+        result = self._at(name, score, background)
+        return scene_view(result), labels_view(result)
+
+    def move(self, name: str, score: Any, background: Any) -> dict[str, Any]:
+        """The labels at other thresholds; no network runs.
+
+        Raises:
+            CliperError: as :meth:`scene`.
+        """
+        return labels_view(self._at(name, score, background))
+
+    def download(self, name: str, score: Any, background: Any, asked: dict[str, Any]) -> Path:
+        """A file of the result at these thresholds; see :func:`make_file` for ``what``, ``opacity`` and ``off``.
+
+        Raises:
+            CliperError: as :meth:`scene`, or as :func:`make_file`.
+        """
+        result, folder = self._at(name, score, background), self.kept.folder(name)
+        return make_file(result, asked.get("what"), folder, opacity=asked.get("opacity"), off=asked.get("off"))
+
+    def _segment(self, form: Form, name: str) -> Iterator[tuple[Status, str]]:
+        if not isinstance(form.picture, str):
+            raise ImageError("expected a picture, got none; drop one, paste one, or take the example")
+        classes = read_classes(form.classes, self.limits)
+        background = read_background(form.background, form.words, self.limits)
+        settings = read_settings(
+            self.models.settings(form.model), form.recipe, form.size, form.window, self.limits
+        ).replace(origin="page", score=form.score, background=form.background_threshold)
+        picture = _load(form.picture, self.limits)
+        if not self.models.is_loaded(form.model, form.refiner):
+            yield {"kind": "busy", "text": f"loading {_what(form.model, form.refiner)} ..."}, name
+        segmenter = self.models.get(form.model, form.refiner).with_settings(settings)
+        check_patches(*picture.size, settings.size, segmenter.encoder.patch_size, self.limits)
+        yield {"kind": "busy", "text": f"reading {_count(len(classes), 'class', 'classes')} ..."}, name
+        segmenter.encode_text(classes)  # a class that cannot be read is said before the picture is looked at
+        yield {"kind": "busy", "text": f"segmenting {picture.width} x {picture.height} pixels ..."}, name
+        started = time.perf_counter()
+        result = segmenter(picture, classes, background=background)
+        seconds = time.perf_counter() - started
+        new = self.kept.put(result)
+        self.kept.drop(name)
+        found = sum(area > 0 for area in result.areas.values())
+        text = (
+            f"{_what(form.model, form.refiner)}: {found} of {_count(len(classes), 'class', 'classes')} found in "
+            f"{picture.width} x {picture.height} pixels, {seconds:.1f} s"
+        )
+        yield {"kind": "done", "text": text}, new
+
+    def _at(self, name: str, score: Any, background: Any) -> Segmentation:
+        return self.kept.get(name).relabel(score=score, background=background)
+
+
+def one_line(error: Exception) -> str:
+    """An error for a visitor: ours as they are, others by kind only, their words go to the log."""
+    if isinstance(error, CliperError):
+        return " ".join(str(error).split())
+    _LOG.warning("page: unexpected %s: %s", type(error).__name__, error)
+    return f"something unexpected went wrong ({type(error).__name__}); the operator's log says more"
+
+
+def _load(path: str, limits: Limits) -> Image.Image:
+    """The picture. Messages call it what the visitor does, not by where it lies on the server."""
+    try:
+        return load_image(path, max_pixels=round(limits.megapixels * 1e6))
+    except ImageError as error:
+        text = str(error).replace(repr(path), "your file").replace(repr(str(Path(path))), "your file")
+        raise ImageError(text) from None
+
+
+def _what(model: str, refiner: str) -> str:
+    return model if refiner == "none" else f"{model} with refiner {refiner}"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"

@@ -1,0 +1,183 @@
+"""The page: what stands where, and what happens when."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+
+from cliper.examples import EXAMPLE_CLASSES, example_photo
+from cliper.settings import RECIPES
+from cliper.web.page import components
+from cliper.web.page.actions import Actions, Form, one_line
+from cliper.web.page.components import chips, status, viewer
+from cliper.web.page.form import AUTO, NONE, OWN
+from cliper.web.page.models import Offer
+from cliper.web.page.view import colours
+
+__all__ = ["build"]
+
+_HEAD = """# CLIPer
+Give a picture and any words, get a label map."""
+
+_FREQUENCY = 300  # seconds between two looks at what was uploaded
+
+
+def build(actions: Actions) -> gr.Blocks:
+    """The page, not yet served."""
+    limits, models = actions.limits, actions.models
+    start = models.start.settings
+    largest = max(limits.sizes[1], start.size)
+    with gr.Blocks(
+        title="CLIPer",
+        analytics_enabled=False,
+        delete_cache=(_FREQUENCY, round(limits.seconds)),
+        fill_width=False,
+    ) as page:
+        name = gr.State("", time_to_live=limits.seconds, delete_callback=actions.kept.drop)
+        shown = gr.State("", time_to_live=limits.seconds)
+        gr.Markdown(_HEAD, elem_classes="cliper-head")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                picture = components.picture(label="Picture", buttons=[], height=300, elem_id="picture")
+                example = gr.Button("Take the example: horses", size="sm", elem_id="example")
+                classes = chips("Classes", "type a class, press Enter", [], colours(limits.classes), elem_id="classes")
+                background = gr.Radio(
+                    [AUTO, NONE, OWN],
+                    value=AUTO,
+                    label="Background",
+                    info="What competes with the classes, and is not one of them.",
+                    elem_id="background",
+                )
+                words = chips("Background words", "wall; sky", [], [], visible=False, elem_id="words")
+                with gr.Accordion("Model and settings", open=False, elem_id="settings"):
+                    model = gr.Dropdown(_choices(models.models()), value=models.start_model, label="Model")
+                    refiner = gr.Dropdown(
+                        _choices(models.refiners()),
+                        value=models.start_refiner,
+                        label="Refiner",
+                        info="Sharpens the maps: self by CLIP's own patches, the others by models of their own.",
+                    )
+                    recipe = gr.Dropdown(
+                        [item for item in RECIPES if item in ("conference", "preprint", start.recipe)],
+                        value=start.recipe,
+                        label="Recipe",
+                        info="Published version of the method.",
+                    )
+                    size = gr.Slider(
+                        limits.sizes[0],
+                        largest,
+                        value=start.size,
+                        step=1,
+                        label="Size",
+                        info="Short side of the resized picture, in pixels.",
+                    )
+                    window = gr.Slider(
+                        0,
+                        largest,
+                        value=start.window,
+                        step=112,
+                        label="Window",
+                        info="Side of the sliding windows in pixels; 0 for none.",
+                    )
+                run = gr.Button("Segment", variant="primary", size="lg", elem_id="run")
+                line = status()
+            with gr.Column(scale=3, min_width=320):
+                with gr.Row():
+                    score = gr.Slider(
+                        0,
+                        1,
+                        value=start.score,
+                        step=0.01,
+                        label="Class threshold",
+                        info="Classes not above this confidence are off.",
+                        elem_id="score",
+                    )
+                    threshold = gr.Slider(
+                        0,
+                        1,
+                        value=start.background,
+                        step=0.01,
+                        label="Background threshold",
+                        info="Pixels below this are background; 0 lets background compete.",
+                        elem_id="threshold",
+                    )
+                result = viewer()
+
+        thresholds = [score, threshold]
+        filled = [picture, classes, background, words, model, refiner, recipe, size, window, *thresholds]
+
+        def segment(*values: Any) -> Iterator[tuple[dict[str, str], str]]:
+            *given, old = values
+            names = ("picture", "classes", "background", "words", "model", "refiner", "recipe", "size", "window")
+            form = dict(zip((*names, "score", "background_threshold"), given, strict=True))
+            yield from actions.segment(Form(**form), old)
+
+        def show(new: str, old: str, *at: Any) -> tuple[Any, Any, str]:
+            if not new or new == old:
+                return gr.skip(), gr.skip(), old
+            try:
+                scene, labels = actions.scene(new, *at)
+            except Exception as error:
+                return _error(error), gr.skip(), old
+            return gr.skip(), gr.HTML(value=labels, scene=scene), new
+
+        def move(kept: str, *at: Any) -> tuple[Any, Any]:
+            if not kept:
+                return gr.skip(), gr.skip()
+            try:
+                return gr.skip(), gr.HTML(value=actions.move(kept, *at))
+            except Exception as error:
+                return _error(error), gr.skip()
+
+        def download(kept: str, at_score: Any, at_background: Any, event: gr.EventData) -> tuple[Any, Any]:
+            try:
+                path = actions.download(kept, at_score, at_background, dict(event._data or {}))
+            except Exception as error:
+                return _error(error), gr.skip()
+            # The turn makes two files of one name differ, so that the browser saves the second, too.
+            file = {"path": str(path), "name": path.name, "turn": secrets.token_hex(4)}
+            return gr.skip(), gr.HTML(file=file)
+
+        def suit(chosen: str) -> tuple[Any, ...]:
+            try:
+                best = actions.models.settings(chosen)
+            except Exception as error:
+                return (_error(error), *(gr.skip() for _ in range(5)))
+            return gr.skip(), best.recipe, best.size, best.window, best.score, best.background
+
+        def take_example() -> tuple[str, list[str]]:
+            # A copy among the uploads: a visitor learns nothing of where the package lies.
+            return save_file_to_cache(example_photo(), cache_dir=picture.GRADIO_CACHE), [EXAMPLE_CLASSES]
+
+        own = {"api_visibility": "private", "show_progress": "hidden"}
+        quick = {**own, "concurrency_limit": 4, "concurrency_id": "quick"}
+        run.click(
+            segment,
+            [*filled, name],
+            [line, name],
+            concurrency_limit=1,
+            concurrency_id="networks",
+            api_visibility="private",
+            show_progress="minimal",
+            show_progress_on=line,
+        ).then(show, [name, shown, *thresholds], [line, result, shown], **quick)
+        for slider in thresholds:
+            slider.input(move, [name, *thresholds], [line, result], trigger_mode="always_last", **quick)
+        result.download(download, [name, *thresholds], [line, result], **quick)
+        model.input(suit, model, [line, recipe, size, window, *thresholds], **quick)
+        example.click(take_example, None, [picture, classes], **quick)
+        background.input(lambda choice: gr.HTML(visible=choice == OWN), background, words, **quick)
+        page.queue(max_size=limits.waiting, default_concurrency_limit=1, api_open=False)
+    return page
+
+
+def _choices(offers: list[Offer]) -> list[tuple[str, str]]:
+    return [(offer.label, offer.name) for offer in offers]
+
+
+def _error(error: Exception) -> Any:
+    return {"kind": "error", "text": one_line(error)}

@@ -1,0 +1,38 @@
+"""How much one visitor may ask for, and how much is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The page's limits. The defaults keep one request, on two CPU cores with ``mini``, within about a minute.
+
+    Args:
+        megapixels: of a picture; larger ones are refused before they are decoded.
+        upload_megabytes: of a file.
+        classes: and background words, each; at most 255, since labels travel in 8 bits.
+        letters: of one class or background word, with its synonyms.
+        sizes: smallest and largest short side of the resized picture, in pixels.
+        patches: of the resized picture; it bounds memory, and the number of sliding windows.
+        waiting: requests that may wait; whoever comes later is told so.
+        results: results that are kept, of all visitors together, for thresholds and downloads.
+        result_megabytes: the same, in memory. The newest result is kept whatever its size.
+        seconds: how long a result is kept after its last use.
+        models: segmenters that are kept loaded, besides the one named on the command line.
+    """
+
+    megapixels: float = 32.0
+    upload_megabytes: int = 64
+    classes: int = 100
+    letters: int = 300
+    sizes: tuple[int, int] = (112, 672)
+    patches: int = 4096
+    waiting: int = 16
+    results: int = 32
+    result_megabytes: int = 1024
+    seconds: float = 3600.0
+    models: int = 1

@@ -1,0 +1,163 @@
+"""Serving the page until it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cliper.errors import InputError, MissingExtraError, OutputError
+from cliper.segmenter import Segmenter
+from cliper.web.page.actions import Actions
+from cliper.web.page.kept import Kept
+from cliper.web.page.limits import Limits
+from cliper.web.page.models import Models
+
+__all__ = ["free_port", "is_loopback", "serving", "wait"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return host in _LOOPBACK or host.startswith("127.")
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or one that is free for 0.
+
+    Raises:
+        InputError: it is taken, or the host is none of this machine's.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except socket.gaierror:
+        raise InputError(f"--host: expected a name or address of this machine, got {host!r}") from None
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot serve at {host}:{port} ({reason}); give another --port, or 0 for any") from None
+
+
+@contextlib.contextmanager
+def serving(
+    start: Segmenter,
+    load: Callable[[str], Segmenter],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    limits: Limits | None = None,
+) -> Iterator[tuple[str, str | None]]:
+    """Serve the page while the block runs; what visitors left on the disk is removed at the end.
+
+    Args:
+        start: the model that the page begins with.
+        load: from an alias to a segmenter without a refiner, for other models.
+        host: address to listen at.
+        port: 0 takes any that is free.
+        share: whether to open a public address through Gradio's servers.
+        limits: how much one visitor may ask for.
+
+    Yields:
+        The address, and the public one or None.
+
+    Raises:
+        MissingExtraError: Gradio is not installed.
+        InputError: the address cannot be listened at.
+        OutputError: there is no place for temporary files, or a public address could not be had.
+    """
+    port = free_port(host, port)
+    limits = limits or Limits()
+    with _environment(host) as folder:
+        try:
+            from cliper.web.page.build import build
+            from cliper.web.page.look import look
+        except ImportError as error:
+            if not (error.name or "").startswith("gradio"):
+                raise
+            raise MissingExtraError("the page needs Gradio; install it: pip install 'cliper[web]'") from None
+        kept = Kept(folder, limits)
+        page = build(Actions(Models(start, load, most=limits.models), kept, limits))
+        try:
+            page.launch(
+                server_name=host,
+                server_port=port,
+                share=share,
+                quiet=True,
+                prevent_thread_lock=True,
+                inbrowser=False,
+                show_error=False,
+                ssr_mode=False,
+                mcp_server=False,
+                pwa=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=[],
+                max_file_size=f"{limits.upload_megabytes}mb",
+                app_kwargs=_closed(),
+                **look(),
+            )
+            if share and not page.share_url:
+                raise OutputError("a public address could not be had; try again, or leave out --share")
+            yield page.local_url.rstrip("/"), page.share_url
+        finally:
+            with contextlib.redirect_stdout(None):
+                page.close(verbose=False)
+
+
+def wait() -> None:
+    """Until Ctrl-C, or until the process is asked to end. For the main thread."""
+    ended = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: ended.set()) for number in signals]
+    try:
+        ended.wait()
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _environment(host: str) -> Iterator[Path]:
+    """What Gradio reads from the environment: no analytics, no proxy to itself, a folder of its own for files."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cliper-demo-"))).resolve()
+        except OSError as error:
+            raise OutputError(f"cannot make a temporary folder ({error.strerror}); set TMPDIR") from None
+        hosts = ",".join(dict.fromkeys([*filter(None, [os.environ.get("no_proxy", "")]), *_LOOPBACK, host]))
+        changed = {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_TEMP_DIR": str(folder),
+            "no_proxy": hosts,
+            "NO_PROXY": hosts,
+        }
+        before = {key: os.environ.get(key) for key in changed}
+        os.environ.update(changed)
+        try:
+            yield folder
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    os.environ.pop(key, None)
+                else:
+                    os.environ[key] = value
+
+
+def _closed() -> dict[str, Any]:
+    """Gradio's ways of fetching addresses for a visitor, shut."""
+    from starlette.middleware import Middleware
+
+    from cliper.web.page.closed import NoFetching
+
+    return {"middleware": [Middleware(NoFetching)]}

@@ -1,0 +1,105 @@
+"""A result as the browser's viewer takes it: small pictures and numbers, nothing that is markup.
+
+The picture and the class maps are sent once for each result, labels again whenever a threshold moves. Everything
+else, opacity, classes switched off, heatmaps, comparing, reading off the class below the pointer, is done there.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cliper.formats import voc_palette
+from cliper.result import Segmentation
+
+__all__ = ["colours", "labels_view", "scene_view"]
+
+_SIDE = 1280
+"""Longest side, in pixels, of what is shown; files that are downloaded have the picture's own size."""
+
+
+def colours(count: int) -> list[str]:
+    """Of the first ``count`` classes, as ``#rrggbb``: the same that saved label maps and overlays have."""
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in voc_palette(count + 1)[1:].tolist()]
+
+
+def scene_view(result: Segmentation) -> dict[str, Any]:
+    """What stays the same while thresholds move.
+
+    Returns:
+        ``picture`` (a JPEG), ``width`` and ``height`` of what is shown, ``classes`` (``name``, ``colour``,
+        ``confidence``), ``heat`` (``refined`` and ``fused``, the latter None without a refiner).
+    """
+    width, height = _shown_size(result)
+    picture = result.picture if result.picture.size == (width, height) else result.picture.resize((width, height))
+    rows = zip(result.classes, colours(len(result.classes)), result.confidence.tolist(), strict=True)
+    return {
+        "picture": _uri(picture, "JPEG", quality=88),
+        "width": width,
+        "height": height,
+        "classes": [{"name": name, "colour": colour, "confidence": value} for name, colour, value in rows],
+        "heat": {
+            "refined": _heat(result.refined),
+            "fused": None if result.refiner is None else _heat(result.maps),
+        },
+    }
+
+
+def labels_view(result: Segmentation) -> dict[str, Any]:
+    """What changes with the thresholds.
+
+    Returns:
+        ``labels`` (a grey PNG whose values are the labels), ``fused`` (the same of the maps before refinement, None
+        without a refiner), ``areas`` (shares of the picture, by class), ``background`` (the rest), ``score``.
+    """
+    areas = list(result.areas.values())
+    return {
+        "labels": _label_uri(result, result.labels),
+        "fused": None if result.refiner is None else _label_uri(result, _fused(result).labels),
+        "areas": areas,
+        "background": max(0.0, 1.0 - sum(areas)),
+        "score": result.settings.score,
+    }
+
+
+def _fused(result: Segmentation) -> Segmentation:
+    """The same picture before refinement, at the same thresholds."""
+    return replace(result, refined=result.maps).relabel()
+
+
+def _shown_size(result: Segmentation) -> tuple[int, int]:
+    width, height = result.picture.size
+    factor = min(1.0, _SIDE / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _label_uri(result: Segmentation, labels: npt.NDArray[np.int32]) -> str:
+    grey = Image.fromarray(labels.astype(np.uint8))
+    size = _shown_size(result)
+    return _uri(grey if grey.size == size else grey.resize(size, Image.Resampling.NEAREST), "PNG", compress_level=3)
+
+
+def _heat(maps: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Each class's map from 0 to its own maximum, one below the other in one grey picture."""
+    peaks = maps.max((1, 2)).clip(min=0)
+    scaled = maps.clip(min=0) / np.where(peaks > 0, peaks, 1)[:, None, None]
+    grey = np.rint(scaled * 255).astype(np.uint8)
+    count, height, width = grey.shape
+    return {
+        "maps": _uri(Image.fromarray(grey.reshape(count * height, width)), "PNG", compress_level=3),
+        "width": width,
+        "height": height,
+        "peaks": peaks.tolist(),
+    }
+
+
+def _uri(image: Image.Image, kind: str, **how: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **how)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
