@@ -31,7 +31,7 @@ def demo(host: str, port: int, share: bool, **options: Any) -> None:
     import functools
 
     from cliper.segmenter import Segmenter
-    from cliper.web.page.run import free_port, is_loopback, serving, wait
+    from cliper.web.page.run import free_port, interruptions, is_loopback, serving
 
     free_port(host, port)  # before anything large is loaded
     start = load_segmenter(options)
@@ -42,6 +42,9 @@ def demo(host: str, port: int, share: bool, **options: Any) -> None:
         click.echo(
             f"cliper: warning: {host} is reachable from other machines, and the page asks for no password", err=True
         )
-    with serving(start, load, host=host, port=port, share=share) as (address, public):
+    with (
+        interruptions() as wait,
+        serving(start, load, host=host, port=port, share=share) as (address, public),
+    ):
         click.echo(f"the page is at {address}" + (f" and, for anyone, at {public}" if public else ""))
         wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliper.errors import CliperError, ImageError
-from cliper.images import load_image
+from cliper.images import load_stream
 from cliper.result import Segmentation
 from cliper.web.page.files import make_file
 from cliper.web.page.form import check_patches, read_background, read_classes, read_settings
@@ -54,10 +54,12 @@ class Actions:
         models: what can be chosen.
         kept: where results stay.
         limits: how much one visitor may ask for.
+        uploads: the folder that pictures are uploaded to; no other file is opened.
     """
 
-    def __init__(self, models: Models, kept: Kept, limits: Limits) -> None:
+    def __init__(self, models: Models, kept: Kept, limits: Limits, uploads: Path) -> None:
         self.models, self.kept, self.limits = models, kept, limits
+        self._uploads = uploads.resolve()
 
     def segment(self, form: Form, name: str) -> Iterator[tuple[Status, str]]:
         """Segment a picture, saying how far it is.
@@ -108,7 +110,7 @@ class Actions:
         settings = read_settings(
             self.models.settings(form.model), form.recipe, form.size, form.window, self.limits
         ).replace(origin="page", score=form.score, background=form.background_threshold)
-        picture = _load(form.picture, self.limits)
+        picture = self._load(form.picture)
         if not self.models.is_loaded(form.model, form.refiner):
             yield {"kind": "busy", "text": f"loading {_what(form.model, form.refiner)} ..."}, name
         segmenter = self.models.get(form.model, form.refiner).with_settings(settings)
@@ -128,6 +130,16 @@ class Actions:
         )
         yield {"kind": "done", "text": text}, new
 
+    def _load(self, path: str) -> Image.Image:
+        place = Path(path).resolve()
+        if not place.is_relative_to(self._uploads):
+            raise ImageError("expected a picture that was uploaded, got another file")
+        try:
+            with place.open("rb") as stream:
+                return load_stream(stream, "your file", max_pixels=round(self.limits.megapixels * 1e6))
+        except OSError:
+            raise ImageError("the picture is no longer kept; upload it again") from None
+
     def _at(self, name: str, score: Any, background: Any) -> Segmentation:
         return self.kept.get(name).relabel(score=score, background=background)
 
@@ -138,15 +150,6 @@ def one_line(error: Exception) -> str:
         return " ".join(str(error).split())
     _LOG.warning("page: unexpected %s: %s", type(error).__name__, error)
     return f"something unexpected went wrong ({type(error).__name__}); the operator's log says more"
-
-
-def _load(path: str, limits: Limits) -> Image.Image:
-    """The picture. Messages call it what the visitor does, not by where it lies on the server."""
-    try:
-        return load_image(path, max_pixels=round(limits.megapixels * 1e6))
-    except ImageError as error:
-        text = str(error).replace(repr(path), "your file").replace(repr(str(Path(path))), "your file")
-        raise ImageError(text) from None
 
 
 def _what(model: str, refiner: str) -> str:

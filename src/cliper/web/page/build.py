@@ -14,7 +14,7 @@ from cliper.settings import RECIPES
 from cliper.web.page import components
 from cliper.web.page.actions import Actions, Form, one_line
 from cliper.web.page.components import chips, status, viewer
-from cliper.web.page.form import AUTO, NONE, OWN
+from cliper.web.page.form import AUTO, NONE, OWN, size_range
 from cliper.web.page.models import Offer
 from cliper.web.page.view import colours
 
@@ -30,7 +30,7 @@ def build(actions: Actions) -> gr.Blocks:
     """The page, not yet served."""
     limits, models = actions.limits, actions.models
     start = models.start.settings
-    largest = max(limits.sizes[1], start.size)
+    least, largest = size_range(start, limits)
     with gr.Blocks(
         title="CLIPer",
         analytics_enabled=False,
@@ -68,7 +68,7 @@ def build(actions: Actions) -> gr.Blocks:
                         info="Published version of the method.",
                     )
                     size = gr.Slider(
-                        limits.sizes[0],
+                        least,
                         largest,
                         value=start.size,
                         step=1,
@@ -114,6 +114,7 @@ def build(actions: Actions) -> gr.Blocks:
             *given, old = values
             names = ("picture", "classes", "background", "words", "model", "refiner", "recipe", "size", "window")
             form = dict(zip((*names, "score", "background_threshold"), given, strict=True))
+            form["picture"] = form["picture"].get("path") if isinstance(form["picture"], dict) else None
             yield from actions.segment(Form(**form), old)
 
         def show(new: str, old: str, *at: Any) -> tuple[Any, Any, str]:
@@ -153,17 +154,18 @@ def build(actions: Actions) -> gr.Blocks:
             # A copy among the uploads: a visitor learns nothing of where the package lies.
             return save_file_to_cache(example_photo(), cache_dir=picture.GRADIO_CACHE), [EXAMPLE_CLASSES]
 
-        own = {"api_visibility": "private", "show_progress": "hidden"}
-        quick = {**own, "concurrency_limit": 4, "concurrency_id": "quick"}
+        # Values arrive as they were sent: Gradio would decode the picture, and answer a bad value in its own words.
+        own = {"api_visibility": "private", "preprocess": False}
+        quick = {**own, "show_progress": "hidden", "concurrency_limit": 4, "concurrency_id": "quick"}
         run.click(
             segment,
             [*filled, name],
             [line, name],
             concurrency_limit=1,
             concurrency_id="networks",
-            api_visibility="private",
             show_progress="minimal",
             show_progress_on=line,
+            **own,
         ).then(show, [name, shown, *thresholds], [line, result, shown], **quick)
         for slider in thresholds:
             slider.input(move, [name, *thresholds], [line, result], trigger_mode="always_last", **quick)

@@ -21,10 +21,10 @@ def read(name: str) -> str:
 
 
 def picture(**options: Any) -> gr.Image:
-    """A picture that was uploaded, as the path of its file. What it holds is looked at by ``cliper.images`` alone.
+    """A picture that was uploaded; with ``preprocess=False`` it arrives as a mapping with the ``path`` of its file.
 
-    ``gr.Image`` as it is would decode the file first, and fetch an address that is given for a path. It is changed
-    here rather than in a class of its own, because for each such class Gradio writes a file beside its source.
+    ``gr.Image`` as it is would fetch an address that is given for a path. It is changed here rather than in a class
+    of its own, because for each such class Gradio writes a file beside its source.
     """
     made = gr.Image(type="filepath", sources=["upload", "clipboard"], **options)
     move = made.async_move_resource_to_block_cache
@@ -36,7 +36,6 @@ def picture(**options: Any) -> gr.Image:
         return moved
 
     made.async_move_resource_to_block_cache = move_files_only
-    made.preprocess = lambda payload: None if payload is None else payload.path
     return made
 
 

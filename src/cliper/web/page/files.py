@@ -34,7 +34,7 @@ def make_file(result: Segmentation, what: Any, folder: Path, *, opacity: Any = 0
         InputError: no such file, or an opacity that is none.
         OutputError: it could not be written.
     """
-    if what not in FILES:
+    if not isinstance(what, str) or what not in FILES:
         raise InputError(f"download: expected one of {', '.join(FILES)}, got {str(what)[:40]!r}")
     path = folder / FILES[what]
     if what == "labels":

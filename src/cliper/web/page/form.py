@@ -12,7 +12,7 @@ from cliper.prompts import ClassPrompt, parse_classes
 from cliper.settings import Settings
 from cliper.web.page.limits import Limits
 
-__all__ = ["AUTO", "NONE", "OWN", "check_patches", "read_background", "read_classes", "read_settings"]
+__all__ = ["AUTO", "NONE", "OWN", "check_patches", "read_background", "read_classes", "read_settings", "size_range"]
 
 AUTO, NONE, OWN = "common scene words", "none", "my own"
 """What the background can be: the values of the page's choice, and its words."""
@@ -65,16 +65,21 @@ def read_background(choice: Any, chips: Any, limits: Limits) -> str | list[Class
     return _read(chips, _WORD, limits)
 
 
+def size_range(base: Settings, limits: Limits) -> tuple[int, int]:
+    """Smallest and largest size that may be asked for: the page's, wider if the model's own is outside."""
+    return min(limits.sizes[0], base.size), max(limits.sizes[1], base.size)
+
+
 def read_settings(base: Settings, recipe: Any, size: Any, window: Any, limits: Limits) -> Settings:
     """``base`` with what the page lets a visitor change of it before a picture is computed.
 
     Raises:
         SettingsError: a value of another kind, or out of the page's range.
     """
-    largest = max(limits.sizes[1], base.size)
+    least, largest = size_range(base, limits)
     settings = base.replace(origin="page", recipe=recipe, size=_whole(size), window=_whole(window))
-    if not limits.sizes[0] <= settings.size <= largest:
-        raise SettingsError(f"size: expected {limits.sizes[0]} to {largest} pixels, got {settings.size}")
+    if not least <= settings.size <= largest:
+        raise SettingsError(f"size: expected {least} to {largest} pixels, got {settings.size}")
     if settings.window and not limits.sizes[0] <= settings.window <= largest:
         raise SettingsError(f"window: expected 0, or {limits.sizes[0]} to {largest} pixels, got {settings.window}")
     return settings

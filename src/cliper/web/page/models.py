@@ -80,7 +80,13 @@ class Models:
         return recommended_settings(resolve(model, "clip", download=False))
 
     def is_loaded(self, model: str, refiner: str) -> bool:
-        """Whether :meth:`get` would give it at once."""
+        """Whether :meth:`get` would give it at once.
+
+        Raises:
+            InputError: no such choice.
+        """
+        self._check(model, self.models(), "model")
+        self._check(refiner, self.refiners(), "refiner")
         return (model, refiner) in self._loaded or (model, refiner) == (self.start_model, self.start_refiner)
 
     def get(self, model: str, refiner: str) -> Segmenter:

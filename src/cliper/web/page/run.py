@@ -19,7 +19,7 @@ from cliper.web.page.kept import Kept
 from cliper.web.page.limits import Limits
 from cliper.web.page.models import Models
 
-__all__ = ["free_port", "is_loopback", "serving", "wait"]
+__all__ = ["free_port", "interruptions", "is_loopback", "serving"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -87,7 +87,7 @@ def serving(
                 raise
             raise MissingExtraError("the page needs Gradio; install it: pip install 'cliper[web]'") from None
         kept = Kept(folder, limits)
-        page = build(Actions(Models(start, load, most=limits.models), kept, limits))
+        page = build(Actions(Models(start, load, most=limits.models), kept, limits, folder))
         try:
             page.launch(
                 server_name=host,
@@ -115,15 +115,18 @@ def serving(
                 page.close(verbose=False)
 
 
-def wait() -> None:
-    """Until Ctrl-C, or until the process is asked to end. For the main thread."""
+@contextlib.contextmanager
+def interruptions() -> Iterator[Callable[[], object]]:
+    """In the block, Ctrl-C and requests to end (SIGTERM) end the wait that is yielded, and nothing else.
+
+    For the main thread.
+    """
     ended = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: ended.set()) for number in signals]
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        ended.wait()
+        yield ended.wait
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

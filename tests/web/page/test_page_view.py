@@ -1,0 +1,84 @@
+"""What the browser gets holds the labels and the maps, as they are."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliper.result import Segmentation
+from cliper.settings import Settings
+from cliper.web.page.view import colours, labels_view, scene_view
+
+
+def opened(uri: str) -> Image.Image:
+    kind, _, data = uri.partition(";base64,")
+    assert kind in ("data:image/png", "data:image/jpeg")
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+@pytest.fixture(params=[(96, 64), (2000, 1500)], ids=["small", "large"])
+def result(request: pytest.FixtureRequest, make_picture: Any) -> Segmentation:
+    width, height = request.param
+    random = np.random.default_rng(3)
+    maps = random.random((3, 6, 8)).astype(np.float32)
+    refined = random.random((3, 12, 16)).astype(np.float32) * np.float32([[[1.5]], [[0.5]], [[0]]])
+    first = Segmentation(
+        picture=make_picture(width, height),
+        classes=("dog", "<b>", "nothing"),
+        labels=np.zeros((height, width), np.int32),
+        confidence=np.float32([1.2, 0.7, 0.5]),
+        maps=maps,
+        refined=refined,
+        settings=Settings(score=0.1, background=0.3),
+        model="none",
+        refiner="self",
+    )
+    return first.relabel()
+
+
+def test_labels_arrive_as_they_are(result: Segmentation) -> None:
+    view = labels_view(result)
+    sent = opened(view["labels"])
+    assert sent.mode == "L"
+    assert max(sent.size) <= 1280
+    expected = Image.fromarray(result.labels.astype(np.uint8)).resize(sent.size, Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(sent), np.asarray(expected))
+    assert len(np.unique(np.asarray(sent))) > 1
+    assert view["areas"] == list(result.areas.values())
+    assert view["background"] == pytest.approx(1 - sum(view["areas"]))
+
+
+def test_labels_before_refinement_are_those_of_the_fused_maps(result: Segmentation) -> None:
+    sent = opened(labels_view(result)["fused"])
+    expected = replace(result, refined=result.maps).relabel().labels.astype(np.uint8)
+    assert np.array_equal(
+        np.asarray(sent), np.asarray(Image.fromarray(expected).resize(sent.size, Image.Resampling.NEAREST))
+    )
+    assert labels_view(replace(result, refiner=None))["fused"] is None
+
+
+def test_the_scene_has_picture_classes_and_heatmaps(result: Segmentation) -> None:
+    scene = scene_view(result)
+    assert opened(scene["picture"]).size == (scene["width"], scene["height"])
+    assert [item["name"] for item in scene["classes"]] == ["dog", "<b>", "nothing"]
+    assert [item["colour"] for item in scene["classes"]] == colours(3) == ["#800000", "#008000", "#808000"]
+    for key, maps in (("refined", result.refined), ("fused", result.maps)):
+        heat = scene["heat"][key]
+        grey = np.asarray(opened(heat["maps"])).reshape(3, heat["height"], heat["width"])
+        peaks = np.array(heat["peaks"], np.float32)
+        assert peaks.tolist() == maps.max((1, 2)).tolist()
+        # Half a step of 255, and the rounding of that product.
+        assert np.abs(grey / 255 * peaks[:, None, None] - maps).max() <= peaks.max() * (0.5 / 255 + 1e-6)
+    assert scene_view(replace(result, refiner=None))["heat"]["fused"] is None
+
+
+def test_all_of_it_is_json(result: Segmentation) -> None:
+    for view in (scene_view(result), labels_view(result)):
+        assert json.loads(json.dumps(view, allow_nan=False)) == view
