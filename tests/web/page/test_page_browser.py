@@ -21,6 +21,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.allow_hosts(["127.0.0.1", "::1"]),
     pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::Warning:gradio.queueing"),  # what it does with pandas is its business
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here (see .ci/run)"),
 ]
 SECONDS = 60  # at most, for anything that is waited for

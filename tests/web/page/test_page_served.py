@@ -17,7 +17,11 @@ import pytest
 from cliper.examples import example_photo
 from cliper.web.page.run import serving
 
-pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.allow_hosts(["127.0.0.1"]),
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::Warning:gradio.queueing"),  # what it does with pandas is its business
+]
 
 
 @pytest.fixture(scope="module")
