@@ -15,17 +15,18 @@ from cliper.formats.rle import compress_counts, mask_counts
 from cliper.result import Segmentation
 from cliper.web.service.line import Done
 from cliper.web.service.schema import Wishes
+from cliper.web.service.served import Served
 
 __all__ = ["answer"]
 
 
-def answer(done: Done, wishes: Wishes) -> dict[str, Any]:
+def answer(served: Served, done: Done, wishes: Wishes) -> dict[str, Any]:
     """As :class:`cliper.web.service.schema.SegmentAnswer` describes it. Takes a while: not for an event loop."""
     result = done.result
     areas, confidence = result.areas, result.confidence.tolist()
     common: dict[str, Any] = {
-        "model": result.model,
-        "refiner": result.refiner,
+        "model": served.name,
+        "refiner": None if result.refiner is None else served.refiner,
         "width": result.picture.width,
         "height": result.picture.height,
         "classes": [

@@ -66,7 +66,7 @@ def _add_segmenting(app: FastAPI, service: Service) -> None:
             wish = await turn.code(make_wish, service.served, image, wishes)
             del body, image  # what waits holds a picture, not its file too
             done = await turn.segment(wish, request)
-            return await turn.code(lambda: _json(answer(done, wishes)))
+            return await turn.code(lambda: _json(answer(service.served, done, wishes)))
 
     @app.get("/v1/models", summary="What is served", response_model=schema.ModelList, responses=problems(401))
     async def models(request: Request) -> Response:

@@ -122,7 +122,7 @@ class Line:
         started = time.perf_counter()
         try:
             results = wish.segmenter([job.wish.picture for job in jobs], list(wish.classes), list(wish.background))
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the thread lives on, and nobody waits for ever
             if len(jobs) > 1 and isinstance(error, CliperError):  # too large together, say
                 for job in jobs:
                     self._work([job])

@@ -81,10 +81,15 @@ def validated(model: type[M], values: dict[str, Any]) -> M:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])[:200]
+        place = ".".join(str(part) for part in first["loc"] if _is_of_caller(part))[:200]
         more = error.error_count() - 1
         others = f" (and {more} more)" if more else ""
         raise Refusal(422, f"{place}: {first['msg']}{others}; see /openapi.json") from None
+
+
+def _is_of_caller(part: str | int) -> bool:
+    """Whether a part of a place is a key or an index, not the name of a type among which there was a choice."""
+    return isinstance(part, int) or (part.isidentifier() and part not in ("str", "int"))
 
 
 def _image(value: object) -> bytes | None:

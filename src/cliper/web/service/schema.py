@@ -29,7 +29,7 @@ __all__ = [
     "Wishes",
 ]
 
-Name = Annotated[str, Field(min_length=1, max_length=20000)]
+Name = Annotated[str, Field(min_length=1, max_length=100_000)]
 Short = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Name | list[Name]
 Share = Annotated[float, Field(ge=0, le=1)]

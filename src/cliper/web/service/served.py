@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from cliper.images import patch_size_for
@@ -35,7 +36,7 @@ class Served:
         self.limits = limits
         self._segmenter = Segmenter(
             loaded.encoder,
-            loaded.checkpoint,
+            replace(loaded.checkpoint, name=_public(loaded.checkpoint.name)),
             loaded.settings,
             refiner=loaded.refiner,
             seed=loaded.seed,
@@ -51,14 +52,14 @@ class Served:
 
     @property
     def name(self) -> str:
-        """Of the checkpoint."""
+        """Of the checkpoint; of a local folder it is the last part, as callers are told it."""
         return self._segmenter.checkpoint.name
 
     @property
     def refiner(self) -> str | None:
         """Its name, if there is one."""
         refiner = self._segmenter.refiner
-        return None if refiner is None else str(refiner.name)
+        return None if refiner is None else _public(str(refiner.name))
 
     @property
     def settings(self) -> Settings:
@@ -127,6 +128,12 @@ class Served:
             "settings": self.settings.to_dict(),
             "limits": asdict(self.limits),
         }
+
+
+def _public(name: str) -> str:
+    """A model's name without the folders of this machine."""
+    path = Path(name).expanduser()
+    return path.resolve().name if path.is_dir() else name
 
 
 def _longest(size: int | tuple[int, int] | None) -> int:

@@ -46,8 +46,9 @@ class Wire:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if not ended and not await self._finish(watched_receive):
-                    MutableHeaders(scope=message)["Connection"] = "close"
+                headers = MutableHeaders(scope=message)
+                if not ended and "Connection" not in headers and not await self._finish(watched_receive):
+                    headers["Connection"] = "close"
             await send(message)
 
         try:

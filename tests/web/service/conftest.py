@@ -1,0 +1,70 @@
+"""The service in this process, with the tiny checkpoint."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from PIL import Image
+from service_runs import Running, running
+
+from cliper.segmenter import Segmenter
+
+
+@pytest.fixture
+def start(tiny: Segmenter) -> Iterator[Callable[..., Running]]:
+    """Start a service with limits and options of its own."""
+    with ExitStack() as ends:
+        yield lambda segmenter=tiny, **options: ends.enter_context(running(segmenter, **options))
+
+
+@pytest.fixture(scope="session")
+def usual(tiny: Segmenter) -> Iterator[Running]:
+    """A service with the usual limits, for tests that leave it as it was."""
+    with running(tiny) as found:
+        yield found
+
+
+def png(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def picture_file(make_picture: Callable[..., Image.Image]) -> bytes:
+    """A PNG of 96 x 64 pixels."""
+    return png(make_picture())
+
+
+class Gate:
+    """Holds the model until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Semaphore(0)
+        self.groups: list[int] = []
+
+    def wait_for_model(self) -> None:
+        """Until the model has been asked once more."""
+        assert self.reached.acquire(timeout=30)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Every call of a segmenter waits until the gate is open; how many pictures it had is noted."""
+    found, real = Gate(), Segmenter.__call__
+
+    def held(self: Segmenter, image: Any, *rest: Any) -> Any:
+        found.groups.append(len(image))
+        found.reached.release()
+        assert found.open.wait(60)
+        return real(self, image, *rest)
+
+    monkeypatch.setattr(Segmenter, "__call__", held)
+    yield found
+    found.open.set()
