@@ -24,10 +24,10 @@ av = pytest.importorskip("av")
 Draw = Callable[..., Image.Image]
 
 
-def film(path: Path, frames: list[Image.Image], rate: Fraction = Fraction(10)) -> Path:
-    """A video that keeps every pixel nearly as it is."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "1"})
+def film(path: Path, frames: list[Image.Image], options: dict[str, str] | None = None) -> Path:
+    """A video of ten frames a second that keeps every pixel nearly as it is."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
         stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuv444p"
         for frame in frames:
@@ -137,11 +137,109 @@ def test_a_video_as_a_person_segments_it(
     assert content(out) == before
 
 
+def cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
 def test_a_video_that_is_cut_off(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
     path = film(tmp_path / "a.mkv", [make_picture(64, 48, seed=number) for number in range(30)])
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    ended = command("batch", path, "-c", "dog", "-m", clip_folder, "-f", "labels", "-o", tmp_path / "out")
-    # The container has no length that would tell; what is there is done.
-    assert ended.code in (0, 2)
-    assert 0 < len(records(tmp_path / "out")) < 30
+    whole = path.read_bytes()
+    cut(path, 1 / 2)
+    arguments = ["batch", path, "-c", "dog", "-m", clip_folder, "-f", "labels", "-o", tmp_path / "out"]
+    ended = command(*arguments)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert "expected a whole video, got a damaged one: " in line
+    assert "its header says 3.00 s, after frame" in line
+    assert line.endswith("what was done is kept, and the same command with --resume goes on")
+    done = len(records(tmp_path / "out"))
+    assert 0 < done < 30
+    path.write_bytes(whole)
+    ended = command(*arguments, "--resume")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"30 pictures: 30 done, {done} of them earlier" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("a.mp4", 2 / 3), ("a.mp4", 0.998), ("a.mkv", 2 / 3), ("a.ts", 2 / 3), ("a.avi", 2 / 3)]
+)
+def test_videos_that_are_cut_off_anywhere(tmp_path: Path, make_picture: Draw, name: str, share: float) -> None:
+    frames = [make_picture(64, 48, seed=number) for number in range(30)]
+    path = film(tmp_path / name, frames, options={"movflags": "faststart"} if name == "a.mp4" else {})
+    assert len(list(find_source(str(path)).items())) == 30
+    cut(path, share)
+    found = []
+    with pytest.raises(InputError, match="expected a whole video, got a damaged one"):
+        found.extend(item.number for item in find_source(str(path)).items())
+    assert len(found) in ((29,) if share == 0.998 else range(10, 30))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_videos_with_zeros_in_the_middle(tmp_path: Path, make_picture: Draw, name: str) -> None:
+    path = film(tmp_path / name, [make_picture(64, 48, seed=number) for number in range(60)])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
+    path.write_bytes(data)
+    found = []
+    with pytest.raises(InputError, match="expected a whole video, got a damaged one"):
+        found.extend(item.number for item in find_source(str(path)).items())
+    assert len(found) in range(10, 60)
+
+
+def begun_in_the_middle(path: Path, frames: list[Image.Image]) -> None:
+    """Without its first second, but with the frames that later ones need, as cutting without encoding anew does."""
+    film(path.with_name("whole.mp4"), frames)
+    with av.open(str(path.with_name("whole.mp4"))) as whole, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= int(1 / packet.time_base)
+                packet.dts -= int(1 / packet.time_base)
+                packet.stream = stream
+                container.mux(packet)
+
+
+def shown_for_different_times(path: Path, frames: list[Image.Image]) -> None:
+    """As a recording of a screen."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, frame in enumerate(map(av.VideoFrame.from_image, frames)):
+            frame.pts, frame.time_base = (
+                [0, 5000, 5033, 9000, 20_000][number % 5] + number // 5 * 40_000,
+                Fraction(1, 1000),
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def with_longer_sound(path: Path, frames: list[Image.Image]) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("aac", rate=16_000, layout="mono")
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode(None))
+        for number in range(150):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            silence.sample_rate, silence.pts = 16_000, number * 1024
+            container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("make", [begun_in_the_middle, shown_for_different_times, with_longer_sound])
+def test_odd_videos_are_whole(tmp_path: Path, make_picture: Draw, name: str, make: Any) -> None:
+    make(tmp_path / name, [make_picture(64, 48, seed=number) for number in range(20)])
+    found = len(list(find_source(str(tmp_path / name)).items()))
+    assert found == (10 if make is begun_in_the_middle and name == "a.mp4" else 20)
+
+
+def test_a_video_without_a_length_is_whole(tmp_path: Path) -> None:
+    film(tmp_path / "a.mkv", flat(10), options={"live": "1"})
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        assert container.duration is None
+    assert len(list(find_source(str(tmp_path / "a.mkv")).items())) == 10

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,10 @@ class VideoSource:
         index = -1
         try:
             with _opened(self.address) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                for index, frame in enumerate(container.decode(stream)):
+                for index, frame in enumerate(_frames(container)):
                     if index % self.every == 0:
                         yield Item(index // self.every + 1, frame_name(index), self.address, held=Frame(frame))
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, _DamagedError) as error:
             raise InputError(
                 f"expected a whole video, got a damaged one: {shown_path(self.address)} ({one_line(error)}, after "
                 f"frame {index}); fetch or export it again"
@@ -69,6 +68,86 @@ class VideoSource:
     def count(self) -> int | None:
         """As the video's header says, if it does."""
         return -(-self._frames // self.every) or None
+
+
+class _DamagedError(Exception):
+    """What a video turned out to be."""
+
+
+def _frames(container: Any) -> Iterator[Any]:
+    """The decoded frames of an open video, up to where it is damaged.
+
+    Decoders that work in threads keep what went wrong to themselves, and few containers say that they were cut off:
+    so damaged packets are looked for before they are decoded, and the end is compared with the header's.
+
+    Raises:
+        _DamagedError: something is damaged or missing.
+        FFmpegError: as PyAV found it.
+    """
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    end = _End(container, stream)
+    damaged = False
+    for packet in container.demux():
+        if packet.stream is not stream:
+            end.saw(packet, stream)
+            continue
+        damaged = bool(packet.is_corrupt)
+        if damaged:
+            break
+        end.saw(packet, stream)
+        yield from _whole(packet.decode())
+    if damaged:
+        yield from _whole(stream.codec_context.decode(None))  # what the decoder still holds was whole
+        raise _DamagedError("a frame is cut off or damaged")
+    end.check()
+
+
+def _whole(frames: Iterable[Any]) -> Iterator[Any]:
+    for frame in frames:
+        if frame.is_corrupt:
+            raise _DamagedError("a frame is damaged")
+        yield frame
+
+
+class _End:
+    """Where a video ends, and where its header says that it does, in seconds."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        import av
+
+        self._expected: Fraction | None = None  # a header without a length is fine
+        self._of_stream = bool(stream.duration)
+        if self._of_stream:
+            self._expected = ((stream.start_time or 0) + stream.duration) * stream.time_base
+        elif container.duration:  # of all that is in it: sound may be longer than the pictures
+            self._expected = Fraction((container.start_time or 0) + container.duration, av.time_base)
+        self._frame = 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))
+        self._last: Fraction | None = None
+        self._longest = Fraction(0)
+
+    def saw(self, packet: Any, stream: Any) -> None:
+        """Take note of a packet, of the pictures or of something else."""
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is None or (self._of_stream and packet.stream is not stream):
+            return
+        end = (time + (packet.duration or 0)) * packet.time_base
+        if self._last is not None and packet.stream is stream:
+            self._longest = max(self._longest, end - self._last)
+        self._last = end if self._last is None else max(self._last, end)
+
+    def check(self) -> None:
+        """Compare.
+
+        Lengths in headers are rounded, or estimated from rates; and containers that do not say for how long the last
+        frame is shown may have counted any time that others are. So some frames, a hundredth, and the longest pause
+        between two frames may be missing.
+        """
+        if self._expected is None:
+            return
+        last = self._last or Fraction(0)
+        if last < self._expected - max(3 * self._frame, self._expected / 100, self._longest):
+            raise _DamagedError(f"it ends at {float(last):.2f} s, its header says {float(self._expected):.2f} s")
 
 
 class Frame:
