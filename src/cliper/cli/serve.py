@@ -75,9 +75,9 @@ def serve(host: str, port: int, token: str | None, label_studio_folder: Path | N
         raise InputError(f"--batch: expected a number from 1 to 64, got {batch}")
     if not 0 <= window <= 1000:
         raise InputError(f"--batch-window: expected milliseconds from 0 to 1000, got {window:g}")
-    if token is None and not host.startswith(_LOOPBACK):
-        click.echo(f"cliper: warning: whoever reaches {host} may use this service; set CLIPER_TOKEN", err=True)
     with listen(host, port) as place:
+        if token is None and not host.startswith(_LOOPBACK):
+            click.echo(f"cliper: warning: whoever reaches {host} may use this service; set CLIPER_TOKEN", err=True)
         served = Served(load_segmenter(options), limits, batch=batch)
         served.try_out()
         with Service(served, window=window / 1000, token=token, folder=folder) as service:

@@ -36,7 +36,7 @@ def create_app(service: Service) -> FastAPI:
     """
     app = FastAPI(title="CLIPer", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     limits = service.served.limits
-    app.add_middleware(Wire, metrics=service.metrics)
+    app.add_middleware(Wire, service=service)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_such_address)
     app.add_exception_handler(Exception, _defect)

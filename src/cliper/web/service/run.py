@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["listen", "serve"]
 
 _LAST_BYTES = 5  # seconds in which answers that are made are to be taken
+_FAREWELL = 0.5  # seconds, at least, in which clients that keep a connection are told that it ends
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -75,7 +76,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._service, self._ready = service, ready
-        self._give_up = float("inf")
+        self._told = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -85,9 +86,11 @@ class _Server(uvicorn.Server):
         if self._service.stopping:
             self.should_exit = self.force_exit = True
         self._service.stopping = True
-        self._give_up = time.monotonic() + self._service.served.limits.seconds + 1
+        self._told = time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
-        if self._service.stopping and (not self._service.inside or time.monotonic() > self._give_up):
+        stopping = time.monotonic() - self._told
+        longest = self._service.served.limits.seconds + _FAREWELL
+        if stopping > longest or (stopping > _FAREWELL and not self._service.inside):
             return True
         return await super().on_tick(counter)

@@ -76,7 +76,7 @@ class Service:
             Refusal: 429 too many are inside, 503 the service is stopping.
         """
         if self.stopping:
-            raise Refusal(503, "this service is stopping; ask again later", {"Retry-After": "5", "Connection": "close"})
+            raise Refusal(503, "this service is stopping; ask again later", {"Retry-After": "5"})
         limits = self.served.limits
         if self.inside >= limits.queue:
             wait = {"Retry-After": str(self._retry_after())}

@@ -8,7 +8,7 @@ import time
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cliper.web.service.metrics import Metrics
+from cliper.web.service.service import Service
 
 __all__ = ["Wire"]
 
@@ -23,11 +23,11 @@ class Wire:
 
     Args:
         app: what answers.
-        metrics: are kept.
+        service: whose metrics are kept; while it stops, every answer is the last of its connection.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,6 +47,8 @@ class Wire:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if self._service.stopping:
+                    headers["Connection"] = "close"
                 if not ended and "Connection" not in headers and not await self._finish(watched_receive):
                     headers["Connection"] = "close"
             await send(message)
@@ -56,7 +58,7 @@ class Wire:
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "other")
-            self._metrics.answered(path, scope["method"], status, time.perf_counter() - started)
+            self._service.metrics.answered(path, scope["method"], status, time.perf_counter() - started)
 
     async def _finish(self, receive: Receive) -> bool:
         """Whether the body ended soon."""

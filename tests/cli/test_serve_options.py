@@ -1,0 +1,76 @@
+"""``cliper serve``: what is said before anything is loaded."""
+
+from __future__ import annotations
+
+import builtins
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("cliper.cli.serve.load_segmenter", loaded)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--queue", "0"], "queue: expected a number from 1"),
+        (["--timeout", "nan"], "seconds: expected a number"),
+        (["--max-megapixels", "1000"], "megapixels: expected a number"),
+        (["--batch", "0"], "--batch: expected a number from 1 to 64"),
+        (["--batch-window", "-1"], "--batch-window: expected milliseconds"),
+        (["--token", "two words"], "token: expected ASCII"),
+        (["--token", ""], "token: expected ASCII"),
+        (["--label-studio-folder", "no/such/folder"], "expected a folder of Label Studio's pictures"),
+        (["--port", "70000"], "70000"),
+        (["--host", "256.256.256.256"], "cannot listen at 256.256.256.256"),
+    ],
+)
+def test_options_that_cannot_be(command: Callable[..., Any], options: list[str], said: str) -> None:
+    ended = command("serve", "--port", "0", *options)
+    assert ended.code == 2
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
+    assert "two words" not in ended.err
+
+
+@pytest.mark.enable_socket
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_a_port_that_is_taken(command: Callable[..., Any]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        ended = command("serve", "--port", other.getsockname()[1])
+    assert ended.code == 2
+    assert "cannot listen at 127.0.0.1" in ended.err
+
+
+def test_without_the_extra(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "uvicorn":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    ended = command("serve")
+    assert ended.code == 2
+    assert "pip install 'cliper[web]'" in ended.err
+
+
+def test_help_does_not_show_a_token(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLIPER_TOKEN", "hush-hush")
+    assert "hush" not in command("serve", "--help").out
