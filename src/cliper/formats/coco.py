@@ -98,4 +98,11 @@ def _renumbered(parts: Iterable[Part]) -> Iterator[dict[str, Any]]:
             raise InputError(f"expected COCO annotations in {part.path}, got none; run the picture again") from None
 
 
-COCO = Format("coco", ".coco.json", "COCO instances with run lengths; coco.json for the run", _write, _assemble)
+COCO = Format(
+    "coco",
+    ".coco.json",
+    "COCO instances with run lengths; coco.json for the run",
+    _write,
+    _assemble,
+    run_files=("coco.json",),
+)

@@ -144,4 +144,12 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(entry, data)
 
 
-CVAT = Format("cvat", ".cvat.zip", "CVAT segmentation masks; cvat.zip for the run", _write, _assemble, _check)
+CVAT = Format(
+    "cvat",
+    ".cvat.zip",
+    "CVAT segmentation masks; cvat.zip for the run",
+    _write,
+    _assemble,
+    _check,
+    run_files=("cvat.zip", "cvat-*.zip"),
+)

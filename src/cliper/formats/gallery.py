@@ -102,4 +102,11 @@ def _index(classes: Sequence[str], *, pages: int, pictures: int) -> str:
     return template.replace("/*RUN*/", as_json(about).replace("<", "\\u003c"))
 
 
-GALLERY = Format("gallery", ".gallery.json", "pages to look through: gallery/index.html for the run", _write, _assemble)
+GALLERY = Format(
+    "gallery",
+    ".gallery.json",
+    "pages to look through: gallery/index.html for the run",
+    _write,
+    _assemble,
+    run_files=("gallery/index.html", "gallery/pages/*.js"),
+)

@@ -143,4 +143,5 @@ LABEL_STUDIO = Format(
     "Label Studio predictions with brush strokes; label-studio.json and .xml for the run",
     _write,
     _assemble,
+    run_files=("label-studio.json", "label-studio.xml"),
 )

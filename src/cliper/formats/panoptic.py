@@ -119,4 +119,11 @@ def _read_segments(path: Path) -> Any:
         ) from None
 
 
-PANOPTIC = Format("coco-panoptic", ".panoptic.png", "COCO panoptic PNG; panoptic.json for the run", _write, _assemble)
+PANOPTIC = Format(
+    "coco-panoptic",
+    ".panoptic.png",
+    "COCO panoptic PNG; panoptic.json for the run",
+    _write,
+    _assemble,
+    run_files=("panoptic.json",),
+)

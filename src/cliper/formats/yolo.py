@@ -70,4 +70,6 @@ def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], opt
     return [path]
 
 
-YOLO = Format("yolo", ".txt", "YOLO segmentation polygons; data.yaml for the run", _write, _assemble)
+YOLO = Format(
+    "yolo", ".txt", "YOLO segmentation polygons; data.yaml for the run", _write, _assemble, run_files=("data.yaml",)
+)
