@@ -232,3 +232,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Process], picture_file: bytes) -> None:
+    """Longer than servers usually hold one that says nothing (5 s here)."""
+    service = serve("--queue", "1")
+    with connected(service.address) as slow, httpx.Client(timeout=LIMIT) as session:
+        slow.sendall(b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+        wait_for(lambda: "cliper_requests_inside 1.0" in metrics(service))
+        form: dict[str, Any] = {"image": ("a.png", picture_file), "classes": (None, "cat")}
+        refused = session.post(f"{service.address}/v1/segment", files=form)
+        assert refused.status_code == 429
+        before = refused.extensions["network_stream"].get_extra_info("client_addr")
+        slow.sendall(b"{}")
+        assert read_answer(slow)[0] == 200
+        time.sleep(6)
+        answered = session.post(f"{service.address}/v1/segment", files=form)
+        assert answered.status_code == 200
+        assert answered.extensions["network_stream"].get_extra_info("client_addr") == before

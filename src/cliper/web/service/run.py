@@ -7,15 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import uvicorn
 
 from cliper.errors import InputError
 from cliper.web.service.app import create_app
-
-if TYPE_CHECKING:
-    from cliper.web.service.service import Service
+from cliper.web.service.service import LONGEST_WAIT, Service
 
 __all__ = ["listen", "serve"]
 
@@ -63,6 +60,8 @@ def serve(service: Service, place: socket.socket, *, ready: Callable[[str], None
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        # Who is told to stay away for a while finds the connection open when it comes again.
+        timeout_keep_alive=LONGEST_WAIT + 15,
         timeout_graceful_shutdown=_LAST_BYTES,
     )
     host, port = place.getsockname()[:2]

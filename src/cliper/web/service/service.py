@@ -20,10 +20,13 @@ from cliper.web.service.refusal import Refusal, refusal_of
 from cliper.web.service.served import Served
 from cliper.web.service.wish import Wish
 
-__all__ = ["Service", "Turn"]
+__all__ = ["LONGEST_WAIT", "Service", "Turn"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+LONGEST_WAIT = 60
+"""Seconds that a client is told to stay away at most."""
 
 _CODERS = 2  # threads that decode pictures and write answers
 
@@ -89,7 +92,7 @@ class Service:
 
     def _retry_after(self) -> int:
         """Seconds after which about half of those inside will be done."""
-        return min(60, max(1, math.ceil(self.inside * self._line.seconds_each / 2)))
+        return min(LONGEST_WAIT, max(1, math.ceil(self.inside * self._line.seconds_each / 2)))
 
 
 class Turn:
