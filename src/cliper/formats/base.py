@@ -101,8 +101,8 @@ class Format:
             never held as a whole. Existing files of these names are replaced; the pictures' files stay as they are.
             Raises OutputError, and InputError for a part that is missing or damaged.
         check: raises InputError if the format cannot hold these classes; to be called before a run.
-        run_files: patterns, as :mod:`fnmatch` has them, of all names that ``assemble`` makes, relative to the folder;
-            no picture's file may have one of them.
+        run_files: all names that ``assemble`` makes, relative to the folder, with ``*`` for any text without ``/``; no
+            picture's file may have one of them.
     """
 
     name: str
