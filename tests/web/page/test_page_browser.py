@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections import Counter
@@ -152,8 +153,6 @@ class Page:
             "let s = ''; for (let i = 0; i < d.length; i++) s += String.fromCharCode(d[i]);"
             "return [c.width, c.height, btoa(s)];"
         )
-        import base64
-
         return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)[..., :3].astype(int)
 
     def point(self, x: int, y: int, *, touch: bool = False) -> str:
@@ -365,6 +364,30 @@ def test_two_visitors_do_not_disturb_each_other(page: Page, address: str, photo_
     finally:
         driver.close()
         driver.switch_to.window(first)
+
+
+_GIVE = """
+const [kind, data] = arguments;
+const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+const given = new DataTransfer();
+given.items.add(new File([bytes], "photo.png", {type: "image/png"}));
+const more = {bubbles: true, cancelable: true};
+if (kind === "paste") {
+  document.body.dispatchEvent(new ClipboardEvent("paste", {...more, clipboardData: given}));
+} else {
+  for (const name of ["dragenter", "dragover", "drop"]) {
+    document.querySelector("#picture button").dispatchEvent(new DragEvent(name, {...more, dataTransfer: given}));
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_picture_is_dropped_or_pasted(page: Page, photo_file: Path, kind: str) -> None:
+    page.driver.execute_script(_GIVE, kind, base64.b64encode(photo_file.read_bytes()).decode())
+    page.until(lambda: page.all("#picture img"))
+    page.one("#classes input").send_keys("horse")  # without Enter: leaving the field is enough
+    assert f"of 1 class found in {WIDTH} x {HEIGHT} pixels" in page.segment()
 
 
 def test_it_fits_a_phone(page: Page, photo_file: Path) -> None:

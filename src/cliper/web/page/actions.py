@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from cliper.errors import CliperError, ImageError
 from cliper.images import load_stream
-from cliper.result import Segmentation
 from cliper.web.page.files import make_file
 from cliper.web.page.form import check_patches, read_background, read_classes, read_settings
 from cliper.web.page.kept import Kept
@@ -82,7 +81,7 @@ class Actions:
         Raises:
             CliperError: the result is no longer kept, or a threshold is out of range.
         """
-        result = self._at(name, score, background)
+        result = self.kept.small(name).relabel(score=score, background=background)
         return scene_view(result), labels_view(result)
 
     def move(self, name: str, score: Any, background: Any) -> dict[str, Any]:
@@ -91,7 +90,7 @@ class Actions:
         Raises:
             CliperError: as :meth:`scene`.
         """
-        return labels_view(self._at(name, score, background))
+        return labels_view(self.kept.small(name).relabel(score=score, background=background))
 
     def download(self, name: str, score: Any, background: Any, asked: dict[str, Any]) -> Path:
         """A file of the result at these thresholds; see :func:`make_file` for ``what``, ``opacity`` and ``off``.
@@ -99,7 +98,7 @@ class Actions:
         Raises:
             CliperError: as :meth:`scene`, or as :func:`make_file`.
         """
-        result, folder = self._at(name, score, background), self.kept.folder(name)
+        result, folder = self.kept.get(name).relabel(score=score, background=background), self.kept.folder(name)
         return make_file(result, asked.get("what"), folder, opacity=asked.get("opacity"), off=asked.get("off"))
 
     def _segment(self, form: Form, name: str) -> Iterator[tuple[Status, str]]:
@@ -139,9 +138,6 @@ class Actions:
                 return load_stream(stream, "your file", max_pixels=round(self.limits.megapixels * 1e6))
         except OSError:
             raise ImageError("the picture is no longer kept; upload it again") from None
-
-    def _at(self, name: str, score: Any, background: Any) -> Segmentation:
-        return self.kept.get(name).relabel(score=score, background=background)
 
 
 def one_line(error: Exception) -> str:

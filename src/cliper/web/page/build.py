@@ -23,6 +23,10 @@ __all__ = ["build"]
 _HEAD = """# CLIPer
 Give a picture and any words, get a label map."""
 
+# Said by the browser: the line is there before the server has answered, and when it does not.
+_WAITING = '() => ({kind: "busy", text: "waiting for its turn ..."})'
+_REFUSED = '() => ({kind: "error", text: "the server did not take it, too many may be waiting; try again soon"})'
+
 _FREQUENCY = 300  # seconds between two looks at what was uploaded
 
 
@@ -156,20 +160,25 @@ def build(actions: Actions) -> gr.Blocks:
 
         # Values arrive as they were sent: Gradio would decode the picture, and answer a bad value in its own words.
         own = {"api_visibility": "private", "preprocess": False}
-        quick = {**own, "show_progress": "hidden", "concurrency_limit": 4, "concurrency_id": "quick"}
-        run.click(
+        hidden = {**own, "show_progress": "hidden"}
+        quick = {**hidden, "concurrency_limit": 4, "concurrency_id": "quick"}
+        files = {**hidden, "concurrency_limit": 1, "concurrency_id": "files"}
+        run.click(None, None, line, js=_WAITING, api_visibility="private")
+        segmenting = run.click(
             segment,
             [*filled, name],
             [line, name],
             concurrency_limit=1,
             concurrency_id="networks",
-            show_progress="minimal",
+            show_progress="full",
             show_progress_on=line,
             **own,
-        ).then(show, [name, shown, *thresholds], [line, result, shown], **quick)
+        )
+        segmenting.failure(None, None, line, js=_REFUSED, api_visibility="private")
+        segmenting.success(show, [name, shown, *thresholds], [line, result, shown], **quick)
         for slider in thresholds:
             slider.input(move, [name, *thresholds], [line, result], trigger_mode="always_last", **quick)
-        result.download(download, [name, *thresholds], [line, result], **quick)
+        result.download(download, [name, *thresholds], [line, result], **files)
         model.input(suit, model, [line, recipe, size, window, *thresholds], **quick)
         example.click(take_example, None, [picture, classes], **quick)
         background.input(lambda choice: gr.HTML(visible=choice == OWN), background, words, **quick)

@@ -14,6 +14,7 @@ from pathlib import Path
 from cliper.errors import InputError
 from cliper.result import Segmentation
 from cliper.web.page.limits import Limits
+from cliper.web.page.view import shown
 
 __all__ = ["Kept"]
 
@@ -21,6 +22,7 @@ __all__ = ["Kept"]
 @dataclass
 class _Entry:
     result: Segmentation
+    small: Segmentation
     folder: Path
     size: int
     used: float
@@ -43,7 +45,9 @@ class Kept:
     def put(self, result: Segmentation) -> str:
         """Keep a result; what it is called."""
         name = secrets.token_urlsafe(16)
-        entry = _Entry(result, self._folder / name, _bytes(result), self._clock())
+        small = shown(result)
+        size = _bytes(result) + (0 if small is result else _bytes(small))
+        entry = _Entry(result, small, self._folder / name, size, self._clock())
         with self._lock:
             self._entries[name] = entry
             gone = self._outdated()
@@ -57,6 +61,14 @@ class Kept:
             InputError: it is not.
         """
         return self._used(name).result
+
+    def small(self, name: str) -> Segmentation:
+        """The same for the viewer, as :func:`cliper.web.page.view.shown` has it.
+
+        Raises:
+            InputError: it is no longer kept.
+        """
+        return self._used(name).small
 
     def folder(self, name: str) -> Path:
         """The folder of a result's files, made if it is not there; it goes when the result goes.

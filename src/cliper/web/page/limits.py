@@ -9,7 +9,7 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The page's limits. The defaults keep one request, on two CPU cores with ``mini``, within about a minute.
+    """The page's limits. The defaults are meant to keep one request, with ``mini`` on two CPU cores, to about a minute.
 
     Args:
         megapixels: of a picture; larger ones are refused before they are decoded.
@@ -22,6 +22,7 @@ class Limits:
         results: results that are kept, of all visitors together, for thresholds and downloads.
         result_megabytes: the same, in memory. The newest result is kept whatever its size.
         seconds: how long a result is kept after its last use.
+        sessions: browser tabs of which Gradio remembers what they show, with the picture as it is shown.
         models: segmenters that are kept loaded, besides the one named on the command line.
     """
 
@@ -35,4 +36,5 @@ class Limits:
     results: int = 32
     result_megabytes: int = 1024
     seconds: float = 3600.0
+    sessions: int = 200
     models: int = 1

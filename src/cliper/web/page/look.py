@@ -15,6 +15,6 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
 def look() -> dict[str, Any]:
-    """Theme and styles, as ``launch`` takes them."""
+    """Theme, styles and the page's script, as ``launch`` takes them."""
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
-    return {"theme": theme, "css": read("page.css")}
+    return {"theme": theme, "css": read("page.css"), "head": f"<script>{read('page.js')}</script>"}

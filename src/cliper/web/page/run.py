@@ -103,6 +103,7 @@ def serving(
                 enable_monitoring=False,
                 run_history=False,
                 footer_links=[],
+                state_session_capacity=limits.sessions,
                 max_file_size=f"{limits.upload_megabytes}mb",
                 app_kwargs=_closed(),
                 **look(),

@@ -18,9 +18,9 @@ from PIL import Image
 from cliper.formats import voc_palette
 from cliper.result import Segmentation
 
-__all__ = ["colours", "labels_view", "scene_view"]
+__all__ = ["SIDE", "colours", "labels_view", "scene_view", "shown"]
 
-_SIDE = 1280
+SIDE = 1280
 """Longest side, in pixels, of what is shown; files that are downloaded have the picture's own size."""
 
 
@@ -29,20 +29,30 @@ def colours(count: int) -> list[str]:
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in voc_palette(count + 1)[1:].tolist()]
 
 
+def shown(result: Segmentation) -> Segmentation:
+    """The result for a picture of at most :data:`SIDE` pixels: its labels come from the same maps, in less time."""
+    factor = SIDE / max(result.picture.size)
+    if factor >= 1:
+        return result
+    width, height = (max(1, round(side * factor)) for side in result.picture.size)
+    return replace(result, picture=result.picture.resize((width, height))).relabel()
+
+
 def scene_view(result: Segmentation) -> dict[str, Any]:
     """What stays the same while thresholds move.
+
+    Args:
+        result: as :func:`shown` gives it.
 
     Returns:
         ``picture`` (a JPEG), ``width`` and ``height`` of what is shown, ``classes`` (``name``, ``colour``,
         ``confidence``), ``heat`` (``refined`` and ``fused``, the latter None without a refiner).
     """
-    width, height = _shown_size(result)
-    picture = result.picture if result.picture.size == (width, height) else result.picture.resize((width, height))
     rows = zip(result.classes, colours(len(result.classes)), result.confidence.tolist(), strict=True)
     return {
-        "picture": _uri(picture, "JPEG", quality=88),
-        "width": width,
-        "height": height,
+        "picture": _uri(result.picture, "JPEG", quality=88),
+        "width": result.picture.width,
+        "height": result.picture.height,
         "classes": [{"name": name, "colour": colour, "confidence": value} for name, colour, value in rows],
         "heat": {
             "refined": _heat(result.refined),
@@ -54,14 +64,17 @@ def scene_view(result: Segmentation) -> dict[str, Any]:
 def labels_view(result: Segmentation) -> dict[str, Any]:
     """What changes with the thresholds.
 
+    Args:
+        result: as :func:`shown` gives it, at these thresholds.
+
     Returns:
         ``labels`` (a grey PNG whose values are the labels), ``fused`` (the same of the maps before refinement, None
         without a refiner), ``areas`` (shares of the picture, by class), ``background`` (the rest), ``score``.
     """
     areas = list(result.areas.values())
     return {
-        "labels": _label_uri(result, result.labels),
-        "fused": None if result.refiner is None else _label_uri(result, _fused(result).labels),
+        "labels": _label_uri(result.labels),
+        "fused": None if result.refiner is None else _label_uri(_fused(result).labels),
         "areas": areas,
         "background": max(0.0, 1.0 - sum(areas)),
         "score": result.settings.score,
@@ -73,16 +86,8 @@ def _fused(result: Segmentation) -> Segmentation:
     return replace(result, refined=result.maps).relabel()
 
 
-def _shown_size(result: Segmentation) -> tuple[int, int]:
-    width, height = result.picture.size
-    factor = min(1.0, _SIDE / max(width, height))
-    return max(1, round(width * factor)), max(1, round(height * factor))
-
-
-def _label_uri(result: Segmentation, labels: npt.NDArray[np.int32]) -> str:
-    grey = Image.fromarray(labels.astype(np.uint8))
-    size = _shown_size(result)
-    return _uri(grey if grey.size == size else grey.resize(size, Image.Resampling.NEAREST), "PNG", compress_level=3)
+def _label_uri(labels: npt.NDArray[np.int32]) -> str:
+    return _uri(Image.fromarray(labels.astype(np.uint8)), "PNG", compress_level=3)
 
 
 def _heat(maps: npt.NDArray[np.float32]) -> dict[str, Any]:
