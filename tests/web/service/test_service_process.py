@@ -236,8 +236,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Process], picture_file: bytes) -> None:
     """Longer than servers usually hold one that says nothing (5 s here)."""
-    service = serve("--queue", "1")
-    with connected(service.address) as slow, httpx.Client(timeout=LIMIT) as session:
+    service, kept = serve("--queue", "1"), httpx.Limits(keepalive_expiry=60)
+    with connected(service.address) as slow, httpx.Client(timeout=LIMIT, limits=kept) as session:
         slow.sendall(b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
         wait_for(lambda: "cliper_requests_inside 1.0" in metrics(service))
         form: dict[str, Any] = {"image": ("a.png", picture_file), "classes": (None, "cat")}
@@ -250,3 +250,15 @@ def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Proces
         answered = session.post(f"{service.address}/v1/segment", files=form)
         assert answered.status_code == 200
         assert answered.extensions["network_stream"].get_extra_info("client_addr") == before
+
+
+def test_the_health_check_of_the_image(serve: Callable[..., Process]) -> None:
+    text = (Path(__file__).resolve().parents[3] / "Dockerfile").read_text(encoding="utf-8")
+    (found,) = re.findall(r"HEALTHCHECK.*\\\n\s*CMD (\[.*\])\n", text)
+    _, flag, code = json.loads(found)
+    service = serve()
+    here = code.replace("http://127.0.0.1:8000", service.address)
+    assert here != code
+    assert subprocess.run([sys.executable, flag, here], timeout=LIMIT).returncode == 0
+    service.end()
+    assert subprocess.run([sys.executable, flag, here], timeout=LIMIT, capture_output=True).returncode != 0

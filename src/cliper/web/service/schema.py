@@ -155,7 +155,7 @@ class SegmentAnswer(BaseModel):
     polygons: list[Polygon] | None = None
     png: str | None = Field(
         None,
-        description="The label map in base64: an indexed PNG; above 255 classes a grey one of 16 bit.",
+        description="The label map in base64: an indexed PNG; with labels above 255 a grey one of 16 bit.",
         json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
     )
     seconds: float = Field(description="That the model took, for all pictures that it saw together.")
