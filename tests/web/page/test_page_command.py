@@ -122,3 +122,15 @@ def test_it_ends_cleanly(clip_folder: Path, tmp_path: Path, number: signal.Signa
         process.kill()
     assert (process.returncode, out, err) == (0, "", "")
     assert not list(temporary.glob("cliper-demo-*"))
+
+
+def test_an_install_carries_the_pages_own_files() -> None:
+    import tomllib
+
+    root = Path(__file__).resolve().parents[3]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["cliper"]
+    package = root / "src" / "cliper"
+    carried = {path for pattern in patterns for path in package.glob(pattern)}
+    needed = {path for path in (package / "web" / "page").iterdir() if path.suffix in (".css", ".html", ".js")}
+    assert len(needed) >= 7
+    assert needed <= carried
