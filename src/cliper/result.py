@@ -141,7 +141,7 @@ class Segmentation:
 
         suffix = Path(path).suffix.lower()
         if suffix == ".png":
-            write_label_png(path, self.labels)
+            write_label_png(path, self.labels, highest=len(self.classes))
         elif suffix == ".npz":
             write_npz(
                 path,

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from made_results import result_of
 from PIL import Image
 
 from cliper.errors import ImageError, InputError, OutputError, ShapeError
 from cliper.formats import read_label_png, voc_palette, write_label_png
+from cliper.formats.registry import FormatOptions, Picture, find_format
 
 SHAPES = npst.array_shapes(min_dims=2, max_dims=2, max_side=12)
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
@@ -37,6 +39,19 @@ def test_round_trip(tmp_path: Path, labels: np.ndarray) -> None:
     np.testing.assert_array_equal(read, labels)
     with Image.open(tmp_path / "a.png") as stored:
         assert stored.mode == ("P" if labels.max() <= 255 else "I;16")
+
+
+def test_all_pictures_of_a_run_are_of_one_depth(tmp_path: Path) -> None:
+    """What decides is the number of classes, not the largest label that a picture happens to have."""
+    labels = np.array([[0, 7]], np.int32)
+    for count, mode in ((255, "P"), (256, "I;16")):
+        result = result_of(labels, tuple(f"class {number}" for number in range(count)))
+        find_format("labels").write(result, tmp_path / "run.png", Picture("a.png", 2, 1), FormatOptions())
+        result.save(tmp_path / "saved.png")
+        for name in ("run.png", "saved.png"):
+            with Image.open(tmp_path / name) as stored:
+                assert stored.mode == mode
+            assert read_label_png(tmp_path / name).tolist() == labels.tolist()
 
 
 def test_colours_are_those_of_the_benchmark(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from cliper.formats.text import as_json, read_json, write_items, write_json
 if TYPE_CHECKING:
     from cliper.result import Segmentation
 
-__all__ = ["COCO", "categories", "coco_document"]
+__all__ = ["COCO", "categories", "coco_document", "image_entry"]
 
 
 def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -64,10 +64,11 @@ def coco_document(
         if confidence is not None:
             annotation["score"] = float(confidence[region.label - 1])
         annotations.append(annotation)
-    return {"images": [_image(picture)], "annotations": annotations, "categories": categories(classes)}
+    return {"images": [image_entry(picture)], "annotations": annotations, "categories": categories(classes)}
 
 
-def _image(picture: Picture) -> dict[str, Any]:
+def image_entry(picture: Picture) -> dict[str, Any]:
+    """A picture in COCO's list of images."""
     return {"id": picture.id, "file_name": picture.name, "width": picture.width, "height": picture.height}
 
 
@@ -79,7 +80,7 @@ def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], opt
     path = folder / "coco.json"
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         stream.write('{"categories":' + as_json(categories(classes)) + ',\n"images":')
-        write_items(stream, (_image(part.picture) for part in parts))
+        write_items(stream, (image_entry(part.picture) for part in parts))
         stream.write(',\n"annotations":')
         write_items(stream, _renumbered(parts))
         stream.write("}\n")

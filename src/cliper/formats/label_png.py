@@ -42,11 +42,12 @@ def check_labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
-def label_image(labels: npt.ArrayLike) -> Image.Image:
+def label_image(labels: npt.ArrayLike, *, highest: int = 0) -> Image.Image:
     """Labels as a picture whose stored values they are, to be saved as PNG.
 
     Args:
         labels: [H, W] integers from 0 to 65535.
+        highest: the highest label that there may be, so that pictures of one list of classes are of one kind.
 
     Returns:
         Mode P with the palette of PASCAL VOC up to label 255; above, mode I;16.
@@ -60,14 +61,14 @@ def label_image(labels: npt.ArrayLike) -> Image.Image:
         'P'
     """
     array = check_labels(labels)
-    if array.max() > 255:
+    if max(int(array.max()), highest) > 255:
         return Image.fromarray(array.astype(np.uint16))
     image = Image.fromarray(array.astype(np.uint8))
     image.putpalette(voc_palette().tobytes())
     return image
 
 
-def write_label_png(path: str | Path, labels: npt.ArrayLike) -> None:
+def write_label_png(path: str | Path, labels: npt.ArrayLike, *, highest: int = 0) -> None:
     """Write labels so that each pixel's stored value is its label.
 
     Up to label 255 it is an indexed 8-bit PNG with the colours of PASCAL VOC, as that benchmark's ground
@@ -76,6 +77,7 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike) -> None:
     Args:
         path: where to; it is a PNG whatever the suffix.
         labels: [H, W] integers from 0 to 65535.
+        highest: the highest label that there may be, so that pictures of one list of classes are of one kind.
 
     Raises:
         ShapeError: not two-dimensional, or without a pixel.
@@ -89,7 +91,7 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike) -> None:
         ...     read_label_png(f"{folder}/a.png").tolist()
         [[0, 1], [2, 300]]
     """
-    image = label_image(labels)
+    image = label_image(labels, highest=highest)
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 

@@ -21,7 +21,7 @@ from cliper.decoding import one_line, shown_path
 from cliper.errors import InputError
 from cliper.formats.atomic import atomic_path
 from cliper.formats.base import Format, FormatOptions, Part, Picture
-from cliper.formats.coco import categories
+from cliper.formats.coco import categories, image_entry
 from cliper.formats.label_png import check_labels
 from cliper.formats.text import as_json, write_items
 
@@ -86,7 +86,7 @@ def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], opt
     path = folder / "panoptic.json"
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         stream.write('{"categories":' + as_json(_stuff(classes)) + ',\n"images":')
-        write_items(stream, (_image(part.picture) for part in parts))
+        write_items(stream, (image_entry(part.picture) for part in parts))
         stream.write(',\n"annotations":')
         write_items(stream, _annotations(parts, folder))
         stream.write("}\n")
@@ -95,10 +95,6 @@ def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], opt
 
 def _stuff(classes: Sequence[str]) -> list[dict[str, Any]]:
     return [{**category, "isthing": 0} for category in categories(classes)]
-
-
-def _image(picture: Picture) -> dict[str, Any]:
-    return {"id": picture.id, "file_name": picture.name, "width": picture.width, "height": picture.height}
 
 
 def _annotations(parts: Iterable[Part], folder: Path) -> Iterator[dict[str, Any]]:

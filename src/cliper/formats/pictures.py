@@ -17,7 +17,7 @@ __all__ = ["FORMATS"]
 
 
 def _labels(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
-    write_label_png(path, result.labels)
+    write_label_png(path, result.labels, highest=len(result.classes))
 
 
 def _overlay(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:

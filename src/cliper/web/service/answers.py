@@ -63,5 +63,5 @@ def _polygons(result: Segmentation, tolerance: float) -> list[dict[str, Any]]:
 
 def _png(result: Segmentation) -> str:
     stream = io.BytesIO()
-    label_image(result.labels).save(stream, format="PNG")
+    label_image(result.labels, highest=len(result.classes)).save(stream, format="PNG")
     return base64.b64encode(stream.getvalue()).decode("ascii")
