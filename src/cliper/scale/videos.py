@@ -77,15 +77,16 @@ class _DamagedError(Exception):
 def _frames(container: Any) -> Iterator[Any]:
     """The decoded frames of an open video, up to where it is damaged.
 
-    Decoders that work in threads keep what went wrong to themselves, and few containers say that they were cut off:
-    so damaged packets are looked for before they are decoded, and the end is compared with the header's.
+    Few containers say that they were cut off: so damaged packets are looked for before they are decoded, and the end is
+    compared with the header's.
 
     Raises:
         _DamagedError: something is damaged or missing.
         FFmpegError: as PyAV found it.
     """
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    # Not AUTO, which may work on many frames at once: what goes wrong is then told by chance, or not at all.
+    stream.thread_type = "SLICE"
     end = _End(container, stream)
     damaged = False
     for packet in container.demux():
