@@ -15,7 +15,10 @@ from PIL import Image
 import cliper
 from cliper.errors import CheckpointError, OutputError, ResourceError
 from cliper.formats import read_label_png
+from cliper.formats.registry import find_format
 from cliper.prompts import parse_classes
+from cliper.scale.claims import Claims
+from cliper.scale.finish import finish
 from cliper.scale.job import Job, Worker
 from cliper.scale.manifest import Manifest, Record, read_manifest
 from cliper.scale.pipeline import run_here
@@ -31,11 +34,14 @@ def run_of(clip_folder: Path, tmp_path: Path) -> Iterator[Callable[[Path], Run]]
     """A run of a folder, label maps only."""
     settings = cliper.Settings()
     classes = tuple(parse_classes("dog; grass"))
-    with Manifest(tmp_path / "out" / "manifest.jsonl") as manifest:
+    claims = Claims([find_format("labels")])
+    with Manifest(tmp_path / "out" / "manifest.jsonl", claims.learn) as manifest:
 
         def make(folder: Path) -> Run:
             job = Job(classes, "auto", ("labels",), str(clip_folder), None, settings)
-            return Run(find_source(str(folder)), job, Place(str(tmp_path / "out")), manifest, lambda record, new: None)
+            return Run(
+                find_source(str(folder)), job, Place(str(tmp_path / "out")), manifest, claims, lambda record, new: None
+            )
 
         yield make
 
@@ -64,7 +70,7 @@ def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_pi
     assert timing.model > 0
     assert all(len(set(group)) == 1 and len(group) <= 3 for group in sizes)
     assert sum(len(group) == 3 for group in sizes) >= 6
-    paths = run.finish(tmp_path / "out")
+    paths = finish(run, tmp_path / "out")
     assert paths == [tmp_path / "out" / "manifest.jsonl"]
     for record in read_manifest(paths[0]):
         if record.is_done:

@@ -16,7 +16,6 @@ from cliper.errors import CliperError, InputError
 
 if TYPE_CHECKING:
     from cliper.scale.job import Job
-    from cliper.scale.run import Run
     from cliper.scale.sources import Source
     from cliper.scale.state import State
 
@@ -136,32 +135,26 @@ def _engine(job: Job, source: Source, options: dict[str, Any]) -> Any:
 
 
 def _work(job: Job, source: Source, state: State, engine: Any, options: dict[str, Any]) -> int:
-    from cliper.scale.folder import MANIFEST
+    from cliper.scale.claims import Claims
+    from cliper.scale.finish import finish
+    from cliper.scale.folder import MANIFEST, PARTS, RUN
     from cliper.scale.manifest import Manifest
     from cliper.scale.run import Run
 
-    with Manifest(state.folder / MANIFEST) as manifest, Progress(source) as progress:
+    place = state.place
+    claims = Claims(job.found_formats(), (RUN, MANIFEST) if place.local is not None else (RUN, MANIFEST, PARTS))
+    with Manifest(state.folder / MANIFEST, claims.learn) as manifest, Progress(source) as progress:
 
         def seen(record: Any, new: bool) -> None:
             progress.seen(record, new)
             state.saved()
 
-        run = Run(source, job, state.place, manifest, seen, retry_failed=options["retry_failed"])
+        run = Run(source, job, place, manifest, claims, seen, retry_failed=options["retry_failed"])
         engine(run)
-        paths = _finish(run, state, options["overlay_video"])
+        state.saved(now=True)
+        paths = state.finished(finish(run, state.folder, overlay_video=options["overlay_video"]))
     show_outcome(run.tally, paths, progress.seconds)
     return 1 if run.tally.failed else 0
-
-
-def _finish(run: Run, state: State, overlay_video: bool) -> list[str]:
-    formats = run.job.found_formats()
-    wanted = [
-        index
-        for index, format in enumerate(formats)
-        if format.assemble is not None or (overlay_video and format.name == "labels")
-    ]
-    state.fetch(wanted)
-    return state.finished(run.finish(state.folder, overlay_video=overlay_video))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,9 @@ from cliper.formats import atomic_path
 from cliper.scale.names import NameIndex
 
 __all__ = ["Manifest", "Record", "parse_record", "read_manifest"]
+
+
+_DAMAGED = "a file of its results is damaged or missing: "
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ class Record:
     def failed(cls, name: str, error: object, seconds: float = 0.0) -> Record:
         """A picture that could not be done, and why."""
         return cls(name, status="failed", error=" ".join(str(error).split()), seconds=seconds)
+
+    @classmethod
+    def damaged(cls, name: str, error: object) -> Record:
+        """A picture that was done, but one of its files cannot be used any more, and why."""
+        return cls.failed(name, f"{_DAMAGED}{error}")
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether it was done, and has to be done again."""
+        return not self.is_done and (self.error or "").startswith(_DAMAGED)
 
     @property
     def is_done(self) -> bool:
@@ -90,13 +103,15 @@ class Manifest:
 
     Args:
         path: of the file; what is there already is kept.
+        learn: called with each record that is there, in their order.
 
     Raises:
         OutputError: it cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, learn: Callable[[Record], None] | None = None) -> None:
         self.path = path
+        self._learn = learn
         self._lock = threading.Lock()
         self._known = NameIndex()
         self._places: array[int] = array("q")  # by number - 1: where the picture's line begins; -1 for nowhere
@@ -124,6 +139,19 @@ class Manifest:
             place = self._known.get(name)
             record = None if place is None else parse_record(self._line(place))
         return record if record is not None and record.input == name else None
+
+    def record(self, number: int) -> Record | None:
+        """What this run says of the picture with a number."""
+        with self._lock:
+            place = self._places[number - 1] if number <= len(self._places) else -1
+            return None if place < 0 else parse_record(self._line(place))
+
+    def records(self) -> Iterator[tuple[int, Record]]:
+        """What this run says of each picture, in its order, with the picture's number."""
+        for number in range(1, len(self._places) + 1):
+            record = self.record(number)
+            if record is not None:
+                yield number, record
 
     def keep(self, number: int, name: str) -> None:
         """What an earlier run says of a picture stays, with this number."""
@@ -177,6 +205,8 @@ class Manifest:
                 record = parse_record(line)
                 if record is not None:
                     self._known[record.input] = end
+                    if self._learn is not None:
+                        self._learn(record)
                 end += len(line)
         return end
 

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-__all__ = ["NameIndex"]
+__all__ = ["NameIndex", "checksum"]
 
 # New names wait in a dict for the arrays to be merged with.
 _WAITING = 2**17
@@ -25,34 +25,38 @@ class NameIndex:
     """
 
     def __init__(self) -> None:
-        self._keys = np.empty(0, np.uint64)
+        self._keys = np.empty(0, np.int64)
         self._values = np.empty(0, np.int64)
         self._waiting: dict[int, int] = {}
 
     def get(self, name: str) -> int | None:
         """The number of a name, or None."""
-        key = _checksum(name)
+        return self.find(checksum(name))
+
+    def find(self, key: int) -> int | None:
+        """The number of the name with this :func:`checksum`, or None."""
         if key in self._waiting:
             return self._waiting[key]
-        place = int(np.searchsorted(self._keys, np.uint64(key)))
+        place = int(np.searchsorted(self._keys, np.int64(key)))
         found = place < len(self._keys) and int(self._keys[place]) == key
         return int(self._values[place]) if found else None
 
     def __setitem__(self, name: str, value: int) -> None:
-        self._waiting[_checksum(name)] = value
+        self._waiting[checksum(name)] = value
         if len(self._waiting) >= _WAITING:
             self._merge()
 
     def _merge(self) -> None:
         count = len(self._waiting)
         # The newest come first, and unique takes the first of equals.
-        keys = np.concatenate([np.fromiter(self._waiting.keys(), np.uint64, count), self._keys])
+        keys = np.concatenate([np.fromiter(self._waiting.keys(), np.int64, count), self._keys])
         values = np.concatenate([np.fromiter(self._waiting.values(), np.int64, count), self._values])
         self._keys, first = np.unique(keys, return_index=True)
         self._values = values[first]
         self._waiting = {}
 
 
-def _checksum(name: str) -> int:
+def checksum(name: str) -> int:
+    """64 bits, with a sign."""
     data = name.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)

@@ -50,16 +50,22 @@ def run_here(run: Run, segmenter: Segmenter, *, workers: int) -> Timing:
         CliperError: what ends the run; pictures that were done until then stay done.
         KeyboardInterrupt: likewise; files that were being written have been finished.
     """
-    batch = segmenter.batch_size
     worker = Worker(run.job, segmenter, run.place)
     timing = Timing()
+    for left in run.rounds():
+        _round(run, left, worker, workers, timing)
+    return timing
+
+
+def _round(run: Run, left: Iterator[Item], worker: Worker, workers: int, timing: Timing) -> None:
+    batch = worker.batch_size
     most = 2 * workers + batch
     writing: deque[Future[None]] = deque()
 
     def write(item: Item, result: Segmentation, seconds: float) -> None:
         run.add(item.number, worker.write(item, result, seconds))
 
-    loaded = read_ahead(run.left(), threads=workers, ahead=workers + batch)
+    loaded = read_ahead(left, threads=workers, ahead=workers + batch)
     groups = groups_of_one_size(_readable(loaded, run), batch, lambda one: one.size)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cliper-write")
     try:
@@ -89,7 +95,6 @@ def run_here(run: Run, segmenter: Segmenter, *, workers: int) -> Timing:
     finally:
         loaded.close()
         pool.shutdown(wait=True, cancel_futures=True)  # those that are being written are finished
-    return timing
 
 
 def _drain(writing: deque[Future[None]]) -> None:

@@ -68,11 +68,13 @@ class RayEngine:
         Raises:
             CliperError: what ends the run; pictures that were done until then stay done.
         """
-        left = run.left()
         try:
-            while window := [_anywhere(item) for item in islice(left, _WINDOW)]:
-                for number, record in self._done(window, run.place):
-                    run.add(number, record)
+            # Actors are made anew for each window, and load the model anew: seconds, of the hours that so many
+            # pictures take.
+            for left in run.rounds():
+                for window in _windows(left):
+                    for number, record in self._done(window, run.place):
+                        run.add(number, record)
         finally:
             self._cluster.close()
             if run.place.local is not None:
@@ -142,6 +144,25 @@ class _Segmenting:
 def _read(table: pa.Table) -> pa.Table:
     """Items to pictures."""
     return packed(lambda: map(read_item, unpacked(table)))
+
+
+def _windows(left: Iterator[Item]) -> Iterator[list[Item]]:
+    """Items, as many as Ray is handed at once.
+
+    Raises:
+        InputError: the source ends in the middle; what came before has been given.
+    """
+    while True:
+        window: list[Item] = []
+        try:
+            window.extend(map(_anywhere, islice(left, _WINDOW)))
+        except InputError:
+            if window:
+                yield window
+            raise
+        if not window:
+            return
+        yield window
 
 
 def _anywhere(item: Item) -> Item:

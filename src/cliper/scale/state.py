@@ -14,13 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cliper.scale.folder import MANIFEST, RUN
-from cliper.scale.manifest import read_manifest
+from cliper.scale.folder import MANIFEST, PARTS, RUN
 from cliper.scale.places import Place
 
 __all__ = ["FarState", "State", "open_state"]
-
-_PARTS = "manifest-parts"
 
 # Seconds between copies of the manifest to an object store.
 _EVERY = 30.0
@@ -42,9 +39,6 @@ class State:
 
     def saved(self, *, now: bool = False) -> None:
         """To be called now and then, and at the end, with the manifest on disk."""
-
-    def fetch(self, formats: Sequence[int]) -> None:
-        """Bring the pictures' files of some formats into the folder."""
 
     def finished(self, paths: Sequence[Path]) -> list[str]:
         """Bring the files about all pictures to the run's folder; their addresses."""
@@ -74,7 +68,7 @@ class FarState(State):
                 place.download(name, folder / name)
         for number, name in enumerate(self._parts):
             part = folder / f"{number}.part"
-            place.download(f"{_PARTS}/{name}", part)
+            place.download(f"{PARTS}/{name}", part)
             with (folder / MANIFEST).open("ab") as manifest:
                 manifest.write(part.read_bytes())
             part.unlink()
@@ -102,19 +96,14 @@ class FarState(State):
                 name = f"{len(self._parts):06d}.jsonl"
                 part = self.folder / "new.part"
                 part.write_bytes(data)
-                self.place.upload(part, f"{_PARTS}/{name}")
+                self.place.upload(part, f"{PARTS}/{name}")
                 self._parts.append(name)
                 self._copied += len(data)
-
-    def fetch(self, formats: Sequence[int]) -> None:
-        """Bring the pictures' files of some formats, by their places in the job, into the folder."""
-        for record in read_manifest(self.folder / MANIFEST):
-            for index in formats if record.is_done else ():
-                self.place.download(record.outputs[index], self.folder / record.outputs[index])
 
     def finished(self, paths: Sequence[Path]) -> list[str]:
         """Copy them; the parts of the manifest are no longer needed."""
         names = [path.relative_to(self.folder).as_posix() for path in paths]
+        self.place.upload(self.folder / RUN, RUN)  # it says now which files there are
         for path, name in zip(paths, names, strict=True):
             self.place.upload(path, name)
         self._over = True
@@ -122,13 +111,13 @@ class FarState(State):
         return [f"{self.place.address}/{name}" for name in names]
 
     def _parts_there(self) -> list[str]:
-        if not self.place.exists(_PARTS):
+        if not self.place.exists(PARTS):
             return []
-        return sorted(entry.name for entry in self.place.entries(_PARTS) if not entry.folder)
+        return sorted(entry.name for entry in self.place.entries(PARTS) if not entry.folder)
 
     def _remove_parts(self) -> None:
         for name in self._parts:
-            self.place.remove(f"{_PARTS}/{name}")
+            self.place.remove(f"{PARTS}/{name}")
         self._parts = []
 
 
