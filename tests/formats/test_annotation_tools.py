@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -17,6 +18,8 @@ from cliper.errors import InputError
 from cliper.formats import cvat, voc_palette
 from cliper.formats.label_studio import labeling_config
 from cliper.formats.registry import FormatOptions, Part, Picture, find_format
+
+_OPTIONS = FormatOptions()
 
 # --- CVAT ------------------------------------------------------------------------------------------------
 
@@ -60,7 +63,47 @@ def test_cvat_objects_are_regions_unless_there_are_too_many() -> None:
     assert set(np.unique(cvat.number_regions(board)[:2])) == {2}
 
 
-@pytest.mark.parametrize("name", ["background", "#1 fan", "a:b", "two\nlines"])
+def listed_by_cvat(data: bytes) -> list[str]:
+    """Its reader's rule: lines without what is blank at their ends; blank ones and comments are passed over."""
+    lines = (line.strip() for line in io.StringIO(data.decode("utf-8"), newline=None))
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "#hash",
+        " lead",
+        "trail ",
+        "\ttab",
+        "two\nlines",
+        "two\rlines",
+        "end\u2028",
+        "caf\udce9",
+        "#folder/a",
+        "a/trail\t",
+    ],
+)
+def test_pictures_that_cvat_would_not_find(stem: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"CVAT's list of pictures cannot have .*; rename it") as caught:
+        find_format("cvat").write(result_of(labels_of(1)), tmp_path / "a", Picture(f"{stem}.png", 60, 40), _OPTIONS)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stem", ["a/#hash", "a/ lead", "c d", "tab\tinside", "caf\xe9", '"', "ab:c", "狗"])
+def test_pictures_that_cvat_finds(stem: str, tmp_path: Path) -> None:
+    picture = Picture(f"{stem}.png", 60, 40)
+    find_format("cvat").write(result_of(labels_of(1)), tmp_path / "a.zip", picture, _OPTIONS)
+    (path,) = find_format("cvat").assemble([Part(picture, tmp_path / "a.zip")], tmp_path, CLASSES, _OPTIONS)
+    for file in (tmp_path / "a.zip", path):
+        with zipfile.ZipFile(file) as archive:
+            assert listed_by_cvat(archive.read("ImageSets/Segmentation/default.txt")) == [stem]
+            assert {f"SegmentationClass/{stem}.png", f"SegmentationObject/{stem}.png"} < set(archive.namelist())
+
+
+@pytest.mark.parametrize("name", ["background", "#1 fan", "a:b", "two\nlines", " lead", "trail "])
 def test_names_that_cvat_cannot_have(name: str, tmp_path: Path) -> None:
     format = find_format("cvat")
     with pytest.raises(InputError, match=r"CVAT.*give it another name"):
@@ -177,7 +220,7 @@ def test_a_tolerance_makes_files_smaller(name: str, tmp_path: Path) -> None:
 
 
 def test_yolo_class_names_are_read_as_they_were(tmp_path: Path) -> None:
-    names = ("yes", "1", "a: b", "# c", 'quo"te', "狗 🐕", "é\u2028x", "- d")
+    names = ("yes", "1", "a: b", "# c", '"', "狗 🐕", "é\u2028x", "- d")
     format, picture = find_format("yolo"), Picture("a", 1, 1)
     (path,) = format.assemble([Part(picture, tmp_path / "a.txt")], tmp_path, names, FormatOptions())
     assert tuple(yaml.safe_load(path.read_text(encoding="utf-8"))["names"].values()) == names

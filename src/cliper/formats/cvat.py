@@ -54,10 +54,11 @@ def label_map(classes: Sequence[str]) -> str:
     if len(classes) > _MOST:
         raise InputError(f"expected at most {_MOST} classes for CVAT's masks, got {len(classes)}; use another format")
     for name in classes:
-        if name == "background" or name.startswith("#") or ":" in name or len(name.splitlines()) != 1:
+        if name == "background" or ":" in name or not _is_read_as_it_is(name):
             raise InputError(
-                f"CVAT's masks cannot have a class {name!r}: expected none called background, none beginning with # "
-                "and none with a colon or a line end; give it another name, as in 'other name: prompt'"
+                f"CVAT's masks cannot have a class {name!r}: expected none called background, none beginning with #, "
+                "none with a colon or a line end and none with blanks at its ends; give it another name, as in "
+                "'other name: prompt'"
             )
     names = ["background", *map(portable, classes)]
     colours = voc_palette(len(names)).tolist()
@@ -84,14 +85,35 @@ def number_regions(labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return numbers
 
 
+def _is_read_as_it_is(line: str) -> bool:
+    """Whether CVAT's reader, which strips lines and passes over comments, takes a line for what it says."""
+    return bool(line) and line == line.strip() and not line.startswith("#") and not {"\n", "\r"} & {*line}
+
+
+def _listed(picture: Picture) -> str:
+    """A picture's line in the list of pictures, and the name of its masks.
+
+    Raises:
+        InputError: CVAT would not find it under that name.
+    """
+    name = picture.stem
+    # Of the last two its reader makes a folder, and a drive, for which it refuses the whole zip.
+    if portable(name) != name or not _is_read_as_it_is(name) or "\\" in name or name[1:2] == ":":
+        raise InputError(
+            f"CVAT's list of pictures cannot have {shown_path(picture.name)}: expected a name in UTF-8, not "
+            "beginning with # or a drive's letter, without line ends, backslashes and blanks at its ends; rename it"
+        )
+    return name
+
+
 def _check(classes: tuple[str, ...]) -> None:
     label_map(classes)
 
 
 def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
     labels = label_map(result.classes)
+    name = _listed(picture)
     masks = [_png(result.labels.astype(np.uint8)), _png(number_regions(result.labels))]
-    name = portable(picture.stem)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for folder, data in zip(_FOLDERS, masks, strict=True):
             _add(archive, f"{folder}/{name}.png", data)
@@ -104,7 +126,7 @@ def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], opt
     rest = iter(parts)
     while some := list(islice(rest, _PICTURES_A_ZIP)):
         path = folder / (f"cvat-{len(paths) + 1}.zip" if paths else "cvat.zip")
-        names = [portable(part.picture.stem) for part in some]
+        names = [_listed(part.picture) for part in some]
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for part, name in zip(some, names, strict=True):
                 for place, data in zip(_FOLDERS, _read_masks(part.path), strict=True):
