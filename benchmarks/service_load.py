@@ -143,7 +143,8 @@ def measure(options: list[str], model: str, size: int, clients: int, requests: i
         server.terminate()
         code = server.wait(120)
     answered = len(tally.seconds)
-    early = next(memory[count] for count in sorted(memory) if count >= requests // 10)
+    # What was held when so many tenths of the answers had come; a count may have been passed between two looks.
+    tenths = [next(memory[n] for n in sorted(memory) if n >= answered * part // 10) for part in range(1, 11)]
     return {
         "clients": clients,
         "requests": requests,
@@ -157,8 +158,9 @@ def measure(options: list[str], model: str, size: int, clients: int, requests: i
         "other_errors": tally.errors,
         "answers_that_differ": tally.differing,
         "memory_mib": {
-            "after a tenth": round(early / 2**20, 1),
+            "after a tenth": round(tenths[0] / 2**20, 1),
             "at the end": round(memory[max(memory)] / 2**20, 1),
+            "after each tenth": [round(size / 2**20, 1) for size in tenths],
             "most": round(max(memory.values()) / 2**20, 1),
         },
         "exit_code": code,
