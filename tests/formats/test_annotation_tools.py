@@ -189,6 +189,29 @@ def test_labelme(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, run.results[name].labels)
 
 
+def test_labelme_finds_the_picture(tmp_path: Path) -> None:
+    """Its rule: the picture is at the file's folder / imagePath, where a backslash is a slash."""
+    photos, out = tmp_path / "photos", tmp_path / "some where" / "out"
+    (tmp_path / "real" / "out").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "real", target_is_directory=True)
+    for folder in (out, tmp_path / "linked" / "out", photos):  # ".." after a link leads elsewhere than the name says
+        for name in ("cat.jpg", "garden/é [1].jpg"):
+            (photos / name).parent.mkdir(parents=True, exist_ok=True)
+            (photos / name).write_bytes(name.encode())
+            picture = Picture(name, 60, 40, source=photos / name)
+            path = folder / f"{picture.stem}.json"
+            find_format("labelme").write(result_of(labels_of(1)), path, picture, _OPTIONS)
+            image = json.loads(path.read_text())["imagePath"]
+            assert "\\" not in image
+            assert not image.startswith("/")
+            assert (path.parent / image).read_bytes() == name.encode()
+
+
+def test_labelme_of_a_picture_that_is_no_file(tmp_path: Path) -> None:
+    find_format("labelme").write(result_of(labels_of(1)), tmp_path / "a.json", Picture("x/a.jpg", 60, 40), _OPTIONS)
+    assert json.loads((tmp_path / "a.json").read_text())["imagePath"] == "a.jpg"
+
+
 def test_yolo(tmp_path: Path) -> None:
     run = make_run(tmp_path, find_format("yolo"), FormatOptions(tolerance=0))
     data = yaml.safe_load(run.paths[0].read_text(encoding="utf-8"))

@@ -83,8 +83,8 @@ def test_a_list_and_a_tar_give_what_the_folder_gives(batch: Any, photos: Path, t
         with tarfile.open(source, "w:gz" if kind.endswith("gz") else "w") as tar:
             for name in names:
                 tar.add(photos / name, name)
-    assert batch(source, "-f", "labels", "-f", "overlay", "-f", "labelme").code == 0
-    assert batch(photos, "-f", "labels", "-f", "overlay", "-f", "labelme", out=tmp_path / "folder").code == 0
+    assert batch(source, "-f", "labels", "-f", "overlay", "-f", "yolo").code == 0
+    assert batch(photos, "-f", "labels", "-f", "overlay", "-f", "yolo", out=tmp_path / "folder").code == 0
     found, expected = content(tmp_path / "out"), content(tmp_path / "folder")
     assert [line["input"] for line in records(tmp_path / "out")] == names
     for one in (found, expected):

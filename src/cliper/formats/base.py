@@ -50,12 +50,14 @@ class Picture:
         width: in pixels, after the EXIF turn.
         height: in pixels.
         id: its number in the sorted run, from 1; no two pictures share one.
+        source: the file that it is, where that and the files written are on one machine's disks; else None.
     """
 
     name: str
     width: int
     height: int
     id: int = 1
+    source: Path | None = None
 
     @property
     def stem(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +25,21 @@ _VERSION = "5.0.0"
 
 
 def labelme_document(
-    labels: npt.NDArray[Any], classes: Sequence[str], picture: Picture, tolerance: float = 1.0
+    labels: npt.NDArray[Any],
+    classes: Sequence[str],
+    picture: Picture,
+    tolerance: float = 1.0,
+    *,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """What LabelMe's file of one picture holds: a polygon for each region, its holes joined to the outside.
 
     Args:
         labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
         classes: C names.
-        picture: the file is to lie beside it.
+        picture: its file is looked for at its ``source``, or without one beside LabelMe's file.
         tolerance: of the polygons, in pixels.
+        folder: where LabelMe's file is to lie.
     """
     shapes = [
         {
@@ -47,15 +55,24 @@ def labelme_document(
         "version": _VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": picture.name.rpartition("/")[2],
+        "imagePath": _image_path(picture, folder),
         "imageData": None,
         "imageHeight": picture.height,
         "imageWidth": picture.width,
     }
 
 
+def _image_path(picture: Picture, folder: Path | None) -> str:
+    """As LabelMe looks for it: relative to the folder of its own file, without links in the folders on the way up."""
+    if picture.source is not None and folder is not None:
+        source = Path(os.path.realpath(picture.source.parent)) / picture.source.name
+        with contextlib.suppress(ValueError):  # another drive
+            return Path(os.path.relpath(source, os.path.realpath(folder))).as_posix()
+    return picture.name.rpartition("/")[2]
+
+
 def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
-    write_json(path, labelme_document(result.labels, result.classes, picture, options.tolerance))
+    write_json(path, labelme_document(result.labels, result.classes, picture, options.tolerance, folder=path.parent))
 
 
-LABELME = Format("labelme", ".json", "LabelMe polygons, to lie beside the pictures", _write)
+LABELME = Format("labelme", ".json", "LabelMe polygons, one file a picture", _write)

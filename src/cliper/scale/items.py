@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import posixpath
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliper.decoding import one_line, shown_path
@@ -44,6 +45,12 @@ class Item:
     held: Any = None
     error: str | None = None
 
+    @property
+    def path(self) -> Path | None:
+        """The file that it is, if it is one of its own on this machine."""
+        one_file = self.held is None and self.size is None and not is_remote(self.address)
+        return Path(self.address) if one_file else None
+
     def read(self) -> Image.Image:
         """The upright RGB picture.
 
@@ -55,7 +62,7 @@ class Item:
             raise ImageError(self.error)
         if self.held is not None and not isinstance(self.held, bytes):
             return load_image(self.held.to_image())
-        if self.held is None and self.size is None and not is_remote(self.address):
+        if self.path is not None:
             return load_image(self.address)
         shown = self.address if self.size is None and self.held is None else f"{self.address}:{self.name}"
         data = self.held if self.held is not None else self._bytes(shown)

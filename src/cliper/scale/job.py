@@ -223,7 +223,8 @@ class Worker:
             OutputError: nothing can be written there any more.
         """
         job, started = self._job, time.perf_counter()
-        picture = Picture(item.name, result.picture.width, result.picture.height, item.number)
+        source = item.path if self._place.local is not None else None
+        picture = Picture(item.name, result.picture.width, result.picture.height, item.number, source)
         outputs: list[str] = []
         try:
             if job.cleaning != Cleaning():

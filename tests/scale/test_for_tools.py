@@ -1,0 +1,34 @@
+"""What annotation tools need to know of where a run's pictures lie."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_labelme_finds_pictures_of_a_folder_and_a_list(
+    batch: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "list.txt").write_text(f"p000.png\n{photos}/garden/p001.jpg\n")
+    for number, source in enumerate((photos, photos / "list.txt")):
+        out = tmp_path / "deep" / f"out{number}"
+        given = source.relative_to(tmp_path) if relative else source
+        assert batch(given, "-f", "labelme", out=out.relative_to(tmp_path) if relative else out).code == 0
+        found = list(out.rglob("p*.json"))
+        assert len(found) == (12, 2)[number]
+        for path in found:
+            picture = path.parent / json.loads(path.read_text())["imagePath"]
+            assert picture.samefile(next(photos.rglob(f"{path.stem}.*")))
+
+
+def test_labelme_of_a_tar_looks_beside_its_own_file(batch: Any, photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(photos / "garden" / "p001.jpg", "garden/p001.jpg")
+    assert batch(tmp_path / "photos.tar", "-f", "labelme").code == 0
+    assert json.loads((tmp_path / "out" / "garden" / "p001.json").read_text())["imagePath"] == "p001.jpg"
