@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,15 @@ def test_a_port_that_is_taken(command: Callable[..., Any]) -> None:
     assert "cannot listen at 127.0.0.1" in ended.err
 
 
-def test_without_the_extra(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "uvicorn":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+@pytest.mark.parametrize("library", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+def test_without_the_extra(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library or "cliper.web" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     ended = command("serve")
     assert ended.code == 2
     assert "pip install 'cliper[web]'" in ended.err
+    assert ended.err.count("\n") == 1
 
 
 def test_help_does_not_show_a_token(

@@ -45,19 +45,17 @@ def serve(host: str, port: int, token: str | None, label_studio_folder: Path | N
     curl -F image=@photo.jpg -F classes=dog -F classes=grass http://127.0.0.1:8000/v1/segment
     """
     try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
+        from cliper.web.service.folder import PictureFolder
+        from cliper.web.service.guard import check_token
+        from cliper.web.service.limits import Limits
+        from cliper.web.service.run import listen
+        from cliper.web.service.run import serve as answer
+        from cliper.web.service.served import Served
+        from cliper.web.service.service import Service
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "cliper":
+            raise  # no package is missing: a defect
         raise MissingExtraError("cliper serve needs packages that are missing; pip install 'cliper[web]'") from None
-    from cliper.web.service.folder import PictureFolder
-    from cliper.web.service.guard import check_token
-    from cliper.web.service.limits import Limits
-    from cliper.web.service.run import listen
-    from cliper.web.service.run import serve as answer
-    from cliper.web.service.served import Served
-    from cliper.web.service.service import Service
 
     limits = Limits(
         queue=options["queue"],

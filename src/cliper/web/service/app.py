@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -9,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cliper import __version__
 from cliper.formats.text import as_json
 from cliper.web.service import schema
 from cliper.web.service.answers import answer
@@ -34,7 +34,7 @@ def create_app(service: Service) -> FastAPI:
     Args:
         service: has been entered.
     """
-    app = FastAPI(title="CLIPer", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(title="CLIPer", version=version("cliper"), docs_url=None, redoc_url=None, redirect_slashes=False)
     limits = service.served.limits
     app.add_middleware(Wire, service=service)
     app.add_exception_handler(Refusal, _refused)
@@ -71,7 +71,7 @@ def _add_segmenting(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", summary="What is served", response_model=schema.ModelList, responses=problems(401))
     async def models(request: Request) -> Response:
         guard(request, service.token)
-        return _json({"version": __version__, "models": [service.served.describe()]})
+        return _json({"version": version("cliper"), "models": [service.served.describe()]})
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from cliper.decoding import one_line
 from cliper.web.service.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ async def read_json_body(request: Request, most: int) -> bytes:
 
 
 def _content_type(request: Request) -> tuple[str, bytes]:
-    from python_multipart.multipart import parse_options_header
-
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Refusal(415, "expected a body without Content-Encoding; send it as it is")
     given = request.headers.get("content-type", "")
@@ -100,15 +99,12 @@ async def _read(request: Request, most: int) -> bytes:
 
 
 async def _read_form(request: Request, boundary: bytes, most: int) -> Form:
-    from python_multipart.exceptions import FormParserError
-    from python_multipart.multipart import MultipartParser
-
     parts = _Parts()
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         await _chunks(request, most, parser.write)
     except FormParserError as error:
-        raise Refusal(400, f"expected multipart/form-data, got something broken ({one_line(error)})") from None
+        raise Refusal(400, f"expected multipart/form-data, got something broken ({error})") from None
     if not parts.ended:
         raise Refusal(400, "expected a form with its last boundary, got one that is broken off; send it again")
     return parts.form
@@ -149,8 +145,6 @@ class _Parts:
         self._name, self._value = bytearray(), bytearray()
 
     def _headers_finished(self) -> None:
-        from python_multipart.multipart import parse_options_header
-
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         if b"name" not in options:
             raise Refusal(400, "expected parts with a name in their Content-Disposition, got one without")

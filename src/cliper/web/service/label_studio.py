@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from starlette.requests import Request
 
-from cliper import __version__
 from cliper.errors import ImageError
 from cliper.formats.label_studio import label_studio_prediction
 from cliper.web.service.labelling import Labelling, read_labelling
@@ -34,7 +34,7 @@ class _Asked:
 def model_version(service: Service) -> str:
     """What predictions are marked with: model, refiner, and this package's version."""
     refiner = service.served.refiner
-    return f"{service.served.name}{f' + {refiner}' if refiner else ''}, cliper {__version__}"
+    return f"{service.served.name}{f' + {refiner}' if refiner else ''}, cliper {version('cliper')}"
 
 
 async def predict(service: Service, turn: Turn, body: bytes, request: Request) -> dict[str, Any]:
