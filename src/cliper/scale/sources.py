@@ -1,4 +1,4 @@
-"""Where the pictures of a run come from: folders, lists and archives; a video is in :mod:`cliper.scale.videos`.
+"""Where the pictures of a run come from: folders and lists; tars and videos are in modules of their own.
 
 A source is listed lazily and anew each time, always in the same order, so that a picture's number is the same in each
 run. Only the names of one folder are held at a time.
@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from cliper.decoding import one_line, shown_path
-from cliper.errors import InputError
+from cliper.errors import CliperError, InputError
+from cliper.scale.folder import MANIFEST, PARTS, RUN
 from cliper.scale.globs import matcher
 from cliper.scale.items import Item, is_picture_name, safe_name
 from cliper.scale.places import Place, is_remote, join, open_file
 
-__all__ = ["FolderSource", "ListSource", "Source", "TarSource", "find_source"]
+__all__ = ["FolderSource", "ListSource", "Source", "find_source"]
 
 _LISTS = (".txt", ".lst", ".list")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -68,9 +68,16 @@ def find_source(address: str, *, glob: Sequence[str] = (), every: int | None = N
     is_video = lower.endswith(_VIDEOS)
     if every is not None and not is_video:
         raise InputError(f"--every: it is for videos, got {shown_path(address)}; leave it out")
-    if place.is_folder():
+    try:
+        is_folder, is_file = place.is_folder(), place.is_file()
+    except Exception as error:  # each store has exceptions of its own
+        raise InputError(
+            f"expected a folder, list, tar or video at {shown_path(address)}, could not look there "
+            f"({one_line(error)}); check the address, and the rights to read there"
+        ) from None
+    if is_folder:
         return FolderSource(address, is_meant, skip)
-    if not place.is_file():
+    if not is_file:
         raise InputError(
             f"expected a folder, list, tar or video at {shown_path(address)}, got nothing there; check the path"
         )
@@ -83,6 +90,8 @@ def find_source(address: str, *, glob: Sequence[str] = (), every: int | None = N
 
         return VideoSource(address, 1 if every is None else every)
     if lower.endswith(_TARS):
+        from cliper.scale.tars import TarSource
+
         return TarSource(address, is_meant)
     if lower.endswith(_LISTS):
         return ListSource(address, is_meant if glob else None)
@@ -93,7 +102,9 @@ def find_source(address: str, *, glob: Sequence[str] = (), every: int | None = N
 
 
 class FolderSource:
-    """A folder and those below it, links to folders too; names that begin with a dot are left out.
+    """A folder and those below it, links to folders too.
+
+    Left out are names that begin with a dot, and folders below that hold the results of a run.
 
     Args:
         address: of the folder.
@@ -117,32 +128,75 @@ class FolderSource:
             yield Item(number, name, join(self._place.address, name), error=error)
 
     def count(self) -> int | None:
-        """By listing all of it."""
-        return sum(1 for _ in self._names("", ()))
+        """By listing all of it, without its names."""
+        return self._count("", ())
+
+    def _count(self, folder: str, above: tuple[str, ...]) -> int:
+        real = self._real(folder)
+        if real == self._skip or real in above:
+            return 0
+        try:
+            _, folders, count = self._look(folder, keep=False)
+        except _UnreadableError:
+            return 1
+        return count + sum(self._count(f"{folder}/{name}" if folder else name, (*above, real)) for name in folders)
 
     def _names(self, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-        where = join(self._place.address, folder) if folder else self._place.address
-        real = where if self._place.local is None else os.path.realpath(where)
+        real = self._real(folder)
         if real == self._skip or real in above:  # a link that leads back up would never end
             return
         try:
-            entries = sorted((entry.name, entry.folder) for entry in self._place.entries(folder))
-        except Exception as error:  # object stores have exceptions of their own
-            if not folder:
-                raise InputError(
-                    f"expected a folder that can be read, got {shown_path(where)} ({one_line(error)}); "
-                    "check its permissions"
-                ) from None
-            yield folder, f"expected a folder that can be read, got {shown_path(where)} ({one_line(error)})"
+            names, folders, _ = self._look(folder, keep=True)
+        except _UnreadableError as error:
+            yield folder, str(error)
             return
-        for name, is_folder in entries:
-            if name.startswith("."):
-                continue
+        names.extend(folders)
+        names.sort(reverse=True)
+        while names:
+            name = names.pop()
             path = f"{folder}/{name}" if folder else name
-            if is_folder:
+            if name in folders:
                 yield from self._names(path, (*above, real))
-            elif self._is_meant(path):
+            else:
                 yield path, None
+
+    def _where(self, folder: str) -> str:
+        return join(self._place.address, folder) if folder else self._place.address
+
+    def _real(self, folder: str) -> str:
+        where = self._where(folder)
+        return where if self._place.local is None else os.path.realpath(where)
+
+    def _look(self, folder: str, *, keep: bool) -> tuple[list[str], set[str], int]:
+        """Pictures, if their names are to be kept, folders, and how many pictures; of a folder of results nothing."""
+        pictures: list[str] = []
+        folders: set[str] = set()
+        count = 0
+        own = set()
+        try:
+            for entry in self._place.entries(folder):
+                if entry.name in (RUN, MANIFEST, PARTS):
+                    own.add(entry.name)
+                if entry.name.startswith("."):
+                    continue
+                if entry.folder:
+                    folders.add(entry.name)
+                elif self._is_meant(f"{folder}/{entry.name}" if folder else entry.name):
+                    count += 1
+                    if keep:
+                        pictures.append(entry.name)
+        except Exception as error:  # object stores have exceptions of their own
+            text = f"expected a folder that can be read, got {shown_path(self._where(folder))} ({one_line(error)})"
+            if not folder:
+                raise InputError(f"{text}; check its permissions") from None
+            raise _UnreadableError(text) from None
+        if folder and RUN in own and len(own) > 1:
+            return [], set(), 0
+        return pictures, folders, count
+
+
+class _UnreadableError(Exception):
+    """A folder below the one that is meant cannot be listed."""
 
 
 class ListSource:
@@ -181,85 +235,10 @@ class ListSource:
                     path = line.rstrip("\r\n")
                     if path.strip() and safe_name(path) and (self._is_meant is None or self._is_meant(safe_name(path))):
                         yield path
-        except OSError as error:
+        except CliperError:
+            raise
+        except Exception as error:  # object stores have exceptions of their own
             raise InputError(
-                f"expected a list of paths, could not read {shown_path(self.address)} ({one_line(error)})"
+                f"expected a list of paths, could not read {shown_path(self.address)} ({one_line(error)}); "
+                "check the address"
             ) from None
-
-
-class TarSource:
-    """The pictures of a tar, read where they lie: nothing is unpacked to disk.
-
-    Args:
-        address: of the tar.
-        is_meant: which names are pictures; other members are passed over.
-
-    Raises:
-        InputError: it is no tar.
-    """
-
-    kind = "tar"
-
-    def __init__(self, address: str, is_meant: Callable[[str], bool]) -> None:
-        self.address = address
-        self._is_meant = is_meant
-        with self._open() as stream:
-            begin = stream.read(512)
-        # A compressed tar can only be read from its begin: its items carry their bytes.
-        self.held = begin.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
-        if not self.held and begin[257:262] != b"ustar" and begin.strip(b"\0"):
-            raise self._damaged("it is no tar")
-
-    def items(self) -> Iterator[Item]:
-        """Member by member, in the tar's order.
-
-        Raises:
-            InputError: the tar is cut off or damaged; what comes before that has been given.
-        """
-        number = 0
-        try:
-            with self._open() as stream, tarfile.open(fileobj=stream, mode="r|*" if self.held else "r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # else all are kept; ten million are many
-                    name = safe_name(member.name)
-                    if member.isdir() or not name or not self._is_meant(name):
-                        continue
-                    number += 1
-                    yield self._item(number, name, member, tar)
-                if not self.held:
-                    self._check_end(stream, tar.offset)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise self._damaged(f"{one_line(error)}, after picture {number}") from None
-
-    def count(self) -> int | None:
-        """By its headers; None if it is compressed."""
-        return None if self.held else sum(1 for _ in self.items())
-
-    def _item(self, number: int, name: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Item:
-        if not member.isreg() or member.issparse():
-            what = f"a link to {member.linkname!r}" if member.islnk() or member.issym() else "something else"
-            error = f"expected a picture, got {what} in the tar: {shown_path(member.name)}; make the tar with files"
-            return Item(number, name, self.address, error=error)
-        if self.held:
-            content = tar.extractfile(member)
-            return Item(number, name, self.address, held=b"" if content is None else content.read())
-        return Item(number, name, self.address, start=member.offset_data, size=member.size)
-
-    def _open(self) -> IO[bytes]:
-        try:
-            return open_file(self.address)
-        except OSError as error:
-            raise InputError(f"expected a tar, could not read {shown_path(self.address)} ({one_line(error)})") from None
-
-    def _check_end(self, stream: IO[bytes], offset: int) -> None:
-        """tarfile takes damage in the middle for the end."""
-        stream.seek(offset)
-        block = stream.read(512)
-        if block.strip(b"\0") or 0 < len(block) < 512:
-            raise tarfile.ReadError("the next header is damaged")
-
-    def _damaged(self, reason: str) -> InputError:
-        return InputError(
-            f"expected a whole tar, got a damaged one or something else: {shown_path(self.address)} ({reason}); "
-            "fetch or make it again"
-        )

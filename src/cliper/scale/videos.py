@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliper.decoding import one_line, shown_path
-from cliper.errors import InputError, MissingExtraError
+from cliper.errors import CliperError, InputError, MissingExtraError
 from cliper.scale.items import Item
 from cliper.scale.places import is_remote, open_file
 
@@ -229,7 +229,9 @@ def _opened(address: str) -> Any:
     try:
         where = open_file(address) if is_remote(address) else address
         container = av.open(where, metadata_errors="ignore")
-    except (av.error.FFmpegError, OSError) as error:
+    except CliperError:
+        raise
+    except Exception as error:  # PyAV's, or an object store's
         raise InputError(
             f"expected a video, could not read {shown_path(address)} ({one_line(error)}); check the path"
         ) from None

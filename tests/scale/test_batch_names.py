@@ -1,0 +1,252 @@
+"""Where results would have one name, or that of an earlier run's: nothing is lost, and whoever can be done is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_runs import by_input, content, records
+from PIL import Image
+
+from cliper.formats.registry import format_names
+from cliper.scale.claims import Claims
+from cliper.scale.manifest import Manifest
+
+Draw = Callable[..., Image.Image]
+
+
+def status(out: Path) -> dict[str, str]:
+    return {name: line["status"] for name, line in by_input(out).items()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+# --- pictures among themselves ---------------------------------------------------------------------------
+
+
+def test_a_new_picture_does_not_write_over_a_finished_one(
+    batch: Any, folder: Path, tmp_path: Path, make_picture: Draw
+) -> None:
+    make_picture(seed=1).save(folder / "b.png")
+    assert batch(folder, "-f", "labels").code == 0
+    before = content(tmp_path / "out")
+    make_picture(seed=2).save(folder / "b.bmp")  # earlier in the listing
+    for _ in range(2):
+        ended = batch(folder, "-f", "labels", "--resume")
+        assert ended.code == 1
+        assert "error: b.bmp: its results would have the names of another picture's: b.labels.png; rename" in ended.err
+        assert status(tmp_path / "out") == {"b.bmp": "failed", "b.png": "done"}
+        assert content(tmp_path / "out")["b.labels.png"] == before["b.labels.png"]
+    # Once the picture has gone the new one may have its names.
+    (folder / "b.png").unlink()
+    assert batch(folder, "-f", "labels", "--resume").code == 0
+    assert status(tmp_path / "out") == {"b.bmp": "done"}
+    assert content(tmp_path / "out")["b.labels.png"] != before["b.labels.png"]
+
+
+def test_a_reason_that_has_gone(batch: Any, folder: Path, tmp_path: Path, make_picture: Draw) -> None:
+    make_picture(seed=1).save(folder / "a.jpg")
+    make_picture(seed=2).save(folder / "a.png")
+    make_picture(seed=3).save(folder / "run.png")
+    assert batch(folder, "-f", "labelme").code == 1
+    assert status(tmp_path / "out") == {"a.jpg": "done", "a.png": "failed", "run.png": "failed"}
+    (folder / "a.jpg").rename(folder / "c.jpg")
+    (folder / "run.png").rename(folder / "d.png")
+    assert batch(folder, "-f", "labelme", "--resume").code == 0
+    assert status(tmp_path / "out") == {"a.png": "done", "c.jpg": "done", "d.png": "done"}
+    assert json.loads((tmp_path / "out" / "a.json").read_text())["imagePath"].endswith("a.png")
+
+
+def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, make_picture: Draw) -> None:
+    for number, name in enumerate(("a.jpg", "a.coco.jpg", "x.jpg", "x.gallery.jpg", "x.label-studio.jpg")):
+        make_picture(seed=number).save(folder / name)
+    flags = [flag for name in ("coco", "labelme", "gallery", "label-studio") for flag in ("-f", name)]
+    ended = batch(folder, *flags)
+    assert ended.code == 1
+    assert list(status(tmp_path / "out").items()) == [
+        ("a.coco.jpg", "done"),
+        ("a.jpg", "failed"),
+        ("x.gallery.jpg", "done"),
+        ("x.jpg", "failed"),
+        ("x.label-studio.jpg", "done"),
+    ]
+    assert "another picture's: a.coco.json; rename one" in by_input(tmp_path / "out")["a.jpg"]["error"]
+    assert batch(folder, "-f", "labelme", out=tmp_path / "one").code == 0
+
+
+def test_what_fails_before_it_has_files_takes_no_names(
+    batch: Any, folder: Path, tmp_path: Path, make_picture: Draw
+) -> None:
+    (folder / "a.bmp").write_text("no picture")
+    (folder / "a.jpg").write_text("no picture either")
+    make_picture(seed=1).save(folder / "a.png")
+    make_picture(seed=2).save(folder / "a.tif")
+    ended = batch(folder)
+    assert ended.code == 1
+    expected = {"a.bmp": "failed", "a.jpg": "failed", "a.png": "done", "a.tif": "failed"}
+    assert status(tmp_path / "out") == expected
+    assert len(ended.err.splitlines()) == 3
+    assert "4 pictures: 1 done, 3 failed" in ended.out
+    before = content(tmp_path / "out")
+    ended = batch(folder, "--resume")
+    assert "4 pictures: 1 done, 1 of them earlier, 3 failed" in ended.out
+    assert content(tmp_path / "out") == before
+    # What was broken comes too late.
+    make_picture(seed=3).save(folder / "a.jpg")
+    assert batch(folder, "--retry-failed").code == 1
+    assert status(tmp_path / "out") == expected
+    assert content(tmp_path / "out")["a.labels.png"] == before["a.labels.png"]
+
+
+def test_names_in_a_compressed_tar_become_free(batch: Any, folder: Path, tmp_path: Path, make_picture: Draw) -> None:
+    (folder / "a.jpg").write_text("no picture")
+    make_picture(seed=1).save(folder / "a.png")
+    make_picture(seed=2).save(folder / "b.png")
+    with tarfile.open(tmp_path / "t.tgz", "w:gz") as tar:
+        for name in ("a.jpg", "a.png", "b.png"):
+            tar.add(folder / name, name)
+    assert batch(tmp_path / "t.tgz").code == 1
+    assert status(tmp_path / "out") == {"a.jpg": "failed", "a.png": "done", "b.png": "done"}
+
+
+def test_a_folder_that_cannot_be_read_takes_no_names(
+    batch: Any, folder: Path, tmp_path: Path, make_picture: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a").mkdir()
+    make_picture().save(folder / "a.png")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("cliper.scale.places.os.scandir", refuse)
+    assert batch(folder).code == 1
+    assert status(tmp_path / "out") == {"a": "failed", "a.png": "done"}
+
+
+# --- pictures and files of the run -----------------------------------------------------------------------
+
+
+def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, make_picture: Draw) -> None:
+    for name in ("label-studio.jpg", "coco.jpg", "manifest.jpg", "run.jpg"):
+        make_picture().save(folder / name)
+    assert batch(folder, "-f", "labelme", "-f", "label-studio").code == 1
+    failed = [name for name, one in status(tmp_path / "out").items() if one == "failed"]
+    assert failed == ["label-studio.jpg", "run.jpg"]
+    assert isinstance(json.loads((tmp_path / "out" / "label-studio.json").read_text()), list)
+    (folder / "coco.json").mkdir()
+    make_picture().save(folder / "coco.json" / "a.jpg")
+    ended = batch(folder, "-f", "coco", out=tmp_path / "coco")
+    assert ended.code == 1
+    assert "coco.json/a.jpg: its result would have the name of a file of the run: coco.json; rename it" in ended.err
+    assert len(json.loads((tmp_path / "coco" / "coco.json").read_text())["images"]) == 4
+
+
+def test_formats_name_all_files_of_the_run(
+    batch: Any, photos: Path, tmp_path: Path, tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliper.formats.cvat._PICTURES_A_ZIP", 5)
+    monkeypatch.setattr("cliper.formats.gallery._PICTURES_A_PAGE", 5)
+    assert batch(photos, *[flag for name in format_names() for flag in ("-f", name)]).code == 0
+    out = tmp_path / "out"
+    own = {name for line in records(out) for name in line["outputs"]} | {"run.json", "manifest.jsonl"}
+    others = {name for name in tree(out) if (out / name).is_file()} - own
+    assert {"cvat-3.zip", "gallery/pages/3.js", "coco.json"} <= others
+    assert sorted(others) == json.loads((out / "run.json").read_text())["run_files"]
+    from cliper.formats.registry import find_format
+
+    claims = Claims([find_format(name) for name in format_names()])
+    for name in others:  # as a folder of pictures it would be in the way
+        assert "a file of the run" in str(claims.take(f"{name}/a.jpg"))
+
+
+@pytest.mark.parametrize("again", [["--overwrite"], ["--overwrite", "-f", "coco"], ["--resume"]])
+def test_files_of_the_run_that_are_not_made_again(
+    batch: Any, photos: Path, tmp_path: Path, tree: Any, monkeypatch: pytest.MonkeyPatch, again: list[str]
+) -> None:
+    monkeypatch.setattr("cliper.formats.cvat._PICTURES_A_ZIP", 5)
+    monkeypatch.setattr("cliper.formats.gallery._PICTURES_A_PAGE", 5)
+    out = tmp_path / "out"
+    flags = ["-f", "coco", "-f", "cvat", "-f", "gallery"]
+    assert batch(photos, *flags).code == 0
+    (out / "gallery" / "mine.txt").write_text("not of the run")
+    shutil.rmtree(photos / "garden")
+    assert batch(photos, *(again if "-f" in again else [*again, *flags])).code == 0
+    stems = ["p000", "p003", "p006", "p009"]
+    expected = {"coco.json", "gallery/mine.txt"}
+    if "-f" not in again:
+        expected |= {"cvat.zip", "gallery/index.html", "gallery/pages/1.js"}
+    found = {name for name in tree(out) if (out / name).is_file()} - {"run.json", "manifest.jsonl"}
+    ours = {name for name in found if name.split(".")[0] in stems}
+    # Of pictures that have gone the results stay where a run goes on.
+    kept = {name for name in found if name.startswith("garden/")}
+    assert found - ours - kept == expected
+    assert bool(kept) is (again == ["--resume"])
+
+
+# --- files that are damaged ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-panoptic", "cvat", "label-studio", "gallery"])
+def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    assert batch(photos, "-f", name, "-f", "labels").code == 0
+    before = content(out)
+    for picture in ("p003.jpg", "garden/p004.png"):
+        (out / by_input(out)[picture]["outputs"][0]).write_bytes(b"")
+    ended = batch(photos, "-f", name, "-f", "labels", "--resume")
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert line.endswith("what was done is kept, and the same command with --resume goes on")
+    ended = batch(photos, "-f", name, "-f", "labels", "--resume")
+    assert (ended.code, ended.err) == (0, "")
+    assert "12 pictures: 12 done, 10 of them earlier" in ended.out
+    assert content(out) == before
+
+
+def test_a_picture_with_a_damaged_file_keeps_its_names(tmp_path: Path) -> None:
+    from cliper.formats.registry import find_format
+    from cliper.scale.manifest import Record
+
+    with Manifest(tmp_path / "manifest.jsonl") as manifest:
+        manifest.add(1, Record("b.png", ("b.labels.png",)))
+        manifest.add(1, Record.damaged("b.png", "it is empty"))
+    claims = Claims([find_format("labels")])
+    with Manifest(tmp_path / "manifest.jsonl", claims.learn):
+        assert claims.has("b.png")
+
+
+# --- other people's folders ------------------------------------------------------------------------------
+
+
+def test_a_folder_of_an_evaluation_is_refused(batch: Any, photos: Path, tmp_path: Path, tree: Any) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text('{"benchmark": "voc21"}')
+    for flags in ([], ["--overwrite"], ["--resume"]):
+        ended = batch(photos, *flags)
+        assert ended.code == 2
+        (line,) = ended.err.splitlines()
+        assert "is not of a run of `cliper batch`" in line
+        assert tree(out) == ["run.json"]
+
+
+def test_earlier_results_among_the_pictures_are_passed_over(batch: Any, photos: Path, tmp_path: Path) -> None:
+    assert batch(photos, out=photos / "garden" / "first").code == 0
+    ended = batch(photos, out=photos / "second")
+    assert (ended.code, len(records(photos / "second"))) == (0, 12)
+    # Who means them names them.
+    assert batch(photos / "second", "--glob", "*.overlay.png").code == 0
+    assert len(records(tmp_path / "out")) == 12
