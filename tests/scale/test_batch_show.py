@@ -48,6 +48,15 @@ def test_very_many_failures_are_counted(photos: Path, capsys: Any) -> None:
     assert lines[-1] == "cliper: error: and 150 more; the manifest names them"
 
 
+def test_names_that_a_terminal_would_obey(photos: Path, capsys: Any) -> None:
+    with Progress(find_source(str(photos))) as progress:
+        progress.seen(Record.failed("a\nb\x1b[2Jc\udcff \u202e.png", "bad\x07"), True)
+    show_outcome(Tally(), ["out\n/x"], 1.0)
+    printed = capsys.readouterr()
+    assert printed.err == "cliper: error: a\\nb\\x1b[2Jc\\udcff \\u202e.png: bad\\x07\n"
+    assert printed.out.splitlines()[1:] == ["wrote out\\n/x"]
+
+
 def test_the_outcome(capsys: Any) -> None:
     show_outcome(Tally(done=90, failed=2, kept=8), [f"f{number}" for number in range(22)], 3700.0)
     lines = capsys.readouterr().out.splitlines()

@@ -16,7 +16,7 @@ import pytest
 from batch_runs import CLASSES, below, by_input, content, ended, make_photos, records, start, wait_for_lines
 from PIL import Image
 
-from cliper.errors import OutputError, ResourceError
+from cliper.errors import InputError, OutputError, ResourceError
 from cliper.scale import ray_engine
 from cliper.scale.cluster import packed, results, unpacked
 from cliper.scale.items import Item
@@ -108,6 +108,22 @@ def test_items_do_not_depend_on_where_a_worker_runs(photo: Path, monkeypatch: py
     assert item.read().size == (96, 64)
     far = Item(1, "a.png", "s3://bucket/a.png")
     assert ray_engine._anywhere(far) == far
+
+
+def test_what_comes_before_damage_is_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_engine, "_WINDOW", 3)
+
+    def left() -> Iterator[Item]:
+        yield from (Item(number, f"{number}.png", f"/{number}.png") for number in range(1, 6))
+        raise InputError("the tar is damaged")
+
+    windows = ray_engine._windows(left())
+    assert [item.number for item in next(windows)] == [1, 2, 3]
+    assert [item.number for item in next(windows)] == [4, 5]
+    with pytest.raises(InputError, match="the tar is damaged"):
+        next(windows)
+    whole = ray_engine._windows(Item(number, f"{number}.png") for number in range(6))
+    assert [len(window) for window in whole] == [3, 3]
 
 
 def test_an_error_of_a_worker_is_a_result_that_is_raised_where_it_is_read() -> None:

@@ -103,7 +103,7 @@ class Progress:
         return text
 
     def _say(self, text: str) -> None:
-        line = f"cliper: {text}"
+        line = _printable(f"cliper: {text}")
         if self._bar.disable:
             click.echo(line, err=True)
         else:
@@ -126,9 +126,14 @@ def show_outcome(tally: Tally, paths: Sequence[str], seconds: float) -> None:
     rate = f"; {tally.done / seconds:.3g} a second" if tally.done else ""
     click.echo(f"{tally.total} pictures: {', '.join(parts)}; {_time(seconds)}{rate}")
     for path in paths[:20]:
-        click.echo(f"wrote {path}")
+        click.echo(_printable(f"wrote {path}"))
     if len(paths) > 20:
         click.echo(f"... and {len(paths) - 20} files more beside them")
+
+
+def _printable(text: str) -> str:
+    """On one line, and nothing that a terminal would obey: names of files may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _time(seconds: float) -> str:
