@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -168,6 +169,39 @@ def test_a_task_of_one_result() -> None:
 def test_label_studio_colours_are_those_of_the_overlay() -> None:
     colours = [label.get("background") for label in ElementTree.fromstring(labeling_config(CLASSES)).iter("Label")]
     assert colours == ["#800000", "#008000", "#808000"]
+
+
+def test_label_studio_serves_a_folder_below_its_root(tmp_path: Path) -> None:
+    """Its root cannot be a storage itself, so addresses begin with the name of a folder in it."""
+    options = FormatOptions(folder="my photos")
+    find_format("label-studio").write(result_of(labels_of(1)), tmp_path / "a", Picture("x/é.jpg", 60, 40), options)
+    (task,) = json.loads((tmp_path / "a").read_text())
+    assert task["data"]["image"] == "/data/local-files/?d=my%20photos/x/%C3%A9.jpg"
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [("/home/me/clips/tiny", "tiny"), ("./clips/tiny/", "tiny"), ("~/tiny", "tiny"), ("ViT-B/16", "ViT-B/16")],
+)
+def test_label_studio_is_told_no_path_of_this_machine(model: str, shown: str, tmp_path: Path) -> None:
+    result = replace(result_of(labels_of(1)), model=model)
+    assert result.to_label_studio()["predictions"][0]["model_version"] == shown
+    find_format("label-studio").write(result, tmp_path / "a", Picture("a", 60, 40), _OPTIONS)
+    assert json.loads((tmp_path / "a").read_text())[0]["predictions"][0]["model_version"] == shown
+
+
+@pytest.mark.parametrize("name", ["bell\a", "nul\0", "two\nlines", "tab\t", "\uffff", "no text \udcff", "\x85"])
+def test_names_that_label_studio_cannot_have(name: str) -> None:
+    with pytest.raises(InputError, match=r"Label Studio.*a class.*give it another name") as caught:
+        find_format("label-studio").check(("dog", name))
+    assert str(caught.value).isprintable()
+
+
+def test_label_studio_names_are_read_as_they_were() -> None:
+    names = ("yes", "a: b", "<&>", "'", '"', "狗 🐕", "é\u2028x", "", " a  b ")
+    find_format("label-studio").check(names)
+    labels = ElementTree.fromstring(labeling_config(names)).iter("Label")
+    assert tuple(label.get("value") for label in labels) == names
 
 
 # --- LabelMe and YOLO ------------------------------------------------------------------------------------

@@ -32,3 +32,19 @@ def test_labelme_of_a_tar_looks_beside_its_own_file(batch: Any, photos: Path, tm
         tar.add(photos / "garden" / "p001.jpg", "garden/p001.jpg")
     assert batch(tmp_path / "photos.tar", "-f", "labelme").code == 0
     assert json.loads((tmp_path / "out" / "garden" / "p001.json").read_text())["imagePath"] == "p001.jpg"
+
+
+def test_label_studio_addresses_begin_with_the_name_of_the_folder(batch: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "list.txt").write_text("garden/p001.jpg\n")
+    with tarfile.open(photos / "photos.tar", "w") as tar:
+        tar.add(photos / "garden" / "p001.jpg", "garden/p001.jpg")
+    for number, source in enumerate((photos, photos / "list.txt", photos / "photos.tar")):
+        out = tmp_path / f"out{number}"
+        assert batch(source, "-f", "label-studio", out=out).code == 0
+        tasks = json.loads((out / "label-studio.json").read_text())
+        assert len(tasks) == (12, 1, 1)[number]
+        for task in tasks:
+            begin, _, address = task["data"]["image"].partition("?d=")
+            assert begin == "/data/local-files/"
+            assert (photos.parent / address).is_file()
+            assert task["predictions"][0]["model_version"] == "tiny"

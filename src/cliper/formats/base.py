@@ -22,6 +22,7 @@ class FormatOptions:
     Args:
         tolerance: of polygons, in pixels: how far a simplified border may be from the exact one; 0 keeps every corner.
         quality: of JPEG and WebP overlays, 1 to 100.
+        folder: what the folder that holds the pictures is called, where addresses are to begin with it.
 
     Raises:
         InputError: a value out of range.
@@ -33,6 +34,7 @@ class FormatOptions:
 
     tolerance: float = 1.0
     quality: int = 90
+    folder: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1000:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
+from cliper.errors import InputError
 from cliper.formats.atomic import atomic_path
 from cliper.formats.base import Format, FormatOptions, Part, Picture
 from cliper.formats.brush import encode_brush
@@ -84,9 +86,16 @@ def label_studio_task(
         classes: C names.
         confidence: C numbers: the strokes' scores; their mean is the prediction's.
         image: address of the picture, as Label Studio is to load it.
-        model: what the prediction's ``model_version`` says.
+        model: what the prediction's ``model_version`` says; of a folder's path its last part.
     """
-    return {"data": {_IMAGE: image}, "predictions": [label_studio_prediction(labels, classes, confidence, model=model)]}
+    prediction = label_studio_prediction(labels, classes, confidence, model=_without_folders(model))
+    return {"data": {_IMAGE: image}, "predictions": [prediction]}
+
+
+def _without_folders(model: str) -> str:
+    """A model's name without the folders of this machine; ``ViT-B/16`` is a name."""
+    path = Path(model)
+    return path.resolve().name if path.is_absolute() or model.startswith((".", "~")) else model
 
 
 def labeling_config(classes: Sequence[str]) -> str:
@@ -114,9 +123,20 @@ def labeling_config(classes: Sequence[str]) -> str:
     )
 
 
+def _check(classes: tuple[str, ...]) -> None:
+    for name in classes:
+        # XML has no place for most control characters (Cc), halves of pairs (Cs) and these two.
+        if any(unicodedata.category(one) in ("Cc", "Cs") or one in "\ufffe\uffff" for one in name):
+            raise InputError(
+                f"Label Studio's configuration cannot have a class {name!r}: expected printable characters; give it "
+                "another name, as in 'other name: prompt'"
+            )
+
+
 def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
     # How Label Studio names a picture in a folder that it may read itself ("local storage").
-    address = "/data/local-files/?d=" + quote(picture.name, errors="surrogateescape")
+    name = f"{options.folder}/{picture.name}" if options.folder else picture.name
+    address = "/data/local-files/?d=" + quote(name, errors="surrogateescape")
     task = label_studio_task(
         result.labels, result.classes, np.asarray(result.confidence).tolist(), image=address, model=result.model
     )
@@ -143,5 +163,6 @@ LABEL_STUDIO = Format(
     "Label Studio predictions with brush strokes; label-studio.json and .xml for the run",
     _write,
     _assemble,
+    _check,
     run_files=("label-studio.json", "label-studio.xml"),
 )
