@@ -14,7 +14,7 @@ from batch_runs import CLASSES, content
 from cliper.errors import CliperError, InputError, MissingExtraError, OutputError
 from cliper.scale.folder import MANIFEST
 from cliper.scale.manifest import Manifest, Record
-from cliper.scale.places import Place
+from cliper.scale.places import Place, folder_name, plain_address
 from cliper.scale.sources import find_source
 from cliper.scale.state import open_state
 
@@ -135,5 +135,73 @@ def test_a_protocol_whose_library_is_not_there(monkeypatch: pytest.MonkeyPatch) 
         Place("s3://bucket/photos")
 
 
-def test_an_address_of_this_machine() -> None:
-    assert Place("file:///tmp/a").local == Path("/tmp/a")
+@pytest.mark.parametrize("protocol", ["file", "local"])
+def test_addresses_of_this_machine_are_paths(protocol: str, photos: Path, tmp_path: Path) -> None:
+    assert Place(f"{protocol}://{tmp_path}/").local == tmp_path
+    (photos / "list.txt").write_text(f"{protocol}://{photos}/p000.png\ngarden/p001.jpg\n")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.add(photos / "p000.png", "p000.png")
+    for name in (photos, photos / "list.txt", tmp_path / "t.tar"):
+        near = list(find_source(str(name)).items())
+        assert near
+        for one, other in zip(near, find_source(f"{protocol}://{name}").items(), strict=True):
+            assert one == other
+            assert one.read().tobytes() == other.read().tobytes()
+    listed = next(find_source(str(photos / "list.txt")).items())
+    assert (listed.name, listed.address) == (str(photos / "p000.png")[1:], str(photos / "p000.png"))
+
+
+def test_a_run_with_addresses_of_this_machine(
+    command: Any, photos: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = photos / "garden" / "out"
+    arguments = ["-c", CLASSES, "-m", clip_folder, "-f", "labelme", "-f", "overlay"]
+    assert command("batch", f"file://{photos}", *arguments, "-o", f"file://{out}").code == 0
+    assert not (tmp_path / "file:").exists()
+    # The same run by its path; what is in OUT is not taken for pictures.
+    ended = command("batch", photos, *arguments, "-o", out, "--resume")
+    assert "12 pictures: 12 done, 12 of them earlier" in ended.out
+    ended = command("batch", f"file://{photos}", *arguments, "-o", photos)
+    assert "another folder for results than for pictures" in ended.err
+    for path in out.rglob("p*.json"):
+        assert (path.parent / json.loads(path.read_text())["imagePath"]).is_file()
+
+
+def test_a_list_at_the_root_of_a_store(store: Any, far_photos: str, photos: Path) -> None:
+    name = "garden/p001.jpg"
+    store.pipe("/list.txt", f"bucket/photos/{name}\n".encode())
+    (item,) = find_source("memory://list.txt").items()
+    assert (item.name, item.address) == (f"bucket/photos/{name}", f"memory://bucket/photos/{name}")
+    assert item.read().size == (96, 64)
+    assert [entry.name for entry in Place("memory://").entries()] == ["bucket", "list.txt"]
+    assert [item.address for item in find_source("memory://").items()] == [
+        f"{far_photos}/{item.name}" for item in find_source(str(photos)).items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("file:///data/a b", "/data/a b"),
+        ("local://x/y", "x/y"),
+        ("file://", "."),
+        ("https://host/photo/", "https://host/photo/"),
+        ("memory://", "memory://"),
+        ("photos/", "photos/"),
+        ("://x", "://x"),
+    ],
+)
+def test_plain_addresses(address: str, expected: str) -> None:
+    assert plain_address(address) == plain_address(plain_address(address)) == expected
+
+
+def test_names_of_folders(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "list.txt").touch()
+    (photos.parent / "link").symlink_to(photos)
+    monkeypatch.chdir(photos)
+    for address in (".", f"{photos}/", "list.txt", "../photos/list.txt", "../link", "garden/.."):
+        assert folder_name(address, is_folder="list" not in address) == "photos"
+    for address in ("s3://bucket/photos/", "memory://photos", "s3://bucket/photos/list.txt"):
+        assert folder_name(address, is_folder="list" not in address) == "photos"
+    assert folder_name("memory://list.txt", is_folder=False) == folder_name("/", is_folder=True) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,10 @@ def batch(pictures: str, out: str, **options: Any) -> int:
     cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray --address auto
     """
     from cliper.scale.folder import alone, begin, check_run
+    from cliper.scale.places import plain_address
     from cliper.scale.state import open_state
 
+    pictures, out = plain_address(pictures), plain_address(out)
     resume = options["resume"] or options["retry_failed"]
     if resume and options["overwrite"]:
         raise click.UsageError("expected --resume or --overwrite, got both; give one")
@@ -66,6 +69,7 @@ def batch(pictures: str, out: str, **options: Any) -> int:
         raise InputError(f"--workers: expected at least 1, got {options['workers']}")
     job = _job(options)
     source = _source(pictures, out, options)
+    job = _with_folder(job, source)
     with open_state(out) as state:
         identity = {"input": _absolute(pictures), "every": options["every"], "glob": options["glob"], **job.identity()}
         check_run(state.folder, identity, shown=out, resume=resume, overwrite=options["overwrite"])
@@ -100,6 +104,14 @@ def _job(options: dict[str, Any]) -> Job:
         cleaning,
         more,
     )
+
+
+def _with_folder(job: Job, source: Source) -> Job:
+    """The job, told what the folder of the pictures is called: Label Studio's addresses begin with it."""
+    from cliper.scale.places import folder_name
+
+    folder = folder_name(source.address, is_folder=source.kind == "folder")
+    return replace(job, options=replace(job.options, folder=folder))
 
 
 def _source(pictures: str, out: str, options: dict[str, Any]) -> Source:

@@ -1,6 +1,7 @@
 """Files and folders, here or in an object store.
 
-An address with a protocol (``s3://bucket/photos``) goes through fsspec, any other is a path of this machine.
+An address with a protocol (``s3://bucket/photos``) goes through fsspec, any other is a path of this machine. Addresses
+that people give go through :func:`plain_address` first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import IO, Any
 from cliper.decoding import one_line, shown_path
 from cliper.errors import InputError, MissingExtraError, OutputError
 
-__all__ = ["Entry", "Place", "is_remote", "join", "open_file"]
+__all__ = ["Entry", "Place", "folder_name", "folder_of", "is_remote", "join", "open_file", "plain_address"]
+
+_HERE = ("file", "local")  # protocols of this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +34,26 @@ class Entry:
     folder: bool
 
 
+def plain_address(address: str) -> str:
+    """An address as all else takes it: one of this machine is a path.
+
+    Example:
+        >>> plain_address("file:///data/photos"), plain_address("s3://bucket/photos"), plain_address("photos")
+        ('/data/photos', 's3://bucket/photos', 'photos')
+    """
+    protocol, mark, path = address.partition("://")
+    return (path or ".") if mark and protocol in _HERE else address
+
+
 def is_remote(address: str) -> bool:
-    """Whether an address names a protocol other than ``file``.
+    """Whether an address names a protocol other than those of this machine.
 
     Example:
         >>> is_remote("s3://bucket/photos"), is_remote("photos")
         (True, False)
     """
     protocol, mark, _ = address.partition("://")
-    return bool(mark) and protocol not in ("", "file", "local")
+    return bool(mark) and protocol not in ("", *_HERE)
 
 
 def join(address: str, name: str) -> str:
@@ -49,7 +63,36 @@ def join(address: str, name: str) -> str:
         >>> join("s3://bucket/photos/", "a/b.jpg")
         's3://bucket/photos/a/b.jpg'
     """
-    return f"{address.rstrip('/')}/{name}" if is_remote(address) else os.path.join(address, name)  # noqa: PTH118
+    if not is_remote(address):
+        return os.path.join(address, name)  # noqa: PTH118
+    folder = _without_slash(address)
+    return folder + name if folder.endswith("://") else f"{folder}/{name}"
+
+
+def folder_of(address: str) -> str:
+    """The address of the folder that a file lies in.
+
+    Example:
+        >>> folder_of("s3://bucket/photos/list.txt"), folder_of("memory://list.txt"), folder_of("photos/list.txt")
+        ('s3://bucket/photos', 'memory://', 'photos')
+    """
+    if not is_remote(address):
+        return str(Path(address).parent)
+    protocol, _, path = address.partition("://")
+    return f"{protocol}://{path.rpartition('/')[0]}"
+
+
+def folder_name(address: str, *, is_folder: bool) -> str:
+    """What a folder is called, or the folder that a file lies in; empty if it is a root.
+
+    Example:
+        >>> folder_name("s3://bucket/photos", is_folder=True), folder_name("/data/photos/list.txt", is_folder=False)
+        ('photos', 'photos')
+    """
+    folder = address if is_folder else folder_of(address)
+    if is_remote(folder):
+        return _without_slash(folder).partition("://")[2].rpartition("/")[2]
+    return Path(os.path.realpath(folder)).name
 
 
 def open_file(address: str) -> IO[bytes]:
@@ -83,10 +126,10 @@ class Place:
         """The folder's path, if it is on this machine."""
         self._system: Any = None
         if is_remote(address):
-            self.address = address.rstrip("/")
+            self.address = _without_slash(address)
             self._system, self._root = _system(self.address)
         else:
-            self.local = Path(address.partition("://")[2] if "://" in address else address)
+            self.local = Path(plain_address(address))
             self.address = str(self.local)
 
     def is_folder(self) -> bool:
@@ -181,6 +224,11 @@ class Place:
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else str(self._root)
+
+
+def _without_slash(address: str) -> str:
+    protocol, _, path = address.partition("://")
+    return f"{protocol}://{path.rstrip('/')}"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from cliper.decoding import one_line, shown_path
@@ -17,7 +16,7 @@ from cliper.errors import CliperError, InputError
 from cliper.scale.folder import MANIFEST, PARTS, RUN
 from cliper.scale.globs import matcher
 from cliper.scale.items import Item, is_picture_name, safe_name
-from cliper.scale.places import Place, is_remote, join, open_file
+from cliper.scale.places import Place, folder_of, is_remote, join, open_file, plain_address
 
 __all__ = ["FolderSource", "ListSource", "Source", "find_source"]
 
@@ -63,6 +62,7 @@ def find_source(address: str, *, glob: Sequence[str] = (), every: int | None = N
         cliper.errors.InputError: expected a folder, list, tar or video at 'no/such/folder', got nothing there; ...
     """
     is_meant = matcher(glob)
+    address = plain_address(address)
     lower = address.lower()
     place = Place(address)
     is_video = lower.endswith(_VIDEOS)
@@ -212,7 +212,7 @@ class ListSource:
     def __init__(self, address: str, is_meant: Callable[[str], bool] | None = None) -> None:
         self.address = address
         self._is_meant = is_meant
-        self._folder = address.rpartition("/")[0] if is_remote(address) else str(Path(address).parent)
+        self._folder = folder_of(address)
 
     def items(self) -> Iterator[Item]:
         """Line by line; blank ones are passed over."""
@@ -232,7 +232,7 @@ class ListSource:
             with open_file(self.address) as data:
                 # Names of files need not be text; what is not comes back as the same bytes.
                 for line in io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape", newline="\n"):
-                    path = line.rstrip("\r\n")
+                    path = plain_address(line.rstrip("\r\n"))
                     if path.strip() and safe_name(path) and (self._is_meant is None or self._is_meant(safe_name(path))):
                         yield path
         except CliperError:
