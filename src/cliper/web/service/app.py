@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -34,7 +33,7 @@ def create_app(service: Service) -> FastAPI:
     Args:
         service: has been entered.
     """
-    app = FastAPI(title="CLIPer", version=version("cliper"), docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(title="CLIPer", version=service.served.version, docs_url=None, redoc_url=None, redirect_slashes=False)
     limits = service.served.limits
     app.add_middleware(Wire, service=service)
     app.add_exception_handler(Refusal, _refused)
@@ -71,7 +70,7 @@ def _add_segmenting(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", summary="What is served", response_model=schema.ModelList, responses=problems(401))
     async def models(request: Request) -> Response:
         guard(request, service.token)
-        return _json({"version": version("cliper"), "models": [service.served.describe()]})
+        return _json({"version": service.served.version, "models": [service.served.describe()]})
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

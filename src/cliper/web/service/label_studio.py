@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from starlette.requests import Request
@@ -34,7 +33,7 @@ class _Asked:
 def model_version(service: Service) -> str:
     """What predictions are marked with: model, refiner, and this package's version."""
     refiner = service.served.refiner
-    return f"{service.served.name}{f' + {refiner}' if refiner else ''}, cliper {version('cliper')}"
+    return f"{service.served.name}{f' + {refiner}' if refiner else ''}, cliper {service.served.version}"
 
 
 async def predict(service: Service, turn: Turn, body: bytes, request: Request) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Served:
     def __init__(self, loaded: Segmenter, limits: Limits, *, batch: int | None = None) -> None:
         self.texts = TextMemo(_KEPT_TEXTS)
         self.limits = limits
+        self.version = version("cliper")
+        """Of this package."""
         self._segmenter = Segmenter(
             loaded.encoder,
             replace(loaded.checkpoint, name=_public(loaded.checkpoint.name)),
