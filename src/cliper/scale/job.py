@@ -236,9 +236,7 @@ class Worker:
                 self._place.put(name, partial(_write, format, result, picture, job.options))
                 outputs.append(name)
         except CliperError as error:
-            for name in outputs:
-                with contextlib.suppress(OutputError):
-                    self._place.remove(name)
+            self.remove(item)
             if _ends_the_run(error):
                 raise
             return Record.failed(item.name, error, _rounded(seconds + time.perf_counter() - started))
@@ -251,6 +249,12 @@ class Worker:
             width=picture.width,
             height=picture.height,
         )
+
+    def remove(self, item: Item) -> None:
+        """Remove what there is of a picture's files, where that can be done."""
+        for name in self.outputs(item):
+            with contextlib.suppress(OutputError):
+                self._place.remove(name)
 
     def outputs(self, item: Item) -> list[str]:
         """Names of a picture's files."""

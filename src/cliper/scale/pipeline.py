@@ -16,6 +16,7 @@ from cliper.scale.job import Loaded, Worker
 from cliper.scale.manifest import Record
 from cliper.scale.reading import read_ahead
 from cliper.scale.run import Run
+from cliper.scale.turns import GivenUpError, Turn
 from cliper.segmenter import Segmenter
 
 __all__ = ["Timing", "run_here"]
@@ -48,7 +49,7 @@ def run_here(run: Run, segmenter: Segmenter, *, workers: int) -> Timing:
 
     Raises:
         CliperError: what ends the run; pictures that were done until then stay done.
-        KeyboardInterrupt: likewise; files that were being written have been finished.
+        KeyboardInterrupt: likewise; of pictures whose files were being written there are none.
     """
     worker = Worker(run.job, segmenter, run.place)
     timing = Timing()
@@ -61,9 +62,15 @@ def _round(run: Run, left: Iterator[Item], worker: Worker, workers: int, timing:
     batch = worker.batch_size
     most = 2 * workers + batch
     writing: deque[Future[None]] = deque()
+    turns: deque[Turn] = deque()
 
-    def write(item: Item, result: Segmentation, seconds: float) -> None:
-        run.add(item.number, worker.write(item, result, seconds))
+    def write(item: Item, result: Segmentation, seconds: float, turn: Turn) -> None:
+        try:
+            record = turn.do(lambda: worker.write(item, result, seconds))
+        except GivenUpError:
+            worker.remove(item)
+        else:
+            run.add(item.number, record)
 
     loaded = read_ahead(left, threads=workers, ahead=workers + batch)
     groups = groups_of_one_size(_readable(loaded, run), batch, lambda one: one.size)
@@ -81,14 +88,20 @@ def _round(run: Run, left: Iterator[Item], worker: Worker, workers: int, timing:
                 if isinstance(result, str):
                     run.add(one.item.number, Record.failed(one.item.name, result, round(one.seconds + seconds, 4)))
                 else:
-                    writing.append(pool.submit(write, one.item, result, one.seconds + seconds))
+                    turns.append(Turn())
+                    writing.append(pool.submit(write, one.item, result, one.seconds + seconds, turns[-1]))
             while len(writing) > most or (writing and writing[0].done()):
                 writing.popleft().result()
+                turns.popleft()
             timing.reading += read - started
             timing.model += segmented - read
             timing.writing += time.perf_counter() - segmented
     except InputError:  # the source ends in the middle: what was segmented is written all the same
         _drain(writing)
+        raise
+    except KeyboardInterrupt:  # who presses Ctrl-C does not want to wait for large pictures
+        for turn in turns:
+            turn.give_up()
         raise
     else:
         _drain(writing)
