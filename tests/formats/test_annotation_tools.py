@@ -166,6 +166,14 @@ def test_a_task_of_one_result() -> None:
     assert nothing["predictions"][0]["score"] == 0
 
 
+def test_label_studio_scores_are_shares() -> None:
+    """It refuses predictions with a score above 1; a class's confidence may be larger, or below 0."""
+    result = replace(result_of(np.array([[1, 2, 3]])), confidence=np.array([1.6, 0.5, -0.1], np.float32))
+    (prediction,) = result.to_label_studio()["predictions"]
+    assert [stroke["score"] for stroke in prediction["result"]] == [1.0, 0.5, 0.0]
+    assert prediction["score"] == 0.5
+
+
 def test_label_studio_colours_are_those_of_the_overlay() -> None:
     colours = [label.get("background") for label in ElementTree.fromstring(labeling_config(CLASSES)).iter("Label")]
     assert colours == ["#800000", "#008000", "#808000"]

@@ -42,7 +42,7 @@ def label_studio_prediction(
     Args:
         labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
         classes: C names.
-        confidence: C numbers: the strokes' scores; their mean is the prediction's.
+        confidence: C numbers: cut to [0, 1] the strokes' scores; their mean is the prediction's.
         model: what its ``model_version`` says.
         from_name: of the brush in the labelling configuration.
         to_name: of the picture there.
@@ -53,6 +53,7 @@ def label_studio_prediction(
     """
     found = [int(label) for label in np.unique(labels) if label]
     height, width = labels.shape
+    scores = [min(max(float(share), 0.0), 1.0) for share in confidence]  # it refuses others
     strokes = [
         {
             "id": f"class-{label}",
@@ -62,12 +63,12 @@ def label_studio_prediction(
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "score": float(confidence[label - 1]),
+            "score": scores[label - 1],
             "value": {"format": "rle", "rle": encode_brush(labels == label), "brushlabels": [classes[label - 1]]},
         }
         for label in found
     ]
-    score = sum(float(confidence[label - 1]) for label in found) / max(len(found), 1)
+    score = sum(scores[label - 1] for label in found) / max(len(found), 1)
     return {"model_version": model, "score": score, "result": strokes}
 
 
@@ -84,7 +85,7 @@ def label_studio_task(
     Args:
         labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
         classes: C names.
-        confidence: C numbers: the strokes' scores; their mean is the prediction's.
+        confidence: C numbers: cut to [0, 1] the strokes' scores; their mean is the prediction's.
         image: address of the picture, as Label Studio is to load it.
         model: what the prediction's ``model_version`` says; of a folder's path its last part.
     """
