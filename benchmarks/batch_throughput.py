@@ -1,6 +1,6 @@
 """Pictures a second of ``cliper batch`` beside a plain loop over ``segmenter(...)``; processors and memory used.
 
-    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages              # 2,000 pictures, most of an hour
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages              # 2,000 pictures, some 20 minutes
     python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 40   # to see that it works
 
 The given pictures are repeated under other names, by links, until there are enough: 2,000 for batch, 500 for the plain
@@ -39,6 +39,7 @@ from pathlib import Path
 import cliper
 folder, out, log, write = Path(sys.argv[1]), Path(sys.argv[2]), open(sys.argv[3], "a"), sys.argv[4] == "files"
 segmenter = cliper.Segmenter.from_pretrained()
+segmenter = segmenter.with_settings(segmenter.settings.replace(size=int(sys.argv[6])))
 for path in sorted(folder.iterdir()):
     result = segmenter(path, sys.argv[5])
     if write:
@@ -65,15 +66,16 @@ class Sample:
     memory: int
 
 
-def ways(folder: Path, out: Path) -> dict[str, tuple[list[str], Path]]:
+def ways(folder: Path, out: Path, size: int) -> dict[str, tuple[list[str], Path]]:
     """Command of each way, and the file that gets a line for each picture."""
     log = out / "log"
     loop = [sys.executable, "-c", LOOP, str(folder), str(out), str(log)]
-    batch = [sys.executable, "-m", "cliper", "batch", str(folder), "-c", CLASSES, "-o", str(out / "run")]
+    batch = [sys.executable, "-m", "cliper", "batch", str(folder), "-c", CLASSES, "--size", str(size)]
+    batch += ["-o", str(out / "run")]
     manifest = out / "run" / "manifest.jsonl"
     return {
-        "loop": ([*loop, "nothing", CLASSES], log),
-        "loop with files": ([*loop, "files", CLASSES], log),
+        "loop": ([*loop, "nothing", CLASSES, str(size)], log),
+        "loop with files": ([*loop, "files", CLASSES, str(size)], log),
         "local": (batch, manifest),
         "ray": ([*batch, "--engine", "ray"], manifest),
     }
@@ -167,10 +169,11 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, help="folder of pictures")
     parser.add_argument("--limit", type=int, default=2000, help="how many pictures for cliper batch")
     parser.add_argument("--loops", type=int, default=500, help="how many pictures for the plain loops")
+    parser.add_argument("--size", type=int, default=224, help="the setting size: a small one, so that the rest counts")
     parser.add_argument("--ways", default="loop,loop with files,local,ray", help="which, with commas")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     arguments = parser.parse_args()
-    report: dict[str, Any] = {"model": "mini", "classes": CLASSES, "ways": {}}
+    report: dict[str, Any] = {"model": "mini", "classes": CLASSES, "size": arguments.size, "ways": {}}
     for way in arguments.ways.split(","):
         with tempfile.TemporaryDirectory() as place:
             folder, out = Path(place) / "pictures", Path(place) / "out"
@@ -178,7 +181,7 @@ def main() -> None:
             out.mkdir()
             count = min(arguments.limit, arguments.loops) if way.startswith("loop") else arguments.limit
             link_pictures(arguments.pictures, folder, count)
-            command, log = ways(folder, out)[way]
+            command, log = ways(folder, out, arguments.size)[way]
             report["ways"][way] = {"pictures": count, **summary(watch(command, log), count)}
         print(way, report["ways"][way], flush=True)
     print(write_report("batch_throughput", report, arguments.out))
