@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,23 @@ def test_an_index_is_a_dict(pairs: list[tuple[str, int]]) -> None:
             assert index.get(name) == value
         for name in map(str, range(52)):
             assert index.get(name) == expected.get(name)
+
+
+def test_an_index_takes_16_bytes_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_WAITING", 1000)
+    count = 50_000
+    tracemalloc.start()
+    try:
+        index = NameIndex()
+        for number in range(count):
+            index[str(number)] = number
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(index.get(str(number)) == number for number in range(0, count, 97))
+    assert now / count < 17
+    # While it grows there is a copy of one of its two arrays, a bit for each of its places, and what waits (200 kB).
+    assert (peak - 200_000) / count < 32
 
 
 @given(NAMES, st.lists(NAMES), st.dictionaries(st.text(), st.floats(0, 1)), st.booleans())

@@ -48,11 +48,18 @@ class NameIndex:
 
     def _merge(self) -> None:
         count = len(self._waiting)
-        # The newest come first, and unique takes the first of equals.
-        keys = np.concatenate([np.fromiter(self._waiting.keys(), np.int64, count), self._keys])
-        values = np.concatenate([np.fromiter(self._waiting.values(), np.int64, count), self._values])
-        self._keys, first = np.unique(keys, return_index=True)
-        self._values = values[first]
+        keys = np.fromiter(self._waiting.keys(), np.int64, count)
+        values = np.fromiter(self._waiting.values(), np.int64, count)
+        order = np.argsort(keys)
+        keys, values = keys[order], values[order]
+        places = np.searchsorted(self._keys, keys)
+        known = np.zeros(count, bool)
+        inside = places < len(self._keys)
+        known[inside] = self._keys[places[inside]] == keys[inside]
+        self._values[places[known]] = values[known]
+        # One after the other: more than a copy of one array is never there besides them.
+        self._keys = np.insert(self._keys, places[~known], keys[~known])
+        self._values = np.insert(self._values, places[~known], values[~known])
         self._waiting = {}
 
 
