@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,11 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit code, output and errors."""
     out, errors = process.communicate(timeout=300)
     return process.returncode, out, errors
+
+
+def said(errors: str) -> list[str]:
+    """Lines of the error stream, but for blank ones and those that tell every half minute how far a slow machine is."""
+    return [line for line in errors.splitlines() if line and not re.match(r"cliper: \d+( of \d+)? pictures, ", line)]
 
 
 def records(out: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from batch_runs import CLASSES, content, ended, make_photos, records, start, wait_for_lines
+from batch_runs import CLASSES, content, ended, make_photos, records, said, start, wait_for_lines
 from PIL import Image
 
 pytestmark = pytest.mark.slow  # processes of their own, which load what they need each time
@@ -59,7 +59,7 @@ def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: 
     arguments = [many, "-c", CLASSES, "-m", clip_folder, "--workers", "2", "-o"]
     code, _, errors = ended(start(*arguments, out))
     assert code == 2
-    (line,) = errors.splitlines()
+    (line,) = said(errors)
     assert line.startswith("cliper: error: cannot write ")
     assert "disk is full" in line or "No space left" in line
     assert line.endswith("the same command with --resume goes on")
@@ -70,7 +70,7 @@ def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: 
     assert not [name for name in files if Path(name).name.startswith(".")]
     mount("-o", "remount,size=100m", small_disk)
     code, printed, errors = ended(start(*arguments, out, "--resume"))
-    assert (code, errors) == (0, "")
+    assert (code, said(errors)) == (0, [])
     assert f"60 pictures: 60 done, {done} of them earlier" in printed
     check_whole(out)
     assert ended(start(*arguments, tmp_path / "undisturbed"))[0] == 0
@@ -94,7 +94,7 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
     try:
         code, _, errors = ended(process)
         assert code == 2
-        assert len([line for line in errors.splitlines() if "read-only" in line]) == len(errors.splitlines()) == 1
+        assert len([line for line in said(errors) if "read-only" in line]) == len(said(errors)) == 1
         assert errors.rstrip().endswith("the same command with --resume goes on")
         again = ended(start(*arguments, "--resume"))
         assert again[0] == 2

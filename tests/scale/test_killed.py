@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from batch_runs import CLASSES, content, ended, lines_written, make_photos, records, start, wait_for_lines
+from batch_runs import CLASSES, content, ended, lines_written, make_photos, records, said, start, wait_for_lines
 from PIL import Image
 
 pytestmark = pytest.mark.slow  # processes of their own, which load what they need each time
@@ -59,7 +59,7 @@ def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     code, _, errors = ended(process)
     assert code == 130
-    lines = [line for line in errors.splitlines() if line and ": error: " not in line]
+    lines = [line for line in said(errors) if ": error: " not in line]
     assert lines == [
         "cliper: what was done is kept; the same command with --resume goes on",
         "cliper: interrupted; files that were finished are whole",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import CLASSES, below, by_input, content, ended, make_photos, records, start, wait_for_lines
+from batch_runs import CLASSES, below, by_input, content, ended, make_photos, records, said, start, wait_for_lines
 from PIL import Image
 
 from cliper.errors import InputError, OutputError, ResourceError
@@ -54,9 +54,7 @@ def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
     code, printed, errors = ended(process)
     assert code == 1, errors
     assert "120 pictures: 119 done, 1 failed" in printed
-    assert [line for line in errors.splitlines() if line] == [
-        f"cliper: error: p000.png: {by_input(out)['p000.png']['error']}"
-    ]
+    assert said(errors) == [f"cliper: error: p000.png: {by_input(out)['p000.png']['error']}"]
     # No picture lost, none with two lines, no temporary file, and every byte the same.
     assert content(out) == content(tmp_path / "local")
 
@@ -77,7 +75,7 @@ def test_interrupted_and_gone_on_with_by_the_other_engine(
     done = len(records(tmp_path / "out"))
     assert 5 <= done < 120
     code, printed, errors = ended(start(*arguments, "--resume"))
-    assert (code, errors) == (0, "")
+    assert (code, said(errors)) == (0, [])
     assert f"120 pictures: 120 done, {done} of them earlier" in printed
 
 
