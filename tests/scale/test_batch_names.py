@@ -250,3 +250,35 @@ def test_earlier_results_among_the_pictures_are_passed_over(batch: Any, photos: 
     # Who means them names them.
     assert batch(photos / "second", "--glob", "*.overlay.png").code == 0
     assert len(records(tmp_path / "out")) == 12
+
+
+# --- the same in an object store -------------------------------------------------------------------------
+
+
+def test_names_and_files_in_an_object_store(command: Any, photos: Path, clip_folder: Path) -> None:
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.store.clear()
+    (photos / "manifest-parts").mkdir()
+    shutil.copy(photos / "p000.png", photos / "manifest-parts" / "a.png")
+    arguments = ["batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out"]
+    flags = ["-f", "coco", "-f", "cvat"]
+    ended = command(*arguments, *flags)
+    assert ended.code == 1
+    assert "a file of the run: manifest-parts; rename it" in ended.err
+    whole = store.cat("/bucket/out/coco.json")
+    # A file that is damaged, and one that has gone.
+    store.pipe("/bucket/out/p003.coco.json", b"")
+    for words in ("run the picture again", "could not read it"):
+        ended = command(*arguments, *flags, "--resume")
+        assert ended.code == 2
+        assert words in ended.err
+        assert ended.err.rstrip().endswith("the same command with --resume goes on")
+        ended = command(*arguments, *flags, "--resume")
+        assert "13 pictures: 12 done, 11 of them earlier, 1 failed" in ended.out
+        assert store.cat("/bucket/out/coco.json") == whole
+        store.rm_file("/bucket/out/p006.coco.json")
+    assert json.loads(store.cat("/bucket/out/run.json"))["run_files"] == ["coco.json", "cvat.zip"]
+    assert command(*arguments, "-f", "labels", "--overwrite").code == 1
+    left = {name.removeprefix("/bucket/out/") for name in store.find("/bucket/out")}
+    assert {name for name in left if not name.endswith(".labels.png")} == {"run.json", "manifest.jsonl"}
+    store.store.clear()
