@@ -107,6 +107,60 @@ def compensation_rows(title: str, result: dict[str, Any]) -> list[str]:
     return [*rows, f"| {title}: peak memory, GiB | {cells} |"]
 
 
+def batch_throughput() -> str:
+    """Pictures a second, processors and memory of each way to do many pictures."""
+    few, many = read("batch_throughput"), read("batch_throughput_2000")
+    names = {
+        "loop with files": "plain loop, files written",
+        "local": "`cliper batch`",
+        "ray": "`cliper batch --engine ray`",
+    }
+    lines = [
+        "| | pictures/s | of the plain loop | start, s | processors | peak memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for way, name in names.items():
+        row = few["ways"][way]
+        ratio = row["pictures_per_second"] / few["ways"]["loop with files"]["pictures_per_second"]
+        memory = ", ".join(f"{size} MiB {when}" for when, size in many["ways"][way]["peak_memory_mib"].items())
+        lines.append(
+            f"| {name} | {row['pictures_per_second']:.2f} | {ratio:.2f} | {row['start_seconds']:.1f} | "
+            f"{row['processors_used']:.2f} | {memory} |"
+        )
+    text = (
+        f"Bundled checkpoint at size {few['size']}, where the rest counts most; 10 classes, no refiner; files: label "
+        f"map and overlay; memory: of all processes. Rates are of {few['ways']['local']['pictures']} pictures on a "
+        f"quiet machine, memory is of {many['ways']['local']['pictures']:,} "
+        f"(the loop: {many['ways']['loop with files']['pictures']}), with "
+        "other work beside them, which made those rates lower: [batch_throughput_2000.json]"
+        "(benchmarks/results/batch_throughput_2000.json)."
+    )
+    return "\n".join([*lines, "", f"{text} {source('batch_throughput', few)}"])
+
+
+def service_load() -> str:
+    """Requests a second, seconds and memory of the service, with one client and with many."""
+    report = read("service_load")
+    lines = [
+        "| | clients | requests | requests/s | p50, s | p99, s | 429, then asked again | other errors | memory, MiB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for way, row in report["ways"].items():
+        seconds, memory, errors = row["seconds"], row["memory_mib"], sum(row["other_errors"].values())
+        lines.append(
+            f"| {way} | {row['clients']} | {row['requests']} | {row['requests_per_second']:.1f} | "
+            f"{seconds['p50']:.2f} | {seconds['p99']:.2f} | {row['refused_429']} | {errors} | "
+            f"{memory['after a tenth']:.0f}, {memory['at the end']:.0f} |"
+        )
+    width, height = report["picture"]
+    text = (
+        f"Bundled checkpoint, pictures of {width}x{height} at size {report['settings']['size']}, a queue of "
+        f"{report['ways']['many clients']['queue']}; seconds are those of a request that was let in, "
+        "memory is the server's after a tenth of the requests and at the end."
+    )
+    return "\n".join([*lines, "", f"{text} {source('service_load', report)}"])
+
+
 def self_refiner() -> str:
     """mIoU with ``refiner="self"`` and without."""
     report = read("self_refiner")
@@ -151,6 +205,8 @@ def published() -> str:
 TABLES = {
     "clip_stage": clip_stage,
     "compensation": compensation,
+    "batch_throughput": batch_throughput,
+    "service_load": service_load,
     "self_refiner": self_refiner,
     "voc_attention": voc_attention,
     "published": published,
