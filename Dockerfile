@@ -8,7 +8,8 @@
 # It listens everywhere inside of the container: set a token, or publish the port to 127.0.0.1 only.
 FROM python:3.11-slim
 
-RUN useradd --create-home --uid 10001 cliper
+# The cache is the user's before a volume is mounted there: a new volume takes its owner from it.
+RUN useradd --create-home --uid 10001 cliper && install -d -o cliper -g cliper /home/cliper/.cache
 WORKDIR /opt/cliper
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src

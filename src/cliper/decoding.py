@@ -31,7 +31,6 @@ _FORMATS = (
     "AVIF",
     "JPEG2000",
     "HEIF",
-    "ICO",
 )
 
 

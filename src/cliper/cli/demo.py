@@ -31,7 +31,8 @@ def demo(host: str, port: int, share: bool, **options: Any) -> None:
     import functools
 
     from cliper.segmenter import Segmenter
-    from cliper.web.page.run import free_port, interruptions, is_loopback, serving
+    from cliper.web.hosts import is_loopback
+    from cliper.web.page.run import free_port, interruptions, serving
 
     free_port(host, port)  # before anything large is loaded
     start = load_segmenter(options)

@@ -12,8 +12,6 @@ from cliper.errors import InputError, MissingExtraError
 
 __all__ = ["serve"]
 
-_LOOPBACK = ("127.", "::1", "localhost")
-
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
@@ -45,6 +43,7 @@ def serve(host: str, port: int, token: str | None, label_studio_folder: Path | N
     curl -F image=@photo.jpg -F classes=dog -F classes=grass http://127.0.0.1:8000/v1/segment
     """
     try:
+        from cliper.web.hosts import is_loopback
         from cliper.web.service.folder import PictureFolder
         from cliper.web.service.guard import check_token
         from cliper.web.service.limits import Limits
@@ -74,7 +73,7 @@ def serve(host: str, port: int, token: str | None, label_studio_folder: Path | N
     if not 0 <= window <= 1000:
         raise InputError(f"--batch-window: expected milliseconds from 0 to 1000, got {window:g}")
     with listen(host, port) as place:
-        if token is None and not host.startswith(_LOOPBACK):
+        if token is None and not is_loopback(host):
             click.echo(f"cliper: warning: whoever reaches {host} may use this service; set CLIPER_TOKEN", err=True)
         served = Served(load_segmenter(options), limits, batch=batch)
         served.try_out()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from cliper.web.hosts import is_loopback
 from cliper.web.page import run
 
 Command = Callable[..., Any]
@@ -81,7 +82,7 @@ def test_a_host_that_is_not_this_machines(command: Command) -> None:
     [("127.0.0.1", True), ("127.1.2.3", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False)],
 )
 def test_what_is_loopback(host: str, loopback: bool) -> None:
-    assert run.is_loopback(host) is loopback
+    assert is_loopback(host) is loopback
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])

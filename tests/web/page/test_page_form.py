@@ -88,3 +88,10 @@ def test_a_long_picture_is_refused_by_what_it_would_take() -> None:
     check_patches(640, 480, 336, 14, Limits())
     with pytest.raises(ImageError, match="patches"):
         check_patches(30_000, 100, 336, 14, Limits())
+
+
+def test_synonyms_count() -> None:
+    chips = [f"c{n}: a{n}, b{n}, d{n}" for n in range(100)]
+    with pytest.raises(ClassListError, match="at most 200 texts, synonyms counted, got 300"):
+        read_classes(chips, Limits())
+    assert len(read_classes(chips[:60], Limits())) == 60

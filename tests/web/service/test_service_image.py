@@ -79,3 +79,11 @@ def test_the_health_check_is_python_that_asks_the_port() -> None:
 @pytest.mark.parametrize("line", ["FROM", "COPY", "USER", "HEALTHCHECK", "ENTRYPOINT", "CMD"])
 def test_the_lines_that_matter_are_there(line: str) -> None:
     assert the(line)
+
+
+def test_a_volume_at_the_cache_is_the_users() -> None:
+    """Docker gives a new volume the owner of the folder that it is mounted at; without one it is root's."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    made, used = text.index("install -d -o cliper -g cliper /home/cliper/.cache"), text.index("USER cliper")
+    assert made < used
+    assert "--volume cliper:/home/cliper/.cache" in (ROOT / "docs" / "service.md").read_text(encoding="utf-8")

@@ -158,6 +158,9 @@ BOMB = '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa">' + "".join(
     [
         (BOMB + "]><View>&j;</View>", "document type"),
         ('<!DOCTYPE v SYSTEM "http://127.0.0.1:1/x.dtd"><View/>', "document type"),
+        ('<?xml version="1.0" encoding="nonsense"?><View/>', "expected <Image"),
+        ('<?xml version="1.0" encoding="utf-7"?><View/>', "expected <Image"),
+        ('<?xml version="1.0" encoding="idna"?><View/>', "expected <Image"),
         ('<!DOCTYPE v [<!ENTITY x SYSTEM "file:///etc/passwd">]><View>&x;</View>', "document type"),
         ("<View>&x;</View>", "could not read"),
         ("", "could not read"),

@@ -304,3 +304,11 @@ def test_token(start: Any, monkeypatch: pytest.MonkeyPatch, picture_file: bytes)
 
 def test_an_open_service_takes_whatever_header(usual: Any) -> None:
     assert usual.client.get("/v1/models", headers={"Authorization": "Bearer x"}).status_code == 200
+
+
+def test_a_body_of_many_wrong_entries_is_refused_before_each_gets_a_message(usual: Any) -> None:
+    many = {str(n): 0 for n in range(30_000)}
+    for body in ({"classes": [0] * 30_000}, many, {"settings": many}):
+        answer = usual.client.post("/v1/segment", json={"image": "", **body})
+        assert answer.status_code == 422
+        assert "expected at most 20000 entries" in answer.json()["error"]

@@ -58,6 +58,17 @@ def served(tiny: Segmenter, start: Any) -> Served:
     return found
 
 
+def test_a_job_whose_client_has_gone_is_let_go_before_its_turn(served: Served, picture_file: bytes) -> None:
+    line = Line(batch=4, window=30, metrics=Metrics())
+    with line:
+        gone, stays = jobs_of(served, picture_file, "dog", "dog")
+        line.put(gone)
+        line.put(stays)
+        assert gone.future.cancel()
+        assert line._waiting == [stays]  # and with it goes its picture
+    assert stays.future.result(30).result.classes == ("dog",)
+
+
 def test_those_alike_go_together(served: Served, picture_file: bytes, gate: Any) -> None:
     metrics = Metrics()
     with Line(batch=4, window=0, metrics=metrics) as line:

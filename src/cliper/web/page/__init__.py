@@ -1,1 +1,1 @@
-"""``cliper demo``: a page in the browser. :func:`cliper.web.page.run.serve` runs it."""
+"""``cliper demo``: a page in the browser. :func:`cliper.web.page.run.serving` runs it."""

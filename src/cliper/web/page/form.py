@@ -109,6 +109,9 @@ def _read(chips: Any, kind: _Kind, limits: Limits) -> list[ClassPrompt]:
     named = parse_classes(chips, what=kind.word)
     if len(named) > limits.classes:  # one chip may hold "a; b"
         raise ClassListError(f"expected at most {limits.classes} {kind.words} here, got {len(named)}; take some out")
+    texts = sum(len(one.prompts) for one in named)
+    if texts > limits.texts:
+        raise ClassListError(f"expected at most {limits.texts} texts, synonyms counted, got {texts}; take some out")
     return named
 
 

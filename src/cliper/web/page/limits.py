@@ -15,6 +15,7 @@ class Limits:
         megapixels: of a picture; larger ones are refused before they are decoded.
         upload_megabytes: of a file.
         classes: and background words, each; at most 255, since labels travel in 8 bits.
+        texts: that classes are recognised by, and background words, each: synonyms count.
         letters: of one class or background word, with its synonyms.
         sizes: smallest and largest short side of the resized picture, in pixels.
         patches: of the resized picture; it bounds memory, and the number of sliding windows.
@@ -29,6 +30,7 @@ class Limits:
     megapixels: float = 32.0
     upload_megabytes: int = 64
     classes: int = 100
+    texts: int = 200
     letters: int = 300
     sizes: tuple[int, int] = (112, 672)
     patches: int = 4096

@@ -19,14 +19,7 @@ from cliper.web.page.kept import Kept
 from cliper.web.page.limits import Limits
 from cliper.web.page.models import Models
 
-__all__ = ["free_port", "interruptions", "is_loopback", "serving"]
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    return host in _LOOPBACK or host.startswith("127.")
+__all__ = ["free_port", "interruptions", "serving"]
 
 
 def free_port(host: str, port: int) -> int:

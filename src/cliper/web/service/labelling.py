@@ -43,7 +43,7 @@ def read_labelling(text: str, most: int) -> Labelling:
         [('dog', 'dog')]
     """
     reader = _Reader(most)
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")  # whatever encoding it says it is in
     parser.StartDoctypeDeclHandler = _no_doctype
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end

@@ -84,6 +84,7 @@ class Line:
                 raise RuntimeError("the line is closed")
             self._waiting.append(job)
             self._changed.notify_all()
+        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
 
     def _run(self) -> None:
         while group := self._next():
@@ -95,19 +96,25 @@ class Line:
     def _next(self) -> list[Job]:
         """The job that has waited longest and those like it; nothing once the line is closed and empty."""
         with self._changed:
-            while not self._waiting:
-                if self._closed:
-                    return []
-                self._changed.wait()
-            first = self._waiting[0]
             while True:
+                while not self._waiting:
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+                first = self._waiting[0]  # looked up anew after each wait: its client may have gone
                 group = [job for job in self._waiting if job.wish.key == first.wish.key][: self._batch]
                 left = first.arrived + self._window - time.monotonic()
                 if len(group) >= self._batch or left <= 0 or self._closed:
-                    break
+                    self._waiting = [job for job in self._waiting if job not in group]
+                    return group
                 self._changed.wait(left)
-            self._waiting = [job for job in self._waiting if job not in group]
-            return group
+
+    def _forget(self, job: Job) -> None:
+        """Let go of a job that nobody wants any more, and of its picture, before its turn comes."""
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._metrics.dropped.inc()
 
     def _wanted(self, job: Job) -> bool:
         if time.monotonic() > job.deadline:

@@ -17,6 +17,9 @@ __all__ = ["decode_base64", "parse_json", "parse_wishes", "validated"]
 
 M = TypeVar("M", bound=BaseModel)
 
+# In a list or an object that is checked one by one: each that is wrong takes memory for its message.
+_ENTRIES = 20_000
+
 _REPEATABLE = ("classes", "background")
 _JSON_FIELDS = ("settings", "tolerance")
 
@@ -77,6 +80,9 @@ def validated(model: type[M], values: dict[str, Any]) -> M:
     Raises:
         Refusal: 422, with the first of what is wrong.
     """
+    for place, entries in [("the body", values), *values.items()]:
+        if isinstance(entries, dict | list) and len(entries) > _ENTRIES:
+            raise Refusal(422, f"{_shown(place)}: expected at most {_ENTRIES} entries, got {len(entries)}")
     try:
         return model.model_validate(values)
     except ValidationError as error:
