@@ -21,6 +21,8 @@ from cliper.web.page.models import Models
 
 __all__ = ["free_port", "interruptions", "serving"]
 
+_HERE = ("127.0.0.1", "localhost", "::1")
+
 
 def free_port(host: str, port: int) -> int:
     """The port, or one that is free for 0.
@@ -132,7 +134,7 @@ def _environment(host: str) -> Iterator[Path]:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cliper-demo-"))).resolve()
         except OSError as error:
             raise OutputError(f"cannot make a temporary folder ({error.strerror}); set TMPDIR") from None
-        hosts = ",".join(dict.fromkeys([*filter(None, [os.environ.get("no_proxy", "")]), *_LOOPBACK, host]))
+        hosts = ",".join(dict.fromkeys([*filter(None, [os.environ.get("no_proxy", "")]), *_HERE, host]))
         changed = {
             "GRADIO_ANALYTICS_ENABLED": "False",
             "GRADIO_TEMP_DIR": str(folder),
