@@ -103,18 +103,23 @@ def test_no_file_and_no_address_is_opened(address: str, path: str) -> None:
     assert ask(address, path)[0] == 403
 
 
-def queue(address: str, function: str, data: list[Any], session: str) -> list[dict[str, Any]]:
-    """Call a function of the page as the browser does; its messages."""
+def join(address: str, function: str, data: list[Any], session: str) -> tuple[int, str]:
+    """Call a function of the page as the browser does; whether it was let into the queue."""
     settings = config(address)
     index = next(item["id"] for item in settings["dependencies"] if item["api_name"] == function)
     body = {"data": data, "fn_index": index, "session_hash": session, "trigger_id": None, "event_data": None}
-    status, text = ask(
+    return ask(
         address,
         "gradio_api/queue/join",
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
         method="POST",
     )
+
+
+def queue(address: str, function: str, data: list[Any], session: str) -> list[dict[str, Any]]:
+    """The messages of such a call."""
+    status, text = join(address, function, data, session)
     assert status == 200, text
     _, stream = ask(address, f"gradio_api/queue/data?session_hash={session}")
     messages = [json.loads(line.removeprefix("data:")) for line in stream.splitlines() if line.startswith("data:")]
@@ -139,9 +144,17 @@ def test_the_example_and_an_address_in_its_place(address: str) -> None:
     done = segment(file)
     assert done[-1]["success"], done[-1]
     assert "found in 1024 x 664 pixels" in json.dumps(done)
-    for place in ("http://example.com/a.png", "https://127.0.0.1/a.png", "/etc/passwd", str(example_photo())):
+    for place in ("/etc/passwd", str(example_photo())):
         refused = segment({"path": place, "meta": {"_type": "gradio.FileData"}})
         assert not refused[-1]["success"], place
         assert "Traceback" not in json.dumps(refused)
     quoted = urllib.parse.quote(file["path"])
     assert ask(address, f"gradio_api/file={quoted}", method="HEAD")[0] == 200
+
+
+@pytest.mark.parametrize("position", range(12))
+def test_no_input_of_the_page_is_fetched_from_an_address(address: str, position: int) -> None:
+    """Gradio would fetch a file that any input names, not the picture's only."""
+    data: list[Any] = [None] * 12
+    data[position] = [{"path": "http://example.com/a.png", "meta": {"_type": "gradio.FileData"}}]
+    assert join(address, "segment", data, "three") == (403, "no address is fetched here")
