@@ -43,7 +43,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(service: Service, place: socket.socket, *, ready: Callable[[str], None]) -> None:
-    """Answer requests until SIGTERM or SIGINT, then finish those that were let in; a second signal ends at once.
+    """Answer requests until SIGTERM or SIGINT, then finish those that were let in; a second
+    signal ends as soon as the model is done with what it has before it.
 
     Args:
         service: has been entered.
