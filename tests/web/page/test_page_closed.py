@@ -64,4 +64,6 @@ def test_what_the_page_sends_comes_through_whole() -> None:
 def test_an_event_is_not_large_but_an_upload_may_be() -> None:
     body = json.dumps({"data": ["x" * 2**20]}).encode()
     assert asked(body) == (413, b"")
+    assert asked(body, "/gradio_api/run/upload") == (413, b"")
+    assert asked(json.dumps({"data": [FILE]}).encode(), "/gradio_api/call/upload") == (403, b"")
     assert asked(body, "/gradio_api/upload") == (200, body)

@@ -12,6 +12,8 @@ __all__ = ["NoFetching"]
 
 _FETCHING = ("/file=http:", "/file=https:", "/proxy=")
 
+_UPLOADS = "/gradio_api/upload"  # the whole of it: the last part of others is a name of the caller's
+
 # What a page's event may say at most, in bytes. Pictures are uploaded, and have a limit of their own.
 _MOST = 2**20
 
@@ -28,7 +30,7 @@ class NoFetching:
         if scope["type"] == "http" and any(part in path for part in _FETCHING):
             await PlainTextResponse("no address is fetched here", status_code=403)(scope, receive, send)
             return
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD") and not path.endswith("/upload"):
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD") and not path.endswith(_UPLOADS):
             body = await _read(receive)
             if body is None:
                 await PlainTextResponse("expected less", status_code=413)(scope, receive, send)
