@@ -68,3 +68,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     monkeypatch.setattr(Segmenter, "__call__", held)
     yield found
     found.open.set()
+
+
+def _asked(*_: object) -> None:
+    raise AssertionError("the model was asked")
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks the model fails."""
+    monkeypatch.setattr(Segmenter, "__call__", _asked)
