@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -81,11 +81,13 @@ class Connection:
         self._scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
         self._scope |= {"http_version": "1.1", "scheme": "http", "root_path": "", "raw_path": path.encode()}
 
-    async def run(self) -> None:
+    async def run(self, receive: Callable[[], Awaitable[dict[str, Any]]] | None = None) -> None:
+        """Until it has its answer. What it says is ``incoming``, or what ``receive`` gives."""
+
         async def send(message: Any) -> None:
             self.sent.append(message)
 
-        await self._app(self._scope, self.incoming.get, send)
+        await self._app(self._scope, receive or self.incoming.get, send)
 
     def says(self, body: bytes, more: bool) -> None:
         self.incoming.put_nowait({"type": "http.request", "body": body, "more_body": more})

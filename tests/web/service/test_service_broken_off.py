@@ -4,13 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from service_runs import Connection, Waiting, until
+from starlette.requests import Request
+
+from cliper.web.service.body import read_body
+from cliper.web.service.refusal import Refusal
+
+PIECE = 10_000  # bytes of a body that come together
+JSON, FORM = "application/json", "multipart/form-data; boundary=b"
+FIRST = {JSON: b'{"image": "', FORM: b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n'}
 
 
-@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b"])
+class Large:
+    """A body, and how many bytes of it were asked for."""
+
+    def __init__(self, kind: str, pieces: int) -> None:
+        self.taken, self.whole = 0, pieces * PIECE
+        self._kind = kind
+
+    async def receive(self) -> dict[str, Any]:
+        body = bytes(PIECE) if self.taken else FIRST[self._kind].ljust(PIECE, b"A")
+        self.taken += PIECE
+        return {"type": "http.request", "body": body, "more_body": self.taken < self.whole}
+
+
+@pytest.mark.parametrize("kind", [JSON, FORM])
+@pytest.mark.parametrize("announced", [None, "100000", "100001", "9" * 4000])
+def test_a_body_too_large_is_read_no_further(kind: str, announced: str | None) -> None:
+    """By no more than the piece with which it became too large, and not at all if its header tells."""
+    headers = [(b"content-type", kind.encode())]
+    if announced is not None:
+        headers.append((b"content-length", announced.encode()))
+    body = Large(kind, 1000)
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, body.receive)
+    with pytest.raises(Refusal) as refusal:
+        asyncio.run(read_body(request, 100_000))
+    assert refusal.value.status == 413
+    assert body.taken == (100_000 + PIECE if announced in (None, "100000") else 0)
+
+
+@pytest.mark.parametrize("kind", [JSON, FORM])
+def test_nothing_is_kept_of_the_rest_of_a_refused_body(start: Any, kind: str) -> None:
+    """The rest is taken off the wire, so that the client reads its answer. Of 50 MB hardly anything stays."""
+    service = start(megabytes=0.1)
+
+    client, body = Connection(service.client.app, "/v1/segment", kind), Large(kind, 5000)
+    tracemalloc.start()
+    try:
+        asyncio.run(asyncio.wait_for(client.run(body.receive), 60))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert client.answer[0] == 413
+    assert body.taken == body.whole
+    # 0.1 MB may be held, in two or three copies; and the answer takes some. All of it would be 50 MB.
+    assert most < 2_000_000
+
+
+@pytest.mark.parametrize("kind", [JSON, FORM])
 def test_a_body_that_does_not_come(start: Any, kind: str) -> None:
     service = start(seconds=0.2)
 
@@ -26,7 +81,7 @@ def test_a_body_that_does_not_come(start: Any, kind: str) -> None:
     assert service.service.inside == 0
 
 
-@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b"])
+@pytest.mark.parametrize("kind", [JSON, FORM])
 def test_a_client_that_breaks_off(start: Any, kind: str) -> None:
     service = start()
 

@@ -38,20 +38,6 @@ def test_a_body_too_large_by_its_header(start: Any) -> None:
     refused(service.client.post("/predict", json={"tasks": ["x" * 100_000]}), 413)
 
 
-def test_a_body_too_large_without_a_header_is_read_no_further(start: Any) -> None:
-    service = start(megabytes=0.1)
-    sent = 0
-
-    def endless() -> Any:
-        nonlocal sent
-        while sent < 50_000_000:
-            sent += 10_000
-            yield bytes(10_000)
-
-    answered = service.client.post("/v1/segment", content=endless(), headers={"Content-Type": "application/json"})
-    refused(answered, 413)
-
-
 def test_a_bomb_is_known_by_its_header(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import PngImagePlugin
 
