@@ -10,17 +10,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cliper.result import Segmentation
 from cliper.settings import Settings
-from cliper.web.page.view import SIDE, colours, labels_view, scene_view, shown
+from cliper.web.page.view import SHEET, SIDE, colours, labels_view, scene_view, shown, tiled
 
 
 def opened(uri: str) -> Image.Image:
     kind, _, data = uri.partition(";base64,")
     assert kind in ("data:image/png", "data:image/jpeg")
     return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def laid_out(sheets: list[np.ndarray], heat: dict[str, Any], count: int) -> np.ndarray:
+    """The maps again, one by one, as the viewer finds them."""
+    columns, rows, width, height = (heat[key] for key in ("columns", "rows", "width", "height"))
+    maps = []
+    for index in range(count):
+        sheet, place = divmod(index, columns * rows)
+        top, left = place // columns * height, place % columns * width
+        maps.append(sheets[sheet][top : top + height, left : left + width])
+    return np.stack(maps)
 
 
 @pytest.fixture(params=[(96, 64), (2000, 1500)], ids=["small", "large"])
@@ -78,7 +91,7 @@ def test_the_scene_has_picture_classes_and_heatmaps(result: Segmentation) -> Non
     assert [item["colour"] for item in scene["classes"]] == colours(3) == ["#800000", "#008000", "#808000"]
     for key, maps in (("refined", result.refined), ("fused", result.maps)):
         heat = scene["heat"][key]
-        grey = np.asarray(opened(heat["maps"])).reshape(3, heat["height"], heat["width"])
+        grey = laid_out([np.asarray(opened(sheet)) for sheet in heat["sheets"]], heat, 3)
         peaks = np.array(heat["peaks"], np.float32)
         assert peaks.tolist() == maps.max((1, 2)).tolist()
         # Half a step of 255, and the rounding of that product.
@@ -89,3 +102,49 @@ def test_the_scene_has_picture_classes_and_heatmaps(result: Segmentation) -> Non
 def test_all_of_it_is_json(result: Segmentation) -> None:
     for view in (scene_view(result), labels_view(result)):
         assert json.loads(json.dumps(view, allow_nan=False)) == view
+
+
+@given(st.integers(1, 100), st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=60)
+def test_every_map_is_found_on_sheets_that_a_canvas_takes(count: int, height: int, width: int, seed: int) -> None:
+    # Of each map only a small part is not 0, so that large ones take no time to make.
+    maps = np.zeros((count, height, width), np.uint8)
+    part = maps[:, -3:, -3:]
+    part[:] = np.random.default_rng(seed).integers(0, 256, part.shape)
+    sheets, columns, rows = tiled(maps)
+    assert all(side <= SHEET for sheet in sheets for side in sheet.shape)
+    assert np.array_equal(
+        laid_out(sheets, {"columns": columns, "rows": rows, "width": width, "height": height}, count), maps
+    )
+    # As few as there can be, and no more rows than are used.
+    most = (SHEET // width) * (SHEET // height)
+    assert len(sheets) == -(-count // most)
+    assert sum(sheet.size for sheet in sheets) < (count + columns) * height * width
+
+
+def test_a_map_that_is_larger_than_a_sheet_has_one_of_its_own() -> None:
+    maps = np.arange(3, dtype=np.uint8)[:, None, None].repeat(SHEET + 1, 2)
+    sheets, columns, rows = tiled(maps)
+    assert [sheet.shape for sheet in sheets] == [(3, SHEET + 1)]
+    assert (columns, rows) == (1, 3)
+    assert [sheet.max() for sheet in tiled(maps.transpose(0, 2, 1))[0]] == [2]
+
+
+def test_a_hundred_classes_with_large_maps(make_picture: Any) -> None:
+    refined = np.random.default_rng(5).random((100, 660, 500), np.float32)
+    result = Segmentation(
+        picture=make_picture(30, 40),
+        classes=tuple(f"class {number}" for number in range(100)),
+        labels=np.zeros((40, 30), np.int32),
+        confidence=np.ones(100, np.float32),
+        maps=refined[:, :30, :20],
+        refined=refined,
+        settings=Settings(),
+        model="none",
+        refiner="self",
+    )
+    heat = scene_view(result)["heat"]["refined"]
+    sheets = [np.asarray(opened(sheet)) for sheet in heat["sheets"]]
+    assert [sheet.shape for sheet in sheets] == [(3960, 4000), (3960, 4000), (660, 4000)]
+    grey = laid_out(sheets, heat, 100)
+    assert np.abs(grey / 255 * refined.max((1, 2))[:, None, None] - refined).max() <= 0.5 / 255 + 1e-6

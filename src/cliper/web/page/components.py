@@ -6,6 +6,7 @@ and their scripts set texts as texts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,12 @@ def picture(**options: Any) -> gr.Image:
     return made
 
 
-def _own(name: str, value: Any, **props: Any) -> gr.HTML:
+def _own(name: str, value: Any, *, parts: Sequence[str] = (), **props: Any) -> gr.HTML:
+    """A component of ``NAME.html`` and ``NAME.js``; the scripts named by ``parts`` stand before it, as one program."""
     return gr.HTML(
         value,
         html_template=read(f"{name}.html"),
-        js_on_load=read(f"{name}.js"),
+        js_on_load="\n".join(read(f"{part}.js") for part in (*parts, name)),
         apply_default_css=False,
         **props,
     )
@@ -61,4 +63,5 @@ def status() -> gr.HTML:
 
 def viewer() -> gr.HTML:
     """The result; see ``viewer.js`` for what it takes. It has an event ``download``."""
-    return _own("viewer", None, scene=None, file=None, elem_id="viewer", elem_classes="cliper-flat")
+    parts = ("viewer_read", "viewer_paint")
+    return _own("viewer", None, parts=parts, scene=None, file=None, elem_id="viewer", elem_classes="cliper-flat")

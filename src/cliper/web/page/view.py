@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +19,13 @@ from PIL import Image
 from cliper.formats import voc_palette
 from cliper.result import Segmentation
 
-__all__ = ["SIDE", "colours", "labels_view", "scene_view", "shown"]
+__all__ = ["SHEET", "SIDE", "colours", "labels_view", "scene_view", "shown", "tiled"]
 
 SIDE = 1280
 """Longest side, in pixels, of what is shown; files that are downloaded have the picture's own size."""
+
+SHEET = 4096
+"""Longest side, in pixels, of a picture that holds class maps: Safari's canvas takes 4096 x 4096 pixels at most."""
 
 
 def colours(count: int) -> list[str]:
@@ -38,6 +42,31 @@ def shown(result: Segmentation) -> Segmentation:
     return replace(result, picture=result.picture.resize((width, height))).relabel()
 
 
+def tiled(maps: npt.NDArray[np.uint8]) -> tuple[list[npt.NDArray[np.uint8]], int, int]:
+    """Maps side by side in rows, on as few sheets as hold them; a browser reads none that is too large for a canvas.
+
+    Args:
+        maps: [C, h, w], C at least 1.
+
+    Returns:
+        The sheets, and how many columns and rows one has. Map ``c`` is on sheet ``c // (columns * rows)``, row by row.
+        A sheet is at most :data:`SHEET` pixels wide and high, unless a single map is more; the last one has only the
+        rows that it needs.
+    """
+    count, height, width = maps.shape
+    columns = min(count, max(1, SHEET // width))
+    rows = min(-(-count // columns), max(1, SHEET // height))
+    sheets = []
+    for first in range(0, count, columns * rows):
+        some = maps[first : first + columns * rows]
+        used = -(-len(some) // columns)
+        grid = np.zeros((used * columns, height, width), np.uint8)
+        grid[: len(some)] = some
+        lines = grid.reshape(used, columns, height, width).transpose(0, 2, 1, 3)
+        sheets.append(np.ascontiguousarray(lines.reshape(used * height, columns * width)))
+    return sheets, columns, rows
+
+
 def scene_view(result: Segmentation) -> dict[str, Any]:
     """What stays the same while thresholds move.
 
@@ -45,11 +74,14 @@ def scene_view(result: Segmentation) -> dict[str, Any]:
         result: as :func:`shown` gives it.
 
     Returns:
-        ``picture`` (a JPEG), ``width`` and ``height`` of what is shown, ``classes`` (``name``, ``colour``,
-        ``confidence``), ``heat`` (``refined`` and ``fused``, the latter None without a refiner).
+        ``key`` (another each time), ``picture`` (a JPEG), ``width`` and ``height`` of what is shown, ``classes``
+        (``name``, ``colour``, ``confidence``), ``heat`` (``refined`` and ``fused``, the latter None without a
+        refiner): ``sheets``, ``columns`` and ``rows`` of :func:`tiled`, ``width`` and ``height`` of a map, ``peaks``
+        (each class's highest value).
     """
     rows = zip(result.classes, colours(len(result.classes)), result.confidence.tolist(), strict=True)
     return {
+        "key": secrets.token_hex(8),
         "picture": _uri(result.picture, "JPEG", quality=88),
         "width": result.picture.width,
         "height": result.picture.height,
@@ -91,13 +123,16 @@ def _label_uri(labels: npt.NDArray[np.int32]) -> str:
 
 
 def _heat(maps: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Each class's map from 0 to its own maximum, one below the other in one grey picture."""
+    """Each class's map from 0 to its own maximum, on grey sheets; see :func:`tiled`."""
     peaks = maps.max((1, 2)).clip(min=0)
     scaled = maps.clip(min=0) / np.where(peaks > 0, peaks, 1)[:, None, None]
     grey = np.rint(scaled * 255).astype(np.uint8)
-    count, height, width = grey.shape
+    sheets, columns, rows = tiled(grey)
+    _, height, width = grey.shape
     return {
-        "maps": _uri(Image.fromarray(grey.reshape(count * height, width)), "PNG", compress_level=3),
+        "sheets": [_uri(Image.fromarray(sheet), "PNG", compress_level=3) for sheet in sheets],
+        "columns": columns,
+        "rows": rows,
         "width": width,
         "height": height,
         "peaks": peaks.tolist(),
