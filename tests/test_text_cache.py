@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliper.cache import cache_folder
-from cliper.text_cache import TextCache
+from cliper.text_cache import TextCache, TextMemo
 
 VECTOR = torch.tensor([1.0, -2.0, 0.5])
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -98,12 +98,32 @@ def test_a_cache_that_cannot_be_used_costs_one_warning_and_nothing_else(tmp_path
     cache = TextCache(path)
     with pytest.warns(UserWarning, match="text embeddings are not kept.*CLIPER_CACHE") as caught:
         assert cache.get("print", ["{}"], ["prompt 1"]) == {}
+        cache.put("print", ["{}"], {"dog": VECTOR})
     assert len(caught) == 1
     assert str(path) in str(caught[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cache.put("print", ["{}"], {"dog": VECTOR})
         assert cache.get("print", ["{}"], ["dog"]) == {}
+
+
+def test_looking_for_something_makes_no_file(tmp_path: Path) -> None:
+    assert TextCache(tmp_path / "cache" / "a.sqlite").get("print", ["{}"], ["dog"]) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_asks_what_is_behind_it_and_gives_it_nothing(tmp_path: Path) -> None:
+    behind = TextCache(tmp_path / "a.sqlite")
+    behind.put("print", ["{}"], {"dog": VECTOR})
+    memo = TextMemo(10, behind)
+    memo.put("print", ["{}"], {"cat": 2 * VECTOR})
+    found = memo.get("print", ["{}"], ["dog", "cat", "cow"])
+    assert set(found) == {"dog", "cat"}
+    assert torch.equal(found["dog"], VECTOR)
+    assert (memo.found, memo.made) == (2, 1)
+    assert behind.get("print", ["{}"], ["cat"]) == {}
+    (tmp_path / "a.sqlite").unlink()
+    assert set(memo.get("print", ["{}"], ["dog"])) == {"dog"}  # it is in memory now
 
 
 def test_a_disk_that_is_read_only_still_gives_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +154,7 @@ def test_a_spoiled_cache_does_not_spoil_a_result(own_cache: Path, clip_folder: P
 WRITER = """
 import sys, torch
 from pathlib import Path
-from cliper.text_cache import TextCache
+from cliper.text_cache import TextCache, TextMemo
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -69,7 +69,8 @@ class Segmenter:
         self.seed = check_seed(seed)
         self.batch_size = 1 if encoder.device.type == "cpu" else _BATCH
         """At most so many pictures of one size go through the networks together; may be set."""
-        self._cache = cache
+        self.cache = cache
+        """Of text embeddings."""
         self._dtype: torch.dtype | None = None  # what was asked for, if anything was
         self._texts: tuple[object, Tensor] | None = None
         self._coarse = CoarseMapper(encoder, settings, checkpoint.name)
@@ -208,7 +209,7 @@ class Segmenter:
             ClassListError: a list that cannot be used, or a class longer than the text tower can read.
         """
         with memory_errors():
-            return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self._cache)
+            return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self.cache)
 
     def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
         """Class maps before refinement, from pixels and text embeddings.
@@ -252,6 +253,7 @@ class Segmenter:
         """
         return self._refine([picture], [maps])[0]
 
+    @memory_errors()
     def _segment(
         self,
         pictures: Sequence[Image.Image],
@@ -282,15 +284,14 @@ class Segmenter:
         self, picture: Image.Image, classes: Sequence[ClassPrompt], maps: Tensor, refined: Tensor
     ) -> Segmentation:
         settings = self.settings
-        with memory_errors():
-            labels = assign_labels(
-                refined,
-                maps,
-                (picture.height, picture.width),
-                background=settings.background,
-                score=settings.score,
-                normalize=settings.normalize,
-            )
+        labels = assign_labels(
+            refined,
+            maps,
+            (picture.height, picture.width),
+            background=settings.background,
+            score=settings.score,
+            normalize=settings.normalize,
+        )
         return Segmentation(
             picture=picture,
             classes=tuple(item.name for item in classes),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import warnings
 from collections import OrderedDict
@@ -42,10 +43,11 @@ class TextMemo:
 
     Args:
         most: how many are kept.
+        behind: is asked for those that are not known here, and given none.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, behind: TextStore | None = None) -> None:
+        self._most, self._behind = most, behind
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self.found = 0
         """Prompts that were known when they were asked for."""
@@ -61,14 +63,26 @@ class TextMemo:
             if vector is not None:
                 self._kept.move_to_end(key)
                 known[prompt] = vector
+        others = [prompt for prompt in prompts if prompt not in known]
+        if others and self._behind is not None:
+            older = self._behind.get(fingerprint, templates, others)
+            self._keep(fingerprint, templates, older)
+            known.update(older)
         self.found += len(known)
         return known
 
+    def missing(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> list[str]:
+        """Those of the prompts that are not in memory; nothing is counted."""
+        return [prompt for prompt in prompts if _key(fingerprint, templates, prompt) not in self._kept]
+
     def put(self, fingerprint: str, templates: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
         """Keep embeddings, each [D] float32; those that were not used for longest make room."""
+        self._keep(fingerprint, templates, embeddings)
+        self.made += len(embeddings)
+
+    def _keep(self, fingerprint: str, templates: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
         for prompt, vector in embeddings.items():
             self._kept[_key(fingerprint, templates, prompt)] = vector.clone()  # not a view that holds many others
-        self.made += len(embeddings)
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
@@ -86,6 +100,8 @@ class TextCache:
 
     def get(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
         """Those of the prompts that are known, each [D] float32 on the CPU."""
+        if not os.path.exists(self._path):  # looking for something makes no file
+            return {}
         keys = {_key(fingerprint, templates, prompt): prompt for prompt in prompts}
         wanted = list(keys)
         rows: list[tuple[bytes, bytes]] = []

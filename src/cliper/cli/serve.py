@@ -43,11 +43,10 @@ def serve(host: str, port: int, token: str | None, label_studio_folder: Path | N
     curl -F image=@photo.jpg -F classes=dog -F classes=grass http://127.0.0.1:8000/v1/segment
     """
     try:
-        from cliper.web.hosts import is_loopback
+        from cliper.web.hosts import is_loopback, listen
         from cliper.web.service.folder import PictureFolder
         from cliper.web.service.guard import check_token
         from cliper.web.service.limits import Limits
-        from cliper.web.service.run import listen
         from cliper.web.service.run import serve as answer
         from cliper.web.service.served import Served
         from cliper.web.service.service import Service

@@ -17,7 +17,7 @@ from cliper.formats.atomic import atomic_path
 from cliper.formats.base import Format, FormatOptions, Part, Picture
 from cliper.formats.brush import encode_brush
 from cliper.formats.palette import voc_palette
-from cliper.formats.text import portable, read_json, write_items, write_json, write_text
+from cliper.formats.text import portable, read_json, without_folders, write_items, write_json, write_text
 
 if TYPE_CHECKING:
     from cliper.result import Segmentation
@@ -89,14 +89,8 @@ def label_studio_task(
         image: address of the picture, as Label Studio is to load it.
         model: what the prediction's ``model_version`` says; of a folder's path its last part.
     """
-    prediction = label_studio_prediction(labels, classes, confidence, model=_without_folders(model))
+    prediction = label_studio_prediction(labels, classes, confidence, model=without_folders(model))
     return {"data": {_IMAGE: image}, "predictions": [prediction]}
-
-
-def _without_folders(model: str) -> str:
-    """A model's name without the folders of this machine; ``ViT-B/16`` is a name."""
-    path = Path(model)
-    return path.resolve().name if path.is_absolute() or model.startswith((".", "~")) else model
 
 
 def labeling_config(classes: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from cliper.decoding import one_line, shown_path
 from cliper.errors import InputError
 from cliper.formats.atomic import atomic_path
 
-__all__ = ["as_json", "portable", "read_json", "write_items", "write_json", "write_text"]
+__all__ = ["as_json", "portable", "read_json", "without_folders", "write_items", "write_json", "write_text"]
 
 
 def as_json(value: Any) -> str:
@@ -32,6 +32,17 @@ def portable(text: str) -> str:
         'a?.png'
     """
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def without_folders(name: str) -> str:
+    """A model's name without the folders of this machine; aliases and hub names stay as they are.
+
+    Example:
+        >>> [without_folders(name) for name in ("ViT-B/16", "/home/me/models/mine", "./mine")]
+        ['ViT-B/16', 'mine', 'mine']
+    """
+    path = Path(name)
+    return path.resolve().name if path.is_absolute() or name.startswith((".", "~")) else name
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,10 +1,14 @@
-"""Who can reach a server that listens at a host."""
+"""Hosts and ports to listen at."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
+import sys
 
-__all__ = ["is_loopback"]
+from cliper.errors import InputError
+
+__all__ = ["is_loopback", "listen"]
 
 
 def is_loopback(host: str) -> bool:
@@ -20,3 +24,25 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for an address; nobody is let in yet.
+
+    Args:
+        host: a name or an address of this machine.
+        port: 0 takes a free one.
+
+    Raises:
+        InputError: an address that is not this machine's, or that is in use.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.socket(family, socket.SOCK_STREAM)
+        if sys.platform != "win32":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot listen at {host} port {port}: {reason}; choose another --host or --port") from None
+    return found

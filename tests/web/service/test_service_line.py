@@ -18,6 +18,10 @@ from cliper.web.service.served import Served
 from cliper.web.service.wish import make_wish
 
 
+def nothing(*_: object) -> None:
+    """No preparation."""
+
+
 def jobs_of(served: Served, image: bytes, *classes: str, seconds: float = 60) -> list[Job]:
     wishes = [make_wish(served, image, Wishes(classes=one)) for one in classes]
     return [Job(wish, time.monotonic() + seconds) for wish in wishes]
@@ -30,7 +34,7 @@ def served(tiny: Segmenter, start: Any) -> Served:
 
 
 def test_a_job_whose_client_has_gone_is_let_go_before_its_turn(served: Served, picture_file: bytes) -> None:
-    line = Line(batch=4, window=30, metrics=Metrics())
+    line = Line(batch=4, window=30, metrics=Metrics(), prepare=nothing)
     with line:
         gone, stays = jobs_of(served, picture_file, "dog", "dog")
         line.put(gone)
@@ -42,7 +46,7 @@ def test_a_job_whose_client_has_gone_is_let_go_before_its_turn(served: Served, p
 
 def test_those_alike_go_together(served: Served, picture_file: bytes, gate: Any) -> None:
     metrics = Metrics()
-    with Line(batch=4, window=0, metrics=metrics) as line:
+    with Line(batch=4, window=0, metrics=metrics, prepare=nothing) as line:
         first, *others = jobs_of(served, picture_file, *["cat"] * 4, "dog", *["cat"] * 2)
         line.put(first)
         gate.wait_for_model()
@@ -67,7 +71,7 @@ def test_together_they_get_what_each_would_get_alone(
 
     gate.open.set()
     jobs = [jobs_of(served, file(seed), "cat; dog")[0] for seed in range(4)]
-    with Line(batch=4, window=30, metrics=Metrics()) as line:  # the fourth ends the wait
+    with Line(batch=4, window=30, metrics=Metrics(), prepare=nothing) as line:  # the fourth ends the wait
         for job in jobs:
             line.put(job)
         together = [job.future.result(30).result for job in jobs]
@@ -80,7 +84,7 @@ def test_together_they_get_what_each_would_get_alone(
 
 def test_a_window_is_not_waited_out_where_the_model_takes_one(served: Served, picture_file: bytes, gate: Any) -> None:
     gate.open.set()
-    with Line(batch=1, window=1000, metrics=Metrics()) as line:
+    with Line(batch=1, window=1000, metrics=Metrics(), prepare=nothing) as line:
         (job,) = jobs_of(served, picture_file, "cat")
         line.put(job)
         assert isinstance(job.future.result(30), Done)
@@ -88,7 +92,7 @@ def test_a_window_is_not_waited_out_where_the_model_takes_one(served: Served, pi
 
 def test_those_whose_time_is_over_are_not_computed(served: Served, picture_file: bytes, gate: Any) -> None:
     metrics = Metrics()
-    with Line(batch=1, window=0, metrics=metrics) as line:
+    with Line(batch=1, window=0, metrics=metrics, prepare=nothing) as line:
         (first,) = jobs_of(served, picture_file, "cat")
         (late,) = jobs_of(served, picture_file, "dog", seconds=0)
         (gone,) = jobs_of(served, picture_file, "dog")
@@ -115,7 +119,7 @@ def test_a_group_that_fails_is_tried_one_by_one(
 
     monkeypatch.setattr(Segmenter, "__call__", small)
     jobs = jobs_of(served, picture_file, "cat", "cat")
-    with Line(batch=2, window=30, metrics=Metrics()) as line:
+    with Line(batch=2, window=30, metrics=Metrics(), prepare=nothing) as line:
         for job in jobs:
             line.put(job)
         assert all(isinstance(job.future.result(30), Done) for job in jobs)
@@ -129,7 +133,7 @@ def test_an_error_is_that_jobs_and_the_line_goes_on(
         raise error
 
     first, second = jobs_of(served, picture_file, "cat", "cat")
-    with Line(batch=1, window=0, metrics=Metrics()) as line:
+    with Line(batch=1, window=0, metrics=Metrics(), prepare=nothing) as line:
         with monkeypatch.context() as patch:
             patch.setattr(Segmenter, "__call__", fail)
             line.put(first)
@@ -140,7 +144,7 @@ def test_an_error_is_that_jobs_and_the_line_goes_on(
 
 def test_a_line_ends_with_its_last_job(served: Served, picture_file: bytes, gate: Any) -> None:
     jobs = jobs_of(served, picture_file, "cat", "dog", "cow")
-    line = Line(batch=1, window=0, metrics=Metrics())
+    line = Line(batch=1, window=0, metrics=Metrics(), prepare=nothing)
     with line:
         for job in jobs:
             line.put(job)
@@ -148,3 +152,34 @@ def test_a_line_ends_with_its_last_job(served: Served, picture_file: bytes, gate
     assert all(isinstance(job.future.result(0), Done) for job in jobs)
     with pytest.raises(RuntimeError, match="closed"):
         line.put(jobs[0])
+
+
+def test_those_that_nobody_waits_for_after_the_preparation_are_not_computed(
+    served: Served, picture_file: bytes, gate: Any
+) -> None:
+    gate.open.set()
+    metrics = Metrics()
+    told: list[bool] = []
+
+    def prepare(_: object, wanted: Callable[[], bool]) -> None:
+        told.append(wanted())
+        gone.gone = True
+        told.append(wanted())
+        stays.gone = len(told) > 2
+        told.append(wanted())
+
+    with Line(batch=2, window=30, metrics=metrics, prepare=prepare) as line:
+        gone, stays = jobs_of(served, picture_file, "cat", "cat")
+        line.put(gone)
+        line.put(stays)
+        assert stays.future.result(30).result.classes == ("cat",)
+        with pytest.raises(TimeoutError):
+            gone.future.result(30)
+        gone, stays = jobs_of(served, picture_file, "cat", "cat")
+        line.put(gone)
+        line.put(stays)
+        with pytest.raises(TimeoutError):
+            stays.future.result(30)
+    assert told == [True, True, True, True, True, False]
+    assert gate.groups == [1]
+    assert b"cliper_dropped_total 3.0" in metrics.text()

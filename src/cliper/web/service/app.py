@@ -19,12 +19,14 @@ from cliper.web.service.openapi import body_of, describe, problems
 from cliper.web.service.parse import parse_json, parse_wishes, validated
 from cliper.web.service.refusal import Refusal
 from cliper.web.service.service import Service
-from cliper.web.service.wire import Wire
+from cliper.web.service.wire import Wire, ends_of
 from cliper.web.service.wish import make_wish
 
 __all__ = ["create_app"]
 
 _JSON, _FORM = "application/json", "multipart/form-data"
+
+_SETUP_BYTES = 4_000_000  # a configuration of a million characters
 
 
 def create_app(service: Service) -> FastAPI:
@@ -42,7 +44,7 @@ def create_app(service: Service) -> FastAPI:
     _add_state(app, service)
     _add_segmenting(app, service)
     _add_label_studio(app, service)
-    description = describe(app, classes=limits.classes, tasks=limits.tasks, token=service.token is not None)
+    description = describe(app, classes=limits.classes, token=service.token is not None)
     app.openapi = lambda: description  # type: ignore[method-assign]
     return app
 
@@ -59,13 +61,13 @@ def _add_segmenting(app: FastAPI, service: Service) -> None:
     )
     async def segment(request: Request) -> Response:
         guard(request, service.token)
-        with service.admit() as turn:
-            body = await turn.read(read_body(request, limits.body_bytes))
-            image, wishes = await turn.code(parse_wishes, body)
-            wish = await turn.code(make_wish, service.served, image, wishes)
-            del body, image  # what waits holds a picture, not its file too
-            done = await turn.segment(wish, request)
-            return await turn.code(lambda: _json(answer(service.served, done, wishes)))
+        turn = ends_of(request).enter_context(service.admit())
+        body = await turn.read(read_body(request, limits.body_bytes))
+        image, wishes = await turn.code(parse_wishes, body)
+        wish = await turn.code(make_wish, service.served, image, wishes)
+        del body, image  # what waits holds a picture, not its file too
+        done = await turn.segment(wish, request)
+        return await turn.code(lambda: _json(answer(service.served, done, wishes)))
 
     @app.get("/v1/models", summary="What is served", response_model=schema.ModelList, responses=problems(401))
     async def models(request: Request) -> Response:
@@ -120,10 +122,10 @@ def _add_label_studio(app: FastAPI, service: Service) -> None:
     )
     async def setup(request: Request) -> Response:
         guard(request, service.token)
-        with service.admit() as turn:
-            body = await turn.read(read_json_body(request, limits.body_bytes))
-            await turn.code(lambda: validated(schema.LabelStudioSetup, parse_json(body)))
-            return _json({"model_version": model_version(service)})
+        turn = ends_of(request).enter_context(service.admit())
+        body = await turn.read(read_json_body(request, min(_SETUP_BYTES, limits.body_bytes)))
+        await turn.code(lambda: validated(schema.LabelStudioSetup, parse_json(body)))
+        return _json({"model_version": model_version(service)})
 
     @app.post(
         "/predict",
@@ -135,10 +137,10 @@ def _add_label_studio(app: FastAPI, service: Service) -> None:
     )
     async def label_studio_predict(request: Request) -> Response:
         guard(request, service.token)
-        with service.admit() as turn:
-            body = await turn.read(read_json_body(request, limits.body_bytes))
-            results = await predict(service, turn, body, request)
-            return await turn.code(_json, results)
+        turn = ends_of(request).enter_context(service.admit())
+        body = await turn.read(read_json_body(request, limits.body_bytes))
+        results = await predict(service, turn, body, request)
+        return await turn.write(_json, results)
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

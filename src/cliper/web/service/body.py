@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Form", "read_body", "read_json_body"]
 
 _MOST_PARTS = 2000
+_MOST_HEADERS, _LARGEST_HEADER = 8, 4096  # of a part; bytes
 _PICTURE = "image"
 
 
@@ -101,7 +102,9 @@ async def _read(request: Request, most: int) -> bytes:
 async def _read_form(request: Request, boundary: bytes, most: int) -> Form:
     parts = _Parts()
     try:
-        parser = MultipartParser(boundary, parts.callbacks())
+        parser = MultipartParser(
+            boundary, parts.callbacks(), max_header_count=_MOST_HEADERS, max_header_size=_LARGEST_HEADER
+        )
         await _chunks(request, most, parser.write)
     except FormParserError as error:
         raise Refusal(400, f"expected multipart/form-data, got something broken ({error})") from None

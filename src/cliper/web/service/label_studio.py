@@ -37,7 +37,11 @@ def model_version(service: Service) -> str:
 
 
 async def predict(service: Service, turn: Turn, body: bytes, request: Request) -> dict[str, Any]:
-    """A prediction for each task; one whose picture cannot be used has none, and an ``error`` that says why.
+    """A prediction for each task; one whose picture cannot be used is an ``error`` that says why, without a ``result``:
+    Label Studio logs it, keeps nothing, and asks again the next time.
+
+    Of more tasks than the limit, or if the time ends before all are done, the first alone is answered: one prediction
+    for many tasks makes Label Studio ask for each task by itself.
 
     Raises:
         Refusal: 400 no JSON; 422 a configuration that cannot be used, or no picture that can; those of the turn.
@@ -51,11 +55,12 @@ async def predict(service: Service, turn: Turn, body: bytes, request: Request) -
             done = await turn.segment(wish, request)
             results.append(await turn.code(_result, service, asked, done))
         except Refusal as refusal:
+            if refusal.status == 504 and len(results) > len(refused):
+                return {"results": results[:1]}
             if refusal.status not in (400, 422):
                 raise
             refused.append(refusal)
-            none = {"model_version": model_version(service), "score": 0.0, "result": []}
-            results.append({**none, "error": refusal.message})
+            results.append({"model_version": model_version(service), "error": refusal.message})
     if len(refused) == len(asked.addresses):
         raise refused[0]
     return {"results": results}
@@ -64,11 +69,9 @@ async def predict(service: Service, turn: Turn, body: bytes, request: Request) -
 def _read(service: Service, body: bytes) -> _Asked:
     limits = service.served.limits
     asked = validated(LabelStudioPredict, parse_json(body))
-    if len(asked.tasks) > limits.tasks:
-        raise Refusal(422, f"tasks: expected at most {limits.tasks}, got {len(asked.tasks)}; ask for them in parts")
     labelling = read_labelling(asked.label_config, limits.classes)
     addresses = []
-    for task in asked.tasks:
+    for task in asked.tasks if len(asked.tasks) <= limits.tasks else asked.tasks[:1]:
         address = task.data.get(labelling.value)
         if not isinstance(address, str):
             raise Refusal(422, f"tasks: expected the address of a picture in data[{labelling.value[:60]!r}], got none")

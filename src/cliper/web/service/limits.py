@@ -14,7 +14,8 @@ __all__ = ["Limits"]
 class Limits:
     """Limits of the service; beyond them a request is refused, never cut down.
 
-    Memory that callers can take is bounded by ``queue`` times a body and a decoded picture (3 bytes a pixel).
+    Memory that callers can take is bounded by ``queue`` times a body, a decoded picture (3 bytes a pixel), and a result
+    or an answer.
 
     Args:
         queue: requests that are read, wait, are computed or answered at a time; more are told to come again.
@@ -23,8 +24,8 @@ class Limits:
         classes: of a request; as many background names.
         patches: of a picture as the model sees it, those of its sliding windows included.
         texts: prompts times templates of a request, background names included.
-        tasks: pictures of one request of Label Studio.
-        seconds: from a request's first byte to its answer.
+        tasks: pictures that one request of Label Studio gets answered together; of more only the first.
+        seconds: from a request's headers to its answer, and as long again for the answer to be taken.
 
     Raises:
         InputError: a number out of range.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cliper.web.service.metrics import Metrics
 
 __all__ = ["Done", "Job", "Line"]
+
+Prepare = Callable[[Wish, Callable[[], bool]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +41,19 @@ class Job:
     Args:
         wish: what to do.
         deadline: of ``time.monotonic``; after it nobody wants the result, and it is not computed.
+        gone: set when nobody waits any more, before that.
     """
 
     wish: Wish
     deadline: float
+    gone: bool = False
     arrived: float = field(default_factory=time.monotonic)
     future: Future[Done] = field(default_factory=Future)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for the result."""
+        return not self.gone and time.monotonic() <= self.deadline
 
 
 class Line:
@@ -56,10 +65,12 @@ class Line:
         batch: jobs that go through the model together at most.
         window: seconds that the first of a group waits for others like it.
         metrics: are kept.
+        prepare: called before the model sees a wish; it is to stop early when its second argument says that nobody
+            waits any more.
     """
 
-    def __init__(self, *, batch: int, window: float, metrics: Metrics) -> None:
-        self._batch, self._window, self._metrics = batch, window, metrics
+    def __init__(self, *, batch: int, window: float, metrics: Metrics, prepare: Prepare) -> None:
+        self._batch, self._window, self._metrics, self._prepare = batch, window, metrics, prepare
         self._waiting: list[Job] = []
         self._closed = False
         self._changed = threading.Condition()
@@ -88,7 +99,7 @@ class Line:
 
     def _run(self) -> None:
         while group := self._next():
-            live = [job for job in group if self._wanted(job)]
+            live = [job for job in group if self._begin(job)]
             if live:
                 self._work(live)
             del group, live  # pictures and results are not kept until the next ones come
@@ -116,18 +127,29 @@ class Line:
                 self._waiting.remove(job)
                 self._metrics.dropped.inc()
 
-    def _wanted(self, job: Job) -> bool:
-        if time.monotonic() > job.deadline:
+    def _begin(self, job: Job) -> bool:
+        if not job.wanted:
             job.future.cancel()
-        wanted = job.future.set_running_or_notify_cancel()
-        if not wanted:
+        begun = job.future.set_running_or_notify_cancel()
+        if not begun:
             self._metrics.dropped.inc()
-        return wanted
+        return begun
+
+    def _still_wanted(self, jobs: Sequence[Job]) -> list[Job]:
+        for job in jobs:
+            if not job.wanted:
+                self._metrics.dropped.inc()
+                job.future.set_exception(TimeoutError())
+        return [job for job in jobs if not job.future.done()]
 
     def _work(self, jobs: Sequence[Job]) -> None:
         wish = jobs[0].wish
         started = time.perf_counter()
         try:
+            self._prepare(wish, lambda: any(job.wanted for job in jobs))
+            jobs = self._still_wanted(jobs)
+            if not jobs:
+                return
             results = wish.segmenter([job.wish.picture for job in jobs], list(wish.classes), list(wish.background))
         except BaseException as error:  # whatever it is, the thread lives on, and nobody waits for ever
             if len(jobs) > 1 and isinstance(error, CliperError):  # too large together, say

@@ -44,6 +44,7 @@ class Metrics:
             "Wishes whose time was over, or whose client had gone, not computed.",
             registry=self.registry,
         )
+        self.cut = Counter("cliper_cut", "Answers that their clients did not read in time.", registry=self.registry)
         ProcessCollector(registry=self.registry)
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:

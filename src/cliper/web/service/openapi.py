@@ -48,13 +48,12 @@ def body_of(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def describe(app: FastAPI, *, classes: int, tasks: int, token: bool) -> dict[str, Any]:
+def describe(app: FastAPI, *, classes: int, token: bool) -> dict[str, Any]:
     """The whole description.
 
     Args:
         app: whose routes are there.
         classes: of a request, at most.
-        tasks: of a request of Label Studio, at most.
         token: whether one is wanted.
     """
     whole = get_openapi(
@@ -72,7 +71,6 @@ def describe(app: FastAPI, *, classes: int, tasks: int, token: bool) -> dict[str
             for choice in schemas[name]["properties"][field]["anyOf"]:
                 if choice.get("type") == "array":
                     choice["maxItems"] = classes
-    schemas["LabelStudioPredict"]["properties"]["tasks"]["maxItems"] = tasks
     if token:
         whole["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},

@@ -46,15 +46,19 @@ def parse_json(text: bytes) -> dict[str, Any]:
     Raises:
         Refusal: 400.
     """
-    try:
-        value = json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
-    except UnicodeDecodeError:
-        raise Refusal(400, "expected JSON in UTF-8, got other bytes") from None
-    except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"expected JSON, could not read it ({' '.join(str(error).split())[:200]})") from None
+    value = _value(text, "")
     if not isinstance(value, dict):
         raise Refusal(400, f"expected a JSON object, got {_kind(value)}")
     return value
+
+
+def _value(text: bytes, place: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+    except UnicodeDecodeError:
+        raise Refusal(400, f"{place}expected JSON in UTF-8, got other bytes") from None
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"{place}expected JSON, could not read it ({' '.join(str(error).split())[:200]})") from None
 
 
 def decode_base64(text: str, what: str) -> bytes:
@@ -118,7 +122,7 @@ def _form_values(form: Form) -> dict[str, Any]:
         elif name in values:
             raise Refusal(400, f"{_shown(name)}: expected one part of that name, got two")
         elif name in _JSON_FIELDS:
-            values[name] = parse_json(b'{"value": %s}' % raw).get("value")
+            values[name] = _value(raw, f"{name}: ")
         else:
             values[name] = text
     for name in _REPEATABLE:

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
-from cliper.errors import InputError
 from cliper.web.service.app import create_app
-from cliper.web.service.service import LONGEST_WAIT, Service
+from cliper.web.service.connection import PATIENCE, Connection
+from cliper.web.service.service import Service
 
-__all__ = ["listen", "serve"]
+__all__ = ["serve"]
 
 _LAST_BYTES = 5  # seconds in which answers that are made are to be taken
 _FAREWELL = 0.5  # seconds, at least, in which clients that keep a connection are told that it ends
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket for an address; nobody is let in yet.
-
-    Args:
-        host: a name or an address of this machine.
-        port: 0 takes a free one.
-
-    Raises:
-        InputError: an address that is not this machine's, or that is in use.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        found = socket.socket(family, socket.SOCK_STREAM)
-        if sys.platform != "win32":
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot listen at {host} port {port}: {reason}; choose another --host or --port") from None
-    return found
 
 
 def serve(service: Service, place: socket.socket, *, ready: Callable[[str], None]) -> None:
@@ -48,12 +25,12 @@ def serve(service: Service, place: socket.socket, *, ready: Callable[[str], None
 
     Args:
         service: has been entered.
-        place: from :func:`listen`.
+        place: from :func:`cliper.web.hosts.listen`.
         ready: called with the address once requests are taken.
     """
     config = uvicorn.Config(
         create_app(service),
-        http="h11",
+        http=Connection,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -62,7 +39,7 @@ def serve(service: Service, place: socket.socket, *, ready: Callable[[str], None
         server_header=False,
         proxy_headers=False,
         # Who is told to stay away for a while finds the connection open when it comes again.
-        timeout_keep_alive=LONGEST_WAIT + 15,
+        timeout_keep_alive=round(PATIENCE),
         timeout_graceful_shutdown=_LAST_BYTES,
     )
     host, port = place.getsockname()[:2]
@@ -90,7 +67,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         stopping = time.monotonic() - self._told
-        longest = self._service.served.limits.seconds + _FAREWELL
+        longest = 2 * self._service.served.limits.seconds + _FAREWELL  # to be answered, and for the answer to be read
         if stopping > longest or (stopping > _FAREWELL and not self._service.inside):
             return True
         return await super().on_tick(counter)

@@ -247,6 +247,6 @@ class LabelStudioPredict(BaseModel):
 
 
 class LabelStudioResults(BaseModel):
-    """A prediction for each task, in their order."""
+    """A prediction for each task, in their order; or one for many: then each is to be asked for by itself."""
 
     results: list[dict[str, Any]]

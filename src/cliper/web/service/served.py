@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from cliper.images import patch_size_for
@@ -12,6 +11,7 @@ from cliper.ops.windows import window_grid
 from cliper.segmenter import Segmenter
 from cliper.settings import Settings
 from cliper.text_cache import TextMemo
+from cliper.web.names import public_name
 from cliper.web.service.limits import Limits
 from cliper.web.service.refusal import Refusal
 
@@ -24,7 +24,8 @@ _REFINE_SIDE = 512
 class Served:
     """A loaded segmenter, used with the settings of each request.
 
-    Words of callers are kept in memory, not in the cache on disk, which would grow with what strangers think of.
+    Words of callers are kept in memory, not in the cache on disk, which would grow with what strangers think of;
+    what is there is used.
 
     Args:
         loaded: the segmenter.
@@ -33,18 +34,19 @@ class Served:
     """
 
     def __init__(self, loaded: Segmenter, limits: Limits, *, batch: int | None = None) -> None:
-        self.texts = TextMemo(_KEPT_TEXTS)
+        self.texts = TextMemo(_KEPT_TEXTS, behind=loaded.cache)
         self.limits = limits
         self.version = version("cliper")
         """Of this package."""
         self._segmenter = Segmenter(
             loaded.encoder,
-            replace(loaded.checkpoint, name=_public(loaded.checkpoint.name)),
+            replace(loaded.checkpoint, name=public_name(loaded.checkpoint.name)),
             loaded.settings,
             refiner=loaded.refiner,
             seed=loaded.seed,
             cache=self.texts,
         )
+        self._loaded = loaded
         self._segmenter.batch_size = loaded.batch_size if batch is None else batch
         self._unrefined = self._segmenter.with_refiner(None)
 
@@ -62,7 +64,7 @@ class Served:
     def refiner(self) -> str | None:
         """Its name, if there is one."""
         refiner = self._segmenter.refiner
-        return None if refiner is None else _public(str(refiner.name))
+        return None if refiner is None else public_name(str(refiner.name))
 
     @property
     def settings(self) -> Settings:
@@ -72,12 +74,14 @@ class Served:
     def try_out(self) -> None:
         """Segment a grey picture: what is wrong with the weights is found before the first request.
 
+        The built-in background words are read on the way; they stay in the cache on disk, for the next start.
+
         Raises:
             CliperError: the model does not work here.
         """
         from PIL import Image
 
-        self._segmenter(Image.new("RGB", (64, 64), "grey"), ["thing"], None)
+        self._loaded(Image.new("RGB", (64, 64), "grey"), ["thing"])
 
     def variant(self, settings: Settings, *, refined: bool) -> Segmenter:
         """The model with other settings; nothing is loaded.
@@ -131,12 +135,6 @@ class Served:
             "settings": self.settings.to_dict(),
             "limits": asdict(self.limits),
         }
-
-
-def _public(name: str) -> str:
-    """A model's name without the folders of this machine."""
-    path = Path(name).expanduser()
-    return path.resolve().name if path.is_dir() else name
 
 
 def _longest(size: int | tuple[int, int] | None) -> int:

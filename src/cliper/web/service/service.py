@@ -19,6 +19,7 @@ from cliper.web.service.metrics import Metrics
 from cliper.web.service.refusal import Refusal, refusal_of
 from cliper.web.service.served import Served
 from cliper.web.service.wish import Wish
+from cliper.web.service.words import read_words
 
 __all__ = ["LONGEST_WAIT", "Service", "Turn"]
 
@@ -54,12 +55,17 @@ class Service:
         self.stopping = False
         """Set to refuse what is new; what was let in is finished."""
         self.inside = 0
-        """Requests that were let in and have no answer yet."""
-        self._line = Line(batch=served.batch, window=window, metrics=self.metrics)
+        """Requests that were let in and whose answer has not been sent."""
+        self._line = Line(
+            batch=served.batch,
+            window=window,
+            metrics=self.metrics,
+            prepare=lambda wish, wanted: read_words(wish, served.texts, wanted),
+        )
         self._coders = ThreadPoolExecutor(_CODERS, thread_name_prefix="cliper-coder")
         self._ends = ExitStack()
-        self.metrics.gauge("cliper_requests_inside", "Requests let in and not answered yet.", lambda: self.inside)
-        self.metrics.gauge("cliper_texts_found", "Texts whose embedding was known.", lambda: served.texts.found)
+        self.metrics.gauge("cliper_requests_inside", "Requests let in, not answered to the end.", lambda: self.inside)
+        self.metrics.gauge("cliper_texts_found", "Lookups of texts that were known.", lambda: served.texts.found)
         self.metrics.gauge("cliper_texts_made", "Texts that were encoded.", lambda: served.texts.made)
 
     def __enter__(self) -> Service:
@@ -73,7 +79,7 @@ class Service:
 
     @contextmanager
     def admit(self) -> Iterator[Turn]:
-        """Let a request in, before any of its body is read.
+        """Let a request in, before any of its body is read; it is inside until its answer has been sent.
 
         Raises:
             Refusal: 429 too many are inside, 503 the service is stopping.
@@ -143,8 +149,13 @@ class Turn:
             running = asyncio.get_running_loop().run_in_executor(self._service._coders, work, *given)
             return await asyncio.wait_for(running, self._left)
 
+    async def write(self, work: Callable[[*Ts], T], *given: *Ts) -> T:
+        """As :meth:`code` for what is quickly written down: it is answered even if the time ends meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._service._coders, work, *given)
+
     async def segment(self, wish: Wish, request: Request) -> Done:
-        """Wait for the model. If the client goes, or the time is over, what is not begun is not done.
+        """Wait for the model. If the client goes, or the time is over, what is not begun is not done, and of what is
+        begun no more words are read.
 
         Args:
             wish: what to do.
@@ -169,6 +180,7 @@ class Turn:
         finally:
             gone.cancel()
             future.cancel()
+            job.gone = True
 
 
 async def _gone(request: Request) -> None:

@@ -1,22 +1,37 @@
-"""Around everything: answers are counted, and what is left of a refused request's body is taken off the wire."""
+"""Around everything: what a request holds is given back with the last byte of its answer, and sending has a limit."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cliper.web.service.connection import cut
 from cliper.web.service.service import Service
 
-__all__ = ["Wire"]
+__all__ = ["Wire", "ends_of"]
 
 _PATIENCE = 2.0  # seconds in which a refused body may end
+_PIECE = 64 * 1024  # bytes; about what a server takes from us before it lets us wait for the client
+_ENDS = "cliper.ends"
+
+
+def ends_of(request: Request) -> ExitStack:
+    """Where to put what is to end when the answer to a request has been sent, or its connection has ended."""
+    ends: ExitStack = request.scope[_ENDS]
+    return ends
 
 
 class Wire:
-    """ASGI middleware.
+    """ASGI middleware: counts answers, and sees them off.
+
+    An answer goes out in pieces, each when the client has taken most of what was before it. A client that does not
+    take all of it within the time limit of a request is cut off.
 
     A client that is still sending when it is refused often reads no answer before it has sent all. So for two
     seconds the rest is read and thrown away; if it does not end then, the connection is closed after the answer.
@@ -35,6 +50,7 @@ class Wire:
             return
         started = time.perf_counter()
         status, ended = 500, False
+        deadline: float | None = None
 
         async def watched_receive() -> Message:
             nonlocal ended
@@ -43,7 +59,7 @@ class Wire:
             return message
 
         async def watched_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, deadline
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -51,14 +67,23 @@ class Wire:
                     headers["Connection"] = "close"
                 if not ended and "Connection" not in headers and not await self._finish(watched_receive):
                     headers["Connection"] = "close"
-            await send(message)
+                deadline = asyncio.get_running_loop().time() + self._service.served.limits.seconds
+            try:
+                async with asyncio.timeout_at(deadline):
+                    for piece in _pieces(message):
+                        await send(piece)
+            except TimeoutError:
+                self._service.metrics.cut.inc()
+                await cut(scope)
 
-        try:
-            await self._app(scope, watched_receive, watched_send)
-        finally:
-            route = scope.get("route")
-            path = getattr(route, "path", "other")
-            self._service.metrics.answered(path, scope["method"], status, time.perf_counter() - started)
+        with ExitStack() as ends:
+            scope[_ENDS] = ends
+            try:
+                await self._app(scope, watched_receive, watched_send)
+            finally:
+                route = scope.get("route")
+                path = getattr(route, "path", "other")
+                self._service.metrics.answered(path, scope["method"], status, time.perf_counter() - started)
 
     async def _finish(self, receive: Receive) -> bool:
         """Whether the body ended soon."""
@@ -70,3 +95,14 @@ class Wire:
                         return True
         except TimeoutError:
             return False
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """A large body in parts, the last of them empty: that one can only be sent once most of the others are gone."""
+    body = message.get("body", b"")
+    if len(body) <= _PIECE:
+        yield message
+        return
+    for at in range(0, len(body), _PIECE):
+        yield {**message, "body": body[at : at + _PIECE], "more_body": True}
+    yield {**message, "body": b""}
