@@ -96,9 +96,13 @@ def test_a_cache_that_cannot_be_used_costs_one_warning_and_nothing_else(tmp_path
     path.parent.mkdir()
     spoil(path)
     cache = TextCache(path)
-    with pytest.warns(UserWarning, match="text embeddings are not kept.*CLIPER_CACHE") as caught:
+
+    def use() -> None:
         assert cache.get("print", ["{}"], ["prompt 1"]) == {}
         cache.put("print", ["{}"], {"dog": VECTOR})
+
+    with pytest.warns(UserWarning, match="text embeddings are not kept.*CLIPER_CACHE") as caught:
+        use()
     assert len(caught) == 1
     assert str(path) in str(caught[0].message)
     with warnings.catch_warnings():

@@ -100,7 +100,8 @@ class TextCache:
 
     def get(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
         """Those of the prompts that are known, each [D] float32 on the CPU."""
-        if not os.path.exists(self._path):  # looking for something makes no file
+        # Looking for something makes no file. Path.exists would raise where a folder may not be entered.
+        if not os.path.exists(self._path):  # noqa: PTH110
             return {}
         keys = {_key(fingerprint, templates, prompt): prompt for prompt in prompts}
         wanted = list(keys)
