@@ -6,10 +6,12 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from service_process import LIMIT, Process
 from service_runs import Running, running
 
 from cliper.segmenter import Segmenter
@@ -78,3 +80,26 @@ def _asked(*_: object) -> None:
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks the model fails."""
     monkeypatch.setattr(Segmenter, "__call__", _asked)
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[[Process], None]]:
+    """Takes processes that are not to outlive the test."""
+    started: list[Process] = []
+    yield started.append
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate(timeout=LIMIT)
+
+
+@pytest.fixture
+def serve(clip_folder: Path, processes: Callable[[Process], None]) -> Callable[..., Process]:
+    """Start ``cliper serve`` with options of its own."""
+
+    def start(*options: str, **environment: str) -> Process:
+        found = Process(clip_folder, *options, **environment)
+        processes(found)
+        return found
+
+    return start
