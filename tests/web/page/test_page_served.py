@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import urllib.error
+import socket
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from page_over_http import ask, call, config, join, messages, number_of, post
 
 from cliper.examples import example_photo
+from cliper.web.page.limits import Limits
 from cliper.web.page.run import serving
 
 pytestmark = [
@@ -28,28 +29,13 @@ pytestmark = [
 def address(tiny: Any) -> Iterator[str]:
     changed = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "no_proxy", "NO_PROXY")
     before = {key: os.environ.get(key) for key in changed}
-    with serving(tiny, lambda name: tiny, port=0) as (place, public):
+    with serving(tiny, lambda name: tiny, port=0, limits=Limits(upload_megabytes=1)) as (place, public):
         assert public is None
         folder = Path(os.environ["GRADIO_TEMP_DIR"])
         assert folder.is_dir()
         yield place
     assert {key: os.environ.get(key) for key in changed} == before
     assert not folder.exists()
-
-
-def ask(address: str, path: str, **options: Any) -> tuple[int, str]:
-    request = urllib.request.Request(f"{address}/{path}", **options)
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")
-
-
-def config(address: str) -> dict[str, Any]:
-    status, text = ask(address, "config")
-    assert status == 200
-    return json.loads(text)
 
 
 def test_nothing_is_loaded_from_elsewhere(address: str) -> None:
@@ -67,14 +53,8 @@ def test_nothing_is_loaded_from_elsewhere(address: str) -> None:
 
 def test_no_endpoint_is_offered_to_programs(address: str) -> None:
     assert {item["api_visibility"] for item in config(address)["dependencies"]} == {"private"}
-    status, _ = ask(
-        address,
-        "gradio_api/run/segment",
-        data=json.dumps({"data": []}).encode(),
-        headers={"Content-Type": "application/json"},
-        method="POST",
-    )
-    assert status >= 400
+    for path in ("run/segment", "api/segment", "call/segment", "call/v2/segment"):
+        assert post(address, f"gradio_api/{path}", {"data": []})[0] == 404
 
 
 def test_templates_hold_nothing_that_a_visitor_types(address: str) -> None:
@@ -96,6 +76,8 @@ def test_templates_hold_nothing_that_a_visitor_types(address: str) -> None:
         "gradio_api/file=https://example.com/",
         "gradio_api/file=HTTP://example.com/",
         "gradio_api/file=%68ttp://example.com/",
+        "gradio_api/file/https://example.com/",
+        "gradio_api/file/http:/%2Fexample.com/",
         "gradio_api/proxy=https://example.hf.space/x",
     ],
 )
@@ -103,31 +85,8 @@ def test_no_file_and_no_address_is_opened(address: str, path: str) -> None:
     assert ask(address, path)[0] == 403
 
 
-def join(address: str, function: str, data: list[Any], session: str) -> tuple[int, str]:
-    """Call a function of the page as the browser does; whether it was let into the queue."""
-    settings = config(address)
-    index = next(item["id"] for item in settings["dependencies"] if item["api_name"] == function)
-    body = {"data": data, "fn_index": index, "session_hash": session, "trigger_id": None, "event_data": None}
-    return ask(
-        address,
-        "gradio_api/queue/join",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-        method="POST",
-    )
-
-
-def queue(address: str, function: str, data: list[Any], session: str) -> list[dict[str, Any]]:
-    """The messages of such a call."""
-    status, text = join(address, function, data, session)
-    assert status == 200, text
-    _, stream = ask(address, f"gradio_api/queue/data?session_hash={session}")
-    messages = [json.loads(line.removeprefix("data:")) for line in stream.splitlines() if line.startswith("data:")]
-    return [message for message in messages if message["msg"].startswith("process")]
-
-
 def test_the_example_and_an_address_in_its_place(address: str) -> None:
-    taken = queue(address, "take_example", [], "one")[-1]
+    taken = call(address, "take_example", [], "one")[-1]
     assert taken["success"], taken
     file, classes = taken["output"]["data"]
     assert classes == ["horse"]
@@ -139,22 +98,67 @@ def test_the_example_and_an_address_in_its_place(address: str) -> None:
     def segment(picture: Any) -> list[dict[str, Any]]:
         model = config(address)["components"]
         start = next(item["props"]["value"] for item in model if item["props"].get("label") == "Model")
-        return queue(address, "segment", [picture, ["horse"], "none", [], start, "none", *names, None], "two")
+        return call(address, "segment", [picture, ["horse"], "none", [], start, "none", *names, None], "two")
 
     done = segment(file)
     assert done[-1]["success"], done[-1]
     assert "found in 1024 x 664 pixels" in json.dumps(done)
-    for place in ("/etc/passwd", str(example_photo())):
-        refused = segment({"path": place, "meta": {"_type": "gradio.FileData"}})
-        assert not refused[-1]["success"], place
-        assert "Traceback" not in json.dumps(refused)
     quoted = urllib.parse.quote(file["path"])
     assert ask(address, f"gradio_api/file={quoted}", method="HEAD")[0] == 200
 
 
 @pytest.mark.parametrize("position", range(12))
-def test_no_input_of_the_page_is_fetched_from_an_address(address: str, position: int) -> None:
+@pytest.mark.parametrize("place", ["http://example.com/a.png", "/etc/passwd", str(example_photo())])
+def test_no_input_of_the_page_is_a_file_from_elsewhere(address: str, position: int, place: str) -> None:
     """Gradio would fetch a file that any input names, not the picture's only."""
     data: list[Any] = [None] * 12
-    data[position] = [{"path": "http://example.com/a.png", "meta": {"_type": "gradio.FileData"}}]
-    assert join(address, "segment", data, "three") == (403, "no address is fetched here")
+    data[position] = [{"path": place, "meta": {"_type": "gradio.FileData"}}]
+    status, text = join(address, "segment", data, "three")
+    assert (status, "picture that was uploaded" in text) == (403, True)
+
+
+def test_nothing_that_a_visitor_sends_fills_the_operators_terminal(
+    address: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ("run/none", "api/none", "call/none", "call/v2/none", "run/segment", "call/v2/segment", "stream/none")
+    for path in (*(f"gradio_api/{name}" for name in names), "gradio_api/component_server", "login", "else"):
+        assert post(address, path, {"data": []})[0] == 404, path
+    event = {"data": [None], "fn_index": number_of(address, "suit"), "session_hash": "four"}
+    for changed, status in (
+        ({"fn_index": 10**6}, 404),
+        ({"fn_index": True}, 404),
+        ({"fn_index": None}, 404),
+        ({"fn_index": number_of(address, "js_fn")}, 404),
+        ({"data": []}, 400),
+        ({"data": None}, 400),
+        ({"data": [None] * 2}, 400),
+        ({"session_hash": None}, 400),
+        ({"session_hash": "x" * 1000}, 400),
+        ({"trigger_id": "x"}, 422),
+        ({"batched": True, "event_id": "x", "simple_format": True}, 200),
+    ):
+        assert post(address, "gradio_api/queue/join", {**event, **changed})[0] == status, changed
+    for body in (b"", b"[]", b"no json", b"\xff", b"[" * 10**5, b"9" * 10**5):
+        assert post(address, "gradio_api/queue/join", body)[0] == 400, body[:10]
+    assert messages(address, "four")[-1]["success"]
+    assert "model: expected one of" in json.dumps(call(address, "suit", [["mini"]], "five"))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("path", ["gradio_api/queue/join", "gradio_api/upload"])
+def test_who_is_still_sending_reads_that_it_is_too_much(address: str, path: str) -> None:
+    host, _, port = address.removeprefix("http://").partition(":")
+    size = 3 * 2**20
+    head = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\nContent-Type: "
+    begin = b""
+    if path.endswith("upload"):
+        head += "multipart/form-data; boundary=b\r\n\r\n"
+        begin = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    else:
+        head += "application/json\r\n\r\n"
+    body = begin + b"x" * (size - len(begin))
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(head.encode() + body[: size // 2])  # more than is allowed: an answer is on its way
+        for start in range(size // 2, size, 2**16):
+            client.sendall(body[start : start + 2**16])
+        assert client.recv(2**16).startswith(b"HTTP/1.1 413 ")

@@ -15,6 +15,7 @@ from cliper.web.page import components
 from cliper.web.page.actions import Actions, Form, one_line
 from cliper.web.page.components import chips, status, viewer
 from cliper.web.page.form import AUTO, NONE, OWN, size_range
+from cliper.web.page.lines import FILES, NETWORKS, QUICK
 from cliper.web.page.models import Offer
 from cliper.web.page.view import colours
 
@@ -161,28 +162,33 @@ def build(actions: Actions) -> gr.Blocks:
         # Values arrive as they were sent: Gradio would decode the picture, and answer a bad value in its own words.
         own = {"api_visibility": "private", "preprocess": False}
         hidden = {**own, "show_progress": "hidden"}
-        quick = {**hidden, "concurrency_limit": 4, "concurrency_id": "quick"}
-        files = {**hidden, "concurrency_limit": 1, "concurrency_id": "files"}
+        quick = {**hidden, "concurrency_limit": 4, "concurrency_id": QUICK}
+        files = {**hidden, "concurrency_limit": 1, "concurrency_id": FILES}
         run.click(None, None, line, js=_WAITING, api_visibility="private")
         segmenting = run.click(
             segment,
             [*filled, name],
             [line, name],
             concurrency_limit=1,
-            concurrency_id="networks",
+            concurrency_id=NETWORKS,
             show_progress="full",
             show_progress_on=line,
             **own,
         )
-        segmenting.failure(None, None, line, js=_REFUSED, api_visibility="private")
-        segmenting.success(show, [name, shown, *thresholds], [line, result, shown], **quick)
-        for slider in thresholds:
-            slider.input(move, [name, *thresholds], [line, result], trigger_mode="always_last", **quick)
-        result.download(download, [name, *thresholds], [line, result], **files)
-        model.input(suit, model, [line, recipe, size, window, *thresholds], **quick)
-        example.click(take_example, None, [picture, classes], **quick)
-        background.input(lambda choice: gr.HTML(visible=choice == OWN), background, words, **quick)
-        page.queue(max_size=limits.waiting, default_concurrency_limit=1, api_open=False)
+        drawing = segmenting.success(show, [name, shown, *thresholds], [line, result, shown], **quick)
+        others = [
+            *(
+                slider.input(move, [name, *thresholds], [line, result], trigger_mode="always_last", **quick)
+                for slider in thresholds
+            ),
+            result.download(download, [name, *thresholds], [line, result], **files),
+            model.input(suit, model, [line, recipe, size, window, *thresholds], **quick),
+            example.click(take_example, None, [picture, classes], **quick),
+            background.input(lambda choice: gr.HTML(visible=choice == OWN), background, words, **quick),
+        ]
+        for asked in (segmenting, drawing, *others):
+            asked.failure(None, None, line, js=_REFUSED, api_visibility="private")
+        page.queue(max_size=None, default_concurrency_limit=1, api_open=False)  # Lines says how many wait
     return page
 
 

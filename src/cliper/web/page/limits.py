@@ -9,7 +9,7 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The page's limits. The defaults are meant to keep one request, with ``mini`` on two CPU cores, to about a minute.
+    """The page's limits. They bound what one request takes of time and memory, and all visitors together of memory.
 
     Args:
         megapixels: of a picture; larger ones are refused before they are decoded.
@@ -19,7 +19,9 @@ class Limits:
         letters: of one class or background word, with its synonyms.
         sizes: smallest and largest short side of the resized picture, in pixels.
         patches: of the resized picture; it bounds memory, and the number of sliding windows.
-        waiting: requests that may wait; whoever comes later is told so.
+        waiting: pictures that may wait to be segmented; whoever comes later is told so.
+        waiting_files: the same for downloads that are to be made.
+        waiting_quick: the same for all that runs no network, such as thresholds that were moved.
         results: results that are kept, of all visitors together, for thresholds and downloads.
         result_megabytes: the same, in memory. The newest result is kept whatever its size.
         seconds: how long a result is kept after its last use.
@@ -35,6 +37,8 @@ class Limits:
     sizes: tuple[int, int] = (112, 672)
     patches: int = 4096
     waiting: int = 16
+    waiting_files: int = 64
+    waiting_quick: int = 256
     results: int = 32
     result_megabytes: int = 1024
     seconds: float = 3600.0

@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from cliper.errors import InputError, MissingExtraError, OutputError
 from cliper.segmenter import Segmenter
@@ -76,6 +75,8 @@ def serving(
     with _environment(host) as folder:
         try:
             from cliper.web.page.build import build
+            from cliper.web.page.closed import closed
+            from cliper.web.page.lines import Lines
             from cliper.web.page.look import look
         except ImportError as error:
             if not (error.name or "").startswith("gradio"):
@@ -100,7 +101,7 @@ def serving(
                 footer_links=[],
                 state_session_capacity=limits.sessions,
                 max_file_size=f"{limits.upload_megabytes}mb",
-                app_kwargs=_closed(),
+                app_kwargs={"middleware": [closed(Lines(page, limits), folder)]},
                 **look(),
             )
             if share and not page.share_url:
@@ -151,12 +152,3 @@ def _environment(host: str) -> Iterator[Path]:
                     os.environ.pop(key, None)
                 else:
                     os.environ[key] = value
-
-
-def _closed() -> dict[str, Any]:
-    """Gradio's ways of fetching addresses for a visitor, shut."""
-    from starlette.middleware import Middleware
-
-    from cliper.web.page.closed import NoFetching
-
-    return {"middleware": [Middleware(NoFetching)]}
