@@ -6,9 +6,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cliper.errors import CheckpointError, InputError
+from cliper.prompts import load_templates, scene_background
+from cliper.text_cache import TextCache
 from cliper.web.page.models import Models
 
 
@@ -22,7 +25,8 @@ def test_the_operators_model_comes_first_and_without_its_folder(tiny: Any) -> No
     assert names[0] == Path(tiny.checkpoint.name).name
     assert "/" not in names[0]
     assert {"mini", "ViT-B/16"} <= set(names)
-    assert models.get(names[0], "none") is tiny
+    assert models.get(names[0], "none").encoder is tiny.encoder
+    assert models.get(names[0], "none") is models.start
 
 
 def test_what_is_not_here_says_so_and_is_last(mini: Any) -> None:
@@ -103,7 +107,8 @@ def test_two_who_ask_at_once_load_once(tiny: Any, mini: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert got == [mini, mini]
+    assert got[0] is got[1]
+    assert got[0].encoder is mini.encoder
     assert loaded == ["mini"]
 
 
@@ -112,3 +117,45 @@ def test_the_operators_refiner_is_offered_once(mini: Any) -> None:
     assert [offer.name for offer in models.refiners()].count("self") == 1
     assert models.start_refiner == "self"
     assert models.get("mini", "none").refiner is None
+
+
+def test_words_of_visitors_stay_in_memory(mini: Any, tiny: Any, tmp_path: Path) -> None:
+    """The file on the disk holds what it held, and the built-in words; what it held is used."""
+    disk = TextCache(tmp_path / "texts.sqlite")
+    start, other = (one.with_settings(one.settings) for one in (tiny, mini))
+    start.cache = other.cache = disk
+    start.encode_text(["zebra"])
+    models = Models(start, lambda name: other)
+    chosen = [
+        models.start,
+        models.get(models.start_model, "self"),
+        models.get("mini", "none"),
+        models.get("mini", "self"),
+    ]
+
+    def known(segmenter: Any, word: str) -> bool:
+        forms = load_templates(segmenter.settings.templates)
+        return word in disk.get(segmenter.encoder.text_fingerprint(), forms, [word])
+
+    for segmenter in chosen:
+        word = f"word {segmenter.checkpoint.name} {segmenter.refiner}"
+        segmenter(np.zeros((64, 64, 3), np.uint8), [word, "zebra"])
+        assert not known(segmenter, word)
+        assert known(segmenter, scene_background([])[0].name)
+    assert known(models.start, "zebra")
+    assert start.cache is disk, "the operator's own segmenter is as it was"
+
+
+def test_words_are_encoded_once_for_all_and_few_are_kept(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    run = tiny.encoder.encode_prompts
+
+    def encode(prompts: Any, *more: Any, **options: Any) -> Any:
+        encoded.extend(prompts)
+        return run(prompts, *more, **options)
+
+    models = Models(tiny, never, texts=2)
+    monkeypatch.setattr(tiny.encoder, "encode_prompts", encode)
+    for word in ("one", "two", "one", "two", "three", "one"):
+        models.get(models.start_model, "self").encode_text([word])
+    assert [text.split()[-1].rstrip(".") for text in encoded] == ["one", "two", "three", "one"]

@@ -26,6 +26,7 @@ class Limits:
         result_megabytes: the same, in memory. The newest result is kept whatever its size.
         seconds: how long a result is kept after its last use.
         sessions: browser tabs of which Gradio remembers what they show, with the picture as it is shown.
+        embeddings: of texts that visitors typed; those used last are kept. 20,000 are 40 MB at a width of 512.
         models: segmenters that are kept loaded, besides the one named on the command line.
     """
 
@@ -43,4 +44,5 @@ class Limits:
     result_megabytes: int = 1024
     seconds: float = 3600.0
     sessions: int = 200
+    embeddings: int = 20_000
     models: int = 1

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from cliper.checkpoints import entries, find_entry, recommended_settings, resolve
 from cliper.errors import CheckpointError, InputError
+from cliper.prompts import scene_background
 from cliper.refiners import refiner_names
 from cliper.segmenter import Segmenter
 from cliper.settings import Settings
+from cliper.text_cache import TextMemo
 
 __all__ = ["Models", "Offer"]
 
@@ -40,14 +42,24 @@ class Models:
 
     Visitors' choices never fetch anything and never reach a folder or a hub name of theirs.
 
+    What visitors type is encoded once for all of them, and kept in memory only: on disk it would grow with what
+    strangers think of. The built-in background words of a model that is loaded do stay on disk, for the next start.
+
     Args:
         start: as the command line described it; it stays loaded.
         load: from an alias of a CLIP that is on this machine to a segmenter without a refiner.
         most: segmenters that are kept loaded besides ``start``; those used last stay.
+        texts: text embeddings that are kept, of all models together; those used last stay.
+
+    Raises:
+        CliperError: ``start`` cannot read the built-in background words.
     """
 
-    def __init__(self, start: Segmenter, load: Callable[[str], Segmenter], *, most: int = 1) -> None:
-        self.start = start
+    def __init__(
+        self, start: Segmenter, load: Callable[[str], Segmenter], *, most: int = 1, texts: int = 20_000
+    ) -> None:
+        self._texts = TextMemo(texts, behind=start.cache)
+        self.start = self._ready(start)
         self.start_model = _shown(start.checkpoint.name)
         self.start_refiner = "none" if start.refiner is None else _shown(str(start.refiner.name))
         self._load = load
@@ -119,7 +131,14 @@ class Models:
         for (name, _), segmenter in self._loaded.items():
             if name == model:
                 return segmenter.with_refiner(None)
-        return self._load(model)
+        return self._ready(self._load(model))
+
+    def _ready(self, loaded: Segmenter) -> Segmenter:
+        """The same for words of visitors, once the built-in ones are known."""
+        loaded.encode_text(scene_background([]))
+        ready = loaded.with_settings(loaded.settings)
+        ready.cache = self._texts
+        return ready
 
     def _with_refiner(self, base: Segmenter, refiner: str) -> Segmenter:
         if refiner == self.start_refiner and refiner != "self":  # its weights are there; "self" reads the encoder's

@@ -83,7 +83,8 @@ def serving(
                 raise
             raise MissingExtraError("the page needs Gradio; install it: pip install 'cliper[web]'") from None
         kept = Kept(folder, limits)
-        page = build(Actions(Models(start, load, most=limits.models), kept, limits, folder))
+        models = Models(start, load, most=limits.models, texts=limits.embeddings)
+        page = build(Actions(models, kept, limits, folder))
         try:
             page.launch(
                 server_name=host,
