@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     # Anywhere on the line is right: nobody remembers which side of the subcommand it belongs to.
     arguments = (["--debug"] if debug else []) + [a for a in arguments if a != "--debug"]
-    _one_line_warnings()
+    _one_line_warnings(debug)
     try:
         code = cli.main(arguments, prog_name="cliper", standalone_mode=False)
     except click.ClickException as error:
@@ -103,7 +103,7 @@ def _say(text: str) -> None:
     click.echo(f"cliper: {text}", err=True)
 
 
-def _one_line_warnings() -> None:
+def _one_line_warnings(debug: bool) -> None:
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         _say(f"warning: {' '.join(str(message).split())}")
 
@@ -111,9 +111,12 @@ def _one_line_warnings() -> None:
     logger = logging.getLogger("cliper")
     if not logger.handlers:
         logger.addHandler(_OneLine())
-        logger.setLevel(logging.WARNING)
+    if isinstance(logger.handlers[0], _OneLine):  # nobody else's
+        logger.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 class _OneLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            traceback.print_exception(record.exc_info[1])
         _say(f"warning: {' '.join(record.getMessage().split())}")

@@ -18,6 +18,7 @@ import pytest
 
 from cliper.web.hosts import is_loopback
 from cliper.web.page import run
+from cliper.web.page.actions import one_line
 
 Command = Callable[..., Any]
 
@@ -97,6 +98,29 @@ def test_without_gradio_the_extra_is_named(
     assert ended.code == 2
     assert "pip install 'cliper[web]'" in ended.err
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_is_unexpected_has_a_traceback_where_it_is_asked_for(
+    command: Command, served: list[Any], monkeypatch: pytest.MonkeyPatch, clip_folder: Path, debug: bool
+) -> None:
+    said: list[str] = []
+
+    def visited() -> None:
+        try:
+            raise ValueError("a detail\nof it")
+        except ValueError as error:
+            said.append(one_line(error))
+
+    monkeypatch.setattr(run, "interruptions", lambda: nullcontext(visited))
+    ended = command("demo", "--model", clip_folder, *(["--debug"] if debug else []))
+    assert ended.code == 0
+    line = "cliper: warning: page: unexpected ValueError: a detail of it\n"
+    assert ended.err.endswith(line)
+    assert ("Traceback" in ended.err, "in visited" in ended.err) == (debug, debug)
+    assert debug or ended.err == line
+    assert "Traceback" not in command("demo", "--model", clip_folder).err, "the next run is as it says"
+    assert "a detail" not in "".join(said)
 
 
 @pytest.mark.slow

@@ -141,10 +141,14 @@ class Actions:
 
 
 def one_line(error: Exception) -> str:
-    """An error for a visitor: ours as they are, others by kind only, their words go to the log."""
+    """An error for a visitor: ours as they are, others by kind only.
+
+    Their words go to the log, with the traceback where it takes debugging messages, as with ``--debug``.
+    """
     if isinstance(error, CliperError):
         return " ".join(str(error).split())
-    _LOG.warning("page: unexpected %s: %s", type(error).__name__, error)
+    traced = error if _LOG.isEnabledFor(logging.DEBUG) else None
+    _LOG.warning("page: unexpected %s: %s", type(error).__name__, error, exc_info=traced)
     return f"something unexpected went wrong ({type(error).__name__}); the operator's log says more"
 
 
