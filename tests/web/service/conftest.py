@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from service_process import LIMIT, Process
 from service_runs import Running, running
 
 from cliper.segmenter import Segmenter
+
+HANGS = 60
+"""Seconds after which a request that takes milliseconds hangs, however busy the machine is."""
 
 
 @pytest.fixture
@@ -103,3 +108,25 @@ def serve(clip_folder: Path, processes: Callable[[Process], None]) -> Callable[.
         return found
 
     return start
+
+
+@pytest.fixture(scope="session")
+def in_time(request: pytest.FixtureRequest) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """What is done inside has an end, or the test's process has one, and says where it hung.
+
+    Requests to a service in this process cannot be left alone by their client. Whether a thread waits, or one computes
+    for ever and lets no other do anything, this ends it. Not for requests of several threads.
+    """
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        terminal = os.dup(2)
+
+    @contextmanager
+    def limited() -> Iterator[None]:
+        faulthandler.dump_traceback_later(HANGS, exit=True, file=terminal)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    yield limited
+    os.close(terminal)
