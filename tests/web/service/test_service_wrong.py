@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 from service_runs import refused
 
 pytestmark = pytest.mark.usefixtures("no_model")
@@ -155,3 +158,31 @@ def test_a_body_of_many_wrong_entries_is_refused_before_each_gets_a_message(usua
         answer = usual.client.post("/v1/segment", json={"image": "", **body})
         assert answer.status_code == 422
         assert "expected at most 20000 entries" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS", "TGA", "PCX", "SGI", "DDS", "EPS", "IM", "MSP", "XBM", "BLP", "QOI"])
+def test_pictures_of_kinds_that_are_not_read(
+    usual: Any, make_picture: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Their decoders are not reached, not even to look at a header: some decode on opening, some start programs."""
+    mode = {"MSP": "1", "XBM": "1", "BLP": "P"}.get(kind, "RGB")
+    stream = io.BytesIO()
+    make_picture(width=64, height=64).convert(mode).save(stream, kind)
+    assert Image.open(stream).format == kind  # Pillow would read it
+    opened: list[bytes] = []
+
+    def opener(source: Any, name: Any) -> Any:
+        opened.append(source.read())
+        raise AssertionError(f"the decoder of {kind} was reached")
+
+    monkeypatch.setitem(Image.OPEN, kind, (opener, Image.OPEN[kind][1]))
+    with pytest.raises(AssertionError, match="was reached"):
+        Image.open(stream)
+    assert opened.pop()
+    for name, said in (("a.ico", "image/x-icon"), ("a.png", "image/png")):
+        files = {"classes": (None, "cat"), "image": (name, stream.getvalue(), said)}
+        refused(
+            usual.client.post("/v1/segment", files=files), 422, "expected a picture (JPEG, PNG", "got something else"
+        )
+    refused(usual.segment(stream.getvalue()), 422, "expected a picture (JPEG, PNG", "got something else")
+    assert opened == []
