@@ -22,10 +22,12 @@ import base64
 import http.client
 import io
 import json
+import math
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +54,7 @@ class Tally:
         errors: what else came, and how often.
         areas: by class list, what the first answer was; all others are compared with it.
         differing: answers that were not the first one's.
+        broken: what ended a client that should not have.
     """
 
     left: int
@@ -61,6 +64,7 @@ class Tally:
     errors: dict[str, int] = field(default_factory=dict)
     areas: dict[str, Any] = field(default_factory=dict)
     differing: int = 0
+    broken: BaseException | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -73,11 +77,15 @@ def body_of(classes: str, size: int) -> bytes:
 
 
 def client(host: str, port: int, bodies: dict[str, bytes], tally: Tally) -> None:
-    """Ask until no request is left."""
+    """Ask until no request is left, or a client is broken.
+
+    Raises:
+        OSError, http.client.HTTPException: whoever answers does not answer as the service does.
+    """
     connection = http.client.HTTPConnection(host, port, timeout=300)
     while True:
         with tally.lock:
-            if not tally.left:
+            if not tally.left or tally.broken:
                 return
             tally.left -= 1
             classes = CLASSES[tally.left % len(CLASSES)]
@@ -96,7 +104,7 @@ def client(host: str, port: int, bodies: dict[str, bytes], tally: Tally) -> None
                 break
             with tally.lock:
                 tally.refused += 1
-            time.sleep(float(answer.headers["Retry-After"]))
+            time.sleep(retry_after(answer.headers["Retry-After"]))
         with tally.lock:
             if status == "200":
                 tally.seconds.append(now - began)
@@ -105,6 +113,47 @@ def client(host: str, port: int, bodies: dict[str, bytes], tally: Tally) -> None
                 tally.differing += tally.areas.setdefault(classes, masks) != masks
             else:
                 tally.errors[status] = tally.errors.get(status, 0) + 1
+
+
+def retry_after(value: str | None) -> float:
+    """The seconds of a header Retry-After.
+
+    Raises:
+        http.client.HTTPException: there is none, or it has no seconds.
+    """
+    if value is None or not value.isascii() or not value.isdigit():
+        raise http.client.HTTPException(f"expected 429 with Retry-After in seconds, got {value!r}")
+    return float(value)
+
+
+def run_clients(ask: Callable[[], None], count: int, tally: Tally, look: Callable[[], None]) -> None:
+    """Run clients in threads until all have ended.
+
+    Args:
+        ask: what each does.
+        count: how many there are.
+        tally: theirs.
+        look: done again and again meanwhile.
+
+    Raises:
+        BaseException: what the first of them that broke raised; the others ask for nothing more then.
+    """
+
+    def watched() -> None:
+        try:
+            ask()
+        except BaseException as error:
+            with tally.lock:
+                tally.broken = tally.broken or error
+
+    threads = [threading.Thread(target=watched, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        look()
+        time.sleep(0.1)
+    if tally.broken:
+        raise tally.broken
 
 
 def resident(process: int) -> int:
@@ -129,20 +178,21 @@ def measure(options: list[str], model: str, size: int, clients: int, requests: i
         described.request("GET", "/v1/models")
         served = json.loads(described.getresponse().read())["models"][0]
         tally = Tally(requests)
-        threads = [threading.Thread(target=client, args=(host, int(port), bodies, tally)) for _ in range(clients)]
         memory: dict[int, int] = {}
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
+
+        def look() -> None:
             memory[len(tally.seconds)] = resident(server.pid)
-            time.sleep(0.1)
+
+        began = time.perf_counter()
+        run_clients(lambda: client(host, int(port), bodies, tally), clients, tally, look)
         seconds = time.perf_counter() - began
-        memory[len(tally.seconds)] = resident(server.pid)
+        look()
     finally:
         server.terminate()
         code = server.wait(120)
     answered = len(tally.seconds)
+    if not answered:
+        raise RuntimeError(f"expected answers, got none; errors: {tally.errors}")
     # What was held when so many tenths of the answers had come; a count may have been passed between two looks.
     tenths = [next(memory[n] for n in sorted(memory) if n >= answered * part // 10) for part in range(1, 11)]
     return {
@@ -168,9 +218,13 @@ def measure(options: list[str], model: str, size: int, clients: int, requests: i
 
 
 def percentile(values: list[float], share: int) -> float:
-    """The value that so many percent do not exceed."""
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 4)
+    """The least of the values that so many percent do not exceed (nearest rank).
+
+    Args:
+        values: at least one.
+        share: percent, from 1 to 100.
+    """
+    return round(sorted(values)[math.ceil(len(values) * share / 100) - 1], 4)
 
 
 def main() -> None:
