@@ -186,7 +186,7 @@ def test_a_body_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         sent.append(message)
 
     async def answer() -> None:
-        _, answering = drain.draining(receive, send)
+        _, answering = drain.draining({"headers": []}, receive, send)
         await answering({"type": "http.response.start", "status": 413, "headers": []})
 
     asyncio.run(asyncio.wait_for(answer(), 60))

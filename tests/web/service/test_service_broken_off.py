@@ -139,7 +139,6 @@ def test_what_a_refused_client_still_sends_is_taken(start: Any) -> None:
     assert (endless.answer[0], endless.answer[1][b"connection"]) == (413, b"close")
 
 
-@pytest.mark.xfail(strict=True, reason="while it stops, the rest of a refused body is not read")
 def test_what_a_client_still_sends_to_a_service_that_stops_is_taken(start: Any) -> None:
     """Else the connection is reset when it is closed, and the client may find that in place of its answer."""
     service = start()

@@ -139,6 +139,24 @@ def test_of_too_many_tasks_the_first_is_answered(start: Any, picture_file: bytes
     assert only == predict(service, here).json()["results"][0]
 
 
+def test_a_bad_first_of_too_many_tasks_does_not_end_the_others(start: Any, picture_file: bytes) -> None:
+    service = start(tasks=2)
+    here = data_address(picture_file)
+    answered = predict(service, "http://127.0.0.1:1/a.png", here, here)
+    assert answered.status_code == 200
+    (only,) = answered.json()["results"]
+    assert set(only) == {"model_version", "error"}
+
+
+def test_a_task_without_a_picture_does_not_spoil_the_others(usual: Any, picture_file: bytes) -> None:
+    here = data_address(picture_file)
+    body = {"tasks": [{"data": {}}, {"data": {"picture": here}}, {"data": {"picture": 3}}], "label_config": CONFIG}
+    bad, good, other = usual.client.post("/predict", json=body).json()["results"]
+    assert good["result"]
+    for one in (bad, other):
+        assert "data['picture']" in one["error"]
+
+
 def test_of_tasks_that_take_too_long_the_first_is_answered(
     start: Any, picture_file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +183,7 @@ def test_requests_that_are_wrong(start: Any, picture_file: bytes) -> None:
     here = data_address(picture_file)
     assert predict(service).status_code == 422
     assert predict(service, 3).status_code == 422
+    assert predict(service, 3, None).status_code == 422
     assert predict(service, here, config="<View/>").status_code == 422
     assert predict(service, here, config=CONFIG.replace('"cat"', '"dog"')).status_code == 422
     for body in ({}, {"tasks": [{"data": 3}], "label_config": CONFIG}, {"tasks": 3, "label_config": CONFIG}):

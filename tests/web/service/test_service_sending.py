@@ -197,6 +197,41 @@ def test_a_body_may_take_longer_than_headers(
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+def test_who_asks_before_sending_is_not_told_to_send_what_is_refused(answering: Callable[..., Answering]) -> None:
+    here = answering(megabytes=0.001)
+    head = b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+    with here.connect() as client:
+        client.sendall(head + b"Content-Length: 1000000\r\n\r\n")
+        said = rest(client)
+    assert said.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in said.lower()
+    with here.connect() as client:
+        client.sendall(head + b"Connection: close\r\nContent-Length: 2\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"{}")
+        assert b"HTTP/1.1 200 " in rest(client)
+
+
+def test_what_is_no_http_is_nothing_to_tell_the_operator(
+    answering: Callable[..., Answering], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = answering()
+    with here.connect() as client:
+        client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        assert rest(client).startswith(b"HTTP/1.1 400 ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_probes_may_ask_for_no_body(answering: Callable[..., Answering]) -> None:
+    here = answering()
+    for path in ("healthz", "readyz"):
+        with here.connect() as client:
+            client.sendall(f"HEAD /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            said = rest(client)
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert said.endswith(b"\r\n\r\n")
+
+
 def test_requests_may_be_sent_ahead(answering: Callable[..., Answering]) -> None:
     here = answering()
     last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

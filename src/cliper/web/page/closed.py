@@ -67,7 +67,7 @@ class Closed:
             return
         path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
         if scope["method"] not in _READING:
-            receive, send = draining(receive, send)
+            receive, send = draining(scope, receive, send)
         try:
             if any(part in path.lower().replace(" ", "") for part in _FETCHING):
                 raise _Refused(403, "no address is fetched here")

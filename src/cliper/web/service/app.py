@@ -76,10 +76,12 @@ def _add_segmenting(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the process lives", response_model=schema.Health)
     async def healthz() -> Response:
         return _json({"status": "alive"})
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Whether requests are taken", response_model=schema.Health, responses=problems(503))
     async def readyz() -> Response:
         if service.stopping:

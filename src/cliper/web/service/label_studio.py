@@ -27,7 +27,8 @@ _DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 class _Asked:
     labelling: Labelling
     wishes: Wishes
-    addresses: list[str]
+    addresses: list[object]  # of the tasks that are answered
+    count: int  # of all tasks
 
 
 def model_version(service: Service) -> str:
@@ -61,7 +62,7 @@ async def predict(service: Service, turn: Turn, body: bytes, request: Request) -
                 raise
             refused.append(refusal)
             results.append({"model_version": model_version(service), "error": refusal.message})
-    if len(refused) == len(asked.addresses):
+    if len(refused) == asked.count:
         raise refused[0]
     return {"results": results}
 
@@ -70,18 +71,16 @@ def _read(service: Service, body: bytes) -> _Asked:
     limits = service.served.limits
     asked = validated(LabelStudioPredict, parse_json(body))
     labelling = read_labelling(asked.label_config, limits.classes)
-    addresses = []
-    for task in asked.tasks if len(asked.tasks) <= limits.tasks else asked.tasks[:1]:
-        address = task.data.get(labelling.value)
-        if not isinstance(address, str):
-            raise Refusal(422, f"tasks: expected the address of a picture in data[{labelling.value[:60]!r}], got none")
-        addresses.append(address)
+    tasks = asked.tasks if len(asked.tasks) <= limits.tasks else asked.tasks[:1]
     # As everywhere, a label "dog: puppy" is recognised by what comes after the colon; strokes carry the whole label.
     wishes = validated(Wishes, {"classes": [text for text, _ in labelling.labels]})
-    return _Asked(labelling, wishes, addresses)
+    return _Asked(labelling, wishes, [task.data.get(labelling.value) for task in tasks], len(asked.tasks))
 
 
-def _wish(service: Service, asked: _Asked, address: str) -> Wish:
+def _wish(service: Service, asked: _Asked, address: object) -> Wish:
+    if not isinstance(address, str):
+        key = asked.labelling.value[:60]
+        raise Refusal(422, f"tasks: expected the address of a picture in data[{key!r}], got none")
     most = service.served.limits.body_bytes
     found = _DATA.match(address)
     if found:

@@ -35,6 +35,7 @@ def serve(service: Service, place: socket.socket, *, ready: Callable[[str], None
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # strangers' broken requests are no news; what broke here is
         access_log=False,
         server_header=False,
         proxy_headers=False,

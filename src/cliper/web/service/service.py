@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -56,6 +57,7 @@ class Service:
         """Set to refuse what is new; what was let in is finished."""
         self.inside = 0
         """Requests that were let in and whose answer has not been sent."""
+        self._counting = threading.Lock()
         self._line = Line(
             batch=served.batch,
             window=window,
@@ -90,10 +92,17 @@ class Service:
         if self.inside >= limits.queue:
             wait = {"Retry-After": str(self._retry_after())}
             raise Refusal(429, f"expected at most {limits.queue} requests at a time, got more; ask again later", wait)
-        self.inside += 1
+        turn = Turn(self, time.monotonic() + limits.seconds)
+        with self._counting:
+            self.inside += 1
         try:
-            yield Turn(self, time.monotonic() + limits.seconds)
+            yield turn
         finally:
+            # A thread that decodes or writes cannot be stopped: its memory is this request's until it is done.
+            turn.when_done(self._leave)
+
+    def _leave(self) -> None:
+        with self._counting:
             self.inside -= 1
 
     def _retry_after(self) -> int:
@@ -111,6 +120,14 @@ class Turn:
 
     def __init__(self, service: Service, deadline: float) -> None:
         self._service, self._deadline = service, deadline
+        self._coding: Future[Any] | None = None
+
+    def when_done(self, then: Callable[[], None]) -> None:
+        """Call something once no thread decodes or writes for this request any more."""
+        if self._coding is None:
+            then()
+        else:
+            self._coding.add_done_callback(lambda _: then())
 
     @contextmanager
     def _translated(self, status: int, doing: str) -> Iterator[None]:
@@ -146,12 +163,13 @@ class Turn:
             Refusal: 504 when the time is over; of an error of the package, as :func:`refusal_of` has it.
         """
         with self._translated(504, "decoding or answering; ask for less"):
-            running = asyncio.get_running_loop().run_in_executor(self._service._coders, work, *given)
-            return await asyncio.wait_for(running, self._left)
+            async with asyncio.timeout(self._left):
+                return await self.write(work, *given)
 
     async def write(self, work: Callable[[*Ts], T], *given: *Ts) -> T:
         """As :meth:`code` for what is quickly written down: it is answered even if the time ends meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._service._coders, work, *given)
+        coding = self._coding = self._service._coders.submit(work, *given)
+        return await asyncio.wrap_future(coding)
 
     async def segment(self, wish: Wish, request: Request) -> Done:
         """Wait for the model. If the client goes, or the time is over, what is not begun is not done, and of what is

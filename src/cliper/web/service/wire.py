@@ -11,12 +11,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cliper.web.drain import draining
 from cliper.web.service.connection import cut
 from cliper.web.service.service import Service
 
 __all__ = ["Wire", "ends_of"]
 
-_PATIENCE = 2.0  # seconds in which a refused body may end
 _PIECE = 64 * 1024  # bytes; about what a server takes from us before it lets us wait for the client
 _ENDS = "cliper.ends"
 
@@ -33,9 +33,6 @@ class Wire:
     An answer goes out in pieces, each when the client has taken most of what was before it. A client that does not
     take all of it within the time limit of a request is cut off.
 
-    A client that is still sending when it is refused often reads no answer before it has sent all. So for two
-    seconds the rest is read and thrown away; if it does not end then, the connection is closed after the answer.
-
     Args:
         app: what answers.
         service: whose metrics are kept; while it stops, every answer is the last of its connection.
@@ -49,24 +46,15 @@ class Wire:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status, ended = 500, False
+        status = 500
         deadline: float | None = None
 
-        async def watched_receive() -> Message:
-            nonlocal ended
-            message = await receive()
-            ended = ended or message["type"] != "http.request" or not message.get("more_body", False)
-            return message
-
-        async def watched_send(message: Message) -> None:
+        async def see_off(message: Message) -> None:
             nonlocal status, deadline
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
                 if self._service.stopping:
-                    headers["Connection"] = "close"
-                if not ended and "Connection" not in headers and not await self._finish(watched_receive):
-                    headers["Connection"] = "close"
+                    MutableHeaders(scope=message)["Connection"] = "close"
                 deadline = asyncio.get_running_loop().time() + self._service.served.limits.seconds
             try:
                 async with asyncio.timeout_at(deadline):
@@ -76,25 +64,15 @@ class Wire:
                 self._service.metrics.cut.inc()
                 await cut(scope)
 
+        receive, answer = draining(scope, receive, see_off)
         with ExitStack() as ends:
             scope[_ENDS] = ends
             try:
-                await self._app(scope, watched_receive, watched_send)
+                await self._app(scope, receive, answer)
             finally:
                 route = scope.get("route")
                 path = getattr(route, "path", "other")
                 self._service.metrics.answered(path, scope["method"], status, time.perf_counter() - started)
-
-    async def _finish(self, receive: Receive) -> bool:
-        """Whether the body ended soon."""
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        return True
-        except TimeoutError:
-            return False
 
 
 def _pieces(message: Message) -> Iterator[Message]:
