@@ -6,15 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from cliper.checkpoints import entries, find_entry, recommended_settings, resolve
+from cliper.checkpoints import entries, recommended_settings, resolve
 from cliper.errors import CheckpointError, InputError
 from cliper.prompts import scene_background
 from cliper.refiners import refiner_names
 from cliper.segmenter import Segmenter
 from cliper.settings import Settings
 from cliper.text_cache import TextMemo
+from cliper.web.names import public_name
 
 __all__ = ["Models", "Offer"]
 
@@ -60,8 +60,8 @@ class Models:
     ) -> None:
         self._texts = TextMemo(texts, behind=start.cache)
         self.start = self._ready(start)
-        self.start_model = _shown(start.checkpoint.name)
-        self.start_refiner = "none" if start.refiner is None else _shown(str(start.refiner.name))
+        self.start_model = public_name(start.checkpoint.name)
+        self.start_refiner = "none" if start.refiner is None else public_name(str(start.refiner.name))
         self._load = load
         self._most = most
         self._lock = threading.Lock()
@@ -174,9 +174,3 @@ def _is_here(alias: str) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _shown(name: str) -> str:
-    """A name without the folders that it lies in: those are nobody's business. Aliases and hub names stay."""
-    path = Path(name).expanduser()
-    return path.name if find_entry(name) is None and (path.is_absolute() or path.is_dir()) else name

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cliper.errors import InputError, MissingExtraError, OutputError
+from cliper.errors import MissingExtraError, OutputError
 from cliper.segmenter import Segmenter
+from cliper.web.hosts import listen
 from cliper.web.page.actions import Actions
 from cliper.web.page.kept import Kept
 from cliper.web.page.limits import Limits
@@ -29,17 +29,8 @@ def free_port(host: str, port: int) -> int:
     Raises:
         InputError: it is taken, or the host is none of this machine's.
     """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except socket.gaierror:
-        raise InputError(f"--host: expected a name or address of this machine, got {host!r}") from None
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot serve at {host}:{port} ({reason}); give another --port, or 0 for any") from None
+    with listen(host, port) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
