@@ -1,12 +1,11 @@
-"""Which hosts only this machine reaches: what is not known to be so is not taken for it."""
+"""Which hosts only this machine reaches: what is not known to be so is not taken for it. And listening there."""
 
 from __future__ import annotations
 
-import ipaddress
-
 import pytest
 
-from cliper.web.hosts import is_loopback
+from cliper.errors import InputError
+from cliper.web.hosts import is_loopback, listen
 
 
 @pytest.mark.parametrize(
@@ -27,11 +26,6 @@ def test_this_machine_alone(host: str) -> None:
     assert is_loopback(host)
 
 
-@pytest.mark.xfail(
-    not ipaddress.ip_address("::ffff:127.0.0.1").is_loopback,
-    strict=True,
-    reason="this Python does not look at the IPv4 address inside, and neither do we",
-)
 @pytest.mark.parametrize("host", ["::ffff:127.0.0.1", "[::ffff:127.0.0.1]", "::ffff:7f00:1", "::FFFF:127.9.9.9"])
 def test_ipv4_in_ipv6(host: str) -> None:
     assert is_loopback(host)
@@ -74,3 +68,23 @@ def test_ipv4_in_ipv6(host: str) -> None:
 )
 def test_others(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.enable_socket
+def test_a_free_port_is_found_and_then_taken() -> None:
+    with listen("127.0.0.1", 0) as place:
+        place.listen()
+        host, port = place.getsockname()
+        assert host == "127.0.0.1"
+        with pytest.raises(InputError, match=rf"cannot listen at 127\.0\.0\.1 port {port}: .*choose another"):
+            listen("127.0.0.1", port)
+    with listen("127.0.0.1", port) as again:  # at once, though connections to it may still be closing
+        assert again.getsockname()[1] == port
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 0), ("a" * 300, 0), ("\x00", 0)])
+def test_what_cannot_be_listened_at(host: str, port: int) -> None:
+    with pytest.raises(InputError, match="cannot listen at"):
+        listen(host, port)
