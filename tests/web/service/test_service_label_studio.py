@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
-import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from label_studio_asks import CONFIG, data_address, predict
 
-from cliper.errors import ClassListError, ImageError, InputError
-from cliper.formats.label_studio import labeling_config
 from cliper.segmenter import Segmenter
-from cliper.web.service.folder import PictureFolder
-from cliper.web.service.labelling import read_labelling
-
-CONFIG = """<View>
-  <Header value="Where is what?"/>
-  <Image name="photo" value="$picture"/>
-  <RectangleLabels name="box" toName="photo"><Label value="car"/></RectangleLabels>
-  <BrushLabels name="brush" toName="photo">
-    <Label value="cat" background="red"/>
-    <Label value="dog" alias="canine"/>
-  </BrushLabels>
-</View>"""
-
-
-def data_address(image: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(image).decode()
-
-
-def predict(service: Any, *addresses: Any, config: str = CONFIG, **more: Any) -> Any:
-    tasks = [{"id": number, "data": {"picture": address}} for number, address in enumerate(addresses)]
-    return service.client.post("/predict", json={"tasks": tasks, "label_config": config, "project": "1.1", **more})
 
 
 def decoded(stroke: dict[str, Any]) -> np.ndarray[Any, Any]:
@@ -189,114 +165,3 @@ def test_requests_that_are_wrong(start: Any, picture_file: bytes) -> None:
     for body in ({}, {"tasks": [{"data": 3}], "label_config": CONFIG}, {"tasks": 3, "label_config": CONFIG}):
         assert service.client.post("/predict", json=body).status_code == 422
     assert service.client.post("/setup", json={"schema": 3}).status_code == 422
-
-
-# --- the configuration -----------------------------------------------------------------------------------
-
-
-def test_the_configuration_that_the_formats_write_is_read() -> None:
-    found = read_labelling(labeling_config(["dog", "red bus", "a<b"]), 9)
-    assert (found.brush, found.image, found.value) == ("tag", "image", "image")
-    assert found.labels == [(name, name) for name in ("dog", "red bus", "a<b")]
-
-
-BOMB = '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa">' + "".join(
-    f'<!ENTITY {chr(98 + n)} "{f"&{chr(97 + n)};" * 10}">' for n in range(9)
-)
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        (BOMB + "]><View>&j;</View>", "document type"),
-        ('<!DOCTYPE v SYSTEM "http://127.0.0.1:1/x.dtd"><View/>', "document type"),
-        ('<?xml version="1.0" encoding="nonsense"?><View/>', "expected <Image"),
-        ('<?xml version="1.0" encoding="utf-7"?><View/>', "expected <Image"),
-        ('<?xml version="1.0" encoding="idna"?><View/>', "expected <Image"),
-        ('<!DOCTYPE v [<!ENTITY x SYSTEM "file:///etc/passwd">]><View>&x;</View>', "document type"),
-        ("<View>&x;</View>", "could not read"),
-        ("", "could not read"),
-        ("\ud800", "could not read"),
-        ("<View>", "could not read"),
-        ("<View></View>" * 2, "could not read"),
-        ("<View>" * 100_000, "could not read"),
-        ('<View><Image name="i" value="$p"/></View>', "got none"),
-        ('<View><Image name="i" value="$p"/><BrushLabels name="b" toName="i"/></View>', "got none"),
-        (CONFIG.replace('toName="photo"', 'toName="text"'), "got none"),
-        (CONFIG.replace("$picture", "picture"), "got none"),
-        (CONFIG.replace('value="dog"', 'value=" "'), "with a value"),
-        (CONFIG.replace('value="dog"', 'value="a;b"'), "without ';'"),
-        (CONFIG.replace('<Label value="cat"', '<Label value="x"/>' * 30 + '<Label value="cat"'), "at most 20"),
-    ],
-    ids=lambda text: ascii(text)[:24],
-)
-def test_configurations_that_cannot_be_used(config: str, said: str) -> None:
-    with pytest.raises(ClassListError, match=said):
-        read_labelling(config, 20)
-
-
-# --- the operator's folder -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def uploads(tmp_path: Path, picture_file: bytes) -> Path:
-    folder = tmp_path / "uploads"
-    (folder / "1").mkdir(parents=True)
-    (folder / "1" / "a b.png").write_bytes(picture_file)
-    (tmp_path / "outside.png").write_bytes(picture_file)
-    (folder / "link.png").symlink_to(tmp_path / "outside.png")
-    (folder / "up").symlink_to(tmp_path)
-    os.mkfifo(folder / "pipe.png")
-    return folder
-
-
-def test_pictures_of_the_folder_are_read(start: Any, uploads: Path, picture_file: bytes) -> None:
-    service = start(folder=uploads)
-    answered = predict(
-        service, "/data/upload/1/a%20b.png", "/data/local-files/?d=1/a%20b.png", data_address(picture_file)
-    )
-    assert answered.status_code == 200
-    first, second, third = answered.json()["results"]
-    assert first == second == third
-    assert first["result"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "../outside.png",
-        "1/../../outside.png",
-        "%2e%2e/outside.png",
-        "..%2foutside.png",
-        "link.png",
-        "up/outside.png",
-        "/etc/passwd",
-        "1",
-        "",
-        "pipe.png",
-        "no.png",
-        "%00",
-        "a" * 5000,
-        "1/a%20b.png/x",
-    ],
-)
-def test_nothing_outside_of_the_folder_is_read(uploads: Path, path: str) -> None:
-    folder = PictureFolder(uploads)
-    for address in (f"/data/upload/{path}", f"/data/local-files/?d={path}"):
-        with pytest.raises(ImageError, match=r"got nothing there|no other is opened"):
-            folder.read(address, 10**6)
-
-
-@pytest.mark.parametrize(
-    "address", ["//host/data/upload/1/a.png", "http://h/data/upload/1/a.png", "/data/upload/1/a.png?x=1"]
-)
-def test_other_addresses_are_refused(uploads: Path, address: str) -> None:
-    with pytest.raises(ImageError, match="no other is opened"):
-        PictureFolder(uploads).read(address, 10**6)
-
-
-def test_a_large_file_and_a_missing_folder(uploads: Path) -> None:
-    with pytest.raises(ImageError, match=r"at most 0\.0001 MB"):
-        PictureFolder(uploads).read("/data/upload/1/a%20b.png", 100)
-    with pytest.raises(InputError, match="expected a folder"):
-        PictureFolder(uploads / "no")
