@@ -24,9 +24,14 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--queue", "0"], "queue: expected a number from 1"),
-        (["--timeout", "nan"], "seconds: expected a number"),
-        (["--max-megapixels", "1000"], "megapixels: expected a number"),
+        (["--queue", "0"], "--queue: expected a number from 1 to 10000, got 0"),
+        (["--timeout", "nan"], "--timeout: expected a number"),
+        (["--max-megabytes", "0"], "--max-megabytes: expected a number"),
+        (["--max-megapixels", "1000"], "--max-megapixels: expected a number"),
+        (["--max-classes", "0"], "--max-classes: expected a number"),
+        (["--max-labelling", "-1"], "--max-labelling: expected a number"),
+        (["--max-patches", "0"], "--max-patches: expected a number"),
+        (["--max-texts", "0"], "--max-texts: expected a number from 1 to 10000000, got 0"),
         (["--batch", "0"], "--batch: expected a number from 1 to 64"),
         (["--batch-window", "-1"], "--batch-window: expected milliseconds"),
         (["--token", "two words"], "token: expected ASCII"),
@@ -64,6 +69,14 @@ def test_without_the_extra(command: Callable[..., Any], monkeypatch: pytest.Monk
     assert ended.code == 2
     assert "pip install 'cliper[web]'" in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_a_token_that_is_empty_is_a_mistake(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the program that was to make it is not there: the service is not to be open then."""
+    monkeypatch.setenv("CLIPER_TOKEN", "")
+    ended = command("serve", "--port", "0")
+    assert ended.code == 2
+    assert "token: expected ASCII" in ended.err
 
 
 def test_help_does_not_show_a_token(

@@ -88,3 +88,22 @@ def test_a_free_port_is_found_and_then_taken() -> None:
 def test_what_cannot_be_listened_at(host: str, port: int) -> None:
     with pytest.raises(InputError, match="cannot listen at"):
         listen(host, port)
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.enable_socket
+def test_an_address_is_taken_before_anybody_listens_there() -> None:
+    """Two servers that are started together: the second is told at once, not when its model is loaded."""
+    with listen("127.0.0.1", 0) as first, pytest.raises(InputError, match="cannot listen at"):
+        listen("127.0.0.1", first.getsockname()[1])
+
+
+@pytest.mark.allow_hosts(["127.0.0.1", "::1"])
+@pytest.mark.enable_socket
+def test_an_address_may_stand_in_brackets() -> None:
+    try:
+        place = listen("[::1]", 0)
+    except InputError:
+        pytest.skip("this machine has no IPv6")
+    with place:
+        assert place.getsockname()[0] == "::1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+from typing import Any
 
 from cliper.errors import InputError
 
@@ -39,16 +40,29 @@ def listen(host: str, port: int) -> socket.socket:
         InputError: an address that is not this machine's, or that is in use.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        found = socket.socket(family, socket.SOCK_STREAM)
+        family, _, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         try:
-            if sys.platform != "win32":
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
+            found = _bound(family, address, reuse=False)
         except OSError:
-            found.close()
-            raise
+            if sys.platform == "win32":
+                raise
+            # Connections of a server that has just ended may still be closing. Not tried first: two that do so
+            # get the same address, as long as neither listens.
+            found = _bound(family, address, reuse=True)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot listen at {host} port {port}: {reason}; choose another --host or --port") from None
     return found
+
+
+def _bound(family: int, address: Any, *, reuse: bool) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made

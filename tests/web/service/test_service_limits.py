@@ -69,6 +69,13 @@ def test_many_texts(start: Any, picture_file: bytes) -> None:
     refused(service.segment(picture_file, "x" * 501), 422, "500 characters")
 
 
+def test_many_classes_of_many_pixels(start: Any, picture_file: bytes) -> None:
+    service = start(labelling=0.01)  # of 96 x 64 pixels 1.6 classes
+    served = service.service.served
+    served.check_work((96, 64), served.settings, classes=1, refined=False)
+    refused(service.segment(picture_file, "cat; dog"), 422, "megapixels times classes", "0.006144 times 2")
+
+
 def test_work_that_would_take_long(start: Any, picture_file: bytes) -> None:
     service = start(patches=100)
     refused(service.segment(picture_file, settings={"size": 4096}), 422, "at most 100 patches", "98304")

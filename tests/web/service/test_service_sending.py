@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
 LIMIT = 60.0  # seconds that anything may take on a busy machine
 BUFFER = 16 * 1024  # bytes that each side's system takes, about; with the 64 KiB of the event loop
+SEND_BUFFER = run._SEND_BUFFER
 LARGE = 2_000_000  # bytes of an answer: far more than these
 
 SETUP = b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
@@ -86,12 +87,12 @@ def answering(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         return servers[-1]
 
     monkeypatch.setattr(run, "_Server", noted)
+    monkeypatch.setattr(run, "_SEND_BUFFER", BUFFER)
     threads: list[threading.Thread] = []
     with ExitStack() as ends:
 
         def start(**limits: Any) -> Answering:
             place = ends.enter_context(listen("127.0.0.1", 0))
-            place.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)  # connections get the same
             service = ends.enter_context(Service(Served(tiny, Limits(**limits))))
             ready = threading.Event()
             thread = threading.Thread(target=lambda: run.serve(service, place, ready=lambda _: ready.set()))
@@ -147,6 +148,18 @@ def test_who_does_not_read_is_cut_off(
         until(lambda: here.service.inside == 0)
         assert len(rest(client)) < LARGE / 4  # what the buffers held, at most
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_system_does_not_take_much_more(
+    answering: Callable[..., Answering], question: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it really is: by itself Linux would take 4 MB for a client that reads nothing."""
+    monkeypatch.setattr(run, "_SEND_BUFFER", SEND_BUFFER)
+    monkeypatch.setattr(app, "answer", lambda *_: {"masks": "x" * 1_500_000})
+    here = answering(queue=1, seconds=2.0)
+    with here.ask(question):
+        until(lambda: here.cut)
+    until(lambda: here.service.inside == 0)
 
 
 @pytest.mark.usefixtures("large")

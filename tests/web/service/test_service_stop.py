@@ -51,6 +51,37 @@ def test_a_stop_answers_all_that_were_let_in(held: Held, picture_file: bytes) ->
     assert [one.json()["width"] for one in answered] == [96] * 8
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_more_signals_end_it_once_the_model_is_done(held: Held, picture_file: bytes, number: int) -> None:
+    answered: list[httpx.Response] = []
+    threads = [
+        threading.Thread(target=lambda: answered.append(ask(held.address, picture_file)), daemon=True) for _ in range(3)
+    ]
+    held.hold()
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: held.inside == 3)
+    held.process.send_signal(number)
+    wait_for(lambda: held.stopping)
+    held.process.send_signal(number)
+    for thread in threads:
+        thread.join(LIMIT)
+    assert [(one.status_code, set(one.json())) for one in answered] == [(503, {"error"})] * 3
+    wait_for(lambda: not listens(held.address))
+    for _ in range(3):  # of somebody who has no patience: the model has begun a picture, and its thread cannot be left
+        held.process.send_signal(number)
+    held.release()
+    assert held.ended() == (0, "")
+
+
+def listens(address: str) -> bool:
+    try:
+        httpx.get(f"{address}/healthz", timeout=LIMIT)
+    except httpx.TransportError:
+        return False
+    return True
+
+
 def test_a_stop_under_load_loses_no_answer(held: Held, picture_file: bytes) -> None:
     """Sixteen clients ask without a pause. All pictures that the process segmented, by its own count, came to one."""
     statuses: list[int] = []

@@ -22,6 +22,7 @@ class Limits:
         megabytes: of a request's body, in units of 10^6 bytes.
         megapixels: of a picture, in units of 10^6 pixels.
         classes: of a request; as many background names.
+        labelling: megapixels of a picture times classes: what giving each pixel its class costs.
         patches: of a picture as the model sees it, those of its sliding windows included.
         texts: prompts times templates of a request, background names included.
         tasks: pictures that one request of Label Studio gets answered together; of more only the first.
@@ -39,6 +40,7 @@ class Limits:
     megabytes: float = 16.0
     megapixels: float = 16.0
     classes: int = 256
+    labelling: float = 1000.0
     patches: int = 4096
     texts: int = 8192
     tasks: int = 100
@@ -50,6 +52,7 @@ class Limits:
             ("megabytes", 0.001, 1000),
             ("megapixels", 0.001, 128),
             ("classes", 1, 65535),
+            ("labelling", 0.001, 1_000_000),
             ("patches", 1, 8192),
             ("texts", 1, 10_000_000),
             ("tasks", 1, 10_000),
@@ -57,7 +60,7 @@ class Limits:
         ):
             value = getattr(self, name)
             if not math.isfinite(value) or not least <= value <= most:
-                raise InputError(f"{name}: expected a number from {least:g} to {most:g}, got {value:g}")
+                raise InputError(f"{name}: expected a number from {least:g} to {most:.12g}, got {value:g}")
 
     @property
     def body_bytes(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -13,8 +15,9 @@ from cliper.web.service.app import create_app
 from cliper.web.service.connection import PATIENCE, Connection
 from cliper.web.service.service import Service
 
-__all__ = ["serve"]
+__all__ = ["patient", "serve"]
 
+_SEND_BUFFER = 256 * 1024  # bytes of answers that the system holds for a client, at least; Linux doubles it
 _LAST_BYTES = 5  # seconds in which answers that are made are to be taken
 _FAREWELL = 0.5  # seconds, at least, in which clients that keep a connection are told that it ends
 
@@ -43,9 +46,33 @@ def serve(service: Service, place: socket.socket, *, ready: Callable[[str], None
         timeout_keep_alive=round(PATIENCE),
         timeout_graceful_shutdown=_LAST_BYTES,
     )
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # connections get the same
     host, port = place.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     _Server(config, service, lambda: ready(address)).run(sockets=[place])
+
+
+@contextmanager
+def patient(service: Service) -> Iterator[None]:
+    """In the block, whose last part is the service's own end, signals do not break off what the model has begun.
+
+    For the main thread.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not service.stopping:  # it has not begun to serve
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
 
 
 class _Server(uvicorn.Server):

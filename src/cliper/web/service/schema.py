@@ -168,6 +168,7 @@ class ServedLimits(BaseModel):
     megabytes: float
     megapixels: float
     classes: int
+    labelling: float
     patches: int
     texts: int
     tasks: int

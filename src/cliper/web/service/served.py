@@ -91,16 +91,18 @@ class Served:
         """
         return (self._segmenter if refined else self._unrefined).with_settings(settings)
 
-    def check_work(self, size: tuple[int, int], settings: Settings, *, refined: bool) -> None:
-        """Refuse what would keep the model busy for long: attention grows with the square of the patches.
+    def check_work(self, size: tuple[int, int], settings: Settings, *, classes: int, refined: bool) -> None:
+        """Refuse what would keep the model busy for long: attention grows with the square of the patches, and giving
+        pixels their classes with both.
 
         Args:
             size: width and height of the picture in pixels.
             settings: that are asked for.
+            classes: how many.
             refined: whether with the refiner.
 
         Raises:
-            Refusal: 422, too many patches, or a large ``refine_size``.
+            Refusal: 422, too many patches, too many classes for so large a picture, or a large ``refine_size``.
             ShapeError: windows that would leave parts of the picture unseen.
         """
         patch, most = self._segmenter.encoder.patch_size, self.limits.patches
@@ -114,6 +116,13 @@ class Served:
                 422,
                 f"expected a picture of at most {most} patches, got {size[0]}x{size[1]} pixels, which at size "
                 f"{settings.size} and window {settings.window} make {patches}; lower size or cut the picture",
+            )
+        megapixels = size[0] * size[1] / 1e6
+        if megapixels * classes > self.limits.labelling:
+            raise Refusal(
+                422,
+                f"expected megapixels times classes to be at most {self.limits.labelling:g}, got {megapixels:.4g} "
+                f"times {classes}; make the picture smaller or ask for fewer classes",
             )
         if refined and settings.refine_size != self.settings.refine_size:
             side = _longest(settings.refine_size)

@@ -188,7 +188,7 @@ class Turn:
         future = asyncio.wrap_future(job.future)
         gone = asyncio.ensure_future(_gone(request))
         try:
-            with self._translated(504, "waiting for the model; ask again when it has less to do"):
+            with self._translated(504, "waiting for the model, or in it; ask for less, or again later"):
                 async with asyncio.timeout(self._left):
                     either: set[asyncio.Future[Any]] = {future, gone}
                     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliper.web.drain import draining
@@ -69,10 +70,21 @@ class Wire:
             scope[_ENDS] = ends
             try:
                 await self._app(scope, receive, answer)
+            except asyncio.CancelledError:
+                if not self._service.stopping:
+                    raise
+                if deadline is None:  # no answer has begun
+                    await _ended(scope, receive, see_off)
             finally:
                 route = scope.get("route")
                 path = getattr(route, "path", "other")
                 self._service.metrics.answered(path, scope["method"], status, time.perf_counter() - started)
+
+
+async def _ended(scope: Scope, receive: Receive, send: Send) -> None:
+    """What those are told who were let in, and are not waited for after a second signal."""
+    ended = JSONResponse({"error": "this service was ended before it was done; ask again later"}, 503)
+    await ended(scope, receive, send)
 
 
 def _pieces(message: Message) -> Iterator[Message]:

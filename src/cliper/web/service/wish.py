@@ -70,7 +70,7 @@ def make_wish(served: Served, image: bytes, wishes: Wishes) -> Wish:
     if not image:
         raise ImageError("image: expected a picture, got 0 bytes; send its file")
     picture = load_stream(io.BytesIO(image), "image", max_pixels=limits.pixels)
-    served.check_work(picture.size, settings, refined=refined)
+    served.check_work(picture.size, settings, classes=len(classes), refined=refined)
     return Wish(picture, tuple(classes), tuple(background), segmenter)
 
 
@@ -90,7 +90,7 @@ def _background(asked: str | list[str] | None, classes: Sequence[ClassPrompt], l
     plain = [word.strip().lower() for word in words]
     if plain == ["auto"]:
         return scene_background(classes)
-    if plain in ([], ["none"], [""]):
+    if plain in ([], ["none"]):
         return []
     if "auto" in plain or "none" in plain:
         raise ClassListError("background: expected auto or none alone, or names; got both")
