@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def test_thresholds_run_no_network(make_actions: Make, form: Fill, tiny: Any, mo
         assert view["areas"] == list(expected.areas.values())
         scene, labels = actions.scene(name, score, background)
         assert labels == view
+        assert (labels["score"], labels["threshold"]) == (score, background)
+        assert scene["name"] == name
         assert [item["name"] for item in scene["classes"]] == ["dog", "cat"]
         seen.add(tuple(view["areas"]))
     assert len(seen) > 1
@@ -89,9 +92,12 @@ def test_thresholds_out_of_range_are_refused(make_actions: Make, form: Fill, sco
     if score is None:  # what is not sent stays as it was
         assert actions.move(name, None, 0.1) == actions.move(name, 0.0, 0.1)
         return
-    with pytest.raises(InputError, match="score"):
+    said = "^Class threshold: expected a number from 0 to 1, got "
+    with pytest.raises(InputError, match=said):
         actions.move(name, score, 0.1)
-    assert "score" in last(actions, form(score=score))[0]["text"]
+    with pytest.raises(InputError, match=said.replace("Class", "Background")):
+        actions.scene(name, 0.0, score)
+    assert re.match(said, last(actions, form(score=score))[0]["text"])
 
 
 @pytest.mark.parametrize(
@@ -107,9 +113,9 @@ def test_thresholds_out_of_range_are_refused(make_actions: Make, form: Fill, sco
         ({"model": ["mini"]}, "model: expected one of"),
         ({"refiner": "else"}, "refiner: expected one of"),
         ({"refiner": ["self"]}, "refiner: expected one of"),
-        ({"recipe": "else"}, "recipe: expected one of"),
-        ({"size": 10**6}, "size: expected"),
-        ({"window": 5}, "window: expected"),
+        ({"recipe": "else"}, "Recipe: expected one of"),
+        ({"size": 10**6}, "Size: expected"),
+        ({"window": 5}, "Window: expected"),
     ],
 )
 def test_bad_input_is_one_line(make_actions: Make, form: Fill, changed: dict[str, Any], said: str) -> None:
@@ -172,7 +178,7 @@ def test_files_are_those_of_the_thresholds(make_actions: Make, form: Fill) -> No
     assert expected.labels.any()
 
     def file(**asked: Any) -> Path:
-        return actions.download(name, 0.0, 0.5, asked)
+        return actions.download({"name": name, "score": 0.0, "threshold": 0.5, **asked})
 
     assert np.array_equal(read_label_png(file(what="labels")), expected.labels)
     assert json.loads(file(what="coco").read_text()) == expected.to_coco(file_name="picture")
@@ -195,10 +201,14 @@ def test_files_are_those_of_the_thresholds(make_actions: Make, form: Fill) -> No
         {"what": "overlay", "opacity": 0.5, "off": [7]},
         {"what": "overlay", "opacity": 0.5, "off": "01"},
         {"what": "overlay", "opacity": 0.5, "off": None},
+        {"what": "labels", "threshold": 7},
+        {"what": "labels", "score": "0.5"},
+        {"what": "labels", "name": "else"},
+        {"what": "labels", "name": ["else"]},
     ],
 )
 def test_files_that_there_are_not(make_actions: Make, form: Fill, asked: dict[str, Any]) -> None:
     actions = make_actions()
     _, name = last(actions, form())
     with pytest.raises(InputError):
-        actions.download(name, 0.0, 0.5, asked)
+        actions.download({"name": name, "score": 0.0, "threshold": 0.5, **asked})

@@ -38,7 +38,8 @@ def test_each_has_a_name_that_nobody_guesses(tmp_path: Path) -> None:
     assert min(map(len, names)) >= 20
     assert kept.get(names[0]) is first
     assert kept.get(names[1]) is second
-    for other in ("", "else", names[0][:-1], "../" + names[0]):
+    for other in ("", "else", names[0][:-1], "../" + names[0], None, [names[0]], {}):
+        kept.drop(other)
         with pytest.raises(InputError, match="no longer kept"):
             kept.get(other)
 

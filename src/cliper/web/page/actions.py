@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cliper.errors import CliperError, ImageError
 from cliper.images import load_stream
 from cliper.web.page.files import make_file
-from cliper.web.page.form import check_patches, read_background, read_classes, read_settings
+from cliper.web.page.form import check_patches, read_background, read_classes, read_settings, read_thresholds
 from cliper.web.page.kept import Kept
 from cliper.web.page.limits import Limits
 from cliper.web.page.models import Models
@@ -20,6 +20,8 @@ from cliper.web.page.view import labels_view, scene_view
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from cliper.result import Segmentation
 
 __all__ = ["Actions", "Form", "Status", "one_line"]
 
@@ -60,55 +62,60 @@ class Actions:
         self.models, self.kept, self.limits = models, kept, limits
         self._uploads = uploads.resolve()
 
-    def segment(self, form: Form, name: str) -> Iterator[tuple[Status, str]]:
+    def segment(self, form: Form, name: Any) -> Iterator[tuple[Status, Any]]:
         """Segment a picture, saying how far it is.
 
         Args:
             form: what was filled in.
-            name: of the session's result so far, or ``""``; it is dropped when the new one is there.
+            name: of the visitor's result so far, or ``""``; it is dropped when the new one is there.
 
         Yields:
-            The status, and the name of the session's result: the old one until the last.
+            The status, and the name of the visitor's result: the old one until the last.
         """
         try:
             yield from self._segment(form, name)
         except Exception as error:
             yield {"kind": "error", "text": one_line(error)}, name
 
-    def scene(self, name: str, score: Any, background: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A new result for the viewer: :func:`scene_view` and :func:`labels_view`.
+    def scene(self, name: Any, score: Any, background: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A new result for the viewer: :func:`scene_view` with the ``name``, and :func:`labels_view`.
 
         Raises:
             CliperError: the result is no longer kept, or a threshold is out of range.
         """
-        result = self.kept.small(name).relabel(score=score, background=background)
-        return scene_view(result), labels_view(result)
+        result = _at(self.kept.small(name), score, background)
+        return {"name": name, **scene_view(result)}, labels_view(result)
 
-    def move(self, name: str, score: Any, background: Any) -> dict[str, Any]:
+    def move(self, name: Any, score: Any, background: Any) -> dict[str, Any]:
         """The labels at other thresholds; no network runs.
 
         Raises:
             CliperError: as :meth:`scene`.
         """
-        return labels_view(self.kept.small(name).relabel(score=score, background=background))
+        return labels_view(_at(self.kept.small(name), score, background))
 
-    def download(self, name: str, score: Any, background: Any, asked: dict[str, Any]) -> Path:
-        """A file of the result at these thresholds; see :func:`make_file` for ``what``, ``opacity`` and ``off``.
+    def download(self, asked: dict[str, Any]) -> Path:
+        """A file of what is shown.
+
+        Args:
+            asked: ``name`` of the result, the thresholds ``score`` and ``threshold`` (of the background), and
+                ``what``, ``opacity`` and ``off`` as :func:`make_file` takes them.
 
         Raises:
             CliperError: as :meth:`scene`, or as :func:`make_file`.
         """
-        result, folder = self.kept.get(name).relabel(score=score, background=background), self.kept.folder(name)
+        name = asked.get("name")
+        result = _at(self.kept.get(name), asked.get("score"), asked.get("threshold"))
+        folder = self.kept.folder(name)
         return make_file(result, asked.get("what"), folder, opacity=asked.get("opacity"), off=asked.get("off"))
 
-    def _segment(self, form: Form, name: str) -> Iterator[tuple[Status, str]]:
+    def _segment(self, form: Form, name: Any) -> Iterator[tuple[Status, Any]]:
         if not isinstance(form.picture, str):
             raise ImageError("expected a picture, got none; drop one, paste one, or take the example")
         classes = read_classes(form.classes, self.limits)
         background = read_background(form.background, form.words, self.limits)
-        settings = read_settings(
-            self.models.settings(form.model), form.recipe, form.size, form.window, self.limits
-        ).replace(origin="page", score=form.score, background=form.background_threshold)
+        settings = read_settings(self.models.settings(form.model), form.recipe, form.size, form.window, self.limits)
+        settings = read_thresholds(settings, form.score, form.background_threshold)
         picture = self._load(form.picture)
         if not self.models.is_loaded(form.model, form.refiner):
             yield {"kind": "busy", "text": f"loading {_what(form.model, form.refiner)} ..."}, name
@@ -150,6 +157,15 @@ def one_line(error: Exception) -> str:
     traced = error if _LOG.isEnabledFor(logging.DEBUG) else None
     _LOG.warning("page: unexpected %s: %s", type(error).__name__, error, exc_info=traced)
     return f"something unexpected went wrong ({type(error).__name__}); the operator's log says more"
+
+
+def _at(result: Segmentation, score: Any, background: Any) -> Segmentation:
+    """The result at other thresholds; a field that was emptied says None: what it was stays."""
+    was = result.settings
+    now = read_thresholds(
+        was, was.score if score is None else score, was.background if background is None else background
+    )
+    return result.relabel(score=now.score, background=now.background)
 
 
 def _what(model: str, refiner: str) -> str:

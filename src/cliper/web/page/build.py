@@ -14,7 +14,7 @@ from cliper.settings import RECIPES
 from cliper.web.page import components
 from cliper.web.page.actions import Actions, Form, one_line
 from cliper.web.page.components import chips, status, viewer
-from cliper.web.page.form import AUTO, NONE, OWN, size_range
+from cliper.web.page.form import AUTO, LABELS, NONE, OWN, size_range
 from cliper.web.page.lines import FILES, NETWORKS, QUICK
 from cliper.web.page.models import Offer
 from cliper.web.page.view import colours
@@ -23,6 +23,9 @@ __all__ = ["build"]
 
 _HEAD = """# CLIPer
 Give a picture and any words, get a label map."""
+
+# What went wrong before is over; what else is said stays (see status.js).
+_FINE = {"kind": "fine", "text": ""}
 
 # Said by the browser: the line is there before the server has answered, and when it does not.
 _WAITING = '() => ({kind: "busy", text: "waiting for its turn ..."})'
@@ -42,8 +45,9 @@ def build(actions: Actions) -> gr.Blocks:
         delete_cache=(_FREQUENCY, round(limits.seconds)),
         fill_width=False,
     ) as page:
-        name = gr.State("", time_to_live=limits.seconds, delete_callback=actions.kept.drop)
-        shown = gr.State("", time_to_live=limits.seconds)
+        # Names of the visitor's result, and of the one on display. The browser holds them: what Gradio holds for a
+        # session goes when there are many, and after a time that no use prolongs.
+        name, shown = (gr.Textbox("", visible="hidden") for _ in range(2))
         gr.Markdown(_HEAD, elem_classes="cliper-head")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
@@ -69,7 +73,7 @@ def build(actions: Actions) -> gr.Blocks:
                     recipe = gr.Dropdown(
                         [item for item in RECIPES if item in ("conference", "preprint", start.recipe)],
                         value=start.recipe,
-                        label="Recipe",
+                        label=LABELS["recipe"],
                         info="Published version of the method.",
                     )
                     size = gr.Slider(
@@ -77,7 +81,7 @@ def build(actions: Actions) -> gr.Blocks:
                         largest,
                         value=start.size,
                         step=1,
-                        label="Size",
+                        label=LABELS["size"],
                         info="Short side of the resized picture, in pixels.",
                     )
                     window = gr.Slider(
@@ -85,7 +89,7 @@ def build(actions: Actions) -> gr.Blocks:
                         largest,
                         value=start.window,
                         step=112,
-                        label="Window",
+                        label=LABELS["window"],
                         info="Side of the sliding windows in pixels; 0 for none.",
                     )
                 run = gr.Button("Segment", variant="primary", size="lg", elem_id="run")
@@ -97,8 +101,8 @@ def build(actions: Actions) -> gr.Blocks:
                         1,
                         value=start.score,
                         step=0.01,
-                        label="Class threshold",
-                        info="Classes not above this confidence are off.",
+                        label=LABELS["score"],
+                        info="Classes not above this confidence are off; one above 1 stays on.",
                         elem_id="score",
                     )
                     threshold = gr.Slider(
@@ -106,7 +110,7 @@ def build(actions: Actions) -> gr.Blocks:
                         1,
                         value=start.background,
                         step=0.01,
-                        label="Background threshold",
+                        label=LABELS["background"],
                         info="Pixels below this are background; 0 lets background compete.",
                         elem_id="threshold",
                     )
@@ -115,45 +119,39 @@ def build(actions: Actions) -> gr.Blocks:
         thresholds = [score, threshold]
         filled = [picture, classes, background, words, model, refiner, recipe, size, window, *thresholds]
 
-        def segment(*values: Any) -> Iterator[tuple[dict[str, str], str]]:
+        def segment(*values: Any) -> Iterator[tuple[dict[str, str], Any]]:
             *given, old = values
             names = ("picture", "classes", "background", "words", "model", "refiner", "recipe", "size", "window")
             form = dict(zip((*names, "score", "background_threshold"), given, strict=True))
             form["picture"] = form["picture"].get("path") if isinstance(form["picture"], dict) else None
             yield from actions.segment(Form(**form), old)
 
-        def show(new: str, old: str, *at: Any) -> tuple[Any, Any, str]:
-            if not new or new == old:
-                return gr.skip(), gr.skip(), old
+        def show(new: Any, old: Any, *at: Any) -> tuple[Any, Any, Any]:
+            if not new:
+                return gr.skip(), gr.skip(), gr.skip()
             try:
+                if new == old:
+                    return _FINE, gr.HTML(value=actions.move(new, *at)), gr.skip()
                 scene, labels = actions.scene(new, *at)
             except Exception as error:
-                return _error(error), gr.skip(), old
-            return gr.skip(), gr.HTML(value=labels, scene=scene), new
+                return _error(error), gr.skip(), gr.skip()
+            return _FINE, gr.HTML(value=labels, scene=scene), new
 
-        def move(kept: str, *at: Any) -> tuple[Any, Any]:
-            if not kept:
-                return gr.skip(), gr.skip()
+        def download(event: gr.EventData) -> tuple[Any, Any]:
             try:
-                return gr.skip(), gr.HTML(value=actions.move(kept, *at))
-            except Exception as error:
-                return _error(error), gr.skip()
-
-        def download(kept: str, at_score: Any, at_background: Any, event: gr.EventData) -> tuple[Any, Any]:
-            try:
-                path = actions.download(kept, at_score, at_background, dict(event._data or {}))
+                path = actions.download(dict(event._data or {}))
             except Exception as error:
                 return _error(error), gr.skip()
             # The turn makes two files of one name differ, so that the browser saves the second, too.
             file = {"path": str(path), "name": path.name, "turn": secrets.token_hex(4)}
-            return gr.skip(), gr.HTML(file=file)
+            return _FINE, gr.HTML(file=file)
 
         def suit(chosen: str) -> tuple[Any, ...]:
             try:
                 best = actions.models.settings(chosen)
             except Exception as error:
                 return (_error(error), *(gr.skip() for _ in range(5)))
-            return gr.skip(), best.recipe, best.size, best.window, best.score, best.background
+            return _FINE, best.recipe, best.size, best.window, best.score, best.background
 
         def take_example() -> tuple[str, list[str]]:
             # A copy among the uploads: a visitor learns nothing of where the package lies.
@@ -175,18 +173,22 @@ def build(actions: Actions) -> gr.Blocks:
             show_progress_on=line,
             **own,
         )
-        drawing = segmenting.success(show, [name, shown, *thresholds], [line, result, shown], **quick)
+        # A threshold changes in many ways (dragged, typed, reset, with the model), so it is the change that is heard.
+        showing = gr.on(
+            [part.change for part in (name, *thresholds)],
+            show,
+            [name, shown, *thresholds],
+            [line, result, shown],
+            trigger_mode="always_last",
+            **quick,
+        )
         others = [
-            *(
-                slider.input(move, [name, *thresholds], [line, result], trigger_mode="always_last", **quick)
-                for slider in thresholds
-            ),
-            result.download(download, [name, *thresholds], [line, result], **files),
+            result.download(download, None, [line, result], **files),
             model.input(suit, model, [line, recipe, size, window, *thresholds], **quick),
             example.click(take_example, None, [picture, classes], **quick),
             background.input(lambda choice: gr.HTML(visible=choice == OWN), background, words, **quick),
         ]
-        for asked in (segmenting, drawing, *others):
+        for asked in (segmenting, showing, *others):
             asked.failure(None, None, line, js=_REFUSED, api_visibility="private")
         page.queue(max_size=None, default_concurrency_limit=1, api_open=False)  # Lines says how many wait
     return page

@@ -12,10 +12,30 @@ from cliper.prompts import ClassPrompt, parse_classes
 from cliper.settings import Settings
 from cliper.web.page.limits import Limits
 
-__all__ = ["AUTO", "NONE", "OWN", "check_patches", "read_background", "read_classes", "read_settings", "size_range"]
+__all__ = [
+    "AUTO",
+    "LABELS",
+    "NONE",
+    "OWN",
+    "check_patches",
+    "read_background",
+    "read_classes",
+    "read_settings",
+    "read_thresholds",
+    "size_range",
+]
 
 AUTO, NONE, OWN = "common scene words", "none", "my own"
 """What the background can be: the values of the page's choice, and its words."""
+
+LABELS = {
+    "recipe": "Recipe",
+    "size": "Size",
+    "window": "Window",
+    "score": "Class threshold",
+    "background": "Background threshold",
+}
+"""What the page calls a setting, by its name."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +97,23 @@ def read_settings(base: Settings, recipe: Any, size: Any, window: Any, limits: L
         SettingsError: a value of another kind, or out of the page's range.
     """
     least, largest = size_range(base, limits)
-    settings = base.replace(origin="page", recipe=recipe, size=_whole(size), window=_whole(window))
+    settings = _changed(base, recipe=recipe, size=_whole(size), window=_whole(window))
     if not least <= settings.size <= largest:
-        raise SettingsError(f"size: expected {least} to {largest} pixels, got {settings.size}")
+        raise SettingsError(f"{LABELS['size']}: expected {least} to {largest} pixels, got {settings.size}")
     if settings.window and not limits.sizes[0] <= settings.window <= largest:
-        raise SettingsError(f"window: expected 0, or {limits.sizes[0]} to {largest} pixels, got {settings.window}")
+        raise SettingsError(
+            f"{LABELS['window']}: expected 0, or {limits.sizes[0]} to {largest} pixels, got {settings.window}"
+        )
     return settings
+
+
+def read_thresholds(base: Settings, score: Any, background: Any) -> Settings:
+    """``base`` with these thresholds.
+
+    Raises:
+        SettingsError: one that is no number from 0 to 1.
+    """
+    return _changed(base, score=score, background=background)
 
 
 def check_patches(width: int, height: int, size: int, patch: int, limits: Limits) -> None:
@@ -113,6 +144,17 @@ def _read(chips: Any, kind: _Kind, limits: Limits) -> list[ClassPrompt]:
     if texts > limits.texts:
         raise ClassListError(f"expected at most {limits.texts} texts, synonyms counted, got {texts}; take some out")
     return named
+
+
+def _changed(base: Settings, **values: Any) -> Settings:
+    """``base`` with other values; what is wrong with one is said under its label."""
+    for name, value in values.items():
+        try:
+            base = base.replace(**{name: value})
+        except SettingsError as error:
+            reason = str(error).removeprefix(f"settings: {name}: ")
+            raise SettingsError(f"{LABELS[name]}: {reason}") from None
+    return base
 
 
 def _whole(value: Any) -> Any:

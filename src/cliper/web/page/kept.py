@@ -54,7 +54,7 @@ class Kept:
         _remove(gone)
         return name
 
-    def get(self, name: str) -> Segmentation:
+    def get(self, name: object) -> Segmentation:
         """A result that is still kept.
 
         Raises:
@@ -62,7 +62,7 @@ class Kept:
         """
         return self._used(name).result
 
-    def small(self, name: str) -> Segmentation:
+    def small(self, name: object) -> Segmentation:
         """The same for the viewer, as :func:`cliper.web.page.view.shown` has it.
 
         Raises:
@@ -70,7 +70,7 @@ class Kept:
         """
         return self._used(name).small
 
-    def folder(self, name: str) -> Path:
+    def folder(self, name: object) -> Path:
         """The folder of a result's files, made if it is not there; it goes when the result goes.
 
         Raises:
@@ -80,20 +80,21 @@ class Kept:
         entry.folder.mkdir(parents=True, exist_ok=True)
         return entry.folder
 
-    def drop(self, name: str) -> None:
+    def drop(self, name: object) -> None:
         """Forget a result; nothing happens if it is not there."""
         with self._lock:
-            entry = self._entries.pop(name, None)
+            entry = self._entries.pop(name, None) if isinstance(name, str) else None
         _remove([entry] if entry else [])
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _used(self, name: str) -> _Entry:
+    def _used(self, name: object) -> _Entry:
         with self._lock:
             gone = self._outdated()
-            entry = self._entries.get(name)
-            if entry is not None:
+            entry = None
+            if isinstance(name, str) and name in self._entries:  # it comes from the browser
+                entry = self._entries[name]
                 entry.used = self._clock()
                 self._entries.move_to_end(name)
         _remove(gone)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -74,14 +73,13 @@ def scene_view(result: Segmentation) -> dict[str, Any]:
         result: as :func:`shown` gives it.
 
     Returns:
-        ``key`` (another each time), ``picture`` (a JPEG), ``width`` and ``height`` of what is shown, ``classes``
+        ``picture`` (a JPEG), ``width`` and ``height`` of what is shown, ``classes``
         (``name``, ``colour``, ``confidence``), ``heat`` (``refined`` and ``fused``, the latter None without a
         refiner): ``sheets``, ``columns`` and ``rows`` of :func:`tiled`, ``width`` and ``height`` of a map, ``peaks``
         (each class's highest value).
     """
     rows = zip(result.classes, colours(len(result.classes)), result.confidence.tolist(), strict=True)
     return {
-        "key": secrets.token_hex(8),
         "picture": _uri(result.picture, "JPEG", quality=88),
         "width": result.picture.width,
         "height": result.picture.height,
@@ -101,7 +99,8 @@ def labels_view(result: Segmentation) -> dict[str, Any]:
 
     Returns:
         ``labels`` (a grey PNG whose values are the labels), ``fused`` (the same of the maps before refinement, None
-        without a refiner), ``areas`` (shares of the picture, by class), ``background`` (the rest), ``score``.
+        without a refiner), ``areas`` (shares of the picture, by class), ``background`` (the rest), and the thresholds:
+        ``score``, ``threshold`` (of the background).
     """
     areas = list(result.areas.values())
     return {
@@ -110,6 +109,7 @@ def labels_view(result: Segmentation) -> dict[str, Any]:
         "areas": areas,
         "background": max(0.0, 1.0 - sum(areas)),
         "score": result.settings.score,
+        "threshold": result.settings.background,
     }
 
 

@@ -22,7 +22,7 @@ async function update() {
   if (!scene || !view) return;
   try {
     let next = state.scene;
-    if (!next || next.key !== scene.key) next = await readScene(scene);
+    if (!next || next.name !== scene.name) next = await readScene(scene);
     const [refined, fused] = await Promise.all([readLabels(view.labels), readLabels(view.fused)]);
     if (turn !== state.turn) return; // a later update is on its way
     if (next !== state.scene) begin(next);
@@ -199,8 +199,11 @@ for (const button of root.querySelectorAll("[data-mode]")) {
 for (const control of [opacity, compare, heatClass]) control.addEventListener("input", draw);
 for (const button of root.querySelectorAll("[data-what]")) {
   button.addEventListener("click", () => {
-    const off = state.scene.classes.map((_, index) => index).filter((i) => state.off.has(state.scene.classes[i].name));
-    trigger("download", { what: button.dataset.what, opacity: Number(opacity.value) / 100, off });
+    const { scene, view } = state; // files are of what is shown, whatever has been set since
+    const off = scene.classes.map((_, index) => index).filter((i) => state.off.has(scene.classes[i].name));
+    const { score, threshold } = view;
+    const what = button.dataset.what;
+    trigger("download", { name: scene.name, score, threshold, what, opacity: Number(opacity.value) / 100, off });
   });
 }
 
