@@ -29,7 +29,12 @@ _FINE = {"kind": "fine", "text": ""}
 
 # Said by the browser: the line is there before the server has answered, and when it does not.
 _WAITING = '() => ({kind: "busy", text: "waiting for its turn ..."})'
-_REFUSED = '() => ({kind: "error", text: "the server did not take it, too many may be waiting; try again soon"})'
+# Gradio has then said so in words of its own beside it, which are taken back: one message is enough.
+_REFUSED = """async () => {
+  await new Promise((drawn) => setTimeout(drawn));
+  for (const close of document.querySelectorAll(".toast-body.error .toast-close")) close.click();
+  return {kind: "error", text: "the server did not take it, too many may be waiting; try again soon"};
+}"""
 
 _FREQUENCY = 300  # seconds between two looks at what was uploaded
 
