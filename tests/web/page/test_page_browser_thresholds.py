@@ -126,7 +126,7 @@ def test_files_are_of_what_is_shown(drawn: Page, expected: Any, tmp_path: Path) 
 
 def test_many_sessions_take_nothing_from_a_visitor(drawn: Page, expected: Any, address: str) -> None:
     for number in range(3):
-        assert call(address, "suit", ["mini"], f"visitor {number}")[-1]["success"]
+        assert call(address, "suit", ["mini"], f"visitor{number}")[-1]["success"]
     moved(drawn, expected, 15)
 
 

@@ -62,7 +62,7 @@ def test_no_endpoint_is_offered_to_programs(address: str) -> None:
 def test_templates_hold_nothing_that_a_visitor_types(address: str) -> None:
     """Gradio compiles templates as programs; ours are constant, without a place for a value."""
     own = [item["props"] for item in config(address)["components"] if "html_template" in item["props"]]
-    assert len(own) == 4
+    assert len(own) == 6
     for props in own:
         template = props["html_template"] + props["css_template"]
         assert not re.search(r"\$\{|\{\{|`|\\", template)

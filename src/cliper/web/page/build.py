@@ -13,7 +13,7 @@ from cliper.examples import EXAMPLE_CLASSES, example_photo
 from cliper.settings import RECIPES
 from cliper.web.page import components
 from cliper.web.page.actions import Actions, Form, one_line
-from cliper.web.page.components import chips, status, viewer
+from cliper.web.page.components import chips, held, status, viewer
 from cliper.web.page.form import AUTO, LABELS, NONE, OWN, size_range
 from cliper.web.page.lines import FILES, NETWORKS, QUICK
 from cliper.web.page.models import Offer
@@ -52,7 +52,7 @@ def build(actions: Actions) -> gr.Blocks:
     ) as page:
         # Names of the visitor's result, and of the one on display. The browser holds them: what Gradio holds for a
         # session goes when there are many, and after a time that no use prolongs.
-        name, shown = (gr.Textbox("", visible="hidden") for _ in range(2))
+        name, shown = held(), held()
         gr.Markdown(_HEAD, elem_classes="cliper-head")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):

@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-__all__ = ["chips", "picture", "read", "status", "viewer"]
+__all__ = ["chips", "held", "picture", "read", "status", "viewer"]
 
 
 def read(name: str) -> str:
@@ -54,6 +54,11 @@ def _own(name: str, value: Any, *, parts: Sequence[str] = (), **props: Any) -> g
 def chips(label: str, hint: str, value: list[str], colours: list[str], **options: Any) -> gr.HTML:
     """Words as chips; its value is a list of texts."""
     return _own("chips", value, label=label, hint=hint, colours=colours, container=True, **options)
+
+
+def held() -> gr.HTML:
+    """A text that the browser holds, and nobody sees. A ``gr.Textbox`` would send it twice when it changes."""
+    return gr.HTML("", html_template="<i></i>", apply_default_css=False, visible="hidden")
 
 
 def status() -> gr.HTML:
