@@ -14,6 +14,7 @@ class Limits:
     Args:
         megapixels: of a picture; larger ones are refused before they are decoded.
         upload_megabytes: of a file.
+        disk_megabytes: of all files together, uploaded and to be downloaded; a small one counts as 64 KB.
         classes: and background words, each; at most 255, since labels travel in 8 bits.
         texts: that classes are recognised by, and background words, each: synonyms count.
         letters: of one class or background word, with its synonyms.
@@ -22,6 +23,8 @@ class Limits:
         waiting: pictures that may wait to be segmented; whoever comes later is told so.
         waiting_files: the same for downloads that are to be made.
         waiting_quick: the same for all that runs no network, such as thresholds that were moved.
+        unfetched: events of a session that wait, and messages about them that it has not fetched.
+        unheard: sessions that do not fetch their messages at the moment; those with the oldest events are forgotten.
         results: results that are kept, of all visitors together, for thresholds and downloads.
         result_megabytes: the same, in memory. The newest result is kept whatever its size.
         seconds: how long a result is kept after its last use.
@@ -32,6 +35,7 @@ class Limits:
 
     megapixels: float = 32.0
     upload_megabytes: int = 64
+    disk_megabytes: int = 4096
     classes: int = 100
     texts: int = 200
     letters: int = 300
@@ -40,6 +44,8 @@ class Limits:
     waiting: int = 16
     waiting_files: int = 64
     waiting_quick: int = 256
+    unfetched: int = 32
+    unheard: int = 64
     results: int = 32
     result_megabytes: int = 1024
     seconds: float = 3600.0

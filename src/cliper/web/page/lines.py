@@ -42,6 +42,11 @@ class Lines:
         known = self._events.get(event) if isinstance(event, int) and not isinstance(event, bool) else None
         return None if known is None else len(known.inputs)
 
+    def picture(self, event: int) -> int | None:
+        """Which of an event's values is the picture; None where none is."""
+        places = (at for at, part in enumerate(self._events[event].inputs) if isinstance(part, gr.Image))
+        return next(places, None)
+
     def largest(self, event: int) -> int:
         """Bytes that an event says at most."""
         return _BYTES[self._events[event].concurrency_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import tempfile
@@ -12,13 +13,16 @@ from pathlib import Path
 
 from cliper.errors import MissingExtraError, OutputError
 from cliper.segmenter import Segmenter
-from cliper.web.hosts import listen
+from cliper.web.hosts import is_loopback, listen
 from cliper.web.page.actions import Actions
 from cliper.web.page.kept import Kept
 from cliper.web.page.limits import Limits
 from cliper.web.page.models import Models
 
 __all__ = ["free_port", "interruptions", "serving"]
+
+# Strangers' broken requests are no news; what broke here is.
+_LOGGERS = ("uvicorn.error", "python_multipart")
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 
@@ -66,8 +70,7 @@ def serving(
     with _environment(host) as folder:
         try:
             from cliper.web.page.build import build
-            from cliper.web.page.closed import closed
-            from cliper.web.page.lines import Lines
+            from cliper.web.page.closed import closing
             from cliper.web.page.look import look
         except ImportError as error:
             if not (error.name or "").startswith("gradio"):
@@ -93,9 +96,11 @@ def serving(
                 footer_links=[],
                 state_session_capacity=limits.sessions,
                 max_file_size=f"{limits.upload_megabytes}mb",
-                app_kwargs={"middleware": [closed(Lines(page, limits), folder)]},
+                app_kwargs=closing(page, limits, folder, local=is_loopback(host) and not share),
                 **look(),
             )
+            for logger in _LOGGERS:
+                logging.getLogger(logger).setLevel(logging.ERROR)
             if share and not page.share_url:
                 raise OutputError("a public address could not be had; try again, or leave out --share")
             yield page.local_url.rstrip("/"), page.share_url
@@ -121,7 +126,10 @@ def interruptions() -> Iterator[Callable[[], object]]:
 
 @contextlib.contextmanager
 def _environment(host: str) -> Iterator[Path]:
-    """What Gradio reads from the environment: no analytics, no proxy to itself, a folder of its own for files."""
+    """What Gradio reads from the environment: no analytics, no proxy to itself, a folder of its own for files.
+
+    Besides what it tells others, which is nothing here, Gradio counts events and sums them up after each: one is kept.
+    """
     with contextlib.ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cliper-demo-"))).resolve()
@@ -130,6 +138,8 @@ def _environment(host: str) -> Iterator[Path]:
         hosts = ",".join(dict.fromkeys([*filter(None, [os.environ.get("no_proxy", "")]), *_HERE, host]))
         changed = {
             "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**31),
+            "GRADIO_ANALYTICS_MAX_EVENTS": "1",
             "GRADIO_TEMP_DIR": str(folder),
             "no_proxy": hosts,
             "NO_PROXY": hosts,
