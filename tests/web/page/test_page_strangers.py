@@ -268,6 +268,34 @@ def test_answers_that_are_fetched_twice_and_left(address: str) -> None:
             pass
 
 
+def test_answers_that_nobody_fetches(address: str) -> None:
+    event = {"data": ["mini"], "fn_index": number_of(address, "suit")}
+
+    def ask_as(session: str) -> int:
+        return post(address, "gradio_api/queue/join", {**event, "session_hash": session})[0]
+
+    limits = Limits()
+    assert {ask_as(f"unheard{number}") for number in range(2 * limits.unheard)} == {200}
+    assert ask(address, "gradio_api/queue/data?session_hash=unheard0")[0] == 404
+    statuses = [ask_as("greedy") for _ in range(2 * limits.unfetched)]
+    assert statuses == sorted(statuses), "first it is let in, then no longer"
+    assert statuses[0] == 200
+    assert statuses[-1] == 503
+    messages(address, "greedy")
+    assert ask_as("greedy") == 200
+
+
+def test_events_are_not_summed_up(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio does so with pandas, over the last 10,000 events after each; it falls over some names for good."""
+    from gradio.queueing import Queue
+
+    asked: list[Any] = []
+    monkeypatch.setattr(Queue, "_get_df", staticmethod(asked.append))
+    for _ in range(3):
+        assert call(address, "suit", ["mini"], "counted")[-1]["success"]
+    assert asked == []
+
+
 def test_what_is_no_http(address: str) -> None:
     assert status(raw(address, b"\x16\x03\x01 no http\r\n\r\n")) == 400
     upgrade = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
