@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -35,10 +36,20 @@ def folder(address: str) -> Path:
 @pytest.fixture(autouse=True)
 def _quiet(address: str, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Nothing is said on the operator's terminal, and the page still works."""
-    yield
-    assert call(address, "suit", ["mini"], "last")[-1]["success"]
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in ("", "uvicorn.error")]  # which writes to where it once began
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+        assert call(address, "suit", ["mini"], "last")[-1]["success"]
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
     out, err = capfd.readouterr()
-    assert (out, err) == ("", "")
+    assert (out, err, said) == ("", "", [])
 
 
 def raw(address: str, request: bytes, *, cut: bool = False) -> bytes:
