@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from page_over_http import ask, call, join, messages, number_of, post
 
+from cliper.errors import InputError
 from cliper.web.page.limits import Limits
-from cliper.web.page.run import serving
+from cliper.web.page.run import free_port, serving
 
 pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.slow]
 
@@ -315,3 +316,14 @@ def test_what_is_no_http(address: str) -> None:
     with socket.create_connection((host, int(port)), timeout=SECONDS) as client:
         client.sendall(upgrade)
         assert client.recv(2**12).startswith(b"HTTP/1.1 ")
+
+
+@pytest.mark.allow_hosts(["127.0.0.1", "::1"])
+def test_it_listens_at_an_address_of_ipv6(tiny: Any) -> None:
+    try:
+        free_port("::1", 0)
+    except InputError:
+        pytest.skip("no IPv6 here")
+    with serving(tiny, lambda name: tiny, host="::1", port=0) as (place, _):
+        assert place.startswith("http://[::1]:")
+        assert ask(place, "config")[0] == 200

@@ -81,7 +81,7 @@ def serving(
         page = build(Actions(models, kept, limits, folder))
         try:
             page.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 share=share,
                 quiet=True,
