@@ -147,6 +147,11 @@ def test_only_uploads_are_opened(make_actions: Make, form: Fill, uploads: Path, 
     assert "no longer kept" in refused(make_actions(), form(picture=str(uploads / "gone.png")))
 
 
+def test_many_classes_of_a_large_picture_are_refused(make_actions: Make, form: Fill) -> None:
+    actions = make_actions(labelling=1e-6)
+    assert "megapixels times classes" in refused(actions, form())
+
+
 def test_a_picture_that_would_take_too_long_is_refused(make_actions: Make, form: Fill, uploads: Path) -> None:
     Image.new("RGB", (4000, 4)).save(uploads / "long.png")
     assert "patches" in refused(make_actions(), form(picture=str(uploads / "long.png"), size=112))

@@ -13,6 +13,7 @@ pytest.importorskip("gradio")
 
 from starlette.formparsers import MultiPartException
 
+from cliper.web.page import closed
 from cliper.web.page import uploads as module
 from cliper.web.page.build import build
 from cliper.web.page.limits import Limits
@@ -42,6 +43,20 @@ def test_files_go_when_they_are_old(uploads: Path, monkeypatch: pytest.MonkeyPat
     held.sweep()  # a folder is as old as its last change
     assert list(uploads.rglob("*")) in ([], [uploads / "hash"])
     assert uploads.is_dir()
+
+
+def test_what_is_old_is_swept_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed, "_OFTEN", 0.001)
+    swept: list[str] = []
+
+    async def watch() -> None:
+        sweeping = asyncio.create_task(closed._sweeping(lambda: swept.append("a"), lambda: swept.append("b")))
+        while len(swept) < 4:
+            await asyncio.sleep(0.001)
+        sweeping.cancel()
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
+    assert swept[:4] == ["a", "b", "a", "b"]
 
 
 def test_no_upload_where_too_much_lies(uploads: Path) -> None:

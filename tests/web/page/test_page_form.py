@@ -8,7 +8,16 @@ import pytest
 
 from cliper.errors import ClassListError, ImageError, SettingsError
 from cliper.settings import Settings
-from cliper.web.page.form import AUTO, NONE, OWN, check_patches, read_background, read_classes, read_settings
+from cliper.web.page.form import (
+    AUTO,
+    NONE,
+    OWN,
+    check_labelling,
+    check_patches,
+    read_background,
+    read_classes,
+    read_settings,
+)
 from cliper.web.page.limits import Limits
 
 FEW = Limits(classes=3, letters=20)
@@ -88,6 +97,12 @@ def test_a_long_picture_is_refused_by_what_it_would_take() -> None:
     check_patches(640, 480, 336, 14, Limits())
     with pytest.raises(ImageError, match="patches"):
         check_patches(30_000, 100, 336, 14, Limits())
+
+
+def test_many_classes_of_many_pixels_are_refused() -> None:
+    check_labelling(4000, 4000, 62, Limits())
+    with pytest.raises(ClassListError, match="at most 1000 here, got 16 times 63"):
+        check_labelling(4000, 4000, 63, Limits())
 
 
 def test_synonyms_count() -> None:

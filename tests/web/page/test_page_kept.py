@@ -92,3 +92,17 @@ def test_files_go_with_their_result(tmp_path: Path) -> None:
     kept.drop(second.name)
     assert not second.exists()
     kept.drop("never there")
+
+
+def test_a_sweep_lets_go_of_what_nobody_asks_for_any_more(tmp_path: Path) -> None:
+    now = [0.0]
+    kept = Kept(tmp_path, Limits(seconds=10), clock=lambda: now[0])
+    old = kept.folder(kept.put(made()))
+    now[0] = 6.0
+    kept.put(made())
+    kept.sweep()
+    assert len(kept) == 2
+    now[0] = 11.0
+    kept.sweep()
+    assert len(kept) == 1
+    assert not old.exists()

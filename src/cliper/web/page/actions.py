@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from cliper.errors import CliperError, ImageError
 from cliper.images import load_stream
 from cliper.web.page.files import make_file
-from cliper.web.page.form import check_patches, read_background, read_classes, read_settings, read_thresholds
+from cliper.web.page.form import (
+    check_labelling,
+    check_patches,
+    read_background,
+    read_classes,
+    read_settings,
+    read_thresholds,
+)
 from cliper.web.page.kept import Kept
 from cliper.web.page.limits import Limits
 from cliper.web.page.models import Models
@@ -117,6 +124,7 @@ class Actions:
         settings = read_settings(self.models.settings(form.model), form.recipe, form.size, form.window, self.limits)
         settings = read_thresholds(settings, form.score, form.background_threshold)
         picture = self._load(form.picture)
+        check_labelling(*picture.size, len(classes), self.limits)
         if not self.models.is_loaded(form.model, form.refiner):
             yield {"kind": "busy", "text": f"loading {_what(form.model, form.refiner)} ..."}, name
         segmenter = self.models.get(form.model, form.refiner).with_settings(settings)

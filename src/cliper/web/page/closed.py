@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliper.web.page.door import Door
+from cliper.web.page.kept import Kept
 from cliper.web.page.limits import Limits
 from cliper.web.page.lines import Lines
 from cliper.web.page.refused import Refused
@@ -35,6 +36,7 @@ _LOOKS = re.compile(
     r"/|/config/?|/(gradio_api/)?theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static)/.+"
     r"|/gradio_api/(file=.+|heartbeat/[a-zA-Z0-9]{1,64}|upload_progress|startup-events)"
 )
+_OFTEN = 300.0  # seconds between two sweeps
 _LONGEST = 1000  # letters of what is looked at
 
 # What is read of an event before it is known which it is, in bytes.
@@ -46,13 +48,14 @@ _NAME = 64  # letters of a session's name
 _DEEP = 10  # lists and mappings one inside the other; what the page says has 4
 
 
-def closing(page: gr.Blocks, limits: Limits, folder: Path, *, local: bool) -> dict[str, Any]:
+def closing(page: gr.Blocks, limits: Limits, folder: Path, kept: Kept, *, local: bool) -> dict[str, Any]:
     """What Gradio's application is to be made with, so that the page is closed and its folder of files bounded.
 
     Args:
         page: all of whose events are there.
         limits: how much visitors may ask for.
         folder: of uploads.
+        kept: results, which are let go when they are too old, also where nobody asks for anything any more.
         local: whether the page is for this machine only.
     """
     uploads = Uploads(folder, limits)
@@ -61,7 +64,7 @@ def closing(page: gr.Blocks, limits: Limits, folder: Path, *, local: bool) -> di
     async def serving(app: Any) -> AsyncIterator[None]:
         # Gradio puts what it is given behind its own, which already falls over some requests.
         app.middleware_stack = Door(app.middleware_stack, local=local)
-        sweeping = asyncio.create_task(uploads.sweeping())
+        sweeping = asyncio.create_task(_sweeping(uploads.sweep, kept.sweep))
         try:
             yield
         finally:
@@ -69,6 +72,14 @@ def closing(page: gr.Blocks, limits: Limits, folder: Path, *, local: bool) -> di
 
     behind = Middleware(Closed, lines=Lines(page, limits), sessions=Sessions(page, limits), uploads=uploads)
     return {"middleware": [behind], "lifespan": serving}
+
+
+async def _sweeping(*sweeps: Callable[[], object]) -> None:
+    """Sweep again and again; ends when it is cancelled."""
+    while True:
+        await asyncio.sleep(_OFTEN)
+        for sweep in sweeps:
+            await asyncio.to_thread(sweep)
 
 
 class Closed:

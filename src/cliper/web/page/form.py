@@ -17,6 +17,7 @@ __all__ = [
     "LABELS",
     "NONE",
     "OWN",
+    "check_labelling",
     "check_patches",
     "read_background",
     "read_classes",
@@ -127,6 +128,20 @@ def check_patches(width: int, height: int, size: int, patch: int, limits: Limits
         raise ImageError(
             f"expected at most {limits.patches} patches here, got {columns}x{rows} for a picture of "
             f"{width}x{height} pixels at size {size}; lower the size, or cut the picture"
+        )
+
+
+def check_labelling(width: int, height: int, classes: int, limits: Limits) -> None:
+    """Refuse a picture so large that, with so many classes, giving each pixel its own would take long.
+
+    Raises:
+        ClassListError: more megapixels times classes than the limit.
+    """
+    megapixels = width * height / 1e6
+    if megapixels * classes > limits.labelling:
+        raise ClassListError(
+            f"expected megapixels times classes to be at most {limits.labelling:g} here, got {megapixels:.4g} times "
+            f"{classes}; make the picture smaller, or take out some classes"
         )
 
 

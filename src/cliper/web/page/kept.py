@@ -86,6 +86,12 @@ class Kept:
             entry = self._entries.pop(name, None) if isinstance(name, str) else None
         _remove([entry] if entry else [])
 
+    def sweep(self) -> None:
+        """Forget what is too old."""
+        with self._lock:
+            gone = self._outdated()
+        _remove(gone)
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -19,6 +19,7 @@ class Limits:
         texts: that classes are recognised by, and background words, each: synonyms count.
         letters: of one class or background word, with its synonyms.
         sizes: smallest and largest short side of the resized picture, in pixels.
+        labelling: megapixels of a picture times classes: what giving each pixel its class costs.
         patches: of the resized picture; it bounds memory, and the number of sliding windows.
         waiting: pictures that may wait to be segmented; whoever comes later is told so.
         waiting_files: the same for downloads that are to be made.
@@ -40,6 +41,7 @@ class Limits:
     texts: int = 200
     letters: int = 300
     sizes: tuple[int, int] = (112, 672)
+    labelling: float = 1000.0
     patches: int = 4096
     waiting: int = 16
     waiting_files: int = 64

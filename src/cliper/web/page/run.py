@@ -96,7 +96,7 @@ def serving(
                 footer_links=[],
                 state_session_capacity=limits.sessions,
                 max_file_size=f"{limits.upload_megabytes}mb",
-                app_kwargs=closing(page, limits, folder, local=is_loopback(host) and not share),
+                app_kwargs=closing(page, limits, folder, kept, local=is_loopback(host) and not share),
                 **look(),
             )
             for logger in _LOGGERS:

@@ -24,7 +24,6 @@ PATIENCE = 30.0
 _FORM = 2**16  # bytes of a form besides its file
 _LEAST = 2**16  # bytes that a file counts at least: many small ones are a burden, too
 _GRACE = 600.0  # seconds after which a file that Gradio should have removed is removed
-_OFTEN = 300.0  # seconds between two looks
 
 
 class Uploads:
@@ -99,9 +98,3 @@ class Uploads:
                 if Path(place) != self.folder and Path(place).stat().st_ctime < oldest:
                     Path(place).rmdir()  # if it is empty
         return kept
-
-    async def sweeping(self) -> None:
-        """Look again and again; ends when it is cancelled."""
-        while True:
-            await asyncio.sleep(_OFTEN)
-            await asyncio.to_thread(self.sweep)
