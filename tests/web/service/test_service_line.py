@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -183,3 +185,20 @@ def test_those_that_nobody_waits_for_after_the_preparation_are_not_computed(
     assert told == [True, True, True, True, True, False]
     assert gate.groups == [1]
     assert b"cliper_dropped_total 3.0" in metrics.text()
+
+
+def test_a_picture_is_let_go_at_once(served: Served, picture_file: bytes) -> None:
+    """Not when Python next looks for what holds each other, which with large pictures is a lot of memory later."""
+    with Line(batch=1, window=0, metrics=Metrics(), prepare=nothing) as line:
+        (job,) = jobs_of(served, picture_file, "cat")
+        picture, result = weakref.ref(job.wish.picture), job.future
+        gc.collect()
+        gc.disable()
+        try:
+            line.put(job)
+            assert result.result(30).result.classes == ("cat",)
+            del job, result
+            line.__exit__()  # the thread has let go of it, too
+            assert picture() is None
+        finally:
+            gc.enable()

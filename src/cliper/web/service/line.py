@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -95,7 +96,14 @@ class Line:
                 raise RuntimeError("the line is closed")
             self._waiting.append(job)
             self._changed.notify_all()
-        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
+        known = weakref.ref(job)  # else job and future would hold each other, and a picture, until they are collected
+
+        def forget(future: Future[Done]) -> None:
+            gone = known()
+            if gone is not None and future.cancelled():
+                self._forget(gone)
+
+        job.future.add_done_callback(forget)
 
     def _run(self) -> None:
         while group := self._next():
