@@ -13,11 +13,10 @@ from cliper.errors import InputError, MissingExtraError
 
 __all__ = ["serve"]
 
-
 # Of Limits -> of the options.
 _LIMITS = {
     "queue": "queue",
-    "seconds": "seconds",
+    "seconds": "timeout",
     "megabytes": "max_megabytes",
     "megapixels": "max_megapixels",
     "classes": "max_classes",
@@ -32,7 +31,7 @@ _LIMITS = {
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--token", default=None, help="That callers must send; better as CLIPER_TOKEN in the environment.")
 @click.option("--queue", type=int, default=32, show_default=True, help="Requests at a time; more are told to wait.")
-@click.option("--timeout", "seconds", type=float, default=60.0, show_default=True, help="Of a request, in seconds.")
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="Of a request, in seconds.")
 @click.option("--batch", type=int, default=None, help="Pictures that go through the model together at most.")
 @click.option("--batch-window", type=float, default=5.0, show_default=True, help="Wait for others, in milliseconds.")
 @click.option("--max-megabytes", type=float, default=16.0, show_default=True, help="Of a request.")
@@ -77,8 +76,7 @@ def serve(host: str, port: int, token: str | None, label_studio_folder: Path | N
         limits = Limits(**{field: options[name] for field, name in _LIMITS.items()})
     except InputError as error:  # in the words of the command line
         field, _, said = str(error).partition(":")
-        option = "timeout" if field == "seconds" else _LIMITS[field]
-        raise InputError(f"--{option.replace('_', '-')}:{said}") from None
+        raise InputError(f"--{_LIMITS[field].replace('_', '-')}:{said}") from None
     if token is None:  # an empty one is a mistake, not a wish to have none: click would not tell
         token = os.environ.get("CLIPER_TOKEN")
     token = None if token is None else check_token(token)

@@ -28,15 +28,21 @@ def held(clip_folder: Path, tmp_path: Path, processes: Callable[[Process], None]
     found.release()
 
 
-def test_a_stop_answers_all_that_were_let_in(held: Held, picture_file: bytes) -> None:
+def let_in(held: Held, image: bytes, count: int) -> tuple[list[threading.Thread], list[httpx.Response]]:
+    """Clients that wait for the model, which is held; what they are answered is added to the list."""
     answered: list[httpx.Response] = []
     threads = [
-        threading.Thread(target=lambda: answered.append(ask(held.address, picture_file)), daemon=True) for _ in range(8)
+        threading.Thread(target=lambda: answered.append(ask(held.address, image)), daemon=True) for _ in range(count)
     ]
     held.hold()
     for thread in threads:
         thread.start()
-    wait_for(lambda: held.inside == 8)
+    wait_for(lambda: held.inside == count)
+    return threads, answered
+
+
+def test_a_stop_answers_all_that_were_let_in(held: Held, picture_file: bytes) -> None:
+    threads, answered = let_in(held, picture_file, 8)
     assert ask(held.address, picture_file).status_code == 429
     held.process.send_signal(signal.SIGTERM)
     wait_for(lambda: held.stopping)
@@ -53,14 +59,7 @@ def test_a_stop_answers_all_that_were_let_in(held: Held, picture_file: bytes) ->
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_more_signals_end_it_once_the_model_is_done(held: Held, picture_file: bytes, number: int) -> None:
-    answered: list[httpx.Response] = []
-    threads = [
-        threading.Thread(target=lambda: answered.append(ask(held.address, picture_file)), daemon=True) for _ in range(3)
-    ]
-    held.hold()
-    for thread in threads:
-        thread.start()
-    wait_for(lambda: held.inside == 3)
+    threads, answered = let_in(held, picture_file, 3)
     held.process.send_signal(number)
     wait_for(lambda: held.stopping)
     held.process.send_signal(number)

@@ -131,17 +131,11 @@ class Closed:
         await self._app(scope, receive, send)
 
     async def _answers(self, session: str, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        noted, begun = _noted(send)
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, noted)
         except Exception:
-            if self._sessions.known(session) or not begun:
+            if self._sessions.known(session) or not begun():
                 raise
             # Forgotten while its answers were fetched: as when it is fetched from twice, and one of the two goes.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -150,19 +144,13 @@ class Closed:
         async with self._uploads.place() as free:
             if not free:
                 raise Refused(507, "too many files are kept at the moment; try again later")
-            begun = False
-
-            async def watched(message: Message) -> None:
-                nonlocal begun
-                begun = True
-                await send(message)
-
+            noted, begun = _noted(send)
             try:
-                await self._app(scope, self._uploads.bounded(scope, receive), watched)
+                await self._app(scope, self._uploads.bounded(scope, receive), noted)
             except OSError:
                 raise
             except Exception:  # whatever Gradio's parser meets
-                if begun:
+                if begun():
                     raise
                 raise Refused(400, "expected a form with one file that has a name") from None
 
@@ -250,6 +238,18 @@ async def _read(receive: Receive) -> bytes:
             raise Refused(413, "expected less")
         if not message.get("more_body", False):  # nor is there after a disconnect
             return bytes(body)
+
+
+def _noted(send: Send) -> tuple[Send, Callable[[], bool]]:
+    """The same, and whether an answer has begun."""
+    begun = False
+
+    async def noted(message: Message) -> None:
+        nonlocal begun
+        begun = True
+        await send(message)
+
+    return noted, lambda: begun
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
