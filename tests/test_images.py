@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -248,6 +248,21 @@ def test_patch_size(width: int, height: int, size: int, patch: int) -> None:
     scale = size / min(width, height)
     assert abs(new_width - width * scale) <= patch / 2 + 1e-6
     assert abs(new_height - height * scale) <= patch / 2 + 1e-6
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1024), st.sampled_from([8, 14, 16, 32]))
+@example(180, 120, 336, 16)
+def test_patch_size_is_the_published_formula(width: int, height: int, size: int, patch: int) -> None:
+    """The published statement; it has no lower limit, so a side of no patch is compared with one patch."""
+    scale = size / min(width, height)
+    published = [int(side * scale / patch + 0.5) * patch for side in (height, width)]
+    assert list(patch_size_for(width, height, size, patch)) == [max(side, patch) for side in published]
+
+
+def test_patch_size_where_the_order_of_the_arithmetic_decides() -> None:
+    # 180 * 336 / 120 is exactly 504, or 31.5 patches; 180 * (336 / 120) is just below.
+    assert patch_size_for(180, 120, size=336, patch=16) == (336, 496)
+    assert patch_size_for(120, 180, size=336, patch=16) == (496, 336)
 
 
 def test_patch_size_is_at_least_one_patch() -> None:

@@ -117,7 +117,8 @@ def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -
 def patch_size_for(width: int, height: int, size: int, patch: int) -> tuple[int, int]:
     """The (height', width') in pixels that a picture is resized to: short side about ``size``.
 
-    Each side becomes the nearest multiple of ``patch``, at least one patch. Method, section 1.
+    Each side becomes the nearest multiple of ``patch``, at least one patch. The order of the arithmetic is the
+    published code's: it decides where a side is k + 0.5 patches. Source: ``docs/method.md``, section 1.
 
     Example:
         >>> patch_size_for(640, 426, size=336, patch=16)
@@ -126,7 +127,7 @@ def patch_size_for(width: int, height: int, size: int, patch: int) -> tuple[int,
     short = min(width, height)
 
     def scaled(side: int) -> int:
-        return max(int(side * size / short / patch + 0.5), 1) * patch
+        return max(int(side * (size / short) / patch + 0.5), 1) * patch
 
     return scaled(height), scaled(width)
 
