@@ -170,7 +170,8 @@ class Preset:
         benchmark: name of the benchmark.
         refiner: the refiner that the published number was measured with.
         settings: the published settings.
-        published: ``"miou"`` and, where it was published, ``"miou_unrefined"``, in percent; empty if neither was.
+        published: mIoU in percent; empty if none was published. ``"miou"`` is the table's, ``"miou_unrefined"`` the
+            table's without the refiner, ``"miou_logged"`` that of the published code's log (preprint only).
     """
 
     name: str

@@ -153,6 +153,8 @@ def test_a_preset_brings_model_settings_and_the_published_number(
     assert report["published"] == {
         "miou_percent": 60.7,  # without a refiner
         "difference_percent": None,  # three pictures are no benchmark
+        "logged_miou_percent": None,  # only the preprint has logs
+        "logged_difference_percent": None,
         "changed": ["size 64"],
     }
     assert "published 60.7; otherwise than published: size 64" in ended.out

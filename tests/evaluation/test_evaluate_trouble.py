@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cliper.settings import presets
 from dataset_trees import build_tree
 from dataset_trees.own import own_arguments, own_data, report_of
 
@@ -257,7 +258,11 @@ def test_workers_below_one(command: Any, clip_folder: Path, tmp_path: Path) -> N
 def test_benchmarks_are_listed(command: Any) -> None:
     ended = command("benchmarks")
     assert ended.code == 0
-    (line,) = [line for line in ended.out.splitlines() if line.startswith("vit-l-14/voc21 ")]
-    assert line.split() == ["vit-l-14/voc21", "ViT-L/14", "sd2.1", "71.6", "62.5"]
+    rows = {cells[0]: cells[1:] for cells in map(str.split, ended.out.splitlines())}
+    assert rows["vit-l-14/voc21"] == ["ViT-L/14", "sd2.1", "71.6", "62.5"]
+    assert rows["vit-l-14/voc21-preprint"] == ["ViT-L/14", "sd2.1", "70.2", "70.158"]
+    assert rows["vit-h-14/voc21-windows"] == ["ViT-H/14", "sd2.1"]
     lines = [json.loads(line) for line in command("benchmarks", "--json").out.splitlines()]
-    assert {line["name"] for line in lines} >= {"vit-h-14/voc21-preprint", "vit-b-16/cityscapes-windows"}
+    published = {line["name"]: line["published"] for line in lines}
+    assert sorted(published) == presets()
+    assert published["vit-l-14/voc21-preprint"] == {"miou": 70.2, "miou_logged": 70.158}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cliper.benchmarks import find_benchmark
+from cliper.cli.evaluate_show import show_report
 from cliper.evaluation.job import Job, Variant
 from cliper.evaluation.records import Record
 from cliper.evaluation.report import make_report
@@ -74,3 +75,32 @@ def test_what_was_done_otherwise_than_published_is_said(
 
 def test_without_a_preset_nothing_is_compared() -> None:
     assert report(replace(JOB, preset=None), 5104)["published"] is None
+
+
+PREPRINT = load_preset("vit-b-16/context59-preprint")
+PREPRINT_JOB = replace(JOB, variants=(Variant("", PREPRINT.settings, "sd2.1"),), preset=PREPRINT.name)
+
+
+def test_a_preprint_preset_is_compared_with_its_log_too(capsys: pytest.CaptureFixture[str]) -> None:
+    made = report(PREPRINT_JOB, 5104)
+    assert made["published"] == {
+        "miou_percent": 41.7,
+        "difference_percent": 8.3,
+        "logged_miou_percent": 41.702,
+        "logged_difference_percent": 8.3,
+        "changed": [],
+    }
+    show_report(made)
+    assert "published 41.7 (logged 41.702), difference +8.3 (logged +8.30)\n" in capsys.readouterr().out
+
+
+def test_a_log_is_of_a_run_with_its_refiner() -> None:
+    """The preprint has no number without one, so nothing is compared."""
+    assert report(replace(PREPRINT_JOB, variants=(Variant("", PREPRINT.settings),)), 5104)["published"] is None
+
+
+def test_of_a_part_of_the_benchmark_no_difference_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    made = report(replace(PREPRINT_JOB, limit=3), 3)
+    assert made["published"]["logged_difference_percent"] is None
+    show_report(made)
+    assert "published 41.7 (logged 41.702)\n" in capsys.readouterr().out

@@ -104,11 +104,19 @@ def _show_classes(report: Mapping[str, Any]) -> None:
     )
     published = report["published"]
     if published:
-        difference = published["difference_percent"]
-        words = "" if difference is None else f", difference {difference:+.1f}"
-        if published["changed"]:
-            words += f"; otherwise than published: {', '.join(published['changed'])}"
-        click.echo(f"published {published['miou_percent']:.1f}{words}")
+        click.echo(_compared(published))
+
+
+def _compared(published: Mapping[str, Any]) -> str:
+    """``published 65.9 (logged 65.930), difference -0.1 (logged -0.13); otherwise than published: size 64``."""
+    logged = published["logged_miou_percent"]
+    line = f"published {published['miou_percent']:.1f}" + ("" if logged is None else f" (logged {logged:.3f})")
+    if published["difference_percent"] is not None:
+        line += f", difference {published['difference_percent']:+.1f}"
+        line += "" if logged is None else f" (logged {published['logged_difference_percent']:+.2f})"
+    if published["changed"]:
+        line += f"; otherwise than published: {', '.join(published['changed'])}"
+    return line
 
 
 def _show_variants(variants: Sequence[Mapping[str, Any]]) -> None:

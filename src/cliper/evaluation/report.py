@@ -132,6 +132,7 @@ def _published(job: Job, miou: float | None) -> dict[str, Any] | None:
     value = preset.published.get("miou_unrefined" if variant.refiner is None else "miou")
     if value is None:
         return None
+    logged = None if variant.refiner is None else preset.published.get("miou_logged")
     ours, old = variant.settings.to_dict(), preset.settings.to_dict()
     changed = [f"{key} {ours[key]}" for key in sorted(ours) if ours[key] != old[key]]
     if job.model.casefold() != preset.model.casefold():
@@ -140,9 +141,15 @@ def _published(job: Job, miou: float | None) -> dict[str, Any] | None:
         changed.append(f"refiner {variant.refiner}")
     if job.dtype not in (None, "float32"):
         changed.append(f"dtype {job.dtype}")
+
+    def difference(published: float | None) -> float | None:
+        return None if miou is None or published is None else round(100 * miou - published, 2)
+
     return {
         "miou_percent": value,
-        "difference_percent": None if miou is None else round(100 * miou - value, 2),
+        "difference_percent": difference(value),
+        "logged_miou_percent": logged,
+        "logged_difference_percent": difference(logged),
         "changed": changed,
     }
 
