@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import cliper
-
-DATA = Path(__file__).parent / "data"
+from golden import digest, image_tower, load_golden, save_golden_clip
 
 # Issue and papers ask for 1e-4 in float32. Cosines are right to about 1e-7 and are multiplied by a scale of 100
 # before a softmax, so 1e-5 to 5e-5 is what two orders of summation differ by.
@@ -27,12 +25,33 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("patch", [14, 16])
+# Of the published implementation's run: SHA-256 over the names and bytes of the image tower's tensors.
+IMAGE_TOWERS = {
+    14: "4509cd1df58a0e5226b8db6762acd8011ce03c656f1337c88470ba8dce524f7c",
+    16: "bd67405ef256772e986f8d433e162f7b5161c0062c0192173ec4f347afc30ce9",
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Patch size -> folder of the tiny CLIP that the golden values were computed with."""
+    folder = tmp_path_factory.mktemp("golden")
+    return {patch: save_golden_clip(patch, folder / f"clip-patch{patch}") for patch in IMAGE_TOWERS}
+
+
+@pytest.mark.parametrize("patch", IMAGE_TOWERS)
+def test_image_tower_is_bit_for_bit_the_one_of_the_published_run(patch: int) -> None:
+    assert digest(image_tower(patch)) == IMAGE_TOWERS[patch]
+
+
+@pytest.mark.parametrize("patch", IMAGE_TOWERS)
 @pytest.mark.parametrize("case", CASES)
-def test_class_maps_are_those_of_the_published_implementation(patch: int, case: str) -> None:
-    golden = load_file(DATA / f"patch{patch}.safetensors")
+def test_class_maps_are_those_of_the_published_implementation(
+    patch: int, case: str, checkpoints: dict[int, Path]
+) -> None:
+    golden = load_golden(f"patch{patch}")
     segmenter = cliper.Segmenter.from_pretrained(
-        DATA / f"clip-patch{patch}", settings=cliper.Settings(**CASES[case]), device="cpu"
+        checkpoints[patch], settings=cliper.Settings(**CASES[case]), device="cpu"
     )
     maps = segmenter.class_maps(golden["pixels"], golden["foreground"], golden["background"])
     assert maps.dtype == torch.float32
@@ -41,4 +60,4 @@ def test_class_maps_are_those_of_the_published_implementation(patch: int, case: 
 
 def test_every_golden_map_has_a_case() -> None:
     inputs = {"pixels", "foreground", "background"}
-    assert set(load_file(DATA / "patch16.safetensors")) == set(CASES) | inputs
+    assert set(load_golden("patch16")) == set(CASES) | inputs

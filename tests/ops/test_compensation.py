@@ -1,21 +1,18 @@
 """The chain of self-attention maps: golden values, laws, and what it refuses."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cliper.errors import SettingsError, ShapeError
 from cliper.ops import compensate
 from cliper.ops.compensation import Heads, compensate_heads, times_transposed
+from golden import load_golden
 from oracle import reference
 
-GOLDEN = Path(__file__).parents[1] / "data" / "refine.safetensors"
 CASES = {"chain": ("chain", 0), "mean": ("mean", 0), "select1": ("selected", 1)}
 
 # float32 against float32 with sums in another order; the values are about 1 and are sums of up to 4096 terms.
@@ -24,7 +21,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    return load_file(GOLDEN)
+    return load_golden("refine")
 
 
 @pytest.mark.parametrize("case", CASES)

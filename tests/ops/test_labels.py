@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from cliper.errors import ShapeError
 from cliper.ops import assign_labels, class_confidence, class_scores, labels
+from golden import load_golden
 from oracle import reference
 
-GOLDEN = Path(__file__).parents[1] / "data" / "refine.safetensors"
 CASES = {
     "labels.0": {"background": 0.6, "score": 0.4, "normalize": True},
     "labels.1": {"background": 0.3, "score": 0.3, "normalize": False},
@@ -26,7 +24,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_labels_are_those_of_the_published_implementation(case: str) -> None:
-    golden = load_file(GOLDEN)
+    golden = load_golden("refine")
     got = assign_labels(golden["refined.chain"], golden["maps"], (120, 160), **CASES[case])
     assert got.dtype == torch.int64
     assert torch.equal(got, golden[case].long())

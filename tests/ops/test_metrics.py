@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from cliper.errors import ShapeError
 from cliper.ops import class_iou, confusion_matrix, mean_accuracy, mean_iou, pixel_accuracy
-
-GOLDEN = Path(__file__).parents[1] / "data" / "refine.safetensors"
+from golden import load_golden
 
 
 def test_the_golden_numbers() -> None:
-    golden = load_file(GOLDEN)
+    golden = load_golden("refine")
     matrix = confusion_matrix(golden["target"], golden["labels.0"].long(), 6)
     assert matrix.dtype == torch.int64
     assert int(matrix.sum()) == int((golden["target"] != 255).sum())
