@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from made_results import decode_brush
 from pycocotools import mask as coco
 
-from cliper.errors import ShapeError
+from cliper.errors import InputError, ShapeError
 from cliper.formats.brush import encode_brush
-from cliper.formats.rle import compress_counts, mask_counts
+from cliper.formats.rle import compress_counts, decompress_counts, mask_counts
 
 untimed = settings(deadline=None)
 
@@ -43,6 +43,35 @@ def test_long_runs(counts: list[int]) -> None:
     sane = np.array(counts) % 5000 + 1
     expected = coco.frPyObjects({"size": [1, int(sane.sum())], "counts": sane.tolist()}, 1, int(sane.sum()))
     assert compress_counts(sane) == expected["counts"].decode()
+
+
+@untimed
+@given(st.lists(st.integers(0, 2**30), max_size=30))
+def test_decompress_is_the_inverse_of_compress(counts: list[int]) -> None:
+    assert decompress_counts(compress_counts(np.array(counts, np.int64)) if counts else "").tolist() == counts
+
+
+@untimed
+@given(MASKS)
+def test_decompress_reads_text_of_pycocotools(mask: np.ndarray) -> None:
+    text = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert decompress_counts(text).tolist() == mask_counts(mask).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("04/", "another character"),
+        ("04p", "another character"),
+        ("0\0", "another character"),
+        ("04\u00e9", "another character"),
+        ("0oo", "does not end"),
+        ("o" * 7 + "0", "35 bits"),
+    ],
+)
+def test_damaged_text_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        decompress_counts(text)
 
 
 def test_counts_by_hand() -> None:

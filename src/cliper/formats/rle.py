@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cliper.errors import ShapeError
+from cliper.errors import InputError, ShapeError
 
-__all__ = ["compress_counts", "mask_counts"]
+__all__ = ["compress_counts", "decompress_counts", "mask_counts"]
+
+_MAX_GROUPS = 7  # 35 bits: more than any image has pixels, and far from overflowing int64
 
 
 def mask_counts(
@@ -74,3 +76,35 @@ def compress_counts(counts: npt.NDArray[np.int64]) -> str:
         used.append(alive)
         alive = more
     return np.stack(groups, axis=1)[np.stack(used, axis=1)].tobytes().decode("ascii")
+
+
+def decompress_counts(text: str) -> npt.NDArray[np.int64]:
+    """Counts from COCO's compressed text: the inverse of :func:`compress_counts`. Input is untrusted.
+
+    Raises:
+        InputError: a character outside ``0`` to ``o``, a last number that does not end, or a number of more than 35
+            bits. Negative counts are returned as they are.
+
+    Example:
+        >>> decompress_counts("61X13mN000`0").tolist()
+        [6, 1, 40, 4, 5, 4, 5, 4, 21]
+    """
+    codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
+    if codes.size == 0:
+        return codes
+    if codes.min() < 0 or codes.max() > 63:
+        raise InputError("expected compressed counts of the characters '0' to 'o', got another character")
+    ends = np.flatnonzero((codes & 32) == 0)
+    if ends.size == 0 or ends[-1] != codes.size - 1:
+        raise InputError("expected compressed counts, got a text whose last number does not end")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_GROUPS:
+        raise InputError(f"expected compressed counts of at most {5 * _MAX_GROUPS} bits, got a longer number")
+    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, lengths))
+    values = np.add.reduceat((codes & 31) << shifts, starts)
+    values -= np.where(codes[ends] & 16, 1 << (5 * lengths), 0)
+    # From the fourth on, a number is the difference to the last but one.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
