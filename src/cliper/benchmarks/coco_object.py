@@ -7,7 +7,7 @@ from pathlib import Path
 from cliper.benchmarks.base import Benchmark, Sample, list_files, plain_names, read_split
 from cliper.benchmarks.texts import benchmark_texts
 
-__all__ = ["coco_object"]
+__all__ = ["coco_object", "image_path"]
 
 # The names in COCO's own annotations.
 _NAMES = {
@@ -44,11 +44,12 @@ def _samples(root: Path) -> list[Sample]:
         names = read_split("coco-object", [listed])
     else:  # the masks that are there, less those of train2014
         named = [path.stem for path in list_files("coco-object", masks, "*.png")]
-        names = [name for name in named if _picture(folder, name).is_file()]
+        names = [name for name in named if image_path(folder, name).is_file()]
         if not names:
             names = named
-    return [Sample(name, _picture(folder, name), masks / f"{name}.png") for name in names]
+    return [Sample(name, image_path(folder, name), masks / f"{name}.png") for name in names]
 
 
-def _picture(folder: Path, name: str) -> Path:
+def image_path(folder: Path, name: str) -> Path:
+    """File of an image in the folder ``coco2014``."""
     return folder / "val2014" / f"COCO_val2014_{name}.jpg"

@@ -93,7 +93,8 @@ def _show_report(report: DataReport) -> None:
 def prepare() -> None:
     """Make masks that a data set's own downloads do not hold.
 
-    What is there already is left as it is; a command that was interrupted goes on where it was.
+    What is there already is left as it is; a command that was interrupted goes on where it was. Exit code 1 if a
+    mask could not be made.
     """
 
 
@@ -183,7 +184,7 @@ def _carry_out(plan: Plan) -> int:
         click.echo(f"cliper: error: and {len(outcome.failed) - _MOST_LINES:,} more", err=True)
     failed = f", {len(outcome.failed):,} failed" if outcome.failed else ""
     click.echo(f"{plan.folder}: {outcome.written:,} masks written, {outcome.kept:,} there already{failed}")
-    return 2 if outcome.failed else 0
+    return 1 if outcome.failed else 0
 
 
 def _track(items: Sequence[T], what: str) -> Iterator[T]:

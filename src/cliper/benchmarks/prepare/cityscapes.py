@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,10 @@ def _of_polygons(path: Path) -> npt.NDArray[Any]:
         for item in data["objects"]:
             label = _ungrouped(item["label"])
             if not item.get("deleted") and label != _NOT_DRAWN:
-                drawer.polygon([(x, y) for x, y in item["polygon"]], fill=_train_ids()[label])
+                points = [(x, y) for x, y in item["polygon"]]
+                if not all(math.isfinite(x) and math.isfinite(y) for x, y in points):
+                    raise ValueError("a coordinate that is not finite")
+                drawer.polygon(points, fill=_train_ids()[label])
     except ImageError:
         raise
     except InputError as error:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+import reprlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cliper.benchmarks.base import read_split
 from cliper.benchmarks.prepare.plan import Job, Plan, renumber
-from cliper.benchmarks.prepare.sources import check_coco_api, first_there, paint_regions, read_json, read_mat
+from cliper.benchmarks.prepare.regions import check_image_size, group_annotations, is_integer, rasterize
+from cliper.benchmarks.prepare.sources import check_coco_api, first_there, read_json, read_mat
 from cliper.errors import ImageError, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
+
+    from cliper.benchmarks.prepare.regions import Annotation
 
 __all__ = ["context_masks"]
 
@@ -50,9 +56,7 @@ def context_masks(root: Path, annotations: Path | None = None) -> Plan:
         names = read_split("context", [lists / "Main" / "val.txt"])
         return Plan(target, [Job(target / f"{n}.png", partial(_of_mat, source / f"{n}.mat")) for n in names])
     check_coco_api()
-    pictures = _of_json(source)
-    jobs = [Job(target / f"{name}.png", partial(_of_regions, name, *rest)) for name, rest in pictures.items()]
-    return Plan(target, jobs, (lists / "SegmentationContext" / "val.txt", tuple(sorted(pictures))))
+    return _of_json(source, folder)
 
 
 def _of_mat(path: Path) -> npt.NDArray[Any]:
@@ -63,25 +67,61 @@ def _of_mat(path: Path) -> npt.NDArray[Any]:
     return renumber(read_mat(path, "LabelMap"), _LABELS, path)
 
 
-def _of_json(source: Path) -> dict[str, tuple[int, int, list[tuple[int, Any]]]]:
-    """Name -> (height, width, regions), a region being (number of its class, where it is); val only."""
+def _of_json(source: Path, folder: Path) -> Plan:
+    """Plan the masks of the images of val."""
     from cliper.decoding import shown_path
 
     data = read_json("PASCAL-Context's annotations", source)
-    regions = defaultdict(list)
+    name = shown_path(source)
     try:
-        for item in data["annos_segmentation"]:
-            regions[item["image_id"]].append((item["category_id"], item["segmentation"]))
-        return {
-            Path(item["file_name"]).stem: (item["height"], item["width"], regions[item["image_id"]])
-            for item in data["images"]
-            if item["phase"] == "val"
-        }
-    except (KeyError, TypeError, ValueError) as error:
+        images, problems = _images(data["images"], name)
+        grouped, unassigned = group_annotations(data["annos_segmentation"], "annos_segmentation", name, images)
+    except (KeyError, TypeError) as error:
         raise InputError(
-            f"expected PASCAL-Context's trainval_merged.json, got another one ({error!r}): {shown_path(source)}"
+            f"expected PASCAL-Context's trainval_merged.json, got another one ({error!r}): {name}"
         ) from None
+    target = folder / "SegmentationClassContext"
+    jobs = []
+    for number, item in images.items():
+        stem = Path(item["file_name"]).stem
+        make = partial(_paint, f"{name}: image {stem}", item, grouped.get(number, ()), folder)
+        jobs.append(Job(target / f"{stem}.png", make))
+    stems = sorted(job.target.stem for job in jobs)
+    split = (folder / "ImageSets" / "SegmentationContext" / "val.txt", tuple(stems))
+    return Plan(target, jobs, split, [*problems, *unassigned])
 
 
-def _of_regions(name: str, height: int, width: int, regions: list[tuple[int, Any]]) -> npt.NDArray[Any]:
-    return renumber(paint_regions(name, height, width, regions), _LABELS, Path(f"{name}.jpg"))
+def _images(items: Any, source: str) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """The entries of val's images by their id, and a line for each that cannot be used."""
+    if not isinstance(items, list):
+        raise TypeError("images is no list")
+    images: dict[int, dict[str, Any]] = {}
+    problems = []
+    stems = set()
+    for index, item in enumerate(items):
+        entry = item if isinstance(item, dict) else {}
+        if entry.get("phase") not in (None, "val"):
+            continue
+        file_name = entry.get("file_name")
+        number = entry.get("image_id")
+        if entry.get("phase") is None or not is_integer(number) or not _is_file_name(file_name):
+            problems.append(
+                f"{source}: images[{index}]: expected an image with phase, image_id and file_name, got "
+                f"{reprlib.repr(item)}; fetch the file again"
+            )
+        elif number in images or Path(file_name).stem in stems:
+            problems.append(f"{source}: images[{index}]: expected each image once, got {file_name} again; remove one")
+        else:
+            images[number] = entry
+            stems.add(Path(file_name).stem)
+    return images, problems
+
+
+def _is_file_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and re.fullmatch(r"\w[\w.-]{0,99}", value, re.ASCII) is not None
+
+
+def _paint(title: str, image: dict[str, Any], annotations: Sequence[Annotation], folder: Path) -> npt.NDArray[np.uint8]:
+    height, width = image.get("height"), image.get("width")
+    check_image_size(title, height, width, folder / "JPEGImages" / image["file_name"])
+    return rasterize(title, height, width, annotations, _LABELS)

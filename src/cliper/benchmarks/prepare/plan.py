@@ -33,11 +33,13 @@ class Plan:
         folder: where the masks go.
         jobs: one a mask.
         split: a list of names to write, and where to.
+        problems: a line for each entry of the source that no mask can be made from.
     """
 
     folder: Path
     jobs: Sequence[Job]
     split: tuple[Path, tuple[str, ...]] | None = None
+    problems: Sequence[str] = ()
 
 
 @dataclass
@@ -71,7 +73,7 @@ def carry_out(plan: Plan, track: Callable[[Sequence[Job], str], Iterable[Job]] =
         path, names = plan.split
         with atomic_path(path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    outcome = Outcome()
+    outcome = Outcome(failed=list(plan.problems))
     for job in track(plan.jobs, plan.folder.name):
         if _is_whole(job.target):
             outcome.kept += 1

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.errors import ImageError, InputError, MissingExtraError
+from cliper.errors import ImageError, InputError, MissingExtraError, ResourceError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
-__all__ = ["check_coco_api", "first_there", "paint_regions", "read_json", "read_mat"]
+__all__ = ["check_coco_api", "first_there", "read_json", "read_mat"]
+
+_MAX_JSON_BYTES = 2_000_000_000  # three times the largest that is published, PASCAL-Context's
 
 
 def first_there(what: str, given: Path | None, usual: Iterable[Path]) -> Path:
@@ -37,12 +37,19 @@ def read_json(what: str, path: Path) -> dict[str, Any]:
     """A json file that holds an object.
 
     Raises:
-        InputError: it cannot be read, or holds something else.
+        InputError: it cannot be read, is no file, is too large, or holds something else.
+        ResourceError: memory ran out.
     """
     from cliper.decoding import one_line, shown_path
 
     try:
+        if not path.is_file():  # opening a pipe could wait for ever
+            raise OSError("not a file")
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise OSError(f"more than {_MAX_JSON_BYTES:,} bytes")
         data = json.loads(path.read_bytes())
+    except MemoryError:
+        raise ResourceError(f"memory ran out while reading {shown_path(path)}; use a machine with more") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"expected {what} as json, could not read {shown_path(path)} ({one_line(error)}); fetch it again"
@@ -87,50 +94,3 @@ def check_coco_api() -> None:
         import pycocotools.mask  # noqa: F401
     except ImportError:
         raise MissingExtraError("COCO's regions need pycocotools; pip install 'cliper[coco]'") from None
-
-
-def paint_regions(name: str, height: int, width: int, regions: Iterable[tuple[int, Any]]) -> npt.NDArray[np.uint16]:
-    """Regions as COCO writes them (polygons, or run lengths plain or compressed), each with its number.
-
-    They are painted in the order given, a later one over an earlier one; crowds are not told from objects.
-
-    Args:
-        name: of the picture, for messages.
-        height: of the picture.
-        width: of the picture.
-        regions: (number, where) of each.
-
-    Returns:
-        [height, width], 0 where there is no region.
-
-    Raises:
-        ImageError: a region cannot be decoded, or is of another picture's size.
-    """
-    import numpy as np
-
-    from cliper.decoding import one_line
-
-    try:
-        numbers = np.zeros((height, width), np.uint16)
-        for number, where in regions:
-            numbers[_decode(where, height, width) > 0] = number
-    except Exception as error:  # whatever pycocotools makes of a damaged one
-        raise ImageError(f"{name}: could not decode a region ({one_line(error)}); fetch the json again") from None
-    return numbers
-
-
-def _decode(where: Any, height: int, width: int) -> npt.NDArray[Any]:
-    from pycocotools import mask
-
-    if isinstance(where, list):
-        encoded = mask.merge(mask.frPyObjects(where, height, width))
-    elif isinstance(where["counts"], list):
-        encoded = mask.frPyObjects(where, height, width)
-    else:
-        encoded = where
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it is behind numpy's ways
-        region: npt.NDArray[Any] = mask.decode(encoded)
-    if region.shape != (height, width):
-        raise ValueError(f"a region of {region.shape[1]}x{region.shape[0]} in a picture of {width}x{height}")
-    return region
