@@ -11,10 +11,12 @@ from torch import Tensor
 from transformers import AutoModel
 
 from cliper.errors import CheckpointError, RefinerError, ResourceError, SettingsError, ShapeError
+from cliper.ops.positions import interpolate_dino_positions
 from cliper.refiners import load_refiner
 from cliper.refiners.affinity import spread_by_affinity
 from cliper.refiners.dino import DinoRefiner
 from cliper.settings import Settings
+from oracle import dino as oracle
 
 # float32 sums of up to a few hundred terms in another order.
 TOLERANCE = 1e-5
@@ -35,6 +37,10 @@ def plain_refine(folder: Path, kind: str, picture: Tensor, maps: Tensor, size: t
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     pixels = (F.interpolate(picture[None], size=size)[0] - mean) / std
+    if kind == "dino":
+        grid = (size[0] // 8, size[1] // 8)
+        table = oracle.position_table(model.embeddings.position_embeddings[0], grid)
+        model.embeddings.interpolate_pos_encoding = lambda *_: table[None]
     fit = {"interpolate_pos_encoding": True} if kind == "dino" else {}
     hidden = model(pixel_values=pixels[None], **fit).last_hidden_state
     return plain(hidden[0, 1:], maps, (size[0] // 8, size[1] // 8))
@@ -56,6 +62,27 @@ def test_equals_the_plain_formula(
     given = refiner.refine(pictures[:1], maps[:1], Settings(refine_size=(64, 80)))[0]
     expected = plain_refine(dinos[kind], kind, pictures[0], maps[0], (64, 80))
     torch.testing.assert_close(given, expected, atol=TOLERANCE, rtol=0)
+
+
+# The oracle resizes in float64; float32 sampling positions near 100 are off by 1e-5, times differences of about 1.
+@pytest.mark.parametrize(
+    ("side", "grid"), [(14, (14, 14)), (14, (20, 31)), (14, (37, 14)), (28, (28, 41)), (28, (62, 125)), (6, (1, 1))]
+)
+def test_position_table_is_that_of_the_code_of_dino(side: int, grid: tuple[int, int]) -> None:
+    table = torch.randn(1 + side**2, 8, generator=torch.Generator().manual_seed(side))
+    got = interpolate_dino_positions(table, grid)
+    assert got.shape == (1 + grid[0] * grid[1], 8)
+    torch.testing.assert_close(got, oracle.position_table(table, grid), atol=3e-5, rtol=0)
+    if grid == (side, side):
+        assert torch.equal(got, table)
+    else:  # the offset of 0.1 is no rounding
+        plain_resize = oracle.position_table(table, grid, offset=0)
+        assert (got - plain_resize).abs().max() > 0.1
+
+
+def test_position_table_must_be_square() -> None:
+    with pytest.raises(ShapeError, match="expected 1 \\+ s \\* s rows, got 51"):
+        interpolate_dino_positions(torch.ones(51, 4), (7, 7))
 
 
 def test_large_pictures_are_reduced(dinos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

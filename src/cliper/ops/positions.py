@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cliper.errors import ShapeError
 
-__all__ = ["resize_positions"]
+__all__ = ["interpolate_dino_positions", "resize_positions"]
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -24,9 +24,43 @@ def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     Raises:
         ShapeError: a table whose patch part is not square.
     """
+    patches = _patch_planes(table)
+    resized = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
+    return torch.cat([table[:1], resized[0].flatten(1).t()])
+
+
+def interpolate_dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resize the patch part of DINO's position table as DINO's own code does; the class token's row stays.
+
+    Bicubic, with the scale factors ``(h + 0.1) / s`` and ``(w + 0.1) / s`` in place of ``h / s`` and ``w / s``: the
+    sampling positions are those of a grid that is 0.1 patches larger. A grid of ``s`` by ``s`` gets the table itself.
+
+    Source: ``interpolate_pos_encoding`` of https://github.com/facebookresearch/dino; ``docs/method.md``, section 3,
+    "Without diffusion".
+
+    Args:
+        table: [1 + s * s, D] float32.
+        grid: (h, w), patches.
+
+    Returns:
+        [1 + h * w, D], dtype and device of ``table``.
+
+    Raises:
+        ShapeError: a table whose patch part is not square.
+    """
+    patches = _patch_planes(table)
+    side = patches.shape[-1]
+    if grid == (side, side):
+        return table
+    # With scale factors that are given, and not recomputed from the sizes, PyTorch samples by these factors.
+    factors = tuple((count + 0.1) / side for count in grid)
+    resized = F.interpolate(patches, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
+    return torch.cat([table[:1], resized[0].flatten(1).t()])
+
+
+def _patch_planes(table: Tensor) -> Tensor:
+    """[1 + s * s, D] -> [1, D, s, s], without the class token."""
     side = round((len(table) - 1) ** 0.5)
     if side * side + 1 != len(table):
         raise ShapeError(f"position table: expected 1 + s * s rows, got {len(table)}")
-    patches = table[1:].t().reshape(1, -1, side, side)
-    resized = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
-    return torch.cat([table[:1], resized[0].flatten(1).t()])
+    return table[1:].t().reshape(1, -1, side, side)

@@ -5,6 +5,7 @@ Source: arXiv 2411.13836; ``docs/method.md``, section 3, last point.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from cliper.devices import memory_errors
 from cliper.errors import CheckpointError, SettingsError
+from cliper.ops.positions import interpolate_dino_positions
 from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import spread_by_affinity
 from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
@@ -64,6 +66,10 @@ class DinoRefiner:
             self.model: Any = _load(folder, dtype).to(device)
         patch = self.model.config.patch_size
         self.patch: int = patch if isinstance(patch, int) else patch[0]
+        if self.model.config.model_type == "vit":
+            # transformers resizes the table to the exact grid; DINO's own code does not.
+            embeddings = self.model.embeddings
+            embeddings.interpolate_pos_encoding = partial(_positions, embeddings.position_embeddings, self.patch)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Refiner.describe`."""
@@ -136,6 +142,15 @@ class DinoRefiner:
         shrink = min(1.0, math.sqrt(MOST_PATCHES / (cells[0] * cells[1])))
         rows, columns = (max(1, round(c * shrink)) for c in cells)
         return rows * self.patch, columns * self.patch
+
+
+def _positions(table: Tensor, patch: int, embeddings: Tensor, height: int, width: int) -> Tensor:
+    """DINO's position table for an input of ``height`` by ``width`` pixels, [1, 1 + patches, D].
+
+    The last three arguments are those of the method of ``transformers`` that it replaces. Resized in float32.
+    """
+    resized = interpolate_dino_positions(table[0].float(), (height // patch, width // patch))
+    return resized.to(table.dtype)[None]
 
 
 def _load(folder: Path, dtype: torch.dtype) -> Any:
