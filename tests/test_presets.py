@@ -147,6 +147,7 @@ def test_a_preset_leaves_nothing_to_defaults(name: str) -> None:
         "refine_map",
         "refine_layers",
         "refine_size",
+        "refine_max_patches",
         "refine_resize",
     }
     assert find_entry(data["model"]).kind == "clip"

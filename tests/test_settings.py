@@ -63,7 +63,8 @@ WRONG: dict[str, list[Any]] = {
     "refine_map": [-1, 10_001, 0.5, None, True],
     "refine_layers": ["up_blocks", [], [""], [1], 5],
     "refine_size": [63, 2049, 512.0, "512", True, [], [512, 512, 512], [512, 1], [True, 512]],
-    "refine_resize": ["lanczos", None],
+    "refine_max_patches": [0, 1_000_001, 4096.0, "4096", True],
+    "refine_resize": ["lanczos", 3],
     "refine_step": [-1, 50, 45.0, None, True],
 }
 
@@ -86,7 +87,8 @@ RIGHT: dict[str, list[Any]] = {
     "refine_map": [0, 10_000],
     "refine_layers": [None, ["a"], ("a", "b")],
     "refine_size": [None, 64, 2048, [64, 2048], (512, 512), [512]],
-    "refine_resize": list(RESIZE_MODES),
+    "refine_max_patches": [None, 1, 1_000_000],
+    "refine_resize": [None, *RESIZE_MODES],
     "refine_step": [0, 49],
 }
 
@@ -176,7 +178,8 @@ settings_strategy = st.builds(
     refine_map=st.integers(0, 10_000),
     refine_layers=st.none() | st.lists(texts, min_size=1, max_size=3),
     refine_size=st.none() | sides | st.tuples(sides, sides),
-    refine_resize=st.sampled_from(RESIZE_MODES),
+    refine_max_patches=st.none() | st.integers(1, 1_000_000),
+    refine_resize=st.none() | st.sampled_from(RESIZE_MODES),
     refine_step=st.integers(0, 49),
 )
 

@@ -63,7 +63,10 @@ class Settings:
         refine_map: index of the self-attention map for ``"selected"``.
         refine_layers: names of the refiner's self-attention layers; None takes the refiner's own choice.
         refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's own.
-        refine_resize: how the picture is resized for the refiner.
+        refine_max_patches: where ``refine_size`` is None, a larger image is reduced to at most this many patches for
+            a DINO refiner or ``self``; None takes the refiner's own limit: none for DINO, 4096 for ``self``.
+        refine_resize: how the image is resized for the refiner; None takes the published way of the refiner,
+            ``"nearest"`` for Stable Diffusion and ``"bilinear"`` for DINO. ``self`` has a way of its own.
         refine_step: index of the denoising step, of 50.
 
     Raises:
@@ -91,14 +94,16 @@ class Settings:
     refine_map: int = 0
     refine_layers: tuple[str, ...] | None = None
     refine_size: int | tuple[int, int] | None = None
-    refine_resize: str = "nearest"
+    refine_max_patches: int | None = None
+    refine_resize: str | None = None
     refine_step: int = 45
 
     def __post_init__(self) -> None:
         _one_of("recipe", self.recipe, RECIPES)
         _one_of("attention", self.attention, ATTENTIONS)
         _one_of("refine_mode", self.refine_mode, REFINE_MODES)
-        _one_of("refine_resize", self.refine_resize, RESIZE_MODES)
+        if self.refine_resize is not None:
+            _one_of("refine_resize", self.refine_resize, RESIZE_MODES)
         for name, least, most in (
             ("size", 1, 4096),
             ("select_layer", -1000, 999),
@@ -120,6 +125,9 @@ class Settings:
         if self.refine_threshold is not None:
             value = _number("refine_threshold", self.refine_threshold, 0.0, 1.0)
             object.__setattr__(self, "refine_threshold", value)
+        if self.refine_max_patches is not None:
+            value = _whole("refine_max_patches", self.refine_max_patches, 1, 1_000_000)
+            object.__setattr__(self, "refine_max_patches", value)
         object.__setattr__(self, "templates", _templates(self.templates))
         object.__setattr__(self, "refine_layers", _strings("refine_layers", self.refine_layers))
         object.__setattr__(self, "refine_size", _side(self.refine_size))

@@ -169,6 +169,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "refine_map": (["--refine-map", "3"], 3),
     "refine_layers": (["--refine-layer", "a.b", "--refine-layer", "c"], ("a.b", "c")),
     "refine_size": (["--refine-size", "448x512"], (448, 512)),
+    "refine_max_patches": (["--refine-max-patches", "900"], 900),
     "refine_resize": (["--refine-resize", "area"], "area"),
     "refine_step": (["--refine-step", "0"], 0),
 }

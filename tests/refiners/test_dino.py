@@ -34,16 +34,17 @@ def plain(features: Tensor, maps: Tensor, grid: tuple[int, int], subtracted: flo
 @torch.no_grad()
 def plain_refine(folder: Path, kind: str, picture: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
     model = AutoModel.from_pretrained(folder).eval()
+    if kind == "dino":
+        return oracle.refine(model, picture, maps, size)
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    pixels = (F.interpolate(picture[None], size=size)[0] - mean) / std
-    if kind == "dino":
-        grid = (size[0] // 8, size[1] // 8)
-        table = oracle.position_table(model.embeddings.position_embeddings[0], grid)
-        model.embeddings.interpolate_pos_encoding = lambda *_: table[None]
-    fit = {"interpolate_pos_encoding": True} if kind == "dino" else {}
-    hidden = model(pixel_values=pixels[None], **fit).last_hidden_state
+    pixels = (F.interpolate(picture[None], size=size, mode="bilinear", align_corners=False)[0] - mean) / std
+    hidden = model(pixel_values=pixels[None]).last_hidden_state
     return plain(hidden[0, 1:], maps, (size[0] // 8, size[1] // 8))
+
+
+# The second image has 130x70 pixels: 16.25 and 8.75 patches, both rounded down.
+SIZES = ((96, 144), (128, 64))
 
 
 @pytest.mark.parametrize("kind", ["dino", "dinov2"])
@@ -53,7 +54,7 @@ def test_equals_the_plain_formula(
     refiner = load_refiner(dinos[kind], device="cpu")
     assert isinstance(refiner, DinoRefiner)
     refined = refiner.refine(pictures, maps, Settings())
-    for picture, stack, ours, size in zip(pictures, maps, refined, ((96, 144), (128, 72)), strict=True):
+    for picture, stack, ours, size in zip(pictures, maps, refined, SIZES, strict=True):
         expected = plain_refine(dinos[kind], kind, picture, stack, size)
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
@@ -85,13 +86,61 @@ def test_position_table_must_be_square() -> None:
         interpolate_dino_positions(torch.ones(51, 4), (7, 7))
 
 
-def test_large_pictures_are_reduced(dinos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliper.refiners.dino.MOST_PATCHES", 100)
+def test_position_table_of_the_code_of_dino_reaches_the_result(
+    dinos: dict[str, Path], pictures: list[Tensor], maps: list[Tensor]
+) -> None:
+    """transformers' own resize of the table gives other maps, by far more than the tolerance of the parity test."""
+    ours = load_refiner(dinos["dino"], device="cpu").refine(pictures[:1], maps[:1], Settings())[0]
+    model = AutoModel.from_pretrained(dinos["dino"]).eval()
+    without_offset = oracle.refine(model, pictures[0], maps[0], SIZES[0], offset=0)
+    assert (ours - without_offset).abs().max() > 10 * TOLERANCE
+
+
+def test_half_precision_resizes_the_position_table_in_float32(dinos: dict[str, Path]) -> None:
+    refiner = load_refiner(dinos["dino"], device="cpu", dtype=torch.bfloat16)
+    embeddings = refiner.model.embeddings
+    table = embeddings.position_embeddings[0].float()
+    got = embeddings.interpolate_pos_encoding(torch.empty(1, 1 + 8 * 5, 24), 64, 40)
+    assert torch.equal(got[0], interpolate_dino_positions(table, (8, 5)).bfloat16())
+
+
+def test_images_of_any_size_are_not_reduced(dinos: dict[str, Path]) -> None:
+    refiner = load_refiner(dinos["dino"], device="cpu")
+    [refined] = refiner.refine([torch.rand(3, 523, 663)], [torch.rand(2, 5, 5)], Settings())
+    assert refined.shape == (2, 65, 82)  # 5330 patches
+    [refined] = refiner.refine([torch.rand(3, 3, 15)], [torch.rand(2, 5, 5)], Settings())
+    assert refined.shape == (2, 1, 1)  # at least one patch
+
+
+@pytest.mark.parametrize(
+    ("shape", "max_patches", "grid"),
+    [
+        ((320, 160), 100, (14, 7)),
+        ((320, 160), 800, (40, 20)),
+        ((327, 167), 800, (40, 20)),
+        ((8, 80), 1, (1, 1)),
+        ((80000, 8), 50, (50, 1)),
+    ],
+)
+def test_refine_max_patches_reduces_larger_images(
+    dinos: dict[str, Path], shape: tuple[int, int], max_patches: int, grid: tuple[int, int]
+) -> None:
     refiner = load_refiner(dinos["dinov2"], device="cpu")
-    [refined] = refiner.refine([torch.rand(3, 320, 160)], [torch.rand(2, 5, 5)], Settings())
-    assert refined.shape == (2, 14, 7)
-    [refined] = refiner.refine([torch.rand(3, 3, 5)], [torch.rand(2, 5, 5)], Settings())
-    assert refined.shape == (2, 1, 1)
+    settings = Settings(refine_max_patches=max_patches)
+    [refined] = refiner.refine([torch.rand(3, *shape)], [torch.rand(2, 5, 5)], settings)
+    assert refined.shape == (2, *grid)
+
+
+def test_bilinear_unless_the_settings_say_otherwise(
+    dinos: dict[str, Path], pictures: list[Tensor], maps: list[Tensor]
+) -> None:
+    refiner = load_refiner(dinos["dino"], device="cpu")
+
+    def refine(**settings: str) -> Tensor:
+        return refiner.refine(pictures[1:], maps[1:], Settings(**settings))[0]
+
+    assert torch.equal(refine(), refine(refine_resize="bilinear"))
+    assert not torch.equal(refine(), refine(refine_resize="nearest"))
 
 
 @pytest.mark.parametrize(("subtracted", "sharpness"), [(1.2, 3.0), (0.5, 10.0)])
@@ -128,7 +177,7 @@ def test_bad_input(dinos: dict[str, Path], pictures: list[Tensor], maps: list[Te
         raise MemoryError
 
     hook = refiner.model.register_forward_pre_hook(fail)
-    with pytest.raises(ResourceError, match="lower refine_size"):
+    with pytest.raises(ResourceError, match="lower refine_size or refine_max_patches"):
         refiner.refine(pictures, maps, Settings())
     hook.remove()
     refiner.model.layernorm.weight.data[0] = torch.nan

@@ -72,9 +72,16 @@ _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
         "--refine-size",
         {"type": str, "metavar": "SIDE|HxW", "help": "Size of the refiner's input, in pixels."},
     ),
+    "refine_max_patches": (
+        "--refine-max-patches",
+        {
+            "type": int,
+            "help": "Most patches that a DINO refiner or self uses; larger images are reduced.",
+        },
+    ),
     "refine_resize": (
         "--refine-resize",
-        {"type": click.Choice(RESIZE_MODES), "help": "How the picture is resized for the refiner."},
+        {"type": click.Choice(RESIZE_MODES), "help": "How the image is resized for the refiner; by default its own."},
     ),
     "refine_step": ("--refine-step", {"type": int, "help": "Denoising step, of 50."}),
 }

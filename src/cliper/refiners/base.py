@@ -1,6 +1,7 @@
 """What the rest of the package knows of a refiner, and what all refiners share."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from cliper.errors import RefinerError, ShapeError
 from cliper.settings import Settings
 
-__all__ = ["Refiner", "check_finite", "check_inputs", "resize_picture", "without_gradients"]
+__all__ = ["Refiner", "check_finite", "check_inputs", "limit_patches", "resize_picture", "without_gradients"]
 
 P = ParamSpec("P")
 
@@ -77,6 +78,26 @@ def check_inputs(pictures: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
         for what, values in (("picture", picture), ("maps", stack)):
             if not bool(torch.isfinite(values).all()):
                 raise ShapeError(f"{what}: expected finite numbers, got NaN or infinity")
+
+
+def limit_patches(rows: float, columns: float, max_patches: int) -> tuple[int, int]:
+    """A grid of whole patches, of the aspect ratio of ``rows`` and ``columns`` as nearly as the limit allows.
+
+    Args:
+        rows: patches from top to bottom, not rounded.
+        columns: patches from left to right, not rounded.
+        max_patches: of the grid, at least 1.
+
+    Returns:
+        Rows and columns, each at least 1, their product at most ``max_patches``.
+
+    Example:
+        >>> limit_patches(40, 20, 100), limit_patches(0.4, 7.4, 100), limit_patches(1, 5000, 100)
+        ((14, 7), (1, 7), (1, 100))
+    """
+    shrink = min(1.0, math.sqrt(max_patches / (rows * columns)))
+    height = min(max(1, round(rows * shrink)), max_patches)
+    return height, min(max(1, round(columns * shrink)), max_patches // height)
 
 
 def resize_picture(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:

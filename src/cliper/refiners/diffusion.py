@@ -136,7 +136,7 @@ class DiffusionRefiner:
         size: tuple[int, int],
         seed: int,
     ) -> list[Tensor]:
-        latents = torch.cat([self.encode(p, size, settings.refine_resize) for p in pictures])
+        latents = torch.cat([self.encode(p, size, settings.refine_resize or "nearest") for p in pictures])
         noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
         heads = capture_heads(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
         latent = (latents.shape[-2], latents.shape[-1])

@@ -3,7 +3,6 @@
 Source: arXiv 2411.13836; ``docs/method.md``, section 3, last point.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from cliper.errors import CheckpointError, SettingsError
 from cliper.ops.positions import interpolate_dino_positions
 from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
+from cliper.refiners.base import check_finite, check_inputs, limit_patches, resize_picture, without_gradients
 from cliper.settings import Settings
 
 __all__ = ["DinoRefiner"]
@@ -26,11 +25,7 @@ __all__ = ["DinoRefiner"]
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
-# Where nothing else is asked for, larger pictures are reduced to about this many patches: what a picture of
-# 512x512 has with patches of 8. The networks' own attention grows with the square of it.
-MOST_PATCHES = 4096
-
-_ADVICE = "lower refine_size, or use a refiner with larger patches such as dino-s16"
+_ADVICE = "lower refine_size or refine_max_patches, or use a refiner with larger patches such as dino-s16"
 
 
 class DinoRefiner:
@@ -89,6 +84,9 @@ class DinoRefiner:
     ) -> list[Tensor]:
         """See :meth:`Refiner.refine`. There is no noise and no chain: ``seed`` and ``refine_mode`` change nothing.
 
+        The image is resized to whole patches, each side rounded down, however large it is: memory grows with the number
+        of patches, time with its square. ``refine_max_patches`` sets a limit.
+
         Raises:
             ShapeError: pictures or maps of another form.
             RefinerError: weights that give NaN.
@@ -97,9 +95,9 @@ class DinoRefiner:
         check_inputs(pictures, maps)
         results = []
         for picture, stack in zip(pictures, maps, strict=True):
-            size = self._size((picture.shape[-2], picture.shape[-1]), settings.refine_size)
+            size = self._size((picture.shape[-2], picture.shape[-1]), settings)
             with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
-                features = self.features(picture, size, settings.refine_resize)
+                features = self.features(picture, size, settings.refine_resize or "bilinear")
                 grid = (size[0] // self.patch, size[1] // self.patch)
                 refined = spread_by_affinity(stack, features, grid)
             check_finite(refined, self.name, self.dtype)
@@ -107,7 +105,7 @@ class DinoRefiner:
         return results
 
     @torch.inference_mode()
-    def features(self, picture: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
+    def features(self, picture: Tensor, size: tuple[int, int], resize: str = "bilinear") -> Tensor:
         """Patch features of the last block after its norm.
 
         Args:
@@ -126,11 +124,11 @@ class DinoRefiner:
         hidden: Tensor = self.model(pixel_values=pixels, **fit).last_hidden_state
         return hidden[0, 1:].float()  # the first is the class token
 
-    def _size(self, picture: tuple[int, int], given: int | tuple[int, int] | None) -> tuple[int, int]:
-        """The network's input: the picture's own size, or what is asked for, in whole patches."""
-        if isinstance(given, int):
-            given = (given, given)
+    def _size(self, image: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        """The network's input: what is asked for, or the image's own size in whole patches, each side rounded down."""
+        given = settings.refine_size
         if given is not None:
+            given = (given, given) if isinstance(given, int) else given
             if any(side % self.patch for side in given):
                 near = [max(1, round(side / self.patch)) * self.patch for side in given]
                 raise SettingsError(
@@ -138,9 +136,9 @@ class DinoRefiner:
                     f"got {given[0]}x{given[1]}; nearest is {near[0]}x{near[1]}"
                 )
             return given
-        cells = [side / self.patch for side in picture]
-        shrink = min(1.0, math.sqrt(MOST_PATCHES / (cells[0] * cells[1])))
-        rows, columns = (max(1, round(c * shrink)) for c in cells)
+        rows, columns = (max(1, side // self.patch) for side in image)
+        if settings.refine_max_patches is not None:
+            rows, columns = limit_patches(rows, columns, settings.refine_max_patches)
         return rows * self.patch, columns * self.patch
 
 

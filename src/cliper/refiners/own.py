@@ -5,7 +5,6 @@ finer grid. Which layer, grid and sharpness were chosen by ``benchmarks/self_ref
 pictures, with the bundled checkpoint.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs, without_gradients
+from cliper.refiners.base import check_finite, check_inputs, limit_patches, without_gradients
 from cliper.settings import Settings
 
 __all__ = ["OwnRefiner", "PatchEncoder"]
@@ -36,8 +35,8 @@ HIGHEST = 0.9
 then no patch would keep anything. The limit matters where the mean is above 0.6, and changes nothing where it is not.
 """
 
-# Where no size is asked for, long pictures are reduced to this many patches: attention grows with its square.
-_MOST_PATCHES = 4096
+# Where nothing else is asked for, long images are reduced to this many patches: attention grows with their square.
+_MAX_PATCHES = 4096
 
 
 class PatchEncoder(Protocol):
@@ -99,7 +98,8 @@ class OwnRefiner:
     def refine(
         self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:
-        """See :meth:`Refiner.refine`. There is no noise, and of the settings only ``refine_size`` counts.
+        """See :meth:`Refiner.refine`. There is no noise, and of the settings only ``refine_size`` and
+        ``refine_max_patches`` count.
 
         Raises:
             SettingsError: a ``refine_size`` that is no multiple of the patch size.
@@ -110,8 +110,8 @@ class OwnRefiner:
         check_inputs(pictures, maps)
         results = []
         for picture, stack in zip(pictures, maps, strict=True):
-            size = self._size((picture.shape[-2], picture.shape[-1]), settings.refine_size)
-            with memory_errors(f"refiner self at {size[0]}x{size[1]}", "lower refine_size"):
+            size = self._size((picture.shape[-2], picture.shape[-1]), settings)
+            with memory_errors(f"refiner self at {size[0]}x{size[1]}", "lower refine_size or refine_max_patches"):
                 features = self.features(picture, size)
                 grid = (size[0] // self._encoder.patch_size, size[1] // self._encoder.patch_size)
                 refined = spread_by_affinity(
@@ -139,8 +139,8 @@ class OwnRefiner:
         )
         return encoder.patch_features((pixels - mean) / std, self.layer)[0].float()
 
-    def _size(self, picture: tuple[int, int], given: int | tuple[int, int] | None) -> tuple[int, int]:
-        patch = self._encoder.patch_size
+    def _size(self, picture: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        patch, given = self._encoder.patch_size, settings.refine_size
         if given is not None:
             size = (given, given) if isinstance(given, int) else given
             if any(side % patch for side in size):
@@ -151,6 +151,6 @@ class OwnRefiner:
                 )
             return size
         scale = SIDE / min(picture) / patch
-        shrink = min(1.0, math.sqrt(_MOST_PATCHES / (scale**2 * picture[0] * picture[1])))
-        rows, columns = (max(1, round(side * scale * shrink)) for side in picture)
+        max_patches = settings.refine_max_patches or _MAX_PATCHES
+        rows, columns = limit_patches(picture[0] * scale, picture[1] * scale, max_patches)
         return rows * patch, columns * patch

@@ -42,7 +42,7 @@ def test_segment_says_how_far_it_is_and_keeps_the_result(make_actions: Make, for
     assert {name for _, name in steps[:-1]} == {""}
     status, name = steps[-1]
     assert "of 2 classes found in 96 x 64 pixels" in status["text"]
-    settings = tiny.settings.replace(score=0.0, background=0.1)
+    settings = tiny.settings.replace(score=0.0, background=0.1, refine_max_patches=actions.limits.patches)
     expected = tiny.with_settings(settings)(Image.open(form().picture), ["dog", "cat"])
     assert np.array_equal(actions.kept.get(name).labels, expected.labels)
     assert actions.kept.get(name).settings == settings

@@ -66,7 +66,13 @@ def test_background_is_one_of_three() -> None:
 def test_settings_change_only_what_the_page_offers() -> None:
     base = Settings(size=336, scale=32)
     changed = read_settings(base, "preprint", 448.0, 0, FEW)
-    assert changed == base.replace(recipe="preprint", size=448)
+    assert changed == base.replace(recipe="preprint", size=448, refine_max_patches=FEW.patches)
+
+
+def test_refiner_gets_the_patch_limit_of_the_page_unless_the_operator_set_one() -> None:
+    limits = Limits(patches=900)
+    assert read_settings(Settings(), "conference", 336, 0, limits).refine_max_patches == 900
+    assert read_settings(Settings(refine_max_patches=7000), "conference", 336, 0, limits).refine_max_patches == 7000
 
 
 @pytest.mark.parametrize(

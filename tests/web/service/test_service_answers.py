@@ -120,6 +120,10 @@ def test_refiner_on_and_off(start: Any, tiny: Segmenter, picture_file: bytes) ->
     too_fine = service.segment(picture_file, settings={"refine_size": 1024})
     assert too_fine.status_code == 422
     assert "refine_size" in too_fine.json()["error"]
+    assert service.segment(picture_file, settings={"refine_max_patches": 16}).status_code == 200
+    too_many = service.segment(picture_file, settings={"refine_max_patches": 4097})
+    assert too_many.status_code == 422
+    assert "refine_max_patches: expected at most 4096" in too_many.json()["error"]
 
 
 def test_texts_are_encoded_once(start: Any, own_tiny: Segmenter, picture_file: bytes) -> None:
@@ -149,7 +153,8 @@ def test_models_tells_what_is_served(start: Any, tiny: Segmenter) -> None:
     told = service.client.get("/v1/models").json()
     assert told["version"] == cliper.__version__
     (model,) = told["models"]
-    assert model["settings"] == json.loads(json.dumps(tiny.settings.to_dict()))
+    served = tiny.settings.replace(refine_max_patches=4096)  # a limit for DINO refiners, which have none of their own
+    assert model["settings"] == json.loads(json.dumps(served.to_dict()))
     assert (model["device"], model["dtype"], model["batch"], model["refiner"]) == ("cpu", "float32", 1, None)
     assert (model["limits"]["queue"], model["limits"]["megapixels"]) == (7, 2.5)
 

@@ -94,6 +94,8 @@ def size_range(base: Settings, limits: Limits) -> tuple[int, int]:
 def read_settings(base: Settings, recipe: Any, size: Any, window: Any, limits: Limits) -> Settings:
     """``base`` with what the page lets a visitor change of it before a picture is computed.
 
+    A DINO refiner, which has no limit of its own, gets that of the page where ``base`` sets none.
+
     Raises:
         SettingsError: a value of another kind, or out of the page's range.
     """
@@ -105,7 +107,7 @@ def read_settings(base: Settings, recipe: Any, size: Any, window: Any, limits: L
         raise SettingsError(
             f"{LABELS['window']}: expected 0, or {limits.sizes[0]} to {largest} pixels, got {settings.window}"
         )
-    return settings
+    return settings.replace(refine_max_patches=base.refine_max_patches or limits.patches)
 
 
 def read_thresholds(base: Settings, score: Any, background: Any) -> Settings:

@@ -19,6 +19,7 @@ __all__ = ["Served"]
 
 _KEPT_TEXTS = 20_000  # embeddings in memory: 40 MB at a width of 512
 _REFINE_SIDE = 512
+_REFINE_PATCHES = 4096  # of an image that no refine_size reduces: DINO refiners have no limit of their own
 
 
 class Served:
@@ -38,10 +39,11 @@ class Served:
         self.limits = limits
         self.version = version("cliper")
         """Of this package."""
+        patches = loaded.settings.refine_max_patches or _REFINE_PATCHES
         self._segmenter = Segmenter(
             loaded.encoder,
             replace(loaded.checkpoint, name=public_name(loaded.checkpoint.name)),
-            loaded.settings,
+            loaded.settings.replace(refine_max_patches=patches),
             refiner=loaded.refiner,
             seed=loaded.seed,
             cache=self.texts,
@@ -102,7 +104,8 @@ class Served:
             refined: whether with the refiner.
 
         Raises:
-            Refusal: 422, too many patches, too many classes for so large a picture, or a large ``refine_size``.
+            Refusal: 422, too many patches, too many classes for so large a picture, or a large ``refine_size`` or
+                ``refine_max_patches``.
             ShapeError: windows that would leave parts of the picture unseen.
         """
         patch, most = self._segmenter.encoder.patch_size, self.limits.patches
@@ -129,6 +132,9 @@ class Served:
             allowed = max(_REFINE_SIDE, _longest(self.settings.refine_size))
             if side > allowed:
                 raise Refusal(422, f"refine_size: expected at most {allowed}, got {side}; lower it")
+        asked, most = settings.refine_max_patches or 0, self.settings.refine_max_patches or 0
+        if refined and asked > most:
+            raise Refusal(422, f"refine_max_patches: expected at most {most}, got {asked}; lower it")
 
     def describe(self) -> dict[str, Any]:
         """As in ``GET /v1/models``."""
