@@ -1,8 +1,8 @@
-"""What can go wrong, as one tree. Every message says what was expected, what came, and what to do.
+"""The exceptions of this package, as one tree. Every message says what was expected, what came, and what to do.
 
 CliperError
 ├── InputError (ValueError)      what the caller gave cannot be used
-│   ├── ImageError               a picture that cannot be read or is out of bounds
+│   ├── ImageError               an image that cannot be read or is out of bounds
 │   ├── ClassListError           no classes, a class twice, a class no text encoder can read
 │   ├── SettingsError            an unknown or impossible setting, a preset that does not exist
 │   └── ShapeError               tensors whose shapes do not fit together
@@ -13,6 +13,12 @@ CliperError
 ├── ResourceError                memory ran out
 └── MissingExtraError            an optional dependency is not installed
 """
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from os import PathLike
 
 __all__ = [
     "CheckpointError",
@@ -27,6 +33,9 @@ __all__ = [
     "ResourceError",
     "SettingsError",
     "ShapeError",
+    "quote_path",
+    "reraise",
+    "short_reason",
 ]
 
 
@@ -39,7 +48,7 @@ class InputError(CliperError, ValueError):
 
 
 class ImageError(InputError):
-    """A picture that cannot be read, or whose size is out of bounds."""
+    """An image that cannot be read, or whose size is out of bounds."""
 
 
 class ClassListError(InputError):
@@ -76,3 +85,56 @@ class ResourceError(CliperError):
 
 class MissingExtraError(CliperError, ImportError):
     """An optional dependency is not installed."""
+
+
+def quote_path(path: str | PathLike[str]) -> str:
+    """A path for an error message: quoted, escaped, on one line, at most 300 characters.
+
+    Example:
+        >>> quote_path("two\\nlines.png")
+        "'two\\\\nlines.png'"
+    """
+    text = repr(str(path))
+    return text if len(text) <= 300 else f"{text[:297]}...'"
+
+
+def short_reason(error: BaseException) -> str:
+    """The text of an exception for an error message: one line of at most 200 characters.
+
+    Of an OSError it is the system's text without number and path; without any text it is the name of the class.
+
+    Example:
+        >>> short_reason(FileNotFoundError(2, "No such file or directory", "a.png"))
+        'No such file or directory'
+    """
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())[:200] or type(error).__name__
+
+
+@contextlib.contextmanager
+def reraise(
+    caught: type[Exception] | tuple[type[Exception], ...], error: type[CliperError], message: str, advice: str = ""
+) -> Iterator[None]:
+    """Replace exceptions of the block by one of this package: "message: reason; advice".
+
+    Exceptions of this package pass unchanged.
+
+    Args:
+        caught: the exceptions to replace.
+        error: class of the exception that is raised instead.
+        message: what was expected, or what could not be done.
+        advice: what to do about it; empty leaves it out.
+
+    Example:
+        >>> with reraise(ValueError, SettingsError, "cannot read the size", "give a number"):
+        ...     float("large")
+        Traceback (most recent call last):
+        cliper.errors.SettingsError: cannot read the size: could not convert string to float: 'large'; give a number
+    """
+    try:
+        yield
+    except CliperError:
+        raise
+    except caught as cause:
+        ending = f"; {advice}" if advice else ""
+        raise error(f"{message}: {short_reason(cause)}{ending}") from None
