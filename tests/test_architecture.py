@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cache": set(),
     "quiet": set(),
     "examples": set(),
+    "files": BASE,
     "grouping": set(),
     "settings": BASE,
     "ops": BASE,
@@ -32,21 +33,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text_cache": {"cache"},
     "prompts": BASE | {"encoders", "text_cache"},
     "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "ops", "quiet", "settings"},
-    "formats": BASE | {"decoding", "images", "result"},
+    "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "coarse": BASE | {"devices", "encoders", "ops", "settings"},
     "segmenter": BASE
     | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
-    "benchmarks": BASE | {"decoding", "formats", "images", "prompts"},
+    "benchmarks": BASE | {"decoding", "files", "formats", "images", "prompts"},
     "evaluation": BASE
-    | {"benchmarks", "checkpoints", "devices", "formats", "grouping", "ops"}
+    | {"benchmarks", "checkpoints", "devices", "files", "formats", "grouping", "ops"}
     | {"prompts", "refiners", "segmenter", "settings"},
     "scale": BASE
-    | {"benchmarks", "decoding", "devices", "evaluation", "formats", "grouping", "images"}
+    | {"benchmarks", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
     | {"prompts", "result", "segmenter", "settings"},
     "web": BASE
-    | {"checkpoints", "devices", "examples", "formats", "grouping", "images", "ops", "prompts", "refiners"}
+    | {"checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts", "refiners"}
     | {"result", "segmenter", "settings", "text_cache"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show

@@ -195,7 +195,7 @@ class Segmentation:
 
         Masks are PIL images of mode L, 255 where the class is. Classes that were not found are left out.
         """
-        from cliper.formats.memory import to_transformers
+        from cliper.formats.interop import to_transformers
 
         return to_transformers(self.labels, self.classes, self.confidence.tolist())
 
@@ -205,6 +205,6 @@ class Segmentation:
         Raises:
             MissingExtraError: supervision is not installed.
         """
-        from cliper.formats.memory import to_supervision
+        from cliper.formats.interop import to_supervision
 
         return to_supervision(self.labels, self.classes, self.confidence.tolist())

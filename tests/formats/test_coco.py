@@ -91,7 +91,7 @@ def test_panoptic_keeps_the_formats_rules(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", [255, 256, 300, 4000])
 def test_many_classes_in_panoptic(label: int, tmp_path: Path) -> None:
-    from cliper.formats.panoptic import write_panoptic_png
+    from cliper.formats.coco_panoptic import write_panoptic_png
 
     labels = labels_of(1)
     labels[0, 0] = label

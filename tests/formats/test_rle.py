@@ -11,8 +11,8 @@ from made_results import decode_brush
 from pycocotools import mask as coco
 
 from cliper.errors import InputError, ShapeError
-from cliper.formats.brush import encode_brush
-from cliper.formats.rle import compress_counts, decompress_counts, mask_counts
+from cliper.formats.coco_rle import compress_counts, decompress_counts, mask_counts
+from cliper.formats.label_studio_rle import encode_brush
 
 untimed = settings(deadline=None)
 

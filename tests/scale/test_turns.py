@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cliper.formats import atomic_path
+from cliper.files import atomic_path
 from cliper.scale.turns import GivenUpError, Turn
 
 

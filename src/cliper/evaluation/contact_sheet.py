@@ -59,7 +59,7 @@ def write_sheet(
         ImageError: a picture that could be read before cannot be any more.
         OutputError: the sheet cannot be written.
     """
-    from cliper.formats import atomic_path
+    from cliper.files import atomic_path
 
     by_name = {sample.name: sample for sample in samples}
     rows = []

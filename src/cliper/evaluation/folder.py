@@ -51,7 +51,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def _check(folder: Path, identity: dict[str, Any]) -> None:
-    from cliper.formats import atomic_path
+    from cliper.files import atomic_path
 
     path = folder / _RUN
     if not path.is_file():

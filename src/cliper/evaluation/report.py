@@ -99,7 +99,7 @@ def write_report(folder: Path, report: Mapping[str, Any], outcome: Outcome) -> l
     Raises:
         OutputError: they cannot be written.
     """
-    from cliper.formats import atomic_path
+    from cliper.files import atomic_path
 
     labels = len(report["matrix"]) if "matrix" in report else len(report["variants"][0]["matrix"])
     ignore = report["ignore"] if "ignore" in report else report["variants"][0]["ignore"]

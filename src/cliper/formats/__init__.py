@@ -1,10 +1,9 @@
 """What a result can become: files for eyes, for training and for annotation tools.
 
 :func:`find_format` has all of them by name, alike; the functions beside it write and read single ones.
-Every writer goes through :func:`atomic_path`: a file is there whole, or not at all.
+Every writer goes through :func:`cliper.files.atomic_path`: a file is there whole, or not at all.
 """
 
-from cliper.formats.atomic import atomic_path
 from cliper.formats.label_png import read_label_png, write_label_png
 from cliper.formats.npz import SavedResult, read_npz, write_npz
 from cliper.formats.overlay import draw_overlay, write_overlay
@@ -17,7 +16,6 @@ __all__ = [
     "Part",
     "Picture",
     "SavedResult",
-    "atomic_path",
     "draw_overlay",
     "find_format",
     "format_names",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from cliper.errors import InputError
 
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
-
-__all__ = ["Assemble", "Format", "FormatOptions", "Part", "Picture", "Write"]
+__all__ = ["Assemble", "Format", "FormatOptions", "LabeledImage", "Part", "Picture", "Write"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,36 @@ class Part:
     path: Path
 
 
+class LabeledImage(Protocol):
+    """What formats read of a result; :class:`cliper.Segmentation` has all of it."""
+
+    @property
+    def picture(self) -> Image.Image:
+        """RGB, H x W pixels."""
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """[H, W] integers from 0 to C; 0 is background, i + 1 is ``classes[i]``."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C names."""
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """[C] float32."""
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """[C, H, W] float32; large, so only asked for by formats that store it."""
+
+    @property
+    def model(self) -> str:
+        """Name of the checkpoint, or path of its folder."""
+
+
 # One picture's file: (result, path, picture, options). The path ends in the format's suffix.
-Write = Callable[["Segmentation", Path, Picture, FormatOptions], None]
+Write = Callable[[LabeledImage, Path, Picture, FormatOptions], None]
 
 # A run's files: (parts, folder, classes, options) -> the paths written.
 Assemble = Callable[[Iterable[Part], Path, tuple[str, ...], FormatOptions], list[Path]]

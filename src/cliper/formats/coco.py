@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cliper.errors import InputError
-from cliper.formats.atomic import atomic_path
-from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.files import as_json, atomic_path, read_json, write_items, write_json
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.formats.coco_rle import compress_counts, mask_counts
 from cliper.formats.regions import find_regions
-from cliper.formats.rle import compress_counts, mask_counts
-from cliper.formats.text import as_json, read_json, write_items, write_json
-
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
 
 __all__ = ["COCO", "categories", "coco_document", "image_entry"]
 
@@ -72,7 +68,7 @@ def image_entry(picture: Picture) -> dict[str, Any]:
     return {"id": picture.id, "file_name": picture.name, "width": picture.width, "height": picture.height}
 
 
-def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
     write_json(path, coco_document(result.labels, result.classes, picture, np.asarray(result.confidence).tolist()))
 
 

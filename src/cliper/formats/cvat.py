@@ -11,22 +11,17 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cliper.decoding import one_line, shown_path
-from cliper.errors import InputError
-from cliper.formats.atomic import atomic_path
-from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.errors import InputError, quote_path, short_reason
+from cliper.files import atomic_path, portable
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
 from cliper.formats.palette import voc_palette
 from cliper.formats.regions import find_regions
-from cliper.formats.text import portable
-
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
 
 __all__ = ["CVAT", "label_map", "number_regions"]
 
@@ -100,7 +95,7 @@ def _listed(picture: Picture) -> str:
     # Of the last two its reader makes a folder, and a drive, for which it refuses the whole zip.
     if portable(name) != name or not _is_read_as_it_is(name) or "\\" in name or name[1:2] == ":":
         raise InputError(
-            f"CVAT's list of pictures cannot have {shown_path(picture.name)}: expected a name in UTF-8, not "
+            f"CVAT's list of pictures cannot have {quote_path(picture.name)}: expected a name in UTF-8, not "
             "beginning with # or a drive's letter, without line ends, backslashes and blanks at its ends; rename it"
         )
     return name
@@ -110,7 +105,7 @@ def _check(classes: tuple[str, ...]) -> None:
     label_map(classes)
 
 
-def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
     labels = label_map(result.classes)
     name = _listed(picture)
     masks = [_png(result.labels.astype(np.uint8)), _png(number_regions(result.labels))]
@@ -142,7 +137,8 @@ def _read_masks(path: Path) -> list[bytes]:
             return [archive.read(name) for name in archive.namelist()[: len(_FOLDERS)]]
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"expected a picture's masks, could not read {shown_path(path)} ({one_line(error)}); run the picture again"
+            f"expected a picture's masks, could not read {quote_path(path)} ({short_reason(error)}); "
+            "run the picture again"
         ) from None
 
 

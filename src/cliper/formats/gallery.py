@@ -12,18 +12,15 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.files import as_json, portable, read_json, write_json, write_text
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
 from cliper.formats.palette import voc_palette
-from cliper.formats.text import as_json, portable, read_json, write_json, write_text
-
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
 
 __all__ = ["GALLERY", "gallery_card"]
 
@@ -71,7 +68,7 @@ def gallery_card(picture: Image.Image, labels: npt.NDArray[Any], name: str) -> d
     }
 
 
-def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
     write_json(path, gallery_card(result.picture, result.labels, picture.name))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cliper.decoding import open_picture
 from cliper.errors import ImageError, InputError, ShapeError
-from cliper.formats.atomic import atomic_path
+from cliper.files import atomic_path
 from cliper.formats.palette import voc_palette
 
 __all__ = ["check_labels", "label_image", "read_label_png", "write_label_png"]

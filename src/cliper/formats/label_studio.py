@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -13,14 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cliper.errors import InputError
-from cliper.formats.atomic import atomic_path
-from cliper.formats.base import Format, FormatOptions, Part, Picture
-from cliper.formats.brush import encode_brush
+from cliper.files import atomic_path, portable, read_json, without_folders, write_items, write_json, write_text
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.formats.label_studio_rle import encode_brush
 from cliper.formats.palette import voc_palette
-from cliper.formats.text import portable, read_json, without_folders, write_items, write_json, write_text
-
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
 
 __all__ = ["LABEL_STUDIO", "label_studio_prediction", "label_studio_task", "labeling_config"]
 
@@ -128,7 +124,7 @@ def _check(classes: tuple[str, ...]) -> None:
             )
 
 
-def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
     # How Label Studio names a picture in a folder that it may read itself ("local storage").
     name = f"{options.folder}/{picture.name}" if options.folder else picture.name
     address = "/data/local-files/?d=" + quote(name, errors="surrogateescape")

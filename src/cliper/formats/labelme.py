@@ -6,17 +6,14 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 
-from cliper.formats.base import Format, FormatOptions, Picture
+from cliper.files import write_json
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Picture
 from cliper.formats.polygons import region_polygon
 from cliper.formats.regions import find_regions
-from cliper.formats.text import write_json
-
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
 
 __all__ = ["LABELME", "labelme_document"]
 
@@ -71,7 +68,7 @@ def _image_path(picture: Picture, folder: Path | None) -> str:
     return picture.name.rpartition("/")[2]
 
 
-def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
     write_json(path, labelme_document(result.labels, result.classes, picture, options.tolerance, folder=path.parent))
 
 

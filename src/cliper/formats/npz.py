@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cliper.decoding import one_line, shown_path
-from cliper.errors import ClassListError, InputError, ShapeError
-from cliper.formats.atomic import atomic_path
+from cliper.errors import ClassListError, InputError, ShapeError, quote_path, short_reason
+from cliper.files import atomic_path
 from cliper.formats.label_png import check_labels
 
 __all__ = ["SavedResult", "read_npz", "write_npz"]
@@ -83,7 +82,7 @@ def read_npz(path: str | Path) -> SavedResult:
         InputError: no such file, damaged, or another archive.
         ShapeError: the arrays' shapes do not fit together.
     """
-    shown = shown_path(path)
+    shown = quote_path(path)
     try:
         with Path(path).open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
             labels = check_labels(archive["labels"])
@@ -97,7 +96,7 @@ def read_npz(path: str | Path) -> SavedResult:
     except Exception as error:  # zip, zlib and numpy raise a dozen kinds on damaged data
         raise InputError(
             f"expected a result archive (.npz), got something else or a damaged one: {shown} "
-            f"({one_line(error)}); write it again"
+            f"({short_reason(error)}); write it again"
         ) from None
     if names.dtype.kind != "U":
         raise InputError(f"{shown}: expected class names as text, got {names.dtype}; write it again")

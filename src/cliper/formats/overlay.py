@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cliper.errors import InputError, OutputError, ShapeError
-from cliper.formats.atomic import atomic_path
+from cliper.files import atomic_path
 from cliper.formats.label_png import check_labels
 from cliper.formats.legend import Entry, add_legend
 from cliper.formats.palette import voc_palette

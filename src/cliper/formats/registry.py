@@ -8,22 +8,52 @@ disk, so that parts may come from other processes, other machines and earlier ru
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 from cliper.errors import InputError
-from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
 from cliper.formats.coco import COCO
+from cliper.formats.coco_panoptic import PANOPTIC
 from cliper.formats.cvat import CVAT
 from cliper.formats.gallery import GALLERY
+from cliper.formats.label_png import write_label_png
 from cliper.formats.label_studio import LABEL_STUDIO
 from cliper.formats.labelme import LABELME
-from cliper.formats.panoptic import PANOPTIC
-from cliper.formats.pictures import FORMATS
+from cliper.formats.npz import write_npz
+from cliper.formats.overlay import write_overlay
 from cliper.formats.yolo import YOLO
 
 __all__ = ["Format", "FormatOptions", "Part", "Picture", "find_format", "format_names"]
 
+
+def _labels(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
+    write_label_png(path, result.labels, highest=len(result.classes))
+
+
+def _overlay(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
+    write_overlay(path, result.picture, result.labels, result.classes, quality=options.quality)
+
+
+def _npz(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
+    write_npz(path, labels=result.labels, scores=result.scores, classes=result.classes, confidence=result.confidence)
+
+
 _FORMATS: dict[str, Format] = {
-    format.name: format for format in (*FORMATS, COCO, PANOPTIC, CVAT, LABEL_STUDIO, LABELME, YOLO, GALLERY)
+    format.name: format
+    for format in (
+        Format("labels", ".labels.png", "label map as indexed PNG, VOC palette", _labels),
+        Format("overlay", ".overlay.png", "the picture in colours with a legend, PNG", _overlay),
+        Format("overlay-jpg", ".overlay.jpg", "the same as JPEG", _overlay),
+        Format("overlay-webp", ".overlay.webp", "the same as WebP", _overlay),
+        Format("npz", ".npz", "labels, scores and confidence for numpy.load", _npz),
+        COCO,
+        PANOPTIC,
+        CVAT,
+        LABEL_STUDIO,
+        LABELME,
+        YOLO,
+        GALLERY,
+    )
 }
 
 

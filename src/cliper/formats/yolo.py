@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.files import portable, write_text
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
 from cliper.formats.polygons import region_polygon
 from cliper.formats.regions import find_regions
-from cliper.formats.text import portable, write_text
-
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
 
 __all__ = ["YOLO", "data_yaml", "yolo_lines"]
 
@@ -60,7 +57,7 @@ def data_yaml(classes: Sequence[str]) -> str:
     return text
 
 
-def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
     write_text(path, yolo_lines(result.labels, options.tolerance))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cliper.errors import InputError, OutputError
 from cliper.evaluation.folder import differences, lock
-from cliper.formats import atomic_path
+from cliper.files import atomic_path
 from cliper.scale.manifest import read_manifest
 from cliper.scale.places import Place
 

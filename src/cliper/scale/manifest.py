@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from cliper.errors import OutputError
-from cliper.formats import atomic_path
+from cliper.files import atomic_path
 from cliper.scale.names import NameIndex
 
 __all__ = ["Manifest", "Record", "parse_record", "read_manifest"]

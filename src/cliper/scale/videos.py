@@ -198,7 +198,8 @@ def write_overlay_video(
     """
     import av
 
-    from cliper.formats import atomic_path, draw_overlay
+    from cliper.files import atomic_path
+    from cliper.formats import draw_overlay
 
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
         stream: Any = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliper.checkpoints import find_entry
-from cliper.formats.text import without_folders
+from cliper.files import without_folders
 
 __all__ = ["public_name"]
 

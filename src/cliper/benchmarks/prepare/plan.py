@@ -67,7 +67,8 @@ def carry_out(plan: Plan, track: Callable[[Sequence[Job], str], Iterable[Job]] =
         OutputError: a file cannot be written; nothing more is tried then.
         ResourceError: memory ran out.
     """
-    from cliper.formats import atomic_path, write_label_png
+    from cliper.files import atomic_path
+    from cliper.formats import write_label_png
 
     if plan.split is not None:
         path, names = plan.split

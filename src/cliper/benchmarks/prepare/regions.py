@@ -211,7 +211,7 @@ def _expand_runs(segmentation: Any, height: int, width: int) -> npt.NDArray[np.b
     """
     import numpy as np
 
-    from cliper.formats.rle import decompress_counts
+    from cliper.formats.coco_rle import decompress_counts
 
     if not isinstance(segmentation, dict):
         raise InputError(f"expected polygons or run lengths as its segmentation, got {reprlib.repr(segmentation)}")

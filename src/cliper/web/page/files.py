@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cliper.errors import InputError
-from cliper.formats import atomic_path
+from cliper.files import atomic_path
 from cliper.result import Segmentation
 
 __all__ = ["FILES", "make_file"]

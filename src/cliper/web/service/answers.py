@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from cliper.formats.coco_rle import compress_counts, mask_counts
 from cliper.formats.label_png import label_image
 from cliper.formats.polygons import region_polygon
 from cliper.formats.regions import find_regions
-from cliper.formats.rle import compress_counts, mask_counts
 from cliper.result import Segmentation
 from cliper.web.service.line import Done
 from cliper.web.service.schema import Wishes

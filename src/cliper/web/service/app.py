@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cliper.formats.text import as_json
+from cliper.files import as_json
 from cliper.web.service import schema
 from cliper.web.service.answers import answer
 from cliper.web.service.body import read_body, read_json_body

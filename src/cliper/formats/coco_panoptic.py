@@ -11,22 +11,17 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from cliper.decoding import one_line, shown_path
-from cliper.errors import InputError
-from cliper.formats.atomic import atomic_path
-from cliper.formats.base import Format, FormatOptions, Part, Picture
+from cliper.errors import InputError, quote_path, short_reason
+from cliper.files import as_json, atomic_path, write_items
+from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
 from cliper.formats.coco import categories, image_entry
 from cliper.formats.label_png import check_labels
-from cliper.formats.text import as_json, write_items
-
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
 
 __all__ = ["PANOPTIC", "segments_of", "write_panoptic_png"]
 
@@ -78,7 +73,7 @@ def write_panoptic_png(path: str | Path, labels: npt.ArrayLike) -> None:
         Image.fromarray(colours).save(temporary, format="PNG", pnginfo=about)
 
 
-def _write(result: Segmentation, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
     write_panoptic_png(path, result.labels)
 
 
@@ -110,7 +105,7 @@ def _read_segments(path: Path) -> Any:
             return json.loads(picture.info[_KEY])
     except (OSError, SyntaxError, ValueError, KeyError) as error:
         raise InputError(
-            f"expected a panoptic PNG of this package, could not read {shown_path(path)} ({one_line(error)}); "
+            f"expected a panoptic PNG of this package, could not read {quote_path(path)} ({short_reason(error)}); "
             "run the picture again"
         ) from None
 

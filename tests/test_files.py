@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cliper.errors import OutputError
-from cliper.formats import atomic_path
+from cliper.files import atomic_path
 
 
 def listing(folder: Path) -> dict[str, bytes | None]:

@@ -1,18 +1,28 @@
-"""Files that are there whole, or not at all."""
+"""Files that are written whole or not at all, and JSON in them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
-from cliper.decoding import shown_path
-from cliper.errors import OutputError
+from cliper.errors import InputError, OutputError, quote_path, short_reason
 
-__all__ = ["atomic_path"]
+__all__ = [
+    "as_json",
+    "atomic_path",
+    "portable",
+    "read_json",
+    "without_folders",
+    "write_items",
+    "write_json",
+    "write_text",
+]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free space or write elsewhere",
@@ -74,7 +84,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise OutputError(f"cannot write {shown_path(path)}: {_reason(error)}") from error
+            raise OutputError(f"cannot write {quote_path(path)}: {_reason(error)}") from error
         raise
 
 
@@ -82,7 +92,7 @@ def _target(path: str | Path) -> Path:
     try:
         target = Path(os.path.realpath(path))
     except ValueError:
-        raise OutputError(f"cannot write {shown_path(path)}: the name holds a null character") from None
+        raise OutputError(f"cannot write {quote_path(path)}: the name holds a null character") from None
     if not str(path) or target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder")
     try:
@@ -90,7 +100,7 @@ def _target(path: str | Path) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return target
     if not target.is_file():
-        raise OutputError(f"cannot write {shown_path(path)}: that is a device or a pipe; choose another name")
+        raise OutputError(f"cannot write {quote_path(path)}: that is a device or a pipe; choose another name")
     return target
 
 
@@ -124,3 +134,87 @@ def _flush(path: Path) -> None:
 def _reason(error: OSError) -> str:
     known = _REASONS.get(error.errno or 0)
     return known or " ".join((error.strerror or str(error) or type(error).__name__).split())
+
+
+def as_json(value: Any) -> str:
+    """JSON on one line, in ASCII: whatever a file's name holds, it can be written.
+
+    Example:
+        >>> as_json({"name": "Bär"})
+        '{"name":"B\\\\u00e4r"}'
+    """
+    return json.dumps(value, separators=(",", ":"))
+
+
+def portable(text: str) -> str:
+    """The text as UTF-8 can hold it: bytes of a file's name that are no text become question marks.
+
+    Example:
+        >>> portable("a\\udcff.png")
+        'a?.png'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def without_folders(name: str) -> str:
+    """A model's name without the folders of this machine; aliases and hub names stay as they are.
+
+    Example:
+        >>> [without_folders(name) for name in ("ViT-B/16", "/home/me/models/mine", "./mine")]
+        ['ViT-B/16', 'mine', 'mine']
+    """
+    path = Path(name)
+    return path.resolve().name if path.is_absolute() or name.startswith((".", "~")) else name
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 with plain line ends on every system.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write one value.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_text(path, as_json(value) + "\n")
+
+
+def write_items(stream: IO[str], items: Iterable[Any]) -> None:
+    """Write a JSON list, one item a line; the items are never held together."""
+    stream.write("[")
+    for number, item in enumerate(items):
+        stream.write(("," if number else "") + "\n" + as_json(item))
+    stream.write("\n]")
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Read one picture's file of a run.
+
+    Args:
+        path: of the file.
+        kind: what its outermost value must be, ``dict`` or ``list``.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"expected a picture's result at {quote_path(path)}, got nothing there; run the picture again"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"expected a picture's result, could not read {quote_path(path)} ({short_reason(error)}); "
+            "run the picture again"
+        ) from None
+    if not isinstance(value, kind):
+        raise InputError(f"expected a JSON {kind.__name__} in {quote_path(path)}, got another; run the picture again")
+    return value
