@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cliper.errors import OutputError
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 
 
 def listing(folder: Path) -> dict[str, bytes | None]:
@@ -19,7 +19,7 @@ def listing(folder: Path) -> dict[str, bytes | None]:
 
 def test_whole_file_with_new_folders_and_same_suffix(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "out.tar.png"
-    with atomic_path(target) as temporary:
+    with atomic_write(target) as temporary:
         assert temporary.parent == target.parent
         assert temporary.suffix == ".png"
         temporary.write_bytes(b"half")
@@ -30,7 +30,7 @@ def test_whole_file_with_new_folders_and_same_suffix(tmp_path: Path) -> None:
 
 def test_text_path_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with atomic_path("out") as temporary:
+    with atomic_write("out") as temporary:
         temporary.write_bytes(b"1")
     assert listing(tmp_path) == {"out": b"1"}
 
@@ -42,7 +42,7 @@ def test_nothing_is_left_behind(tmp_path: Path, error: BaseException) -> None:
     before = listing(tmp_path)
     for target in (old, tmp_path / "new.png", tmp_path / "x" / "y" / "new.png"):
         expected = OutputError if isinstance(error, OSError) else type(error)
-        with pytest.raises(expected), atomic_path(target) as temporary:  # noqa: PT012
+        with pytest.raises(expected), atomic_write(target) as temporary:  # noqa: PT012
             temporary.write_bytes(b"half")
             raise error
         assert listing(tmp_path) == before
@@ -55,7 +55,7 @@ def test_failure_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(OutputError, match=r"out\.png.*disk is full; free space"),
-        atomic_path(tmp_path / "out.png"),
+        atomic_write(tmp_path / "out.png"),
     ):
         pass
     assert listing(tmp_path) == {}
@@ -63,13 +63,13 @@ def test_failure_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_folder_that_existed_stays(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="x"), atomic_path(tmp_path / "empty" / "a"):
+    with pytest.raises(ValueError, match="x"), atomic_write(tmp_path / "empty" / "a"):
         raise ValueError("x")
     assert listing(tmp_path) == {"empty": None}
 
 
 def refused(path: Path | str) -> str:
-    with pytest.raises(OutputError) as caught, atomic_path(path):
+    with pytest.raises(OutputError) as caught, atomic_write(path):
         pytest.fail("the block was entered")
     message = str(caught.value)
     assert "\n" not in message
@@ -111,7 +111,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: in
 def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        with atomic_path(tmp_path / "out") as temporary:
+        with atomic_write(tmp_path / "out") as temporary:
             temporary.write_bytes(b"1")
     finally:
         os.umask(before)
@@ -122,7 +122,7 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
 def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "real")
-    with atomic_path(tmp_path / "link") as temporary:
+    with atomic_write(tmp_path / "link") as temporary:
         temporary.write_bytes(b"1")
     assert (tmp_path / "link").is_symlink()
     assert listing(tmp_path / "disk") == {"real": b"1"}

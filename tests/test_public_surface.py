@@ -133,7 +133,7 @@ def test_signatures_that_stay(name: str) -> None:
 
 def test_attributes_that_stay() -> None:
     fields = {field.name for field in dataclasses.fields(cliper.Segmentation)}
-    assert {"labels", "classes", "confidence", "picture", "settings", "model", "refiner"} <= fields
+    assert {"labels", "classes", "confidence", "image", "settings", "model", "refiner"} <= fields
     assert isinstance(inspect.getattr_static(cliper.Segmentation, "scores"), property)
     for name in ("iou", "miou"):
         assert isinstance(inspect.getattr_static(cliper.evaluation.ConfusionMatrix, name), property)

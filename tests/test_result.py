@@ -35,7 +35,7 @@ def made(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Settings 
     )
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
     return Segmentation(
-        picture=picture,
+        image=picture,
         classes=tuple(f"class {i}" for i in range(classes)),
         labels=labels.numpy().astype(np.int32),
         confidence=class_confidence(refined, maps).numpy(),
@@ -133,8 +133,8 @@ def test_an_overlay_shows_the_picture_where_nothing_was_found() -> None:
     result = made()
     blank = made(settings=SETTINGS.replace(score=1.0))
     assert not blank.labels.any()
-    assert np.array_equal(np.asarray(blank.overlay(legend=False)), np.asarray(blank.picture))
-    assert not np.array_equal(np.asarray(result.overlay(legend=False)), np.asarray(result.picture))
+    assert np.array_equal(np.asarray(blank.overlay(legend=False)), np.asarray(blank.image))
+    assert not np.array_equal(np.asarray(result.overlay(legend=False)), np.asarray(result.image))
     with pytest.raises(InputError):
         result.overlay(opacity=2)
 

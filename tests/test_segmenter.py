@@ -35,7 +35,7 @@ def same(a: cliper.Segmentation, b: cliper.Segmentation) -> None:
     assert a.classes == b.classes
     for name in ("labels", "confidence", "maps", "refined"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
-    assert np.array_equal(np.asarray(a.picture), np.asarray(b.picture))
+    assert np.array_equal(np.asarray(a.image), np.asarray(b.image))
 
 
 def close(a: cliper.Segmentation, b: cliper.Segmentation, tolerance: float) -> None:
@@ -61,7 +61,7 @@ def test_a_result_says_what_it_is(tiny: Any, make_picture: Callable[..., Image.I
     assert np.array_equal(result.refined, result.maps)
     assert result.settings is tiny.settings
     assert (result.model, result.refiner) == (str(tiny.checkpoint.folder), None)
-    assert result.picture.size == (90, 60)
+    assert result.image.size == (90, 60)
     # The fixture is made so that there is something to tell apart.
     assert len(np.unique(result.labels)) > 2
 
@@ -109,7 +109,7 @@ def test_a_list_is_what_its_pictures_are_alone(tiny: Any, make_picture: Callable
     results = tiny(pictures, CLASSES)
     assert len(results) == len(pictures)
     for picture, result in zip(pictures, results, strict=True):
-        assert np.array_equal(np.asarray(result.picture), np.asarray(picture))
+        assert np.array_equal(np.asarray(result.image), np.asarray(picture))
         # A product of more rows may be summed in another order; times a scale of 30 before the softmax.
         close(result, tiny(picture, CLASSES), 1e-5)
     assert not np.array_equal(results[0].maps, results[1].maps)

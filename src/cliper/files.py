@@ -14,13 +14,13 @@ from typing import IO, Any
 from cliper.errors import InputError, OutputError, quote_path, short_reason
 
 __all__ = [
-    "as_json",
-    "atomic_path",
-    "portable",
+    "atomic_write",
+    "display_name",
+    "dumps",
     "read_json",
-    "without_folders",
-    "write_items",
+    "to_utf8",
     "write_json",
+    "write_json_list",
     "write_text",
 ]
 
@@ -39,7 +39,7 @@ _REASONS = {
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; it takes the place of ``path`` when the block ends well.
 
     The temporary file exists, is empty, lies in the same folder and has the same suffix. When the block
@@ -59,7 +59,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_path(Path(folder) / "new" / "a.txt") as temporary:
+        ...     with atomic_write(Path(folder) / "new" / "a.txt") as temporary:
         ...         _ = temporary.write_text("whole")
         ...     (Path(folder) / "new" / "a.txt").read_text()
         'whole'
@@ -136,31 +136,31 @@ def _reason(error: OSError) -> str:
     return known or " ".join((error.strerror or str(error) or type(error).__name__).split())
 
 
-def as_json(value: Any) -> str:
+def dumps(value: Any) -> str:
     """JSON on one line, in ASCII: whatever a file's name holds, it can be written.
 
     Example:
-        >>> as_json({"name": "Bär"})
+        >>> dumps({"name": "Bär"})
         '{"name":"B\\\\u00e4r"}'
     """
     return json.dumps(value, separators=(",", ":"))
 
 
-def portable(text: str) -> str:
+def to_utf8(text: str) -> str:
     """The text as UTF-8 can hold it: bytes of a file's name that are no text become question marks.
 
     Example:
-        >>> portable("a\\udcff.png")
+        >>> to_utf8("a\\udcff.png")
         'a?.png'
     """
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def without_folders(name: str) -> str:
+def display_name(name: str) -> str:
     """A model's name without the folders of this machine; aliases and hub names stay as they are.
 
     Example:
-        >>> [without_folders(name) for name in ("ViT-B/16", "/home/me/models/mine", "./mine")]
+        >>> [display_name(name) for name in ("ViT-B/16", "/home/me/models/mine", "./mine")]
         ['ViT-B/16', 'mine', 'mine']
     """
     path = Path(name)
@@ -173,7 +173,7 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -183,14 +183,14 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_text(path, as_json(value) + "\n")
+    write_text(path, dumps(value) + "\n")
 
 
-def write_items(stream: IO[str], items: Iterable[Any]) -> None:
+def write_json_list(stream: IO[str], items: Iterable[Any]) -> None:
     """Write a JSON list, one item a line; the items are never held together."""
     stream.write("[")
     for number, item in enumerate(items):
-        stream.write(("," if number else "") + "\n" + as_json(item))
+        stream.write(("," if number else "") + "\n" + dumps(item))
     stream.write("\n]")
 
 

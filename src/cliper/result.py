@@ -23,7 +23,7 @@ class Segmentation:
     """One picture's labels, and what they were made from.
 
     Args:
-        picture: the picture, RGB, turned upright.
+        image: RGB, turned upright.
         classes: C names; label ``i + 1`` is ``classes[i]``, label 0 is background.
         labels: [H, W] int32.
         confidence: [C] float32; classes whose confidence is not above ``settings.score`` are off.
@@ -34,7 +34,7 @@ class Segmentation:
         refiner: the refiner's name, or None.
     """
 
-    picture: Image.Image
+    image: Image.Image
     classes: tuple[str, ...]
     labels: npt.NDArray[np.int32]
     confidence: npt.NDArray[np.float32]
@@ -58,7 +58,7 @@ class Segmentation:
         from cliper.devices import memory_errors
         from cliper.ops.labels import class_scores
 
-        size = (self.picture.height, self.picture.width)
+        size = (self.image.height, self.image.width)
         refined, maps = torch.from_numpy(self.refined), torch.from_numpy(self.maps)
         with memory_errors():
             values: npt.NDArray[np.float32] = class_scores(
@@ -90,7 +90,7 @@ class Segmentation:
         labels = assign_labels(
             torch.from_numpy(self.refined),
             torch.from_numpy(self.maps),
-            (self.picture.height, self.picture.width),
+            (self.image.height, self.image.width),
             background=settings.background,
             score=settings.score,
             normalize=settings.normalize,
@@ -121,7 +121,7 @@ class Segmentation:
         """
         from cliper.formats import draw_overlay
 
-        return draw_overlay(self.picture, self.labels, self.classes, opacity=opacity, legend=legend)
+        return draw_overlay(self.image, self.labels, self.classes, opacity=opacity, legend=legend)
 
     def save(self, path: str | Path) -> Path:
         """Write the result; it is there whole or not at all.
@@ -141,7 +141,7 @@ class Segmentation:
 
         suffix = Path(path).suffix.lower()
         if suffix == ".png":
-            write_label_png(path, self.labels, highest=len(self.classes))
+            write_label_png(path, self.labels, max_label=len(self.classes))
         elif suffix == ".npz":
             write_npz(
                 path,
@@ -164,7 +164,7 @@ class Segmentation:
         """
         from cliper.formats import write_overlay
 
-        write_overlay(path, self.picture, self.labels, self.classes, opacity=opacity, legend=legend)
+        write_overlay(path, self.image, self.labels, self.classes, opacity=opacity, legend=legend)
         return Path(path)
 
     def to_coco(self, *, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
@@ -174,11 +174,11 @@ class Segmentation:
             file_name: the picture's, for the document.
             image_id: its number there.
         """
-        from cliper.formats.base import Picture
+        from cliper.formats.base import ImageInfo
         from cliper.formats.coco import coco_document
 
-        picture = Picture(file_name, self.picture.width, self.picture.height, image_id)
-        return coco_document(self.labels, self.classes, picture, self.confidence.tolist())
+        info = ImageInfo(file_name, self.image.width, self.image.height, image_id)
+        return coco_document(self.labels, self.classes, info, self.confidence.tolist())
 
     def to_label_studio(self, *, image: str = "") -> dict[str, Any]:
         """A Label Studio task with a prediction: each class that was found a brush stroke.

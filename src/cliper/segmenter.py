@@ -293,7 +293,7 @@ class Segmenter:
             normalize=settings.normalize,
         )
         return Segmentation(
-            picture=picture,
+            image=picture,
             classes=tuple(item.name for item in classes),
             labels=labels.cpu().numpy().astype(np.int32),
             confidence=class_confidence(refined, maps).cpu().numpy(),

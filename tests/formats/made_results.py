@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cliper.formats.registry import Format, FormatOptions, Part, Picture
+from cliper.formats.registry import Format, FormatOptions, ImageInfo, ImageOutput
 from cliper.result import Segmentation
 from cliper.settings import Settings
 
@@ -17,11 +17,11 @@ CLASSES = ("dog", "wooden bench", "Bär & <Co>")
 
 
 def result_of(labels: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Segmentation:
-    """A result with these labels; its other parts fit but mean nothing."""
+    """A result with these labels; its other arrays fit but mean nothing."""
     random = np.random.default_rng(labels.size)
     maps = random.random((len(classes), 4, 4), dtype=np.float32)
     return Segmentation(
-        picture=Image.fromarray(random.integers(0, 256, (*labels.shape, 3), dtype=np.uint8)),
+        image=Image.fromarray(random.integers(0, 256, (*labels.shape, 3), dtype=np.uint8)),
         classes=classes,
         labels=labels.astype(np.int32),
         confidence=np.linspace(0.5, 0.9, len(classes), dtype=np.float32),
@@ -42,15 +42,15 @@ def labels_of(seed: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
 
 
 @dataclass
-class Parts:
-    """Parts as a run gives them: gone through as often as wanted, never a list."""
+class Outputs:
+    """Outputs as a run gives them: gone through as often as wanted, never a list."""
 
-    parts: list[Part]
+    items: list[ImageOutput]
     times: int = field(default=0)
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[ImageOutput]:
         self.times += 1
-        return (part for part in self.parts)
+        return (output for output in self.items)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Run:
 
     folder: Path
     results: dict[str, Segmentation]
-    parts: Parts
+    outputs: Outputs
     paths: list[Path]
 
 
@@ -69,15 +69,15 @@ NAMES = ("a.jpg", "deep/er/b.png", "deep/c d.webp")
 def make_run(folder: Path, format: Format, options: FormatOptions | None = None) -> Run:
     """Write three pictures in a format, and what it makes of the whole run."""
     options = options or FormatOptions()
-    results, parts = {}, []
+    results, outputs = {}, []
     for number, name in enumerate(NAMES, start=7):
         results[name] = result = result_of(labels_of(number))
-        picture = Picture(name, 60, 40, number)
+        picture = ImageInfo(name, 60, 40, number)
         path = folder / (picture.stem + format.suffix)
         format.write(result, path, picture, options)
-        parts.append(Part(picture, path))
-    lazy = Parts(parts)
-    paths = [] if format.assemble is None else format.assemble(lazy, folder, CLASSES, options)
+        outputs.append(ImageOutput(picture, path))
+    lazy = Outputs(outputs)
+    paths = [] if format.merge is None else format.merge(lazy, folder, CLASSES, options)
     return Run(folder, results, lazy, paths)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from cliper.errors import InputError
 from cliper.formats import cvat, voc_palette
 from cliper.formats.label_studio import labeling_config
-from cliper.formats.registry import FormatOptions, Part, Picture, find_format
+from cliper.formats.registry import FormatOptions, ImageInfo, ImageOutput, find_format
 
 _OPTIONS = FormatOptions()
 
@@ -87,7 +87,7 @@ def listed_by_cvat(data: bytes) -> list[str]:
 )
 def test_pictures_that_cvat_would_not_find(stem: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"CVAT's list of pictures cannot have .*; rename it") as caught:
-        find_format("cvat").write(result_of(labels_of(1)), tmp_path / "a", Picture(f"{stem}.png", 60, 40), _OPTIONS)
+        find_format("cvat").write(result_of(labels_of(1)), tmp_path / "a", ImageInfo(f"{stem}.png", 60, 40), _OPTIONS)
     assert len(str(caught.value).splitlines()) == 1
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == []
@@ -95,9 +95,9 @@ def test_pictures_that_cvat_would_not_find(stem: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stem", ["a/#hash", "a/ lead", "c d", "tab\tinside", "caf\xe9", '"', "ab:c", "狗"])
 def test_pictures_that_cvat_finds(stem: str, tmp_path: Path) -> None:
-    picture = Picture(f"{stem}.png", 60, 40)
+    picture = ImageInfo(f"{stem}.png", 60, 40)
     find_format("cvat").write(result_of(labels_of(1)), tmp_path / "a.zip", picture, _OPTIONS)
-    (path,) = find_format("cvat").assemble([Part(picture, tmp_path / "a.zip")], tmp_path, CLASSES, _OPTIONS)
+    (path,) = find_format("cvat").merge([ImageOutput(picture, tmp_path / "a.zip")], tmp_path, CLASSES, _OPTIONS)
     for file in (tmp_path / "a.zip", path):
         with zipfile.ZipFile(file) as archive:
             assert listed_by_cvat(archive.read("ImageSets/Segmentation/default.txt")) == [stem]
@@ -108,17 +108,19 @@ def test_pictures_that_cvat_finds(stem: str, tmp_path: Path) -> None:
 def test_names_that_cvat_cannot_have(name: str, tmp_path: Path) -> None:
     format = find_format("cvat")
     with pytest.raises(InputError, match=r"CVAT.*give it another name"):
-        format.check(("dog", name))
+        format.check_classes(("dog", name))
     with pytest.raises(InputError, match="CVAT"):
-        format.write(result_of(labels_of(1), ("dog", name, "x")), tmp_path / "a", Picture("a", 60, 40), FormatOptions())
+        format.write(
+            result_of(labels_of(1), ("dog", name, "x")), tmp_path / "a", ImageInfo("a", 60, 40), FormatOptions()
+        )
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match=r"at most 255 classes.*256"):
-        format.check(tuple(f"class {i}" for i in range(256)))
-    format.check(tuple(f"class {i}" for i in range(255)))
+        format.check_classes(tuple(f"class {i}" for i in range(256)))
+    format.check_classes(tuple(f"class {i}" for i in range(255)))
 
 
 def test_cvat_zips_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cvat, "_PICTURES_A_ZIP", 2)
+    monkeypatch.setattr(cvat, "_IMAGES_PER_ZIP", 2)
     run = make_run(tmp_path, find_format("cvat"))
     assert [path.name for path in run.paths] == ["cvat.zip", "cvat-2.zip"]
     listed = [zipfile.ZipFile(p).read("ImageSets/Segmentation/default.txt").decode().split("\n") for p in run.paths]
@@ -181,8 +183,8 @@ def test_label_studio_colours_are_those_of_the_overlay() -> None:
 
 def test_label_studio_serves_a_folder_below_its_root(tmp_path: Path) -> None:
     """Its root cannot be a storage itself, so addresses begin with the name of a folder in it."""
-    options = FormatOptions(folder="my photos")
-    find_format("label-studio").write(result_of(labels_of(1)), tmp_path / "a", Picture("x/é.jpg", 60, 40), options)
+    options = FormatOptions(image_folder="my photos")
+    find_format("label-studio").write(result_of(labels_of(1)), tmp_path / "a", ImageInfo("x/é.jpg", 60, 40), options)
     (task,) = json.loads((tmp_path / "a").read_text())
     assert task["data"]["image"] == "/data/local-files/?d=my%20photos/x/%C3%A9.jpg"
 
@@ -194,20 +196,20 @@ def test_label_studio_serves_a_folder_below_its_root(tmp_path: Path) -> None:
 def test_label_studio_is_told_no_path_of_this_machine(model: str, shown: str, tmp_path: Path) -> None:
     result = replace(result_of(labels_of(1)), model=model)
     assert result.to_label_studio()["predictions"][0]["model_version"] == shown
-    find_format("label-studio").write(result, tmp_path / "a", Picture("a", 60, 40), _OPTIONS)
+    find_format("label-studio").write(result, tmp_path / "a", ImageInfo("a", 60, 40), _OPTIONS)
     assert json.loads((tmp_path / "a").read_text())[0]["predictions"][0]["model_version"] == shown
 
 
 @pytest.mark.parametrize("name", ["bell\a", "nul\0", "two\nlines", "tab\t", "\uffff", "no text \udcff", "\x85"])
 def test_names_that_label_studio_cannot_have(name: str) -> None:
     with pytest.raises(InputError, match=r"Label Studio.*a class.*give it another name") as caught:
-        find_format("label-studio").check(("dog", name))
+        find_format("label-studio").check_classes(("dog", name))
     assert str(caught.value).isprintable()
 
 
 def test_label_studio_names_are_read_as_they_were() -> None:
     names = ("yes", "a: b", "<&>", "'", '"', "狗 🐕", "é\u2028x", "", " a  b ")
-    find_format("label-studio").check(names)
+    find_format("label-studio").check_classes(names)
     labels = ElementTree.fromstring(labeling_config(names)).iter("Label")
     assert tuple(label.get("value") for label in labels) == names
 
@@ -217,9 +219,9 @@ def test_label_studio_names_are_read_as_they_were() -> None:
 
 def test_labelme(tmp_path: Path) -> None:
     run = make_run(tmp_path, find_format("labelme"), FormatOptions(tolerance=0))
-    for part, name in zip(run.parts, NAMES, strict=True):
-        document = json.loads(part.path.read_text())
-        assert (part.path.parent / document["imagePath"]).relative_to(run.folder).as_posix() == name
+    for output, name in zip(run.outputs, NAMES, strict=True):
+        document = json.loads(output.path.read_text())
+        assert (output.path.parent / document["imagePath"]).relative_to(run.folder).as_posix() == name
         assert document["imageData"] is None
         size = document["imageHeight"], document["imageWidth"]
         labels = np.zeros(size, int)
@@ -240,7 +242,7 @@ def test_labelme_finds_the_picture(tmp_path: Path) -> None:
         for name in ("cat.jpg", "garden/é [1].jpg"):
             (photos / name).parent.mkdir(parents=True, exist_ok=True)
             (photos / name).write_bytes(name.encode())
-            picture = Picture(name, 60, 40, source=photos / name)
+            picture = ImageInfo(name, 60, 40, source=photos / name)
             path = folder / f"{picture.stem}.json"
             find_format("labelme").write(result_of(labels_of(1)), path, picture, _OPTIONS)
             image = json.loads(path.read_text())["imagePath"]
@@ -250,7 +252,7 @@ def test_labelme_finds_the_picture(tmp_path: Path) -> None:
 
 
 def test_labelme_of_a_picture_that_is_no_file(tmp_path: Path) -> None:
-    find_format("labelme").write(result_of(labels_of(1)), tmp_path / "a.json", Picture("x/a.jpg", 60, 40), _OPTIONS)
+    find_format("labelme").write(result_of(labels_of(1)), tmp_path / "a.json", ImageInfo("x/a.jpg", 60, 40), _OPTIONS)
     assert json.loads((tmp_path / "a.json").read_text())["imagePath"] == "a.jpg"
 
 
@@ -258,9 +260,9 @@ def test_yolo(tmp_path: Path) -> None:
     run = make_run(tmp_path, find_format("yolo"), FormatOptions(tolerance=0))
     data = yaml.safe_load(run.paths[0].read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(CLASSES))
-    for part, name in zip(run.parts, NAMES, strict=True):
+    for output, name in zip(run.outputs, NAMES, strict=True):
         labels = np.zeros((40, 60), int)
-        for line in part.path.read_text().splitlines():
+        for line in output.path.read_text().splitlines():
             index, *shares = map(float, line.split())
             points = np.array(shares).reshape(-1, 2)
             assert points.min() >= 0
@@ -278,7 +280,7 @@ def test_a_tolerance_makes_files_smaller(name: str, tmp_path: Path) -> None:
     result = result_of(((x - 100) ** 2 + (y - 90) ** 2 < 80**2) * 2)
     sizes = []
     for tolerance in (0, 1, 4):
-        find_format(name).write(result, tmp_path / "a", Picture("a", 200, 200), FormatOptions(tolerance=tolerance))
+        find_format(name).write(result, tmp_path / "a", ImageInfo("a", 200, 200), FormatOptions(tolerance=tolerance))
         sizes.append((tmp_path / "a").stat().st_size)
     assert sizes == sorted(set(sizes), reverse=True)
     assert sizes[1] < sizes[0] / 5
@@ -286,6 +288,6 @@ def test_a_tolerance_makes_files_smaller(name: str, tmp_path: Path) -> None:
 
 def test_yolo_class_names_are_read_as_they_were(tmp_path: Path) -> None:
     names = ("yes", "1", "a: b", "# c", '"', "狗 🐕", "é\u2028x", "- d")
-    format, picture = find_format("yolo"), Picture("a", 1, 1)
-    (path,) = format.assemble([Part(picture, tmp_path / "a.txt")], tmp_path, names, FormatOptions())
+    format, picture = find_format("yolo"), ImageInfo("a", 1, 1)
+    (path,) = format.merge([ImageOutput(picture, tmp_path / "a.txt")], tmp_path, names, FormatOptions())
     assert tuple(yaml.safe_load(path.read_text(encoding="utf-8"))["names"].values()) == names

@@ -52,8 +52,8 @@ def test_a_run_of_instances(tmp_path: Path) -> None:
 
 def test_one_picture_on_its_own(tmp_path: Path) -> None:
     run = make_run(tmp_path, find_format("coco"))
-    part = run.parts.parts[1]
-    np.testing.assert_array_equal(painted(read(part.path), 8), run.results[NAMES[1]].labels)
+    output = run.outputs.items[1]
+    np.testing.assert_array_equal(painted(read(output.path), 8), run.results[NAMES[1]].labels)
 
 
 def test_every_region_is_an_annotation() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cliper.formats import gallery
 from cliper.formats.gallery import gallery_card
-from cliper.formats.registry import FormatOptions, Part, Picture, find_format
+from cliper.formats.registry import FormatOptions, ImageInfo, ImageOutput, find_format
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -63,10 +63,10 @@ def test_large_pictures_become_small() -> None:
 
 def test_nothing_is_fetched_and_nothing_breaks_out(tmp_path: Path) -> None:
     evil = "</script><b>&\u2028"
-    format, picture = find_format("gallery"), Picture(evil, 60, 40)
+    format, picture = find_format("gallery"), ImageInfo(evil, 60, 40)
     path = tmp_path / f"a{format.suffix}"
     format.write(result_of(labels_of(1), (evil, "x", "y")), path, picture, FormatOptions())
-    index, page = format.assemble([Part(picture, path)], tmp_path, (evil, "x", "y"), FormatOptions())
+    index, page = format.merge([ImageOutput(picture, path)], tmp_path, (evil, "x", "y"), FormatOptions())
     text = index.read_text()
     assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("<!doctype html>", ""))
     assert text.count("</script>") == 1
@@ -79,7 +79,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the page has become in a browser: the second page of two, the pointer over its first picture."""
     if BROWSER is None:
         pytest.skip("needs chromium on the path")
-    monkeypatch.setattr(gallery, "_PICTURES_A_PAGE", 2)
+    monkeypatch.setattr(gallery, "_IMAGES_PER_PAGE", 2)
     run = make_run(tmp_path, find_format("gallery"))
     move = """<script>setTimeout(() => {
       const picture = document.querySelector(".picture"), box = picture.getBoundingClientRect();

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cliper.errors import ImageError, InputError, OutputError, ShapeError
 from cliper.formats import read_label_png, voc_palette, write_label_png
-from cliper.formats.registry import FormatOptions, Picture, find_format
+from cliper.formats.registry import FormatOptions, ImageInfo, find_format
 
 SHAPES = npst.array_shapes(min_dims=2, max_dims=2, max_side=12)
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
@@ -46,7 +46,7 @@ def test_all_pictures_of_a_run_are_of_one_depth(tmp_path: Path) -> None:
     labels = np.array([[0, 7]], np.int32)
     for count, mode in ((255, "P"), (256, "I;16")):
         result = result_of(labels, tuple(f"class {number}" for number in range(count)))
-        find_format("labels").write(result, tmp_path / "run.png", Picture("a.png", 2, 1), FormatOptions())
+        find_format("labels").write(result, tmp_path / "run.png", ImageInfo("a.png", 2, 1), FormatOptions())
         result.save(tmp_path / "saved.png")
         for name in ("run.png", "saved.png"):
             with Image.open(tmp_path / name) as stored:

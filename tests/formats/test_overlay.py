@@ -12,7 +12,7 @@ from PIL import Image
 
 from cliper.errors import ImageError, InputError, OutputError, ShapeError
 from cliper.formats import draw_overlay, legend, voc_palette, write_overlay
-from cliper.formats.legend import MAX_ENTRIES, Entry, add_legend
+from cliper.formats.legend import MAX_ENTRIES, LegendEntry, add_legend
 
 GREY = np.full((60, 80, 3), 100, dtype=np.uint8)
 
@@ -90,7 +90,7 @@ def test_no_background_no_entry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [(640, 426), (426, 640), (1, 1), (2000, 2), (2, 2000), (40, 30)])
 def test_picture_stays_at_the_top_left_whatever_its_shape(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, (1, 2, 3))
-    whole = add_legend(picture, [Entry(f"class {i}", 0.1, (9, 8, 7)) for i in range(7)])
+    whole = add_legend(picture, [LegendEntry(f"class {i}", 0.1, (9, 8, 7)) for i in range(7)])
     assert whole.width >= size[0]
     assert whole.height >= size[1]
     assert whole.width == size[0] or whole.height == size[1] or max(size) < 200
@@ -100,7 +100,7 @@ def test_picture_stays_at_the_top_left_whatever_its_shape(size: tuple[int, int])
 
 def test_legend_stays_inside_the_panel() -> None:
     names = ["i", "W" * 500, "a b", "middle"]
-    whole = add_legend(Image.new("RGB", (300, 200)), [Entry(name, 0.25, (200, 0, 0)) for name in names])
+    whole = add_legend(Image.new("RGB", (300, 200)), [LegendEntry(name, 0.25, (200, 0, 0)) for name in names])
     panel = np.asarray(whole)[200:]
     assert (panel[:, -4:] == 255).all()
     assert (panel[-4:] == 255).all()
@@ -109,7 +109,7 @@ def test_legend_stays_inside_the_panel() -> None:
 
 def test_long_names_end_with_an_ellipsis(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = drawn(monkeypatch)
-    add_legend(Image.new("RGB", (300, 200)), [Entry("person with clothes " * 500, 1.0, (0, 0, 0))])
+    add_legend(Image.new("RGB", (300, 200)), [LegendEntry("person with clothes " * 500, 1.0, (0, 0, 0))])
     assert texts[0].startswith("person with clothes")
     assert texts[0].endswith("…")
     assert len(texts[0]) < 60
@@ -130,7 +130,7 @@ def test_a_thousand_classes_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_type_grows_with_the_picture() -> None:
-    entries = [Entry("dog", 1.0, (0, 0, 0))]
+    entries = [LegendEntry("dog", 1.0, (0, 0, 0))]
     small = add_legend(Image.new("RGB", (500, 375)), entries)
     large = add_legend(Image.new("RGB", (2000, 1500)), entries)
     assert large.height - 1500 > 3 * (small.height - 375)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from made_results import filled
 
-from cliper.formats.polygons import region_polygon, simplify_ring, trace_rings
+from cliper.formats.polygons import find_contours, region_polygon, simplify_contour
 from cliper.formats.regions import Region, find_regions
 
 untimed = settings(deadline=None)
@@ -39,7 +39,7 @@ def test_filled_again_polygons_are_the_label_map(labels: np.ndarray) -> None:
 @given(LABELS)
 def test_rings_have_no_needless_corner(labels: np.ndarray) -> None:
     for region in find_regions(labels):
-        for ring in trace_rings(region.mask):
+        for ring in find_contours(region.mask):
             sides = np.roll(ring, -1, axis=0) - ring
             assert ((sides == 0).sum(axis=1) == 1).all()
             # A side along a row, one along a column, and so on.
@@ -50,8 +50,8 @@ def test_rings_have_no_needless_corner(labels: np.ndarray) -> None:
 @given(LABELS, st.floats(0.25, 6))
 def test_simplified_rings_stay_near_and_keep_an_area(labels: np.ndarray, tolerance: float) -> None:
     for region in find_regions(labels):
-        for ring in trace_rings(region.mask):
-            simple = simplify_ring(ring, tolerance)
+        for ring in find_contours(region.mask):
+            simple = simplify_contour(ring, tolerance)
             assert {tuple(p) for p in simple} <= {tuple(p) for p in ring}
             assert area(simple) != 0
             for corner in ring:
@@ -69,7 +69,7 @@ def away(point: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
 def test_a_hole_is_joined() -> None:
     mask = np.ones((5, 5), bool)
     mask[2, 2] = False
-    outer, hole = trace_rings(mask)
+    outer, hole = find_contours(mask)
     assert outer.tolist() == [[0, 0], [5, 0], [5, 5], [0, 5]]
     assert (area(outer), area(hole)) == (25, -1)
     polygon = region_polygon(Region(1, 10, 20, mask))

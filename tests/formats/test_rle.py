@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 
 from cliper.errors import InputError, ShapeError
 from cliper.formats.coco_rle import compress_counts, decompress_counts, mask_counts
-from cliper.formats.label_studio_rle import encode_brush
+from cliper.formats.label_studio_rle import encode_brush_rle
 
 untimed = settings(deadline=None)
 
@@ -87,14 +87,14 @@ def test_misfits() -> None:
     with pytest.raises(ShapeError, match=r"mask \[h, w\]"):
         mask_counts(np.ones(3, bool))
     with pytest.raises(ShapeError, match=r"mask \[H, W\]"):
-        encode_brush(np.ones((0, 3), bool))
+        encode_brush_rle(np.ones((0, 3), bool))
 
 
 @untimed
 @given(MASKS)
 @example(np.ones((1, 1), bool))
 def test_brush_is_read_back(mask: np.ndarray) -> None:
-    values = decode_brush(encode_brush(mask)).reshape(*mask.shape, 4)
+    values = decode_brush(encode_brush_rle(mask)).reshape(*mask.shape, 4)
     np.testing.assert_array_equal(values, np.repeat(mask[..., None] * np.uint8(255), 4, axis=2))
 
 
@@ -102,4 +102,4 @@ def test_brush_is_read_back(mask: np.ndarray) -> None:
 def test_brush_runs_at_the_ends_of_each_size(pixels: int) -> None:
     mask = np.zeros((1, pixels + 3), bool)
     mask[0, 2 : 2 + pixels] = True
-    np.testing.assert_array_equal(decode_brush(encode_brush(mask)).reshape(-1, 4)[:, 3] > 0, mask[0])
+    np.testing.assert_array_equal(decode_brush(encode_brush_rle(mask)).reshape(-1, 4)[:, 3] > 0, mask[0])

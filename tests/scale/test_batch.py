@@ -46,7 +46,7 @@ def test_a_folder_of_pictures(batch: Any, photos: Path, tmp_path: Path, own_tiny
         assert line["outputs"] == [f"{stem}.labels.png", f"{stem}.overlay.png"]
         assert (line["status"], line["error"]) == ("done", None)
         assert line["areas"] == result.areas
-        assert (line["width"], line["height"]) == result.picture.size
+        assert (line["width"], line["height"]) == result.image.size
         assert line["seconds"] > 0
         assert np.array_equal(read_label_png(out / line["outputs"][0]), result.labels)
         with Image.open(out / line["outputs"][1]) as overlay:

@@ -29,7 +29,7 @@ def is_like(name: str, pattern: str) -> bool:
 def test_no_two_files_have_one_name(pictures: Sequence[str], names: Sequence[str]) -> None:
     formats = [find_format(name) for name in names]
     claims = Claims(formats, ("run.json",))
-    patterns = ["run.json", *(pattern for format in formats for pattern in format.run_files)]
+    patterns = ["run.json", *(pattern for format in formats for pattern in format.merged_files)]
     files: set[str] = set()
     for picture in pictures:
         own = output_names(picture, formats)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 from cliper.scale.turns import GivenUpError, Turn
 
 
@@ -35,7 +35,7 @@ def test_a_picture_that_is_being_written(tmp_path: Path) -> None:
     turn, begun = Turn(), threading.Event()
 
     def write() -> None:
-        with atomic_path(tmp_path / "a" / "b.png") as temporary:
+        with atomic_write(tmp_path / "a" / "b.png") as temporary:
             begun.set()
             picture.save(temporary, compress_level=9)
 

@@ -111,7 +111,7 @@ def _with_folder(job: Job, source: Source) -> Job:
     from cliper.scale.places import folder_name
 
     folder = folder_name(source.address, is_folder=source.kind == "folder")
-    return replace(job, options=replace(job.options, folder=folder))
+    return replace(job, options=replace(job.options, image_folder=folder))
 
 
 def _source(pictures: str, out: str, options: dict[str, Any]) -> Source:

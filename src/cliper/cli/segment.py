@@ -165,7 +165,7 @@ def _show(result: Segmentation, picture: Path, files: list[Path], seconds: float
         off = "" if confidence > result.settings.score else f"off: not above {result.settings.score:g}"
         table.add_row(_plain(name), f"{areas[name]:.1%}", f"{confidence:.2f}", off)
     table.add_row("background", f"{max(0.0, 1 - sum(areas.values())):.1%}", "", "")
-    click.echo(f"\n{picture}  {result.picture.width}x{result.picture.height}, {seconds:.2f} s")
+    click.echo(f"\n{picture}  {result.image.width}x{result.image.height}, {seconds:.2f} s")
     Console(highlight=False, soft_wrap=True).print(table)
     if len(rows) > _MOST_ROWS:
         click.echo(f"... and {len(rows) - _MOST_ROWS} classes more (--json has them all)")

@@ -59,7 +59,7 @@ def write_sheet(
         ImageError: a picture that could be read before cannot be any more.
         OutputError: the sheet cannot be written.
     """
-    from cliper.files import atomic_path
+    from cliper.files import atomic_write
 
     by_name = {sample.name: sample for sample in samples}
     rows = []
@@ -70,7 +70,7 @@ def write_sheet(
         shown = np.where(truth == benchmark.void, 0, truth).astype(np.int32)
         rows.append(Row(picture, shown, labels, f"{sample.name}   mIoU {miou:.3f}"))
     sheet = draw_sheet(rows, benchmark.class_names)
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         sheet.save(temporary)
     return path
 

@@ -51,11 +51,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def _check(folder: Path, identity: dict[str, Any]) -> None:
-    from cliper.files import atomic_path
+    from cliper.files import atomic_write
 
     path = folder / _RUN
     if not path.is_file():
-        with atomic_path(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
         return
     try:

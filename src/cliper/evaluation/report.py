@@ -99,16 +99,16 @@ def write_report(folder: Path, report: Mapping[str, Any], outcome: Outcome) -> l
     Raises:
         OutputError: they cannot be written.
     """
-    from cliper.files import atomic_path
+    from cliper.files import atomic_write
 
     labels = len(report["matrix"]) if "matrix" in report else len(report["variants"][0]["matrix"])
     ignore = report["ignore"] if "ignore" in report else report["variants"][0]["ignore"]
-    with atomic_path(folder / PICTURES) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with atomic_write(folder / PICTURES) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for record in outcome.records:
             miou = {label: _number(matrix_of([record], label, labels, ignore).miou) for label in record.counts}
             line = {"name": record.name, "miou": miou, "seconds": record.seconds, "error": record.error}
             stream.write(json.dumps(line) + "\n")
-    with atomic_path(folder / REPORT) as temporary:
+    with atomic_write(folder / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return [folder / REPORT, folder / PICTURES]
 

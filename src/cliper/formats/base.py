@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from PIL import Image
 
 from cliper.errors import InputError
 
-__all__ = ["Assemble", "Format", "FormatOptions", "LabeledImage", "Part", "Picture", "Write"]
+__all__ = ["Format", "FormatOptions", "ImageInfo", "ImageOutput", "LabeledImage", "Merge", "Write"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FormatOptions:
     Args:
         tolerance: of polygons, in pixels: how far a simplified border may be from the exact one; 0 keeps every corner.
         quality: of JPEG and WebP overlays, 1 to 100.
-        folder: what the folder that holds the pictures is called, where addresses are to begin with it.
+        image_folder: what the folder that holds the pictures is called, where addresses are to begin with it.
 
     Raises:
         InputError: a value out of range.
@@ -35,7 +35,7 @@ class FormatOptions:
 
     tolerance: float = 1.0
     quality: int = 90
-    folder: str = ""
+    image_folder: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1000:
@@ -45,7 +45,7 @@ class FormatOptions:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageInfo:
     """Which picture of a run a file is about.
 
     Args:
@@ -70,7 +70,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Part:
+class ImageOutput:
     """One picture's file of a format, as its ``write`` left it.
 
     Args:
@@ -78,7 +78,7 @@ class Part:
         path: of the file.
     """
 
-    picture: Picture
+    info: ImageInfo
     path: Path
 
 
@@ -86,7 +86,7 @@ class LabeledImage(Protocol):
     """What formats read of a result; :class:`cliper.Segmentation` has all of it."""
 
     @property
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         """RGB, H x W pixels."""
 
     @property
@@ -111,10 +111,10 @@ class LabeledImage(Protocol):
 
 
 # One picture's file: (result, path, picture, options). The path ends in the format's suffix.
-Write = Callable[[LabeledImage, Path, Picture, FormatOptions], None]
+Write = Callable[[LabeledImage, Path, ImageInfo, FormatOptions], None]
 
 # A run's files: (parts, folder, classes, options) -> the paths written.
-Assemble = Callable[[Iterable[Part], Path, tuple[str, ...], FormatOptions], list[Path]]
+Merge = Callable[[Iterable[ImageOutput], Path, Sequence[str], FormatOptions], list[Path]]
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ class Format:
         write: writes one picture's file, whole or not at all; the same bytes for the same input. May be called from
             many threads and processes at once. Raises OutputError if the file cannot be written, and InputError for
             what the format cannot hold.
-        assemble: after a run, makes the files that are about all pictures, in the run's output folder, from the
+        merge: after a run, makes the files that are about all pictures, in the run's output folder, from the
             pictures' files; None where there is nothing to do. ``parts`` is gone through once or twice, in its order,
             so it may be lazy but not a generator, and must be in the same order each time for the same bytes. It is
             never held as a whole. Existing files of these names are replaced; the pictures' files stay as they are.
             Raises OutputError, and InputError for a part that is missing or damaged.
-        check: raises InputError if the format cannot hold these classes; to be called before a run.
-        run_files: all names that ``assemble`` makes, relative to the folder, with ``*`` for any text without ``/``; no
+        check_classes: raises InputError if the format cannot hold these classes; to be called before a run.
+        merged_files: all names that ``merge`` makes, relative to the folder, with ``*`` for any text without ``/``; no
             picture's file may have one of them.
     """
 
@@ -142,6 +142,6 @@ class Format:
     suffix: str
     summary: str
     write: Write
-    assemble: Assemble | None = None
-    check: Callable[[tuple[str, ...]], None] | None = None
-    run_files: tuple[str, ...] = ()
+    merge: Merge | None = None
+    check_classes: Callable[[Sequence[str]], None] | None = None
+    merged_files: tuple[str, ...] = ()

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cliper.errors import InputError
-from cliper.files import as_json, atomic_path, read_json, write_items, write_json
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.files import atomic_write, dumps, read_json, write_json, write_json_list
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.coco_rle import compress_counts, mask_counts
 from cliper.formats.regions import find_regions
 
@@ -29,7 +29,7 @@ def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def coco_document(
-    labels: npt.NDArray[Any], classes: Sequence[str], picture: Picture, confidence: Sequence[float] | None = None
+    labels: npt.NDArray[Any], classes: Sequence[str], info: ImageInfo, confidence: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """What a COCO file of one picture holds.
 
@@ -40,7 +40,7 @@ def coco_document(
         confidence: C numbers, each annotation's ``score``; None leaves it out.
 
     Example:
-        >>> document = coco_document(np.array([[0, 1]]), ["dog"], Picture("a.png", 2, 1))
+        >>> document = coco_document(np.array([[0, 1]]), ["dog"], ImageInfo("a.png", 2, 1))
         >>> document["annotations"][0]["bbox"]
         [1, 0, 1, 1]
     """
@@ -50,7 +50,7 @@ def coco_document(
         counts = mask_counts(region.mask, left=region.left, top=region.top, size=(height, width))
         annotation: dict[str, Any] = {
             "id": number,
-            "image_id": picture.id,
+            "image_id": info.id,
             "category_id": region.label,
             "segmentation": {"size": [height, width], "counts": compress_counts(counts)},
             "area": region.area,
@@ -60,39 +60,39 @@ def coco_document(
         if confidence is not None:
             annotation["score"] = float(confidence[region.label - 1])
         annotations.append(annotation)
-    return {"images": [image_entry(picture)], "annotations": annotations, "categories": categories(classes)}
+    return {"images": [image_entry(info)], "annotations": annotations, "categories": categories(classes)}
 
 
-def image_entry(picture: Picture) -> dict[str, Any]:
+def image_entry(info: ImageInfo) -> dict[str, Any]:
     """A picture in COCO's list of images."""
-    return {"id": picture.id, "file_name": picture.name, "width": picture.width, "height": picture.height}
+    return {"id": info.id, "file_name": info.name, "width": info.width, "height": info.height}
 
 
-def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
-    write_json(path, coco_document(result.labels, result.classes, picture, np.asarray(result.confidence).tolist()))
+def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    write_json(path, coco_document(result.labels, result.classes, info, np.asarray(result.confidence).tolist()))
 
 
-def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
+def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:
     path = folder / "coco.json"
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write('{"categories":' + as_json(categories(classes)) + ',\n"images":')
-        write_items(stream, (image_entry(part.picture) for part in parts))
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write('{"categories":' + dumps(categories(classes)) + ',\n"images":')
+        write_json_list(stream, (image_entry(output.info) for output in outputs))
         stream.write(',\n"annotations":')
-        write_items(stream, _renumbered(parts))
+        write_json_list(stream, _renumbered(outputs))
         stream.write("}\n")
     return [path]
 
 
-def _renumbered(parts: Iterable[Part]) -> Iterator[dict[str, Any]]:
+def _renumbered(outputs: Iterable[ImageOutput]) -> Iterator[dict[str, Any]]:
     number = 0
-    for part in parts:
+    for output in outputs:
         try:
-            annotations = read_json(part.path, dict)["annotations"]
+            annotations = read_json(output.path, dict)["annotations"]
             for annotation in annotations:
                 number += 1
-                yield {**annotation, "id": number, "image_id": part.picture.id}
+                yield {**annotation, "id": number, "image_id": output.info.id}
         except (KeyError, TypeError):
-            raise InputError(f"expected COCO annotations in {part.path}, got none; run the picture again") from None
+            raise InputError(f"expected COCO annotations in {output.path}, got none; run the picture again") from None
 
 
 COCO = Format(
@@ -100,6 +100,6 @@ COCO = Format(
     ".coco.json",
     "COCO instances with run lengths; coco.json for the run",
     _write,
-    _assemble,
-    run_files=("coco.json",),
+    _merge,
+    merged_files=("coco.json",),
 )

@@ -18,21 +18,21 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from cliper.errors import InputError, quote_path, short_reason
-from cliper.files import as_json, atomic_path, write_items
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.files import atomic_write, dumps, write_json_list
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.coco import categories, image_entry
 from cliper.formats.label_png import check_labels
 
-__all__ = ["PANOPTIC", "segments_of", "write_panoptic_png"]
+__all__ = ["COCO_PANOPTIC", "segments_info", "write_panoptic_png"]
 
 _KEY = "segments_info"
 
 
-def segments_of(labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
+def segments_info(labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
     """The list of segments of a label map.
 
     Example:
-        >>> segments_of(np.array([[0, 3], [0, 3]]))
+        >>> segments_info(np.array([[0, 3], [0, 3]]))
         [{'id': 3, 'category_id': 3, 'area': 2, 'bbox': [1, 0, 1, 2], 'iscrowd': 0}]
     """
     from scipy import ndimage
@@ -68,22 +68,22 @@ def write_panoptic_png(path: str | Path, labels: npt.ArrayLike) -> None:
     colours = np.zeros((*array.shape, 3), dtype=np.uint8)
     colours[..., 0], colours[..., 1] = array & 255, array >> 8
     about = PngImagePlugin.PngInfo()
-    about.add_text(_KEY, as_json(segments_of(array)), zip=True)
-    with atomic_path(path) as temporary:
+    about.add_text(_KEY, dumps(segments_info(array)), zip=True)
+    with atomic_write(path) as temporary:
         Image.fromarray(colours).save(temporary, format="PNG", pnginfo=about)
 
 
-def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
     write_panoptic_png(path, result.labels)
 
 
-def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
+def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:
     path = folder / "panoptic.json"
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write('{"categories":' + as_json(_stuff(classes)) + ',\n"images":')
-        write_items(stream, (image_entry(part.picture) for part in parts))
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write('{"categories":' + dumps(_stuff(classes)) + ',\n"images":')
+        write_json_list(stream, (image_entry(output.info) for output in outputs))
         stream.write(',\n"annotations":')
-        write_items(stream, _annotations(parts, folder))
+        write_json_list(stream, _annotations(outputs, folder))
         stream.write("}\n")
     return [path]
 
@@ -92,10 +92,10 @@ def _stuff(classes: Sequence[str]) -> list[dict[str, Any]]:
     return [{**category, "isthing": 0} for category in categories(classes)]
 
 
-def _annotations(parts: Iterable[Part], folder: Path) -> Iterator[dict[str, Any]]:
-    for part in parts:
-        name = Path(os.path.relpath(part.path, folder)).as_posix()
-        yield {"image_id": part.picture.id, "file_name": name, _KEY: _read_segments(part.path)}
+def _annotations(outputs: Iterable[ImageOutput], folder: Path) -> Iterator[dict[str, Any]]:
+    for output in outputs:
+        name = Path(os.path.relpath(output.path, folder)).as_posix()
+        yield {"image_id": output.info.id, "file_name": name, _KEY: _read_segments(output.path)}
 
 
 def _read_segments(path: Path) -> Any:
@@ -110,11 +110,11 @@ def _read_segments(path: Path) -> Any:
         ) from None
 
 
-PANOPTIC = Format(
+COCO_PANOPTIC = Format(
     "coco-panoptic",
     ".panoptic.png",
     "COCO panoptic PNG; panoptic.json for the run",
     _write,
-    _assemble,
-    run_files=("panoptic.json",),
+    _merge,
+    merged_files=("panoptic.json",),
 )

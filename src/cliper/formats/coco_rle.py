@@ -38,7 +38,7 @@ def mask_counts(
     height, width = size or mask.shape
     if not (0 <= top <= height - mask.shape[0] and 0 <= left <= width - mask.shape[1]):
         raise ShapeError(
-            f"expected a part inside a picture of {height}x{width}, got {mask.shape[0]}x{mask.shape[1]} at "
+            f"expected a output inside a picture of {height}x{width}, got {mask.shape[0]}x{mask.shape[1]} at "
             f"row {top}, column {left}"
         )
     framed = np.pad(mask.astype(np.int8), ((1, 1), (0, 0)))

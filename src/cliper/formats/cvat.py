@@ -18,36 +18,36 @@ import numpy.typing as npt
 from PIL import Image
 
 from cliper.errors import InputError, quote_path, short_reason
-from cliper.files import atomic_path, portable
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.files import atomic_write, to_utf8
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.palette import voc_palette
 from cliper.formats.regions import find_regions
 
-__all__ = ["CVAT", "label_map", "number_regions"]
+__all__ = ["CVAT", "labelmap_txt", "number_regions"]
 
 _FOLDERS = ("SegmentationClass", "SegmentationObject")
 
 # Indices of a PNG, less that of the background.
-_MOST = 255
+_MAX_INDEX = 255
 
 # A zip's table of contents is held in memory while it is written, and CVAT reads a task's zip as a whole.
-_PICTURES_A_ZIP = 10_000
+_IMAGES_PER_ZIP = 10_000
 
 
-def label_map(classes: Sequence[str]) -> str:
+def labelmap_txt(classes: Sequence[str]) -> str:
     """What ``labelmap.txt`` says: a line for the background and each class, ``name:red,green,blue::``.
 
     Raises:
         InputError: a name that such a line cannot hold, or more than 255 classes.
 
     Example:
-        >>> print(label_map(["dog"]), end="")
+        >>> print(labelmap_txt(["dog"]), end="")
         # label:color_rgb:parts:actions
         background:0,0,0::
         dog:128,0,0::
     """
-    if len(classes) > _MOST:
-        raise InputError(f"expected at most {_MOST} classes for CVAT's masks, got {len(classes)}; use another format")
+    if len(classes) > _MAX_INDEX:
+        raise InputError(f"expected at most {_MAX_INDEX} classes for CVAT, got {len(classes)}; use another format")
     for name in classes:
         if name == "background" or ":" in name or not _is_read_as_it_is(name):
             raise InputError(
@@ -55,7 +55,7 @@ def label_map(classes: Sequence[str]) -> str:
                 "none with a colon or a line end and none with blanks at its ends; give it another name, as in "
                 "'other name: prompt'"
             )
-    names = ["background", *map(portable, classes)]
+    names = ["background", *map(to_utf8, classes)]
     colours = voc_palette(len(names)).tolist()
     lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in zip(names, colours, strict=True)]
     return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
@@ -72,7 +72,7 @@ def number_regions(labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """
     numbers = np.zeros(labels.shape, dtype=np.uint8)
     for number, region in enumerate(find_regions(labels), start=1):
-        if number > _MOST:
+        if number > _MAX_INDEX:
             found = np.unique(labels[labels > 0])
             return np.where(labels > 0, np.searchsorted(found, labels) + 1, 0).astype(np.uint8)
         left, top, width, height = region.box
@@ -85,46 +85,46 @@ def _is_read_as_it_is(line: str) -> bool:
     return bool(line) and line == line.strip() and not line.startswith("#") and not {"\n", "\r"} & {*line}
 
 
-def _listed(picture: Picture) -> str:
+def _listed(info: ImageInfo) -> str:
     """A picture's line in the list of pictures, and the name of its masks.
 
     Raises:
         InputError: CVAT would not find it under that name.
     """
-    name = picture.stem
+    name = info.stem
     # Of the last two its reader makes a folder, and a drive, for which it refuses the whole zip.
-    if portable(name) != name or not _is_read_as_it_is(name) or "\\" in name or name[1:2] == ":":
+    if to_utf8(name) != name or not _is_read_as_it_is(name) or "\\" in name or name[1:2] == ":":
         raise InputError(
-            f"CVAT's list of pictures cannot have {quote_path(picture.name)}: expected a name in UTF-8, not "
+            f"CVAT's list of pictures cannot have {quote_path(info.name)}: expected a name in UTF-8, not "
             "beginning with # or a drive's letter, without line ends, backslashes and blanks at its ends; rename it"
         )
     return name
 
 
-def _check(classes: tuple[str, ...]) -> None:
-    label_map(classes)
+def _check_classes(classes: Sequence[str]) -> None:
+    labelmap_txt(classes)
 
 
-def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
-    labels = label_map(result.classes)
-    name = _listed(picture)
+def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    labels = labelmap_txt(result.classes)
+    name = _listed(info)
     masks = [_png(result.labels.astype(np.uint8)), _png(number_regions(result.labels))]
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for folder, data in zip(_FOLDERS, masks, strict=True):
             _add(archive, f"{folder}/{name}.png", data)
         _add_lists(archive, labels, [name])
 
 
-def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
-    labels = label_map(classes)
+def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:
+    labels = labelmap_txt(classes)
     paths: list[Path] = []
-    rest = iter(parts)
-    while some := list(islice(rest, _PICTURES_A_ZIP)):
+    rest = iter(outputs)
+    while some := list(islice(rest, _IMAGES_PER_ZIP)):
         path = folder / (f"cvat-{len(paths) + 1}.zip" if paths else "cvat.zip")
-        names = [_listed(part.picture) for part in some]
-        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for part, name in zip(some, names, strict=True):
-                for place, data in zip(_FOLDERS, _read_masks(part.path), strict=True):
+        names = [_listed(output.info) for output in some]
+        with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for output, name in zip(some, names, strict=True):
+                for place, data in zip(_FOLDERS, _read_masks(output.path), strict=True):
                     _add(archive, f"{place}/{name}.png", data)
             _add_lists(archive, labels, names)
         paths.append(path)
@@ -167,7 +167,7 @@ CVAT = Format(
     ".cvat.zip",
     "CVAT segmentation masks; cvat.zip for the run",
     _write,
-    _assemble,
-    _check,
-    run_files=("cvat.zip", "cvat-*.zip"),
+    _merge,
+    _check_classes,
+    merged_files=("cvat.zip", "cvat-*.zip"),
 )

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cliper.files import as_json, portable, read_json, write_json, write_text
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.files import dumps, read_json, to_utf8, write_json, write_text
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.palette import voc_palette
 
 __all__ = ["GALLERY", "gallery_card"]
@@ -27,7 +27,7 @@ __all__ = ["GALLERY", "gallery_card"]
 # Longest side of a thumbnail in pixels, and its quality as a JPEG.
 _SIDE, _QUALITY = 360, 82
 
-_PICTURES_A_PAGE = 48
+_IMAGES_PER_PAGE = 48
 
 
 def gallery_card(picture: Image.Image, labels: npt.NDArray[Any], name: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def gallery_card(picture: Image.Image, labels: npt.NDArray[Any], name: str) -> d
     order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
     areas = [value for label in order for value in (label, round(int(counts[label]) / labels.size, 5))]
     return {
-        "name": portable(name),
+        "name": to_utf8(name),
         "size": [width, height],
         "image": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii"),
         "grid": list(grid),
@@ -68,19 +68,19 @@ def gallery_card(picture: Image.Image, labels: npt.NDArray[Any], name: str) -> d
     }
 
 
-def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
-    write_json(path, gallery_card(result.picture, result.labels, picture.name))
+def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    write_json(path, gallery_card(result.image, result.labels, info.name))
 
 
-def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
+def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:
     place = folder / "gallery"
     paths: list[Path] = []
     count = 0
-    rest = iter(parts)
-    while some := list(islice(rest, _PICTURES_A_PAGE)):
+    rest = iter(outputs)
+    while some := list(islice(rest, _IMAGES_PER_PAGE)):
         count += len(some)
         paths.append(place / "pages" / f"{len(paths) + 1}.js")
-        cards = ",\n".join(as_json(read_json(part.path, dict)) for part in some)
+        cards = ",\n".join(dumps(read_json(output.path, dict)) for output in some)
         write_text(paths[-1], f"showPage({len(paths)}, [\n{cards}\n]);\n")
     index = place / "index.html"
     write_text(index, _index(classes, pages=len(paths), pictures=count))
@@ -89,14 +89,14 @@ def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], opt
 
 def _index(classes: Sequence[str], *, pages: int, pictures: int) -> str:
     about = {
-        "classes": ["background", *map(portable, classes)],
+        "classes": ["background", *map(to_utf8, classes)],
         "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in voc_palette(len(classes) + 1).tolist()],
         "pages": pages,
         "pictures": pictures,
     }
     template = (resources.files("cliper") / "assets" / "gallery.html").read_text(encoding="utf-8")
     # Inside a script element nothing may look like its end.
-    return template.replace("/*RUN*/", as_json(about).replace("<", "\\u003c"))
+    return template.replace("/*RUN*/", dumps(about).replace("<", "\\u003c"))
 
 
 GALLERY = Format(
@@ -104,6 +104,6 @@ GALLERY = Format(
     ".gallery.json",
     "pages to look through: gallery/index.html for the run",
     _write,
-    _assemble,
-    run_files=("gallery/index.html", "gallery/pages/*.js"),
+    _merge,
+    merged_files=("gallery/index.html", "gallery/pages/*.js"),
 )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cliper.decoding import open_picture
 from cliper.errors import ImageError, InputError, ShapeError
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 from cliper.formats.palette import voc_palette
 
 __all__ = ["check_labels", "label_image", "read_label_png", "write_label_png"]
@@ -42,12 +42,12 @@ def check_labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
-def label_image(labels: npt.ArrayLike, *, highest: int = 0) -> Image.Image:
+def label_image(labels: npt.ArrayLike, *, max_label: int = 0) -> Image.Image:
     """Labels as a picture whose stored values they are, to be saved as PNG.
 
     Args:
         labels: [H, W] integers from 0 to 65535.
-        highest: the highest label that there may be, so that pictures of one list of classes are of one kind.
+        max_label: the max_label label that there may be, so that pictures of one list of classes are of one kind.
 
     Returns:
         Mode P with the palette of PASCAL VOC up to label 255; above, mode I;16.
@@ -61,14 +61,14 @@ def label_image(labels: npt.ArrayLike, *, highest: int = 0) -> Image.Image:
         'P'
     """
     array = check_labels(labels)
-    if max(int(array.max()), highest) > 255:
+    if max(int(array.max()), max_label) > 255:
         return Image.fromarray(array.astype(np.uint16))
     image = Image.fromarray(array.astype(np.uint8))
     image.putpalette(voc_palette().tobytes())
     return image
 
 
-def write_label_png(path: str | Path, labels: npt.ArrayLike, *, highest: int = 0) -> None:
+def write_label_png(path: str | Path, labels: npt.ArrayLike, *, max_label: int = 0) -> None:
     """Write labels so that each pixel's stored value is its label.
 
     Up to label 255 it is an indexed 8-bit PNG with the colours of PASCAL VOC, as that benchmark's ground
@@ -77,7 +77,7 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike, *, highest: int = 0
     Args:
         path: where to; it is a PNG whatever the suffix.
         labels: [H, W] integers from 0 to 65535.
-        highest: the highest label that there may be, so that pictures of one list of classes are of one kind.
+        max_label: the max_label label that there may be, so that pictures of one list of classes are of one kind.
 
     Raises:
         ShapeError: not two-dimensional, or without a pixel.
@@ -91,8 +91,8 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike, *, highest: int = 0
         ...     read_label_png(f"{folder}/a.png").tolist()
         [[0, 1], [2, 300]]
     """
-    image = label_image(labels, highest=highest)
-    with atomic_path(path) as temporary:
+    image = label_image(labels, max_label=max_label)
+    with atomic_write(path) as temporary:
         image.save(temporary, format="PNG")
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cliper.errors import InputError
-from cliper.files import atomic_path, portable, read_json, without_folders, write_items, write_json, write_text
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
-from cliper.formats.label_studio_rle import encode_brush
+from cliper.files import atomic_write, display_name, read_json, to_utf8, write_json, write_json_list, write_text
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
+from cliper.formats.label_studio_rle import encode_brush_rle
 from cliper.formats.palette import voc_palette
 
 __all__ = ["LABEL_STUDIO", "label_studio_prediction", "label_studio_task", "labeling_config"]
@@ -60,7 +60,7 @@ def label_studio_prediction(
             "original_height": height,
             "image_rotation": 0,
             "score": scores[label - 1],
-            "value": {"format": "rle", "rle": encode_brush(labels == label), "brushlabels": [classes[label - 1]]},
+            "value": {"format": "rle", "rle": encode_brush_rle(labels == label), "brushlabels": [classes[label - 1]]},
         }
         for label in found
     ]
@@ -85,7 +85,7 @@ def label_studio_task(
         image: address of the picture, as Label Studio is to load it.
         model: what the prediction's ``model_version`` says; of a folder's path its last part.
     """
-    prediction = label_studio_prediction(labels, classes, confidence, model=without_folders(model))
+    prediction = label_studio_prediction(labels, classes, confidence, model=display_name(model))
     return {"data": {_IMAGE: image}, "predictions": [prediction]}
 
 
@@ -98,7 +98,7 @@ def labeling_config(classes: Sequence[str]) -> str:
     """
     colours = voc_palette(len(classes) + 1)[1:].tolist()
     lines = [
-        f"    <Label value={quoteattr(portable(name))} background={quoteattr('#{:02x}{:02x}{:02x}'.format(*colour))}/>"
+        f"    <Label value={quoteattr(to_utf8(name))} background={quoteattr('#{:02x}{:02x}{:02x}'.format(*colour))}/>"
         for name, colour in zip(classes, colours, strict=True)
     ]
     return "\n".join(
@@ -114,7 +114,7 @@ def labeling_config(classes: Sequence[str]) -> str:
     )
 
 
-def _check(classes: tuple[str, ...]) -> None:
+def _check_classes(classes: Sequence[str]) -> None:
     for name in classes:
         # XML has no place for most control characters (Cc), halves of pairs (Cs) and these two.
         if any(unicodedata.category(one) in ("Cc", "Cs") or one in "\ufffe\uffff" for one in name):
@@ -124,9 +124,9 @@ def _check(classes: tuple[str, ...]) -> None:
             )
 
 
-def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
     # How Label Studio names a picture in a folder that it may read itself ("local storage").
-    name = f"{options.folder}/{picture.name}" if options.folder else picture.name
+    name = f"{options.image_folder}/{info.name}" if options.image_folder else info.name
     address = "/data/local-files/?d=" + quote(name, errors="surrogateescape")
     task = label_studio_task(
         result.labels, result.classes, np.asarray(result.confidence).tolist(), image=address, model=result.model
@@ -134,18 +134,18 @@ def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOp
     write_json(path, [task])
 
 
-def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
+def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:
     tasks, config = folder / "label-studio.json", folder / "label-studio.xml"
-    with atomic_path(tasks) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        write_items(stream, _tasks(parts))
+    with atomic_write(tasks) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        write_json_list(stream, _tasks(outputs))
         stream.write("\n")
     write_text(config, labeling_config(classes))
     return [tasks, config]
 
 
-def _tasks(parts: Iterable[Part]) -> Iterator[Any]:
-    for part in parts:
-        yield from read_json(part.path, list)
+def _tasks(outputs: Iterable[ImageOutput]) -> Iterator[Any]:
+    for output in outputs:
+        yield from read_json(output.path, list)
 
 
 LABEL_STUDIO = Format(
@@ -153,7 +153,7 @@ LABEL_STUDIO = Format(
     ".label-studio.json",
     "Label Studio predictions with brush strokes; label-studio.json and .xml for the run",
     _write,
-    _assemble,
-    _check,
-    run_files=("label-studio.json", "label-studio.xml"),
+    _merge,
+    _check_classes,
+    merged_files=("label-studio.json", "label-studio.xml"),
 )

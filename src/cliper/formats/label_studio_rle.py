@@ -1,6 +1,6 @@
 """Masks as Label Studio's brush strokes: runs of bytes, packed bit by bit.
 
-The stream, highest bit first: 32 bits, the number of values; 5 bits, the size of a value less one; four times 4 bits,
+The stream, max_label bit first: 32 bits, the number of values; 5 bits, the size of a value less one; four times 4 bits,
 the sizes that a length may have, less one; then record after record. A record is 1 bit, whether it is a run; 2 bits,
 which of the four sizes its length has; the length less one; and its value, once for a run. The values are those of the
 picture's pixels in reading order, four for each (red, green, blue, alpha). At the end it is filled up to a whole byte.
@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from cliper.errors import ShapeError
 
-__all__ = ["encode_brush"]
+__all__ = ["encode_brush_rle"]
 
 _SIZES = np.array([3, 4, 8, 16])
-_LONGEST = 1 << 16
+_MAX_LENGTH = 1 << 16
 
 
-def encode_brush(mask: npt.NDArray[np.bool_]) -> list[int]:
+def encode_brush_rle(mask: npt.NDArray[np.bool_]) -> list[int]:
     """A mask as Label Studio's list of bytes; all four channels are 255 inside and 0 outside.
 
     Args:
@@ -29,7 +29,7 @@ def encode_brush(mask: npt.NDArray[np.bool_]) -> list[int]:
         ShapeError: not [H, W], without a pixel, or with more values than the stream can say.
 
     Example:
-        >>> encode_brush(np.array([[True]]))
+        >>> encode_brush_rle(np.array([[True]]))
         [0, 0, 0, 4, 57, 27, 252, 127, 224]
     """
     if mask.ndim != 2 or not 0 < 4 * mask.size < 1 << 32:
@@ -38,11 +38,11 @@ def encode_brush(mask: npt.NDArray[np.bool_]) -> list[int]:
     ends = np.concatenate([np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
     lengths = 4 * np.diff(ends, prepend=0)
     inside = flat[ends - 1]
-    pieces = -(-lengths // _LONGEST)
+    pieces = -(-lengths // _MAX_LENGTH)
     last = np.cumsum(pieces) - 1
     inside = np.repeat(inside, pieces)
-    remainders = lengths - (pieces - 1) * _LONGEST
-    lengths = np.full(len(inside), _LONGEST)
+    remainders = lengths - (pieces - 1) * _MAX_LENGTH
+    lengths = np.full(len(inside), _MAX_LENGTH)
     lengths[last] = remainders
 
     which = np.searchsorted(1 << _SIZES, lengths)  # the smallest size that holds the length less one

@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from cliper.files import write_json
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Picture
+from cliper.formats.base import Format, FormatOptions, ImageInfo, LabeledImage
 from cliper.formats.polygons import region_polygon
 from cliper.formats.regions import find_regions
 
@@ -24,7 +24,7 @@ _VERSION = "5.0.0"
 def labelme_document(
     labels: npt.NDArray[Any],
     classes: Sequence[str],
-    picture: Picture,
+    info: ImageInfo,
     tolerance: float = 1.0,
     *,
     folder: Path | None = None,
@@ -52,24 +52,24 @@ def labelme_document(
         "version": _VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": _image_path(picture, folder),
+        "imagePath": _image_path(info, folder),
         "imageData": None,
-        "imageHeight": picture.height,
-        "imageWidth": picture.width,
+        "imageHeight": info.height,
+        "imageWidth": info.width,
     }
 
 
-def _image_path(picture: Picture, folder: Path | None) -> str:
+def _image_path(info: ImageInfo, folder: Path | None) -> str:
     """As LabelMe looks for it: relative to the folder of its own file, without links in the folders on the way up."""
-    if picture.source is not None and folder is not None:
-        source = Path(os.path.realpath(picture.source.parent)) / picture.source.name
+    if info.source is not None and folder is not None:
+        source = Path(os.path.realpath(info.source.parent)) / info.source.name
         with contextlib.suppress(ValueError):  # another drive
             return Path(os.path.relpath(source, os.path.realpath(folder))).as_posix()
-    return picture.name.rpartition("/")[2]
+    return info.name.rpartition("/")[2]
 
 
-def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
-    write_json(path, labelme_document(result.labels, result.classes, picture, options.tolerance, folder=path.parent))
+def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    write_json(path, labelme_document(result.labels, result.classes, info, options.tolerance, folder=path.parent))
 
 
 LABELME = Format("labelme", ".json", "LabelMe polygons, one file a picture", _write)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Entry", "add_legend"]
+__all__ = ["LegendEntry", "add_legend"]
 
 MAX_ENTRIES = 60
 
@@ -33,7 +33,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
-class Entry:
+class LegendEntry:
     """One line of a legend.
 
     Args:
@@ -47,7 +47,7 @@ class Entry:
     colour: tuple[int, int, int] | None
 
 
-def add_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
+def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
     """The picture with a legend below it, or at its right where that makes a smaller picture.
 
     The type grows with the picture. Of more than 60 entries the rest is summed up in one line.
@@ -60,7 +60,7 @@ def add_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
         A larger picture, ``picture`` unchanged at its top left.
 
     Example:
-        >>> add_legend(Image.new("RGB", (640, 400)), [Entry("dog", 0.25, (64, 0, 128))]).width
+        >>> add_legend(Image.new("RGB", (640, 400)), [LegendEntry("dog", 0.25, (64, 0, 128))]).width
         640
     """
     width, height = picture.size
@@ -139,7 +139,7 @@ def _shorten(text: str, font: Font, width: float) -> str:
 def _font_for(text: str, size: int) -> Font:
     """A font that has every character of the text, or else the one that lacks the fewest."""
     best: Font = ImageFont.load_default(size)
-    fewest = _lacking(best, text)
+    fewest = _missing_glyphs(best, text)
     for name in _OTHER_FONTS:
         if fewest == 0:
             break
@@ -147,13 +147,13 @@ def _font_for(text: str, size: int) -> Font:
             font = ImageFont.truetype(name, size)
         except OSError:
             continue
-        lacking = _lacking(font, text)
+        lacking = _missing_glyphs(font, text)
         if lacking < fewest:
             best, fewest = font, lacking
     return best
 
 
-def _lacking(font: Font, text: str) -> int:
+def _missing_glyphs(font: Font, text: str) -> int:
     """How many characters the font draws as its box for unknown ones. (Its table is not exposed.)"""
     unknown = bytes(font.getmask("\uffff"))
     return sum(bytes(font.getmask(character)) == unknown for character in {*text} if not character.isspace())

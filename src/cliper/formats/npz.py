@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cliper.errors import ClassListError, InputError, ShapeError, quote_path, short_reason
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 from cliper.formats.label_png import check_labels
 
 __all__ = ["SavedResult", "read_npz", "write_npz"]
@@ -71,7 +71,7 @@ def write_npz(
     _check_shapes(label_map, maps, names, shares, "to write")
     if any("\0" in name for name in classes):  # numpy drops them at the end of a text
         raise ClassListError("expected class names without null characters, got one with; remove it")
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, labels=label_map, scores=maps, classes=names, confidence=shares)
 
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from cliper.errors import InputError, OutputError, ShapeError
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 from cliper.formats.label_png import check_labels
-from cliper.formats.legend import Entry, add_legend
+from cliper.formats.legend import LegendEntry, add_legend
 from cliper.formats.palette import voc_palette
 from cliper.images import ImageSource, load_image
 
@@ -97,12 +97,12 @@ def draw_overlay(
 
     present = [int(label) for label in np.argsort(-counts[1:], kind="stable") + 1 if counts[label]]
     entries = [
-        Entry(classes[label - 1], int(counts[label]) / array.size, (int(red), int(green), int(blue)))
+        LegendEntry(classes[label - 1], int(counts[label]) / array.size, (int(red), int(green), int(blue)))
         for label in present
         for red, green, blue in [palette[label]]
     ]
     if counts[0]:
-        entries.append(Entry(background_name, int(counts[0]) / array.size, None))
+        entries.append(LegendEntry(background_name, int(counts[0]) / array.size, None))
     return add_legend(picture, entries)
 
 
@@ -143,7 +143,7 @@ def write_overlay(
         )
     if quality is not None and "quality" in how:
         how = {**how, "quality": quality}
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         overlay.save(temporary, format=name, **how)
 
 
@@ -156,14 +156,14 @@ def _draw_borders(picture: Image.Image, labels: npt.NDArray[np.uint16]) -> None:
     edge = np.zeros((height, width), dtype=np.bool_)
     edge[:, :-1] |= labels[:, 1:] != labels[:, :-1]
     edge[:-1] |= labels[1:] != labels[:-1]
-    core = _grown(edge, round(short / 1200))
-    halo = _grown(core, max(round(short / 1000), 1))
+    core = _dilate(edge, round(short / 1200))
+    halo = _dilate(core, max(round(short / 1000), 1))
     for region, colour, strength in ((halo, (16, 18, 20), 110), (core, (255, 255, 255), 235)):
         mask = Image.fromarray(region.astype(np.uint8) * np.uint8(strength))
         picture.paste(colour, (0, 0), mask)
 
 
-def _grown(region: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
+def _dilate(region: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
     """The region and all that is at most ``by`` pixels from it, along rows and columns."""
     wide = region.copy()
     for step in range(1, by + 1):

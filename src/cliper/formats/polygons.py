@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from cliper.formats.regions import Region
 
-__all__ = ["join_holes", "region_polygon", "simplify_ring", "trace_rings"]
+__all__ = ["bridge_holes", "find_contours", "region_polygon", "simplify_contour"]
 
-Ring = npt.NDArray[np.int64]
+Contour = npt.NDArray[np.int64]
 
 # Below it simplifying changes nothing that matters: steps of a border are a whole pixel.
-_LEAST_TOLERANCE = 0.25
+_MIN_TOLERANCE = 0.25
 
 
-def region_polygon(region: Region, tolerance: float = 0.0) -> Ring:
+def region_polygon(region: Region, tolerance: float = 0.0) -> Contour:
     """The region's border as one polygon; holes are joined to the outside by bridges without width.
 
     Args:
@@ -34,12 +34,12 @@ def region_polygon(region: Region, tolerance: float = 0.0) -> Ring:
         >>> region_polygon(Region(1, 5, 2, np.array([[1, 1, 1]], bool))).tolist()
         [[5, 2], [8, 2], [8, 3], [5, 3]]
     """
-    outer, *holes = (simplify_ring(ring, tolerance) for ring in trace_rings(region.mask))
-    polygon: Ring = join_holes(outer, holes) + np.array([region.left, region.top])
+    outer, *holes = (simplify_contour(ring, tolerance) for ring in find_contours(region.mask))
+    polygon: Contour = bridge_holes(outer, holes) + np.array([region.left, region.top])
     return polygon
 
 
-def trace_rings(mask: npt.NDArray[np.bool_]) -> list[Ring]:
+def find_contours(mask: npt.NDArray[np.bool_]) -> list[Contour]:
     """The borders of a mask whose pixels hang together by their sides.
 
     Args:
@@ -68,7 +68,7 @@ def trace_rings(mask: npt.NDArray[np.bool_]) -> list[Ring]:
     across[down[0::2]], across[down[1::2]] = down[1::2], down[0::2]
     partner = across.tolist()
 
-    rings: list[Ring] = []
+    rings: list[Contour] = []
     seen = bytearray(len(partner))
     corners = np.stack([columns, rows], axis=1)
     for start in range(0, len(partner), 2):
@@ -85,7 +85,7 @@ def trace_rings(mask: npt.NDArray[np.bool_]) -> list[Ring]:
     return rings
 
 
-def simplify_ring(ring: Ring, tolerance: float) -> Ring:
+def simplify_contour(ring: Contour, tolerance: float) -> Contour:
     """The ring with fewer corners, none of those left out farther than the tolerance (Douglas and Peucker).
 
     A ring that would lose its area is simplified less.
@@ -96,10 +96,10 @@ def simplify_ring(ring: Ring, tolerance: float) -> Ring:
 
     Example:
         >>> stairs = np.array([[0, 0], [2, 0], [2, 1], [3, 1], [3, 2], [4, 2], [4, 4], [0, 4]])
-        >>> simplify_ring(stairs, 0.8).tolist()
+        >>> simplify_contour(stairs, 0.8).tolist()
         [[0, 0], [2, 0], [4, 2], [4, 4], [0, 4]]
     """
-    while tolerance >= _LEAST_TOLERANCE:
+    while tolerance >= _MIN_TOLERANCE:
         simple = ring[_kept(ring, tolerance)]
         if len(simple) > 2 and _twice_area(simple):
             return simple
@@ -107,7 +107,7 @@ def simplify_ring(ring: Ring, tolerance: float) -> Ring:
     return ring
 
 
-def join_holes(outer: Ring, holes: list[Ring]) -> Ring:
+def bridge_holes(outer: Contour, holes: list[Contour]) -> Contour:
     """One ring for an outer border and its holes: a bridge leads to each hole and the same way back.
 
     Args:
@@ -116,7 +116,7 @@ def join_holes(outer: Ring, holes: list[Ring]) -> Ring:
     """
     if not holes:
         return outer
-    branches: dict[int, list[Ring]] = {}
+    branches: dict[int, list[Contour]] = {}
     for hole in holes:
         away = np.square(outer - hole[0]).sum(axis=1)
         branches.setdefault(int(away.argmin()), []).append(hole)
@@ -128,7 +128,7 @@ def join_holes(outer: Ring, holes: list[Ring]) -> Ring:
     return np.concatenate(pieces)
 
 
-def _kept(ring: Ring, tolerance: float) -> npt.NDArray[np.bool_]:
+def _kept(ring: Contour, tolerance: float) -> npt.NDArray[np.bool_]:
     """Which corners stay: the first, the one farthest from it, and by halves what is too far from the line."""
     kept = np.zeros(len(ring), dtype=np.bool_)
     middle = int(np.square(ring - ring[0]).sum(axis=1).argmax())
@@ -160,6 +160,6 @@ def _distance(
     return distances
 
 
-def _twice_area(ring: Ring) -> int:
+def _twice_area(ring: Contour) -> int:
     x, y = ring[:, 0], ring[:, 1]
     return int(x @ np.roll(y, -1) - y @ np.roll(x, -1))

@@ -1,7 +1,7 @@
 """Formats by name: what ``--format`` takes.
 
-For each picture ``write`` makes the file ``NAME + suffix``; ``assemble``, where a format has it, then makes what is
-about the whole run, such as one COCO file. Neither needs the model, and ``assemble`` needs only what ``write`` left on
+For each picture ``write`` makes the file ``NAME + suffix``; ``merge``, where a format has it, then makes what is
+about the whole run, such as one COCO file. Neither needs the model, and ``merge`` needs only what ``write`` left on
 disk, so that parts may come from other processes, other machines and earlier runs.
 """
 
@@ -11,9 +11,9 @@ import difflib
 from pathlib import Path
 
 from cliper.errors import InputError
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.coco import COCO
-from cliper.formats.coco_panoptic import PANOPTIC
+from cliper.formats.coco_panoptic import COCO_PANOPTIC
 from cliper.formats.cvat import CVAT
 from cliper.formats.gallery import GALLERY
 from cliper.formats.label_png import write_label_png
@@ -23,18 +23,18 @@ from cliper.formats.npz import write_npz
 from cliper.formats.overlay import write_overlay
 from cliper.formats.yolo import YOLO
 
-__all__ = ["Format", "FormatOptions", "Part", "Picture", "find_format", "format_names"]
+__all__ = ["Format", "FormatOptions", "ImageInfo", "ImageOutput", "find_format", "format_names"]
 
 
-def _labels(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
-    write_label_png(path, result.labels, highest=len(result.classes))
+def _labels(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    write_label_png(path, result.labels, max_label=len(result.classes))
 
 
-def _overlay(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
-    write_overlay(path, result.picture, result.labels, result.classes, quality=options.quality)
+def _overlay(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    write_overlay(path, result.image, result.labels, result.classes, quality=options.quality)
 
 
-def _npz(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _npz(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
     write_npz(path, labels=result.labels, scores=result.scores, classes=result.classes, confidence=result.confidence)
 
 
@@ -47,7 +47,7 @@ _FORMATS: dict[str, Format] = {
         Format("overlay-webp", ".overlay.webp", "the same as WebP", _overlay),
         Format("npz", ".npz", "labels, scores and confidence for numpy.load", _npz),
         COCO,
-        PANOPTIC,
+        COCO_PANOPTIC,
         CVAT,
         LABEL_STUDIO,
         LABELME,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cliper.files import portable, write_text
-from cliper.formats.base import Format, FormatOptions, LabeledImage, Part, Picture
+from cliper.files import to_utf8, write_text
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.polygons import region_polygon
 from cliper.formats.regions import find_regions
 
@@ -51,22 +51,22 @@ def data_yaml(classes: Sequence[str]) -> str:
     """
     import yaml
 
-    names = {index: portable(name) for index, name in enumerate(classes)}
+    names = {index: to_utf8(name) for index, name in enumerate(classes)}
     content = {"train": "../images", "val": "../images", "names": names}
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 
-def _write(result: LabeledImage, path: Path, picture: Picture, options: FormatOptions) -> None:
+def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
     write_text(path, yolo_lines(result.labels, options.tolerance))
 
 
-def _assemble(parts: Iterable[Part], folder: Path, classes: tuple[str, ...], options: FormatOptions) -> list[Path]:
+def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:
     path = folder / "data.yaml"
     write_text(path, data_yaml(classes))
     return [path]
 
 
 YOLO = Format(
-    "yolo", ".txt", "YOLO segmentation polygons; data.yaml for the run", _write, _assemble, run_files=("data.yaml",)
+    "yolo", ".txt", "YOLO segmentation polygons; data.yaml for the run", _write, _merge, merged_files=("data.yaml",)
 )

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from cliper.formats.registry import Format, Picture
+from cliper.formats.registry import Format, ImageInfo
 from cliper.scale.manifest import Record
 from cliper.scale.names import NameIndex, checksum
 
@@ -36,7 +36,7 @@ class Claims:
     def __init__(self, formats: Sequence[Format], reserved: Sequence[str] = ()) -> None:
         self._suffixes = [format.suffix for format in formats]
         patterns = [*map(re.escape, reserved)]
-        for pattern in (pattern for format in formats for pattern in format.run_files):
+        for pattern in (pattern for format in formats for pattern in format.merged_files):
             patterns.append("[^/]*".join(map(re.escape, pattern.split("*"))))
         self._reserved = re.compile("|".join(f"(?:{pattern})" for pattern in patterns) if patterns else "(?!)")
         # "a.coco" in LabelMe's format (.json) and "a" in COCO's (.coco.json) have one name: what lies between their
@@ -123,4 +123,4 @@ class Claims:
 
 
 def _stem(name: str) -> str:
-    return Picture(name, 0, 0).stem
+    return ImageInfo(name, 0, 0).stem

@@ -10,7 +10,7 @@ from typing import Any
 
 from cliper.errors import ImageError, InputError
 from cliper.formats import read_label_png
-from cliper.formats.registry import Format, Part, Picture
+from cliper.formats.registry import Format, ImageInfo, ImageOutput
 from cliper.scale.folder import set_run_files
 from cliper.scale.items import Item
 from cliper.scale.job import Job
@@ -46,10 +46,10 @@ def finish(run: Run, folder: Path, *, overlay_video: bool = False) -> list[Path]
     """
     paths: list[Path] = []
     for index, format in enumerate(run.job.found_formats()):
-        if format.assemble is not None:
+        if format.merge is not None:
             parts = _Parts(run.manifest, run.place, folder, index)
             try:
-                paths += format.assemble(parts, folder, run.job.names, run.job.options)
+                paths += format.merge(parts, folder, run.job.names, run.job.options)
             except (InputError, ImageError):
                 if not parts.missing:
                     _mark_damaged(run, parts, format)
@@ -69,10 +69,10 @@ class _Parts:
         self.missing = False
         """Whether one could not be fetched."""
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[ImageOutput]:
         for number, record in self._manifest.records():
             if record.is_done:
-                picture = Picture(record.input, record.width, record.height, number)
+                picture = ImageInfo(record.input, record.width, record.height, number)
                 name = record.outputs[self._index]
                 path = self._folder / name
                 if self._place.local is None and not path.exists():
@@ -82,7 +82,7 @@ class _Parts:
                         self.missing = True
                         self._manifest.add(number, Record.damaged(record.input, error))
                         raise
-                yield Part(picture, path)
+                yield ImageOutput(picture, path)
 
 
 def _mark_damaged(run: Run, parts: _Parts, format: Format) -> None:
@@ -93,15 +93,15 @@ def _mark_damaged(run: Run, parts: _Parts, format: Format) -> None:
         while some := list(islice(rest, _TOGETHER)):
             if _problem(run.job, format, some, folder) is not None:
                 found = ((part, _problem(run.job, format, [part], folder)) for part in some)
-                damaged += [(part.picture, problem) for part, problem in found if problem is not None]
+                damaged += [(part.info, problem) for part, problem in found if problem is not None]
     for picture, problem in damaged:
         run.manifest.add(picture.id, Record.damaged(picture.name, problem))
 
 
-def _problem(job: Job, format: Format, parts: Sequence[Part], folder: str) -> Exception | None:
-    assert format.assemble is not None
+def _problem(job: Job, format: Format, parts: Sequence[ImageOutput], folder: str) -> Exception | None:
+    assert format.merge is not None
     try:
-        format.assemble(parts, Path(folder), job.names, job.options)
+        format.merge(parts, Path(folder), job.names, job.options)
     except (InputError, ImageError) as error:
         return error
     return None
@@ -116,14 +116,14 @@ def _overlay_video(run: Run, folder: Path) -> Path:
 
     def labels_of(item: Item) -> Any:
         nonlocal part
-        while part is not None and part.picture.id < item.number:
+        while part is not None and part.info.id < item.number:
             part = next(parts, None)
-        if part is None or part.picture.id > item.number:
+        if part is None or part.info.id > item.number:
             return None
         try:
             return read_label_png(part.path)
         except (InputError, ImageError) as error:
-            run.manifest.add(part.picture.id, Record.damaged(part.picture.name, error))
+            run.manifest.add(part.info.id, Record.damaged(part.info.name, error))
             raise
 
     path = folder / OVERLAY_VIDEO

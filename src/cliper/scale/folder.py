@@ -15,7 +15,7 @@ from typing import Any
 
 from cliper.errors import InputError, OutputError
 from cliper.evaluation.folder import differences, lock
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 from cliper.scale.manifest import read_manifest
 from cliper.scale.places import Place
 
@@ -40,7 +40,7 @@ PARTS = "manifest-parts"
 # In run.json, names of the files about all pictures that were made.
 _FILES = "run_files"
 
-# What atomic_path calls a file until it is whole; a killed run leaves some behind.
+# What atomic_write calls a file until it is whole; a killed run leaves some behind.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 
 
@@ -180,7 +180,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
 
 
 def _write_run(folder: Path, values: dict[str, Any]) -> None:
-    with atomic_path(folder / RUN) as temporary:
+    with atomic_write(folder / RUN) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 

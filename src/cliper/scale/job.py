@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliper.errors import CliperError, ImageError, InputError, OutputError, ResourceError
-from cliper.formats.registry import Format, FormatOptions, Picture, find_format
+from cliper.formats.registry import Format, FormatOptions, ImageInfo, find_format
 from cliper.prompts import ClassPrompt
 from cliper.scale.items import Item
 from cliper.scale.manifest import Record
@@ -79,8 +79,8 @@ class Job:
 
     def __post_init__(self) -> None:
         for format in self.found_formats():
-            if format.check is not None:
-                format.check(self.names)
+            if format.check_classes is not None:
+                format.check_classes(self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ class Worker:
         """
         job, started = self._job, time.perf_counter()
         source = item.path if self._place.local is not None else None
-        picture = Picture(item.name, result.picture.width, result.picture.height, item.number, source)
+        picture = ImageInfo(item.name, result.image.width, result.image.height, item.number, source)
         outputs: list[str] = []
         try:
             if job.cleaning != Cleaning():
@@ -261,7 +261,7 @@ class Worker:
         return output_names(item.name, self._formats)
 
 
-def _write(format: Format, result: Segmentation, picture: Picture, options: FormatOptions, path: Path) -> None:
+def _write(format: Format, result: Segmentation, picture: ImageInfo, options: FormatOptions, path: Path) -> None:
     format.write(result, path, picture, options)
 
 
@@ -272,7 +272,7 @@ def output_names(name: str, formats: Sequence[Format]) -> list[str]:
         >>> output_names("a/cat.jpg", [find_format("labels")])
         ['a/cat.labels.png']
     """
-    stem = Picture(name, 0, 0).stem
+    stem = ImageInfo(name, 0, 0).stem
     return [stem + format.suffix for format in formats]
 
 

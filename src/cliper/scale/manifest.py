@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from cliper.errors import OutputError
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 from cliper.scale.names import NameIndex
 
 __all__ = ["Manifest", "Record", "parse_record", "read_manifest"]
@@ -184,7 +184,7 @@ class Manifest:
         Raises:
             OutputError: it could not be written.
         """
-        with self._lock, atomic_path(self.path) as temporary, temporary.open("wb") as stream:
+        with self._lock, atomic_write(self.path) as temporary, temporary.open("wb") as stream:
             for place in self._places:
                 if place >= 0:
                     stream.write(self._line(place))

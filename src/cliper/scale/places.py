@@ -168,7 +168,7 @@ class Place:
 
         Args:
             name: relative, with ``/``.
-            write: is given a path to write to, in the way of :func:`cliper.files.atomic_path`.
+            write: is given a path to write to, in the way of :func:`cliper.files.atomic_write`.
 
         Raises:
             OutputError: it cannot be written.

@@ -198,10 +198,10 @@ def write_overlay_video(
     """
     import av
 
-    from cliper.files import atomic_path
+    from cliper.files import atomic_write
     from cliper.formats import draw_overlay
 
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+    with atomic_write(path) as temporary, av.open(str(temporary), "w") as container:
         stream: Any = None
         for item in source.items():
             picture = item.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliper.checkpoints import find_entry
-from cliper.files import without_folders
+from cliper.files import display_name
 
 __all__ = ["public_name"]
 
@@ -20,4 +20,4 @@ def public_name(name: str) -> str:
     if find_entry(name) is not None:
         return name
     path = Path(name).expanduser()
-    return path.resolve().name if path.is_dir() else without_folders(name)
+    return path.resolve().name if path.is_dir() else display_name(name)

@@ -190,7 +190,7 @@ def test_files_are_those_of_the_thresholds(make_actions: Make, form: Fill) -> No
     overlay = np.asarray(Image.open(file(what="overlay", opacity=0.25, off=[])))
     assert np.array_equal(overlay, np.asarray(expected.overlay(opacity=0.25)))
     without = np.asarray(Image.open(file(what="overlay", opacity=0.25, off=[0, 1])))
-    assert np.array_equal(without[:64, :96], np.asarray(expected.picture))
+    assert np.array_equal(without[:64, :96], np.asarray(expected.image))
     folder = actions.kept.folder(name)
     assert sorted(path.name for path in folder.iterdir()) == ["coco.json", "labels.png", "overlay.png"]
 

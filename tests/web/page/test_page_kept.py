@@ -19,7 +19,7 @@ from cliper.web.page.limits import Limits
 def made(side: int = 10) -> Segmentation:
     maps = np.ones((1, 2, 2), np.float32)
     return Segmentation(
-        picture=Image.new("RGB", (side, side)),
+        image=Image.new("RGB", (side, side)),
         classes=("dog",),
         labels=np.zeros((side, side), np.int32),
         confidence=np.ones(1, np.float32),

@@ -43,7 +43,7 @@ def result(request: pytest.FixtureRequest, make_picture: Any) -> Segmentation:
     maps = random.random((3, 6, 8)).astype(np.float32)
     refined = random.random((3, 12, 16)).astype(np.float32) * np.float32([[[1.5]], [[0.5]], [[0]]])
     first = Segmentation(
-        picture=make_picture(width, height),
+        image=make_picture(width, height),
         classes=("dog", "<b>", "nothing"),
         labels=np.zeros((height, width), np.int32),
         confidence=np.float32([1.2, 0.7, 0.5]),
@@ -57,11 +57,11 @@ def result(request: pytest.FixtureRequest, make_picture: Any) -> Segmentation:
 
 
 def test_what_is_shown_is_small_and_comes_from_the_same_maps(result: Segmentation) -> None:
-    large = replace(result, picture=result.picture.resize((2 * SIDE, SIDE))).relabel()
+    large = replace(result, image=result.image.resize((2 * SIDE, SIDE))).relabel()
     small = shown(large)
-    assert small.picture.size == (SIDE, SIDE // 2)
+    assert small.image.size == (SIDE, SIDE // 2)
     assert small.refined is large.refined
-    assert np.array_equal(small.labels, replace(large, picture=small.picture).relabel().labels)
+    assert np.array_equal(small.labels, replace(large, image=small.image).relabel().labels)
     # Half the size each way: what is left of the difference lies at the borders of regions.
     assert np.mean(small.labels != large.labels[::2, ::2]) < 0.02
     assert shown(small) is small
@@ -133,7 +133,7 @@ def test_a_map_that_is_larger_than_a_sheet_has_one_of_its_own() -> None:
 def test_a_hundred_classes_with_large_maps(make_picture: Any) -> None:
     refined = np.random.default_rng(5).random((100, 660, 500), np.float32)
     result = Segmentation(
-        picture=make_picture(30, 40),
+        image=make_picture(30, 40),
         classes=tuple(f"class {number}" for number in range(100)),
         labels=np.zeros((40, 30), np.int32),
         confidence=np.ones(100, np.float32),

@@ -67,12 +67,12 @@ def carry_out(plan: Plan, track: Callable[[Sequence[Job], str], Iterable[Job]] =
         OutputError: a file cannot be written; nothing more is tried then.
         ResourceError: memory ran out.
     """
-    from cliper.files import atomic_path
+    from cliper.files import atomic_write
     from cliper.formats import write_label_png
 
     if plan.split is not None:
         path, names = plan.split
-        with atomic_path(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     outcome = Outcome(failed=list(plan.problems))
     for job in track(plan.jobs, plan.folder.name):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cliper.errors import InputError
-from cliper.files import atomic_path
+from cliper.files import atomic_write
 from cliper.result import Segmentation
 
 __all__ = ["FILES", "make_file"]
@@ -44,7 +44,7 @@ def make_file(result: Segmentation, what: Any, folder: Path, *, opacity: Any = 0
             raise InputError(f"opacity: expected a number from 0 to 1, got {str(opacity)[:40]!r}")
         _without(result, off).save_overlay(path, opacity=float(opacity))
     else:
-        with atomic_path(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(result.to_coco(file_name="picture")), encoding="utf-8")
     return path
 

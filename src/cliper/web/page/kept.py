@@ -122,7 +122,7 @@ class Kept:
 
 def _bytes(result: Segmentation) -> int:
     arrays = (result.labels, result.maps, result.refined, result.confidence)
-    return result.picture.width * result.picture.height * 3 + sum(array.nbytes for array in arrays)
+    return result.image.width * result.image.height * 3 + sum(array.nbytes for array in arrays)
 
 
 def _remove(entries: list[_Entry]) -> None:

@@ -34,11 +34,11 @@ def colours(count: int) -> list[str]:
 
 def shown(result: Segmentation) -> Segmentation:
     """The result for a picture of at most :data:`SIDE` pixels: its labels come from the same maps, in less time."""
-    factor = SIDE / max(result.picture.size)
+    factor = SIDE / max(result.image.size)
     if factor >= 1:
         return result
-    width, height = (max(1, round(side * factor)) for side in result.picture.size)
-    return replace(result, picture=result.picture.resize((width, height))).relabel()
+    width, height = (max(1, round(side * factor)) for side in result.image.size)
+    return replace(result, image=result.image.resize((width, height))).relabel()
 
 
 def tiled(maps: npt.NDArray[np.uint8]) -> tuple[list[npt.NDArray[np.uint8]], int, int]:
@@ -80,9 +80,9 @@ def scene_view(result: Segmentation) -> dict[str, Any]:
     """
     rows = zip(result.classes, colours(len(result.classes)), result.confidence.tolist(), strict=True)
     return {
-        "picture": _uri(result.picture, "JPEG", quality=88),
-        "width": result.picture.width,
-        "height": result.picture.height,
+        "picture": _uri(result.image, "JPEG", quality=88),
+        "width": result.image.width,
+        "height": result.image.height,
         "classes": [{"name": name, "colour": colour, "confidence": value} for name, colour, value in rows],
         "heat": {
             "refined": _heat(result.refined),

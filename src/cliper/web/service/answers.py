@@ -27,8 +27,8 @@ def answer(served: Served, done: Done, wishes: Wishes) -> dict[str, Any]:
     common: dict[str, Any] = {
         "model": served.name,
         "refiner": None if result.refiner is None else served.refiner,
-        "width": result.picture.width,
-        "height": result.picture.height,
+        "width": result.image.width,
+        "height": result.image.height,
         "classes": [
             {"label": label, "name": name, "confidence": value, "area": areas[name]}
             for label, (name, value) in enumerate(zip(result.classes, confidence, strict=True), start=1)
@@ -63,5 +63,5 @@ def _polygons(result: Segmentation, tolerance: float) -> list[dict[str, Any]]:
 
 def _png(result: Segmentation) -> str:
     stream = io.BytesIO()
-    label_image(result.labels, highest=len(result.classes)).save(stream, format="PNG")
+    label_image(result.labels, max_label=len(result.classes)).save(stream, format="PNG")
     return base64.b64encode(stream.getvalue()).decode("ascii")

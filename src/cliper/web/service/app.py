@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cliper.files import as_json
+from cliper.files import dumps
 from cliper.web.service import schema
 from cliper.web.service.answers import answer
 from cliper.web.service.body import read_body, read_json_body
@@ -146,7 +146,7 @@ def _add_label_studio(app: FastAPI, service: Service) -> None:
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(as_json(value), status, headers, _JSON)
+    return Response(dumps(value), status, headers, _JSON)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
