@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from cliper.errors import ResourceError, SettingsError
 
-__all__ = ["memory_errors", "pick_device", "pick_dtype"]
+__all__ = ["memory_errors", "pick_device", "pick_dtype", "tf32_disabled"]
 
 
 def pick_device(name: str | torch.device | None) -> torch.device:
@@ -64,3 +65,31 @@ def memory_errors(
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not said:
             raise
         raise ResourceError(f"{what}: out of memory; {advice}") from error
+
+
+@contextmanager
+def tf32_disabled() -> Iterator[None]:
+    """Compute float32 matrix products and convolutions in float32, not in TF32; restore the settings afterwards.
+
+    TF32 keeps 10 bits of the mantissa. By default PyTorch allows it for convolutions on recent GPUs. The settings are
+    of the whole process, all threads.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html, "TensorFloat-32 (TF32)".
+    """
+    backends: Any = torch.backends  # its annotations lack some of these
+    operations = (backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    before = [operation.fp32_precision for operation in operations]
+
+    def assign(values: list[str]) -> None:
+        # The older settings first: reading them is an error where they contradict the newer ones.
+        reduced = "medium" if values[1] == "bf16" else "high"
+        torch.set_float32_matmul_precision(reduced if {"tf32", "bf16"} & set(values[:2]) else "highest")
+        backends.cudnn.allow_tf32 = values[2] == "tf32"
+        for operation, value in zip(operations, values, strict=True):
+            operation.fp32_precision = value
+
+    assign(["ieee"] * len(operations))
+    try:
+        yield
+    finally:
+        assign(before)

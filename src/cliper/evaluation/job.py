@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class Job:
         variants: at least one; all are measured on each picture, which is read once.
         limit: only so many pictures, the first ones; None for all.
         device, dtype: as for :meth:`cliper.Segmenter.from_pretrained`.
+        allow_tf32: whether a GPU may compute float32 in TF32, as PyTorch's settings say; if not, TF32 is off.
         seed: of the refiner's noise.
         batch: pictures of one size that are handed to the model together; None takes 1 on a CPU, 8 elsewhere.
         decoders: threads that read pictures ahead of the model.
@@ -71,6 +73,7 @@ class Job:
     limit: int | None = None
     device: str | None = None
     dtype: str | None = None
+    allow_tf32: bool = False
     seed: int = 0
     batch: int | None = None
     decoders: int = 2
@@ -136,6 +139,12 @@ class Job:
                 by_refiner[variant.refiner] = loaded
         return {v.label: by_refiner[v.refiner].with_settings(v.settings) for v in self.variants}
 
+    def float32_precision(self) -> AbstractContextManager[None]:
+        """While it is entered, this process computes float32 without TF32, unless the job allows it."""
+        from cliper.devices import tf32_disabled
+
+        return nullcontext() if self.allow_tf32 else tf32_disabled()
+
     def identity(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What a run that goes on has to share with the one that began: all that its matrix depends on."""
         from cliper.evaluation.provenance import checkpoint_record, versions
@@ -165,6 +174,7 @@ class Job:
             "device": device,
             "dtype": self.dtype or "float32",
             "refiner_dtype": self.dtype or ("float32" if device == "cpu" else "float16"),
+            "allow_tf32": self.allow_tf32,
             "seed": self.seed,
             "batch": self.batch,
             **{name: versions()[name] for name in ("cliper", "torch")},

@@ -52,6 +52,7 @@ def make_report(job: Job, benchmark: Benchmark, identity: Mapping[str, Any], out
         "device": identity["device"],
         "dtype": identity["dtype"],
         "refiner_dtype": identity["refiner_dtype"],
+        "allow_tf32": job.allow_tf32,
         "seed": job.seed,
         "limit": job.limit,
         "classes": identity["classes"],

@@ -121,7 +121,7 @@ def _work(
     device: str | None = None,
 ) -> tuple[Timing, dict[str, int]]:
     benchmark = job.benchmark()
-    with RecordLog(place.folder, place.run, number) as log:
+    with RecordLog(place.folder, place.run, number) as log, job.float32_precision():
 
         def emit(record: Record) -> None:
             log.add(record)

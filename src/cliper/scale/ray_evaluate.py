@@ -93,9 +93,10 @@ class _Evaluating:
             self._models = job.benchmark(), job.load()
         benchmark, segmenters = self._models
         records: list[Record] = []
-        timing = evaluate_samples(
-            benchmark, samples, segmenters, records.append, decoders=job.decoders, skip_errors=job.skip_errors
-        )
+        with job.float32_precision():
+            timing = evaluate_samples(
+                benchmark, samples, segmenters, records.append, decoders=job.decoders, skip_errors=job.skip_errors
+            )
         share = Timing(timing.model / len(samples), timing.waiting / len(samples))
         return [(record, share) for record in records]
 

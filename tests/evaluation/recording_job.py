@@ -1,0 +1,42 @@
+"""A job that notes whether TF32 is allowed while it computes; worker processes import it from here."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cliper.evaluation.job import Job
+
+__all__ = ["RecordingJob", "recorded", "uses_tf32"]
+
+
+def uses_tf32() -> list[bool]:
+    """Whether a GPU may use TF32 for convolutions, and for matrix products; PyTorch says so without a GPU, too."""
+    return [o.fp32_precision == "tf32" for o in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+
+
+class RecordingJob(Job):
+    """Notes the setting at each call of the encoder, in a file for each process."""
+
+    def load(self, device: str | None = None) -> Any:
+        segmenters = super().load(device)
+        encoder: Any = next(iter(segmenters.values())).encoder
+        encode = encoder.encode_pictures
+
+        def recording(*arguments: Any, **options: Any) -> Any:
+            with (Path(self.root or "") / f"tf32-{os.getpid()}").open("a") as stream:
+                stream.write(json.dumps(uses_tf32()) + "\n")
+            return encode(*arguments, **options)
+
+        encoder.encode_pictures = recording
+        return segmenters
+
+
+def recorded(folder: Path) -> dict[int, list[list[bool]]]:
+    """What was noted below a folder, by process."""
+    files = folder.glob("tf32-*")
+    return {int(f.name.partition("-")[2]): [json.loads(line) for line in f.read_text().splitlines()] for f in files}

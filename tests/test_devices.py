@@ -1,0 +1,72 @@
+"""Precision of float32: the settings inside and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from cliper.devices import tf32_disabled
+
+
+def settings() -> dict[str, Any]:
+    """All that PyTorch says about TF32, in its older and its newer settings."""
+    backends = torch.backends
+    return {
+        "matmul": backends.cuda.matmul.fp32_precision,
+        "cpu matmul": backends.mkldnn.matmul.fp32_precision,
+        "convolution": backends.cudnn.conv.fp32_precision,
+        "rnn": backends.cudnn.rnn.fp32_precision,
+        "older matmul": backends.cuda.matmul.allow_tf32,
+        "older cudnn": backends.cudnn.allow_tf32,
+        "older float32": torch.get_float32_matmul_precision(),
+    }
+
+
+OFF = {
+    **dict.fromkeys(("matmul", "cpu matmul", "convolution", "rnn"), "ieee"),
+    **dict.fromkeys(("older matmul", "older cudnn"), False),
+    "older float32": "highest",
+}
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Whatever a test sets, the next one finds PyTorch's own settings."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_tf32_is_off_inside_and_as_before_after(precision: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = convolutions
+    before = settings()
+    with tf32_disabled():
+        assert settings() == OFF
+        with tf32_disabled():
+            assert settings() == OFF
+        assert settings() == OFF
+    assert settings() == before
+
+
+def test_tf32_is_as_before_after_an_error() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    before = settings()
+    with pytest.raises(KeyboardInterrupt), tf32_disabled():
+        raise KeyboardInterrupt
+    assert settings() == before
+    assert before["older matmul"] is True
+
+
+def test_a_setting_for_all_operations_does_not_bring_tf32_back() -> None:
+    torch.backends.fp32_precision = "tf32"
+    try:
+        with tf32_disabled():
+            assert {settings()[name] for name in ("matmul", "cpu matmul", "convolution", "rnn")} == {"ieee"}
+    finally:
+        torch.backends.fp32_precision = "none"
