@@ -17,6 +17,7 @@ CliperError
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterator
 from os import PathLike
 
@@ -33,6 +34,7 @@ __all__ = [
     "ResourceError",
     "SettingsError",
     "ShapeError",
+    "loading_reason",
     "quote_path",
     "reraise",
     "short_reason",
@@ -138,3 +140,20 @@ def reraise(
     except caught as cause:
         ending = f"; {advice}" if advice else ""
         raise error(f"{message}: {short_reason(cause)}{ending}") from None
+
+
+def loading_reason(error: BaseException) -> str:
+    """Why a file of weights could not be loaded, on one line.
+
+    PyTorch refuses pickles that could run code, and advises to load them without that protection. The advice is
+    left out.
+    """
+    item: BaseException | None = error
+    while item is not None:
+        if isinstance(item, pickle.UnpicklingError):
+            return (
+                "the file holds more than tensors and could run code, or is damaged, so it is not loaded; "
+                "get the weights as safetensors"
+            )
+        item = item.__cause__ or item.__context__
+    return short_reason(error)

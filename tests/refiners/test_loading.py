@@ -1,6 +1,7 @@
 """What is loaded of a pipeline and what is not, the cached prompt, and names of refiners."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,58 @@ def test_shards_and_pickles(own: Path, pictures, maps) -> None:
         file.with_name(name).unlink()
     torch.save(tensors, file.with_suffix(".bin"))
     assert torch.equal(refine(own, pictures, maps), expected)
+
+
+class Attack:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.proof),)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickle_that_would_run_code_is_refused(own: Path, part: str, zipped: bool, tmp_path: Path) -> None:
+    (weights,) = (own / part).glob("*.safetensors")
+    name = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
+    content = {**load_file(weights), "attack": Attack(tmp_path / "proof")}
+    torch.save(content, own / part / name, _use_new_zipfile_serialization=zipped)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="the file holds more than tensors and could run code") as caught:
+        load_refiner(own, device="cpu")
+    assert str(own / part / name) in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "proof").exists()
+
+
+def test_pickle_of_dino_that_would_run_code_is_refused(dinos: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(next(iter(dinos.values())), tmp_path / "dino"))
+    content = {**load_file(folder / "model.safetensors"), "attack": Attack(tmp_path / "proof")}
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="the file holds more than tensors and could run code") as caught:
+        load_refiner(folder, device="cpu")
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scheduler/scheduler_config.json",
+        "unet/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "tokenizer/vocab.json",
+    ],
+)
+def test_pipe_in_a_pipeline_is_refused(own: Path, name: str) -> None:
+    (own / name).unlink()
+    os.mkfifo(own / name)
+    with pytest.raises(CheckpointError, match="expected a file, got a pipe, socket or device"):
+        load_refiner(own, device="cpu")
 
 
 def test_files_are_read_in_pieces(own: Path, pictures, maps, monkeypatch: pytest.MonkeyPatch) -> None:

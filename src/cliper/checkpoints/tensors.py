@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliper.errors import CheckpointError, loading_reason
+
 if TYPE_CHECKING:
     import torch
 
@@ -59,8 +61,17 @@ def iterate(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of one weight file, one at a time; safetensors and modern PyTorch files stay on the disk.
 
     Raises:
-        Exception: whatever the reader raises for a broken file.
+        CheckpointError: the file cannot be read, or holds more than tensors.
     """
+    try:
+        yield from _read(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # every reader has its own
+        raise CheckpointError(f"{path}: the weights cannot be read: {loading_reason(error)}") from None
+
+
+def _read(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     if path.suffix == ".safetensors":
         from safetensors import safe_open
 

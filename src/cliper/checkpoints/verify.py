@@ -73,7 +73,7 @@ def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyRepor
                 tensors += read
                 problems += found
     except CheckpointError as error:
-        problems.append(str(error))
+        problems.append(_relative(error, resolved))
     return VerifyReport(resolved.name, resolved.folder, tuple(files), tensors, problems)
 
 
@@ -145,12 +145,15 @@ def _check_weights(resolved: ResolvedCheckpoint, part: str, paths: list[Path]) -
                 found[tensor_name] = tuple(tensor.shape)
                 if not is_finite(tensor):
                     problems.append(f"{label}{tensor_name}: has values that are NaN or infinite")
-        except Exception as error:  # every reader has its own; a broken file is a finding, not a crash
-            words = " ".join(str(error).split())[:160]
-            problems.append(f"{label}{path.name}: cannot be read: {type(error).__name__}: {words}")
+        except CheckpointError as error:
+            problems.append(_relative(error, resolved))
     try:
         expected = expected_shapes(resolved.folder, resolved.kind, part)
     except Exception as error:  # likewise for a configuration that makes no model
         words = " ".join(str(error).split())[:160]
         return len(found), [*problems, f"{label}config.json: makes no model: {type(error).__name__}: {words}"]
     return len(found), problems + [label + line for line in compare(expected, found)]
+
+
+def _relative(error: CheckpointError, resolved: ResolvedCheckpoint) -> str:
+    return str(error).removeprefix(f"{resolved.folder}/")

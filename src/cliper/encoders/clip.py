@@ -10,7 +10,7 @@ from torch import Tensor
 from cliper.encoders.base import PictureFeatures
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
-from cliper.errors import CheckpointError
+from cliper.errors import CheckpointError, loading_reason
 from cliper.ops.recipes import Recipe
 from cliper.quiet import quiet_transformers
 
@@ -77,8 +77,10 @@ def load_clip(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Clip
             model, info = CLIPModel.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
             )
-    except Exception as error:  # transformers and safetensors raise many kinds
-        raise CheckpointError(f"{folder}: could not read the weights: {' '.join(str(error).split())}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers, safetensors and pickle raise many kinds
+        raise CheckpointError(f"{folder}: could not read the weights: {loading_reason(error)}") from None
     missing = sorted(info["missing_keys"])
     mismatched = sorted(str(item[0]) for item in info.get("mismatched_keys", ()))
     if missing or mismatched:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cliper.devices import memory_errors
-from cliper.errors import CheckpointError, SettingsError
+from cliper.errors import CheckpointError, SettingsError, loading_reason
 from cliper.ops.positions import interpolate_dino_positions
 from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import spread_by_affinity
@@ -159,9 +159,10 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
             model, info = AutoModel.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder}: could not read the weights: {reason}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers, safetensors and pickle raise many kinds
+        raise CheckpointError(f"{folder}: could not read the weights: {loading_reason(error)}") from None
     # The pooler is not used, and DINO's checkpoints do not have one.
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
