@@ -55,6 +55,18 @@ def test_what_is_missing_is_named():
     )
 
 
+def test_many_missing_shards_are_counted():
+    files = ["config.json", *TOKENIZER, "model.safetensors.index.json", "model-00002-of-99999.safetensors"]
+    assert needed_files("clip", files).missing == (
+        "model-00001-of-99999.safetensors",
+        "model-00003-of-99999.safetensors",
+        "model-00004-of-99999.safetensors",
+        "99,995 more such files",
+    )
+    files[-1] = "model-1-of-9999999999.safetensors"
+    assert needed_files("clip", files).missing == ("the weight files that model.safetensors.index.json names",)
+
+
 def test_pipeline_takes_full_precision_weights_of_the_parts_only():
     wanted = [
         "text_encoder/model.safetensors",

@@ -118,20 +118,25 @@ def weight_files(names: Iterable[str], prefix: str, candidates: Iterable[str]) -
         if index not in present:
             continue
         stem, _, suffix = name.rpartition(".")
-        pattern = re.compile(re.escape(prefix + stem) + r"-(\d+)-of-(\d+)\." + re.escape(suffix))
+        # No more than 5 digits: the names are untrusted, and each missing shard is listed below.
+        pattern = re.compile(re.escape(prefix + stem) + r"-(\d{1,5})-of-(\d{1,5})\." + re.escape(suffix))
         shards = {match[0]: match for item in present if (match := pattern.fullmatch(item))}
         if not shards:
             return [index], [f"the weight files that {index} names"]
         total = next(iter(shards.values()))[2]
         wanted = [f"{prefix}{stem}-{i + 1:0{len(total)}d}-of-{total}.{suffix}" for i in range(int(total))]
-        return [index, *sorted(shards)], [shard for shard in wanted if shard not in shards]
+        absent = [shard for shard in wanted if shard not in shards]
+        more = [f"{len(absent) - 3:,} more such files"] if len(absent) > 3 else []
+        return [index, *sorted(shards)], absent[:3] + more
     return [], [f"{prefix}{' or '.join(candidates)}"]
 
 
 def relative_names(folder: Path) -> list[str]:
-    """Names of all files below ``folder``, with ``/``, as :func:`needed_files` takes them."""
+    """Names of the files in ``folder`` and its subfolders, with ``/``, as :func:`needed_files` takes them."""
     # A cache's snapshot is a folder of links to blobs: is_file follows them, so a dangling one is not there.
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    # Not deeper: a folder given by mistake, such as "/", would be walked for hours.
+    paths = [*folder.glob("*"), *folder.glob("*/*")]
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def _has_tokenizer(names: set[str], prefix: str) -> bool:

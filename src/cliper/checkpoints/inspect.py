@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = ["check_folder", "check_weight_file", "read_json", "weights_of"]
 
 # A header lists names and shapes; safetensors itself refuses one above this.
 _MAX_HEADER = 100_000_000
+_MAX_JSON = 100_000_000  # bytes; the largest, an index of shards, has less than one million
 _POINTER = b"version https://git-lfs"
 
 
@@ -31,8 +33,8 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
         kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
 
     Raises:
-        CheckpointError: it is not a folder, a file is missing, truncated or not what its name says, or the
-            checkpoint is of another kind.
+        CheckpointError: it is not a folder, a file is missing, truncated or not what its name says, an entry is a
+            pipe, socket or device, or the checkpoint is of another kind.
 
     Example:
         >>> from cliper.checkpoints import resolve
@@ -43,6 +45,11 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing there"
         raise CheckpointError(f"{root}: expected the folder of {KINDS[kind]}, got {what}")
+    # transformers and diffusers open whatever has a name that they know; opening a pipe could wait for ever.
+    for name in {part.folder for part in COMPONENTS[kind]}:
+        for path in (root / name).iterdir() if (root / name).is_dir() else ():
+            if path.exists() and not path.is_dir():
+                _check_regular(path)
     if kind == "diffusion":
         _check_pipeline(root)
     else:
@@ -90,6 +97,7 @@ def check_weight_file(path: Path) -> None:
     """
     try:
         size = path.stat().st_size
+        _check_regular(path)
         with path.open("rb") as stream:
             start = stream.read(24)
     except OSError as error:
@@ -111,9 +119,12 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: there is no such file, or it is not JSON, or not an object.
+        CheckpointError: there is no such file, or it is not JSON, not an object, or larger than 100 MB.
     """
     try:
+        _check_regular(path)
+        if path.stat().st_size > _MAX_JSON:
+            raise OSError(f"it has more than {_MAX_JSON:,} bytes")
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: expected {path.name} ({reason}), got none") from None
@@ -123,6 +134,13 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a pipe, socket or device before it is opened."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
 
 
 def _check_pipeline(root: Path) -> None:

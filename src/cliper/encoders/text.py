@@ -73,7 +73,7 @@ class TextTower:
                     digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
                     digest.update(flat.view(torch.uint8).numpy().data)
             for file in sorted(self._folder.glob("*")):
-                if file.name.startswith(("tokenizer", "vocab", "merges", "special_tokens")):
+                if file.name.startswith(("tokenizer", "vocab", "merges", "special_tokens")) and file.is_file():
                     digest.update(file.name.encode() + file.read_bytes())
             digest.update(self._projection.weight.device.type.encode())
             self._fingerprint = digest.hexdigest()
