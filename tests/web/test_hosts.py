@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import sys
+
 import pytest
 
 from cliper.errors import InputError
-from cliper.web.hosts import is_loopback, listen
+from cliper.web.hosts import allow_restart, is_loopback, listen
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,56 @@ def test_an_address_is_taken_before_anybody_listens_there() -> None:
     """Two servers that are started together: the second is told at once, not when its model is loaded."""
     with listen("127.0.0.1", 0) as first, pytest.raises(InputError, match="cannot listen at"):
         listen("127.0.0.1", first.getsockname()[1])
+
+
+def serve_one_client(listening: socket.socket) -> None:
+    """Accept a connection and close it first: it stays in TIME_WAIT on this side."""
+    with socket.create_connection(listening.getsockname()) as client:
+        accepted, _ = listening.accept()
+        accepted.close()
+        assert client.recv(1) == b""
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.enable_socket
+@pytest.mark.skipif(sys.platform == "win32", reason="addresses are not reused there")
+def test_address_is_free_at_once_after_a_server_that_had_clients() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        first.listen()
+        allow_restart(first)
+        serve_one_client(first)
+        with pytest.raises(InputError, match="cannot listen at"):
+            listen("127.0.0.1", port)
+    with listen("127.0.0.1", port) as second:
+        second.listen()
+        allow_restart(second)
+        serve_one_client(second)
+        with pytest.raises(InputError, match="cannot listen at"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.enable_socket
+def test_asyncio_sets_nodelay_on_connections() -> None:
+    """It does so only for sockets whose protocol is named."""
+
+    async def accepted_socket() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            option = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            found.set_result(option)
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listening:
+            assert listening.proto == socket.IPPROTO_TCP
+            async with await asyncio.start_server(connected, sock=listening):
+                _, writer = await asyncio.open_connection(*listening.getsockname())
+                writer.close()
+                return await found
+
+    assert asyncio.run(accepted_socket()) != 0
 
 
 @pytest.mark.allow_hosts(["127.0.0.1", "::1"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from cliper.errors import InputError
 
-__all__ = ["is_loopback", "listen"]
+__all__ = ["allow_restart", "is_loopback", "listen"]
 
 
 def is_loopback(host: str) -> bool:
@@ -57,8 +57,21 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
+def allow_restart(listening: socket.socket) -> None:
+    """Let the next server have this address at once, although connections of this one may still be closing.
+
+    Connections inherit SO_REUSEADDR from the socket that accepts them, and only then can their address be bound
+    again before they have ended (60 s on Linux). To be called once the socket listens: before, a second server
+    could bind the address too.
+    """
+    if sys.platform != "win32":  # there it would let others take the address over
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+
+
 def _bound(family: int, address: Any, *, reuse: bool) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sets TCP_NODELAY on connections; with 0 it does not, and an answer in two parts
+    # waits for the client's delayed acknowledgement.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         made.bind(address)

@@ -29,6 +29,28 @@ def test_it_answers_and_ends(serve: Callable[..., Process], picture_file: bytes)
     assert (code, said) == (0, "")
 
 
+def test_restart_on_the_same_port_while_a_connection_is_closing(serve: Callable[..., Process]) -> None:
+    first = serve()
+    port = first.address.rpartition(":")[2]
+    with connected(first.address) as client:
+        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")  # kept: the server will close it, and waits then
+        assert read_answer(client)[0] == 200
+        code, said = first.end()
+    assert (code, said) == (0, "")
+    second = serve("--port", port)
+    assert second.address == first.address
+    assert httpx.get(f"{second.address}/readyz", timeout=LIMIT).status_code == 200
+
+
+def test_second_server_on_one_port_is_refused(serve: Callable[..., Process], clip_folder: Path) -> None:
+    port = serve().address.rpartition(":")[2]
+    command = [sys.executable, "-m", "cliper", "serve", "--port", port, "--model", str(clip_folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert f"cannot listen at 127.0.0.1 port {port}" in ended.stderr
+
+
 def test_the_token_of_the_environment(serve: Callable[..., Process], picture_file: bytes) -> None:
     service = serve(CLIPER_TOKEN="hush-hush")
     assert ask(service.address, picture_file).status_code == 401

@@ -11,6 +11,7 @@ from types import FrameType
 
 import uvicorn
 
+from cliper.web.hosts import allow_restart
 from cliper.web.service.app import create_app
 from cliper.web.service.connection import PATIENCE, Connection
 from cliper.web.service.service import Service
@@ -85,6 +86,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():
+            allow_restart(listening)
         self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
