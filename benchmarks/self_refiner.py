@@ -18,7 +18,7 @@ import torch
 
 from cliper import Segmenter
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
-from cliper.images import prepare, to_unit_tensor
+from cliper.images import to_unit_tensor
 from cliper.ops import assign_labels
 from cliper.refiners.affinity import spread_by_affinity
 from cliper.refiners.own import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
@@ -50,7 +50,7 @@ class Runner:
         encoder, settings = self.segmenter.encoder, self.segmenter.settings
         patch = encoder.patch_size
         for picture, target in voc_pictures(self.data, names):
-            pixels = prepare(picture, size=settings.size, patch=patch, mean=encoder.pixel_mean, std=encoder.pixel_std)
+            pixels = self.segmenter.preprocess(picture)
             maps = self.segmenter.class_maps(pixels, self.foreground, self.background)
             unit = to_unit_tensor(picture)
             features: dict[tuple[int, int], torch.Tensor] = {}

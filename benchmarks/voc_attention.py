@@ -19,7 +19,6 @@ from pathlib import Path
 
 from cliper import Segmenter
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
-from cliper.images import prepare
 from cliper.ops import assign_labels
 from machine import RESULTS, write_report
 from voc import voc_names, voc_pictures
@@ -56,8 +55,7 @@ def main() -> None:
     }
     started = time.perf_counter()
     for picture, target in voc_pictures(options.data, names):
-        encoder, size = segmenter.encoder, segmenter.settings.size
-        pixels = prepare(picture, size=size, patch=encoder.patch_size, mean=encoder.pixel_mean, std=encoder.pixel_std)
+        pixels = segmenter.preprocess(picture)
         for variant, one in variants.items():
             maps = one.class_maps(pixels, foreground, background)
             for key in keys:

@@ -35,6 +35,7 @@ __all__ = [
     "MAX_PATCHES",
     "MAX_PIXELS",
     "ImageSource",
+    "column_bounds",
     "load_image",
     "load_stream",
     "patch_size_for",
@@ -114,11 +115,34 @@ def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -
     return _finished(decode_stream(stream, shown_path(name), max_pixels), shown_path(name))
 
 
-def patch_size_for(width: int, height: int, size: int, patch: int) -> tuple[int, int]:
+def column_bounds(width: int, column: tuple[int, int]) -> tuple[int, int]:
+    """The pixels of one of several columns that a width is cut into: from the first to the one after the last.
+
+    Args:
+        width: in pixels.
+        column: (i, n), the i-th of n columns, counted from 0 at the left.
+
+    Example:
+        >>> column_bounds(7, (0, 2)), column_bounds(7, (1, 2))
+        ((0, 3), (3, 7))
+    """
+    index, count = column
+    return width * index // count, width * (index + 1) // count
+
+
+def patch_size_for(width: int, height: int, size: int, patch: int, columns: int = 1) -> tuple[int, int]:
     """The (height', width') in pixels that a picture is resized to: short side about ``size``.
 
     Each side becomes the nearest multiple of ``patch``, at least one patch. The order of the arithmetic is the
     published code's: it decides where a side is k + 0.5 patches. Source: ``docs/method.md``, section 1.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        size: short side after the resize, about.
+        patch: side of a patch in pixels.
+        columns: into how many columns the resized picture is cut; the width becomes a multiple of
+            ``patch * columns``, so that each has whole patches.
 
     Example:
         >>> patch_size_for(640, 426, size=336, patch=16)
@@ -126,13 +150,21 @@ def patch_size_for(width: int, height: int, size: int, patch: int) -> tuple[int,
     """
     short = min(width, height)
 
-    def scaled(side: int) -> int:
-        return max(int(side * (size / short) / patch + 0.5), 1) * patch
+    def scaled(side: int, multiple: int) -> int:
+        return max(int(side * (size / short) / multiple + 0.5), 1) * multiple
 
-    return scaled(height), scaled(width)
+    return scaled(height, patch), scaled(width, patch * columns)
 
 
-def prepare(image: Image.Image, *, size: int, patch: int, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def prepare(
+    image: Image.Image,
+    *,
+    size: int,
+    patch: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    column: tuple[int, int] | None = None,
+) -> torch.Tensor:
     """The picture as a CLIP encoder wants it: bicubic resize, [0, 1], normalised. Nothing is cropped.
 
     Args:
@@ -141,6 +173,8 @@ def prepare(image: Image.Image, *, size: int, patch: int, mean: Sequence[float],
         patch: side of the encoder's patches in pixels.
         mean: of each channel, three numbers.
         std: of each channel, three numbers.
+        column: None, or (i, n) for the i-th of n columns of the resized picture, counted from 0 at the left. The whole
+            is resized first: pixels beside a cut depend on both sides of it.
 
     Returns:
         [3, H', W'] float32 on the CPU.
@@ -155,8 +189,10 @@ def prepare(image: Image.Image, *, size: int, patch: int, mean: Sequence[float],
     """
     import torch
 
-    height, width = patch_size_for(*image.size, size, patch)
-    rows, columns = height // patch, width // patch
+    column = column or (0, 1)
+    height, width = patch_size_for(*image.size, size, patch, column[1])
+    left, right = column_bounds(width, column)
+    rows, columns = height // patch, (right - left) // patch
     if rows * columns > MAX_PATCHES:
         ratio = max(image.size) / min(image.size)
         raise ImageError(
@@ -164,7 +200,7 @@ def prepare(image: Image.Image, *, size: int, patch: int, mean: Sequence[float],
             f"(aspect ratio {ratio:.4g} : 1), which at size {size} makes {columns}x{rows} patches; "
             "cut it in pieces or lower size"
         )
-    pixels = to_unit_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
+    pixels = to_unit_tensor(image.resize((width, height), Image.Resampling.BICUBIC))[..., left:right].contiguous()
     return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 

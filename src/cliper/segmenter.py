@@ -17,7 +17,7 @@ from cliper.devices import memory_errors, pick_device, pick_dtype
 from cliper.encoders.base import Encoder
 from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
-from cliper.images import ImageSource, load_image, patch_size_for, prepare, to_unit_tensor
+from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
 from cliper.ops.class_maps import text_matrix
 from cliper.ops.labels import assign_labels, class_confidence
 from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
@@ -189,12 +189,62 @@ class Segmenter:
         """
         named = parse_classes(classes)
         texts = self._text_matrix(named, background)
-        if not isinstance(image, list):
-            return self._segment([load_image(image)], named, texts)[0]
-        results: list[Segmentation] = []
-        for pictures in self._alike(load_image(item) for item in image):
-            results.extend(self._segment(pictures, named, texts))
-        return results
+        loaded = map(load_image, image if isinstance(image, list) else [image])
+        results = self._segment_all(((one, self.preprocess(one)) for one in loaded), named, texts)
+        return results if isinstance(image, list) else results[0]
+
+    @memory_errors()
+    def preprocess(self, image: Image.Image, column: tuple[int, int] | None = None) -> Tensor:
+        """An image as this segmenter's encoder takes it: resized and normalised by the encoder's and its own settings.
+
+        Args:
+            image: as :func:`cliper.images.load_image` gives it.
+            column: None, or (i, n) for the i-th of n columns of the resized image; see :func:`cliper.images.prepare`.
+
+        Returns:
+            [3, H, W] float32 on the CPU, sides multiples of the patch size.
+
+        Raises:
+            ImageError: too many patches.
+            ResourceError: memory ran out.
+        """
+        encoder = self.encoder
+        return prepare(
+            image,
+            size=self.settings.size,
+            patch=encoder.patch_size,
+            mean=encoder.pixel_mean,
+            std=encoder.pixel_std,
+            column=column,
+        )
+
+    def segment_preprocessed(
+        self,
+        images: Sequence[Image.Image],
+        pixels: Sequence[Tensor],
+        classes: Classes,
+        background: Classes | None = "auto",
+    ) -> list[Segmentation]:
+        """As calling the segmenter with a list, but with the encoder's input given.
+
+        For parts of larger images: the whole is resized before it is cut, and the part at its original size is what
+        the refiner sees and labels are given for.
+
+        Args:
+            images: what is labelled, each as :func:`cliper.images.load_image` gives it.
+            pixels: for each image [3, H, W] from :meth:`preprocess`.
+            classes: as for :meth:`__call__`.
+            background: as for :meth:`__call__`.
+
+        Raises:
+            ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
+            ClassListError: a class list that cannot be used.
+            ResourceError: memory ran out.
+        """
+        if len(images) != len(pixels):
+            raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
+        named = parse_classes(classes)
+        return self._segment_all(zip(images, pixels, strict=True), named, self._text_matrix(named, background))
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes, by the settings' templates; kept on disk.
@@ -253,32 +303,26 @@ class Segmenter:
         """
         return self._refine([picture], [maps])[0]
 
+    def _segment_all(
+        self, inputs: Iterable[tuple[Image.Image, Tensor]], classes: Sequence[ClassPrompt], texts: Tensor
+    ) -> list[Segmentation]:
+        """Images with the encoder's input of each, in their order."""
+        results: list[Segmentation] = []
+        for batch in self._batches(inputs):
+            images, pixels = zip(*batch, strict=True)
+            results.extend(self._segment(images, torch.stack(pixels), classes, texts))
+        return results
+
     @memory_errors()
     def _segment(
-        self,
-        pictures: Sequence[Image.Image],
-        classes: Sequence[ClassPrompt],
-        texts: Tensor,
+        self, images: Sequence[Image.Image], pixels: Tensor, classes: Sequence[ClassPrompt], texts: Tensor
     ) -> list[Segmentation]:
-        """Pictures that have one shape once they are resized."""
-        encoder, settings = self.encoder, self.settings
-        pixels = torch.stack(
-            [
-                prepare(
-                    p,
-                    size=settings.size,
-                    patch=encoder.patch_size,
-                    mean=encoder.pixel_mean,
-                    std=encoder.pixel_std,
-                )
-                for p in pictures
-            ]
-        )
+        """Images of one size, and the encoder's input [B, 3, H, W]."""
         maps = list(self._coarse(pixels, texts, len(classes)))
         refined = maps
         if self.refiner is not None:
-            refined = self._refine([to_unit_tensor(p) for p in pictures], maps)
-        return [self._label(picture, classes, m, r) for picture, m, r in zip(pictures, maps, refined, strict=True)]
+            refined = self._refine([to_unit_tensor(image) for image in images], maps)
+        return [self._label(image, classes, m, r) for image, m, r in zip(images, maps, refined, strict=True)]
 
     def _label(
         self, picture: Image.Image, classes: Sequence[ClassPrompt], maps: Tensor, refined: Tensor
@@ -313,23 +357,24 @@ class Segmenter:
         # Tensors of inference mode could not be changed in place, nor take part in a backward pass.
         return [r.clone() if r.is_inference() else r for r in refined]
 
-    def _alike(self, pictures: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
-        """Runs of neighbours of one size, as many as go through the networks together."""
-        run: list[Image.Image] = []
-        for picture in pictures:
-            if run and (picture.size != run[0].size or len(run) >= self._batch_size(picture)):
-                yield run
-                run = []
-            run.append(picture)
-        if run:
-            yield run
+    def _batches(self, inputs: Iterable[tuple[Image.Image, Tensor]]) -> Iterator[list[tuple[Image.Image, Tensor]]]:
+        """Neighbours of one size, as many as go through the networks together."""
+        batch: list[tuple[Image.Image, Tensor]] = []
+        for image, pixels in inputs:
+            if batch:
+                first, its_pixels = batch[0]
+                alike = image.size == first.size and pixels.shape == its_pixels.shape
+                if not alike or len(batch) >= self._max_batch(pixels):
+                    yield batch
+                    batch = []
+            batch.append((image, pixels))
+        if batch:
+            yield batch
 
-    def _batch_size(self, picture: Image.Image) -> int:
+    def _max_batch(self, pixels: Tensor) -> int:
         if self.batch_size == 1:
             return 1
-        patch = self.encoder.patch_size
-        height, width = patch_size_for(*picture.size, self.settings.size, patch)
-        tokens = 1 + height * width // patch**2
+        tokens = 1 + pixels[0].numel() // self.encoder.patch_size**2
         return max(1, min(self.batch_size, _BATCH_BYTES // (16 * tokens**2 * 4)))
 
     def _text_matrix(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:

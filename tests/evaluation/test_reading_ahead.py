@@ -21,7 +21,7 @@ class Sizes:
     def __init__(self) -> None:
         self.read_count = 0
 
-    def read(self, sample: Sample) -> tuple[Image.Image, np.ndarray]:
+    def read_whole(self, sample: Sample) -> tuple[Image.Image, np.ndarray]:
         width = int(sample.name.partition("#")[0])
         self.read_count += 1
         if not width:
@@ -77,7 +77,7 @@ def test_sizes_that_find_no_mate_do_not_fill_the_memory_either() -> None:
 
 def test_an_error_that_nobody_expects_is_not_swallowed() -> None:
     class Broken:
-        def read(self, sample: Sample) -> None:
+        def read_whole(self, sample: Sample) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

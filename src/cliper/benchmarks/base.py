@@ -27,14 +27,25 @@ class Sample:
             ``"frankfurt_000000_000294#left"``.
         image: file of the picture.
         mask: file of the labels.
-        box: the part of the width that is read, of picture and mask alike, as shares (from, to) in [0, 1];
-            None for all of it. Cityscapes has (0, 0.5) and (0.5, 1).
+        column: None for the whole image, or (i, n) for the i-th of n columns of equal width, counted from 0 at the
+            left. Cityscapes has (0, 2) and (1, 2).
     """
 
     name: str
     image: Path
     mask: Path
-    box: tuple[float, float] | None = None
+    column: tuple[int, int] | None = None
+
+    def cut(self, image: Image.Image, labels: npt.NDArray[Any]) -> tuple[Image.Image, npt.NDArray[Any]]:
+        """This sample's column of the whole image and of the whole mask [H, W]."""
+        if self.column is None:
+            return image, labels
+        import numpy as np
+
+        from cliper.images import column_bounds
+
+        left, right = column_bounds(image.width, self.column)
+        return image.crop((left, 0, right, image.height)), np.ascontiguousarray(labels[:, left:right])
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,11 @@ class Benchmark:
         return 255 if self.num_labels <= 255 else 65535
 
     def read(self, sample: Sample) -> tuple[Image.Image, npt.NDArray[Any]]:
-        """A picture and its labels.
+        """A sample's image and labels: of its column, if it is one; otherwise as :meth:`read_whole`."""
+        return sample.cut(*self.read_whole(sample))
+
+    def read_whole(self, sample: Sample) -> tuple[Image.Image, npt.NDArray[Any]]:
+        """The whole image that a sample is of, and its labels.
 
         Returns:
             The picture in mode RGB, and labels [H, W] of the same size: 0 background, ``i + 1`` class i,
@@ -108,9 +123,6 @@ class Benchmark:
         labels = values + self.offset
         labels[ignored] = self.void
         self._check_range(labels, values, ignored, sample.mask)
-        if sample.box is not None:
-            left, right = (round(share * width) for share in sample.box)
-            picture, labels = picture.crop((left, 0, right, height)), labels[:, left:right]
         return picture, np.ascontiguousarray(labels, dtype=np.uint8 if self.void == 255 else np.int32)
 
     def _picture(self, path: Path) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Cityscapes: 19 classes; each picture is read as its left and its right half."""
+"""Cityscapes: 19 classes; each image is two samples, its left and its right half."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cliper.benchmarks.texts import benchmark_texts
 
 __all__ = ["cityscapes"]
 
-_HALVES = {"left": (0.0, 0.5), "right": (0.5, 1.0)}
+_HALVES = {"left": (0, 2), "right": (1, 2)}
 
 
 def cityscapes() -> Benchmark:
@@ -33,5 +33,5 @@ def _samples(root: Path) -> list[Sample]:
     for picture in list_files("cityscapes", folder / "leftImg8bit" / "val", "*/*_leftImg8bit.png"):
         stem = picture.name.removesuffix("_leftImg8bit.png")
         mask = folder / "gtFine" / "val" / picture.parent.name / f"{stem}_gtFine_labelTrainIds.png"
-        samples.extend(Sample(f"{stem}#{half}", picture, mask, box) for half, box in _HALVES.items())
+        samples.extend(Sample(f"{stem}#{half}", picture, mask, column) for half, column in _HALVES.items())
     return samples

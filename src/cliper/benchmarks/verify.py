@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def _look(
         problems = [problem for path in files if path not in gone and (problem := _beginning(path))]
         if deep and not gone and not problems:
             try:
-                benchmark.read(replace(sample, box=None))
+                benchmark.read_whole(sample)
             except ImageError as error:
                 problems.append(str(error))
         unreadable += problems

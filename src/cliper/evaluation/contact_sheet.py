@@ -65,10 +65,11 @@ def write_sheet(
     rows = []
     for record, miou in chosen:
         sample = by_name[record.name]
-        picture, truth = benchmark.read(sample)
-        (labels,) = segment_loaded(benchmark, segmenter, [Loaded(sample, picture, truth)])
+        whole, labels = benchmark.read_whole(sample)
+        picture, truth = sample.cut(whole, labels)
+        (found,) = segment_loaded(benchmark, segmenter, [Loaded(sample, whole, picture, truth)])
         shown = np.where(truth == benchmark.void, 0, truth).astype(np.int32)
-        rows.append(Row(picture, shown, labels, f"{sample.name}   mIoU {miou:.3f}"))
+        rows.append(Row(picture, shown, found, f"{sample.name}   mIoU {miou:.3f}"))
     sheet = draw_sheet(rows, benchmark.class_names)
     with atomic_write(path) as temporary:
         sheet.save(temporary)

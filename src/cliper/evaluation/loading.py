@@ -26,12 +26,14 @@ class Loaded:
 
     Args:
         sample: which.
-        picture: RGB, or None.
-        labels: [H, W] integers, or None.
+        whole: the image that the sample is of, RGB, or None.
+        picture: what is labelled: the whole, or the sample's column of it; or None.
+        labels: of ``picture``, [H, W] integers, or None.
         error: None, or the one line that says what is wrong.
     """
 
     sample: Sample
+    whole: Image.Image | None = None
     picture: Image.Image | None = None
     labels: npt.NDArray[Any] | None = None
     error: str | None = None
@@ -56,7 +58,8 @@ def load_ahead(
 
     def read(sample: Sample) -> Loaded:
         try:
-            return Loaded(sample, *benchmark.read(sample))
+            whole, labels = benchmark.read_whole(sample)
+            return Loaded(sample, whole, *sample.cut(whole, labels))
         except (ImageError, ResourceError) as error:
             return Loaded(sample, error=" ".join(str(error).split()))
 

@@ -81,10 +81,12 @@ def evaluate_samples(
 
 
 def segment_loaded(benchmark: Benchmark, segmenter: Segmenter, group: Sequence[Loaded]) -> list[npt.NDArray[Any]]:
-    """The label map [H, W] of each picture of a group."""
+    """The label map [H, W] of each sample of a group. A column is cut out after the whole image was resized."""
     background = list(benchmark.texts.background) or None
-    pictures = [item.picture for item in group if item.picture is not None]
-    return [r.labels for r in segmenter(list(pictures), list(benchmark.texts.classes), background)]
+    pixels = [segmenter.preprocess(item.whole, item.sample.column) for item in group if item.whole is not None]
+    images = [item.picture for item in group if item.picture is not None]
+    results = segmenter.segment_preprocessed(images, pixels, list(benchmark.texts.classes), background)
+    return [result.labels for result in results]
 
 
 def _count(

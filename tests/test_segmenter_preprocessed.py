@@ -1,0 +1,45 @@
+"""Segmenting from the encoder's input: the same results, and parts of larger images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cliper.errors import ShapeError
+from cliper.prompts import parse_classes, scene_background
+
+CLASSES = "dog; green grass; person: man, woman"
+
+
+def test_preprocessed_images_give_the_same_results(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+    images = [make_picture(80, 60), make_picture(60, 80), make_picture(80, 60, seed=2)]
+    pixels = [tiny.preprocess(image) for image in images]
+    results = tiny.segment_preprocessed(images, pixels, CLASSES)
+    for result, expected in zip(results, tiny(images, CLASSES), strict=True):
+        for name in ("labels", "confidence", "maps", "refined"):
+            assert np.array_equal(getattr(result, name), getattr(expected, name)), name
+
+
+def test_a_part_is_labelled_at_its_own_size(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+    whole = make_picture(160, 60)
+    part = whole.crop((80, 0, 160, 60))
+    pixels = tiny.preprocess(whole, (1, 2))
+    (result,) = tiny.segment_preprocessed([part], [pixels], CLASSES)
+    assert result.labels.shape == (60, 80)
+    assert result.picture == part
+    background = tiny.encode_text(scene_background(parse_classes(CLASSES)))
+    maps = tiny.class_maps(pixels, tiny.encode_text(CLASSES), background)
+    assert np.array_equal(result.maps, maps.numpy())
+
+
+def test_preprocessed_pixels_must_fit(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+    image = make_picture(80, 60)
+    with pytest.raises(ShapeError, match="as many images as pixels, got 1 and 0"):
+        tiny.segment_preprocessed([image], [], CLASSES)
+    with pytest.raises(ShapeError, match="multiples of the patch size 16, got 60x80"):
+        tiny.segment_preprocessed([image], [torch.zeros(3, 60, 80)], CLASSES)
