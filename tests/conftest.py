@@ -79,6 +79,22 @@ def clip_without_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clip") / "wordless", tokenizer=False)
 
 
+@pytest.fixture(scope="session")
+def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random DINO: 2 layers, patches of 8 pixels. Not to be changed."""
+    from transformers import ViTConfig, ViTModel
+
+    from cliper.quiet import quiet_transformers
+
+    folder = tmp_path_factory.mktemp("dino") / "tiny"
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(0)
+        config = ViTConfig(image_size=48, patch_size=8, **shape)
+        ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def own_clip(clip_folder: Path, tmp_path: Path) -> Path:
     """A copy of the tiny CLIP, to be damaged at will."""

@@ -3,17 +3,28 @@
 Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 """
 
+from functools import partial
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from cliper.devices import memory_errors
-from cliper.encoders.base import Encoder, PictureFeatures
+from cliper.encoders.base import Encoder, PictureFeatures, ProxyAffinity
 from cliper.errors import CheckpointError, SettingsError, ShapeError
 from cliper.ops.class_maps import class_maps
 from cliper.ops.recipes import RECIPES
 from cliper.settings import Settings
 
-__all__ = ["CoarseMapper"]
+__all__ = ["CoarseMapper", "ProxyModel"]
+
+
+class ProxyModel(Protocol):
+    """A model whose patch affinity takes the place of the last layer's attention, such as a DINO."""
+
+    def affinity(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[B, 3, H, W] in [0, 1] and a grid (h, w) -> [B, h * w, h * w] float32, rows sum to 1."""
+        ...
 
 
 class CoarseMapper:
@@ -23,13 +34,14 @@ class CoarseMapper:
         encoder: the image tower is what is used of it.
         settings: all but those of refinement and labels count.
         name: of the checkpoint, for messages.
+        proxy: the model for ``attention="proxy"``; not used otherwise.
 
     Raises:
-        SettingsError: settings that the encoder cannot meet.
+        SettingsError: settings that the encoder cannot meet, or ``attention="proxy"`` without a model.
         CheckpointError: an encoder of a single layer.
     """
 
-    def __init__(self, encoder: Encoder, settings: Settings, name: str) -> None:
+    def __init__(self, encoder: Encoder, settings: Settings, name: str, proxy: ProxyModel | None = None) -> None:
         _check(encoder, settings, name)
         self.settings = settings
         self._encoder = encoder
@@ -38,6 +50,11 @@ class CoarseMapper:
         if recipe == "preprint" and encoder.is_vit_h14:
             recipe = "preprint-h"
         self._recipe = RECIPES[recipe]
+        self._attention: str | ProxyAffinity = settings.attention
+        if settings.attention == "proxy":
+            if proxy is None:
+                raise SettingsError("attention: 'proxy' attends by the patches of a DINO; expected one, got none")
+            self._attention = partial(_proxy_affinity, proxy, encoder)
 
     def __call__(self, pixels: Tensor, texts: Tensor, num_classes: int) -> Tensor:
         """Class maps of pictures of one shape.
@@ -77,7 +94,7 @@ class CoarseMapper:
         return self._encoder.encode_pictures(
             pixels,
             recipe=self._recipe,
-            attention=settings.attention,
+            attention=self._attention,
             layers=range(depth) if settings.fuse_features else [settings.select_layer % depth],
             window=settings.window,
         )
@@ -97,6 +114,12 @@ class CoarseMapper:
             window_embeddings=features.window_embeddings,
         )
         return maps.reshape(num_classes, *features.grid)
+
+
+def _proxy_affinity(proxy: ProxyModel, encoder: Encoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The affinity for pixels that were normalised for the encoder."""
+    mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (encoder.pixel_mean, encoder.pixel_std))
+    return proxy.affinity(pixels.float() * std + mean, grid)
 
 
 def _check(encoder: Encoder, settings: Settings, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -21,7 +22,8 @@ from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
 from cliper.ops.class_maps import text_matrix
 from cliper.ops.labels import assign_labels, class_confidence
 from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
-from cliper.refiners import Refiner, check_refiner, load_refiner
+from cliper.refiners import Refiner, check_proxy, check_refiner, load_refiner
+from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
 from cliper.settings import Settings, check_seed, load_settings
 from cliper.text_cache import TextCache, TextStore
@@ -48,9 +50,12 @@ class Segmenter:
         refiner: sharpens class maps, or None.
         seed: of the refiner's noise, -2^63 to 2^64 - 1.
         cache: of text embeddings, or None.
+        dtype: of refiners, and of the DINO for ``attention="proxy"``, where this object loads them; None is float32 on
+            a CPU and float16 elsewhere.
 
     Raises:
         SettingsError: settings that the encoder cannot meet, or a seed out of range.
+        CheckpointError: the DINO for ``attention="proxy"`` is missing, broken, or cannot be fetched.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Segmenter:
         refiner: Refiner | None = None,
         seed: int = 0,
         cache: TextStore | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.encoder = encoder
         self.checkpoint = checkpoint
@@ -71,9 +77,13 @@ class Segmenter:
         """At most so many pictures of one size go through the networks together; may be set."""
         self.cache = cache
         """Of text embeddings."""
-        self._dtype: torch.dtype | None = None  # what was asked for, if anything was
+        self._dtype = dtype
+        # Those in use by name, shared with the segmenters that are made of this one.
+        self._dinos: weakref.WeakValueDictionary[str, DinoRefiner] = weakref.WeakValueDictionary()
+        if isinstance(refiner, DinoRefiner):
+            self._dinos[refiner.name] = refiner
         self._texts: tuple[object, Tensor] | None = None
-        self._coarse = CoarseMapper(encoder, settings, checkpoint.name)
+        self._coarse = self._mapper(settings)
 
     @classmethod
     def from_pretrained(
@@ -114,11 +124,11 @@ class Segmenter:
         check_folder(checkpoint.folder, "clip")
         base = recommended_settings(checkpoint)
         chosen = base if settings is None else load_settings(settings, base=base)
+        check_proxy(chosen)
         with memory_errors():
             encoder = load_clip(checkpoint.folder, device=place, dtype=number)
-        segmenter = cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache())
-        segmenter._dtype = None if dtype is None else number
-        return segmenter.with_refiner(refiner)
+        asked = None if dtype is None else number
+        return cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache(), dtype=asked).with_refiner(refiner)
 
     @property
     def settings(self) -> Settings:
@@ -128,11 +138,15 @@ class Segmenter:
     def with_settings(self, settings: Settings) -> Segmenter:
         """The same models with other settings; nothing is loaded again.
 
+        For ``attention="proxy"`` the settings' DINO is loaded where it is not in use already.
+
         Raises:
             SettingsError: settings that the encoder cannot meet.
+            CheckpointError: the DINO for ``attention="proxy"`` is missing, broken, or cannot be fetched.
+            ResourceError: memory ran out.
         """
         other = copy.copy(self)
-        other._coarse = CoarseMapper(self.encoder, settings, self.checkpoint.name)
+        other._coarse = self._mapper(settings)
         return other
 
     def with_refiner(self, refiner: str | Path | None) -> Segmenter:
@@ -149,8 +163,7 @@ class Segmenter:
         other = copy.copy(self)
         other.refiner = None
         if refiner is not None:
-            encoder = self.encoder
-            other.refiner = load_refiner(str(refiner), device=encoder.device, dtype=self._dtype, encoder=encoder)
+            other.refiner = self._load_refiner(str(refiner).strip())
         return other
 
     @overload
@@ -312,6 +325,23 @@ class Segmenter:
             images, pixels = zip(*batch, strict=True)
             results.extend(self._segment(images, torch.stack(pixels), classes, texts))
         return results
+
+    def _mapper(self, settings: Settings) -> CoarseMapper:
+        check_proxy(settings)
+        loaded = self._load_refiner(settings.proxy_model.strip()) if settings.attention == "proxy" else None
+        proxy = loaded if isinstance(loaded, DinoRefiner) else None
+        return CoarseMapper(self.encoder, settings, self.checkpoint.name, proxy)
+
+    def _load_refiner(self, name: str) -> Refiner | None:
+        """Load a refiner. A DINO in use, as refiner or for ``attention="proxy"``, is not loaded twice."""
+        known = self._dinos.get(name)
+        if known is not None:
+            return known
+        encoder = self.encoder
+        loaded = load_refiner(name, device=encoder.device, dtype=self._dtype, encoder=encoder)
+        if isinstance(loaded, DinoRefiner):
+            self._dinos[name] = loaded
+        return loaded
 
     @memory_errors()
     def _segment(

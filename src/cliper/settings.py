@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 RECIPES = ("conference", "preprint", "preprint-h")
-ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity")
+ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity", "proxy")
 TEMPLATES = ("imagenet80", "scene15")
 REFINE_MODES = ("chain", "mean", "selected")
 RESIZE_MODES = ("nearest", "bilinear", "bicubic", "area")
@@ -52,7 +52,8 @@ class Settings:
         threshold: share of a class's own maximum below which the selected layer's map is set to 0.
         select_layer: which layer's scores become the class maps; -1 is the last.
         window: side of the sliding windows in pixels (stride 112); 0 means no windows.
-        attention: the last layer's attention, ``"fused"`` or one of the ablations.
+        attention: the last layer's attention: ``"fused"``, one of the ablations, or ``"proxy"``, a DINO's affinity.
+        proxy_model: the DINO for ``attention="proxy"``, named as a refiner is: an alias, a hub name or a folder.
         fuse_features: whether the mean over all layers' scores is added to the selected layer's maps.
         score: classes whose confidence is not above this are off.
         background: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
@@ -84,6 +85,7 @@ class Settings:
     select_layer: int = -1
     window: int = 0
     attention: str = "fused"
+    proxy_model: str = "dino-b8"
     fuse_features: bool = True
     score: float = 0.7
     background: float = 0.6
@@ -112,6 +114,8 @@ class Settings:
             ("refine_step", 0, 49),
         ):
             object.__setattr__(self, name, _whole(name, getattr(self, name), least, most))
+        if not isinstance(self.proxy_model, str) or not self.proxy_model.strip():
+            raise SettingsError(f"proxy_model: expected the name or folder of a DINO, got {self.proxy_model!r}")
         for name in ("fuse_features", "normalize"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name}: expected true or false, got {getattr(self, name)!r}")

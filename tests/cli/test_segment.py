@@ -159,6 +159,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "select_layer": (["--select-layer", "-2"], -2),
     "window": (["--window", "32"], 32),
     "attention": (["--attention", "k-k"], "k-k"),
+    "proxy_model": (["--proxy-model", "dino-s16"], "dino-s16"),
     "fuse_features": (["--no-fuse-features"], False),
     "score": (["--score", "0"], 0.0),
     "background": (["--background-threshold", "0"], 0.0),

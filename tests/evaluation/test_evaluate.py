@@ -181,6 +181,22 @@ def test_an_ablation_measures_every_combination_once(
     assert [row[:3] for row in table] == [[a, "on" if f else "off", r] for a, f, r in made]
 
 
+def test_an_ablation_with_proxy_attention(
+    command: Any, clip_folder: Path, dino_folder: Path, trees: Path, tmp_path: Path
+) -> None:
+    common = ("evaluate", "voc21", "--data", trees, "-m", clip_folder, "--proxy-model", dino_folder)
+    choice = ("--attentions", "fused,proxy", "--features", "on", "--refiners", f"none,{dino_folder}")
+    ended = command(*common, "--ablation", *choice, "-o", tmp_path / "all")
+    assert (ended.code, ended.err) == (0, "")
+    report = report_of(tmp_path / "all")
+    rows = report["variants"]
+    assert [row["settings"]["attention"] for row in rows] == ["fused", "fused", "proxy", "proxy"]
+    assert len({json.dumps(row["matrix"]) for row in rows}) == 4
+    assert list(report["proxy_weights"]) == [str(dino_folder)]
+    assert command(*common, "--attention", "proxy", "-o", tmp_path / "alone").code == 0
+    assert report_of(tmp_path / "alone")["matrix"] == rows[2]["matrix"]
+
+
 def test_own_data_needs_no_code(command: Any, clip_folder: Path, tiny: Any, tmp_path: Path, make_picture: Any) -> None:
     own_data(tmp_path, 4, make_picture)
     out = tmp_path / "out"

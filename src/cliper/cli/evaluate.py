@@ -52,7 +52,12 @@ _ABLATION = ("attentions", "features", "refiners")
     "--contact-sheet", type=click.IntRange(min=0), default=0, help="Draw so many worst and best pictures (needs --out)."
 )
 @click.option("--ablation", is_flag=True, help="Compare attentions, feature fusion and refiners, models loaded once.")
-@click.option("--attentions", default=",".join(ATTENTIONS), show_default=True, help="For --ablation.")
+@click.option(
+    "--attentions",
+    default=",".join(name for name in ATTENTIONS if name != "proxy"),
+    show_default=True,
+    help="For --ablation; proxy, which needs a DINO, is compared where it is named.",
+)
 @click.option("--features", type=click.Choice(["both", "on", "off"]), default="both", help="For --ablation.")
 @click.option("--refiners", default=None, help='For --ablation: "none,self,sd2.1" [none and --refiner].')
 @model_options

@@ -39,8 +39,9 @@ _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "window": ("--window", {"type": int, "help": "Side of the sliding windows in pixels; 0 for none."}),
     "attention": (
         "--attention",
-        {"type": click.Choice(ATTENTIONS), "help": "Last-layer attention, or an ablation."},
+        {"type": click.Choice(ATTENTIONS), "help": "Last-layer attention, or an ablation; proxy attends by a DINO."},
     ),
+    "proxy_model": ("--proxy-model", {"type": str, "help": "The DINO for --attention proxy: a name or a folder."}),
     "fuse_features": (
         "--fuse-features/--no-fuse-features",
         {"default": None, "help": "Whether the mean over layers is added."},
@@ -174,7 +175,7 @@ def read_settings(options: dict[str, Any], base: Settings | None = None) -> Sett
     """
     from cliper.checkpoints import recommended_settings, resolve
     from cliper.devices import pick_device, pick_dtype
-    from cliper.refiners import check_refiner
+    from cliper.refiners import check_proxy, check_refiner
 
     pick_device(options["device"])
     pick_dtype(options["dtype"])
@@ -188,7 +189,8 @@ def read_settings(options: dict[str, Any], base: Settings | None = None) -> Sett
             err=True,
         )
     first = base or Settings()
-    (first if named is None else load_settings(named, base=first)).replace(origin="command line", **changes)
+    tried = (first if named is None else load_settings(named, base=first)).replace(origin="command line", **changes)
+    check_proxy(tried)
     if base is None:
         base = recommended_settings(resolve(options["model"], "clip"))
     chosen = base if named is None else load_settings(named, base=base)

@@ -1,6 +1,6 @@
 """What the rest of the package knows of an encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +8,11 @@ from torch import Tensor, device, dtype
 
 from cliper.ops.recipes import Recipe
 
-__all__ = ["Encoder", "PictureFeatures"]
+__all__ = ["Encoder", "PictureFeatures", "ProxyAffinity"]
+
+ProxyAffinity = Callable[[Tensor, tuple[int, int]], Tensor]
+"""Attention of the last layer that another model computes: normalised pixels [B, 3, H, W] and a grid (h, w) of patches
+-> affinity of the patches [B, h * w, h * w] float32, whose rows sum to 1."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Encoder(Protocol):
     dtype: dtype
 
     def encode_pictures(
-        self, pixels: Tensor, *, recipe: Recipe, attention: str, layers: Sequence[int], window: int = 0
+        self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
     ) -> list[PictureFeatures]:
         """[B, 3, H, W] normalised pixels -> features of each picture, for the wanted layers."""
         ...

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliper.encoders.base import PictureFeatures
+from cliper.encoders.base import PictureFeatures, ProxyAffinity
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
 from cliper.errors import CheckpointError, loading_reason
@@ -44,7 +44,7 @@ class ClipEncoder:
         self.is_vit_h14 = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size) == (32, 1280, 14)
 
     def encode_pictures(
-        self, pixels: Tensor, *, recipe: Recipe, attention: str, layers: Sequence[int], window: int = 0
+        self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
     ) -> list[PictureFeatures]:
         """See :meth:`VisionTower.encode`."""
         return self.vision.encode(

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.encoders.base import PictureFeatures
+from cliper.encoders.base import PictureFeatures, ProxyAffinity
 from cliper.errors import ShapeError
-from cliper.ops.attention import AttentionSum, ablated_attention, attend, merge_heads, split_heads
+from cliper.ops.attention import AttentionSum, ablated_attention, attend, attend_by_affinity, merge_heads, split_heads
 from cliper.ops.fusion import fuse_values
 from cliper.ops.linear import linear, relayout_linears
 from cliper.ops.parallel import by_rows, head_by_head, ordered_map
@@ -52,14 +52,15 @@ class VisionTower:
 
     @torch.inference_mode()
     def encode(
-        self, pixels: Tensor, *, recipe: Recipe, attention: str, layers: Sequence[int], window: int = 0
+        self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
     ) -> list[PictureFeatures]:
         """Features of each picture of a batch.
 
         Args:
             pixels: [B, 3, H, W] normalised pixels, H and W multiples of the patch size.
             recipe: which published version.
-            attention: the last layer's attention, ``"fused"`` or one of the ablations.
+            attention: the last layer's attention: ``"fused"``, one of the ablations, or the affinity of another model,
+                which is asked for the whole batch and for each batch of windows.
             layers: the layers (from 0) whose patches are embedded.
             window: side of the sliding windows in pixels, a multiple of the patch size; 0 means none.
 
@@ -104,11 +105,15 @@ class VisionTower:
         if window % patch:
             raise ShapeError(f"window: expected a multiple of the patch size {patch}, got {window}")
 
-    def _embed(self, pixels: Tensor, recipe: Recipe, attention: str, layers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _embed(
+        self, pixels: Tensor, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         """-> unit embeddings [B, L', P, D] and affinity [B, P, P], both float32."""
         fused = attention == "fused"
         summed = AttentionSum() if fused else None
-        wanted = set(layers) if fused else {*layers, self.num_layers - 1}
+        wanted = set(layers)
+        if isinstance(attention, str) and not fused:
+            wanted.add(self.num_layers - 1)  # the map of an ablation is the last layer's
         features: dict[int, Tensor] = {}
         x = self._enter(pixels)
         *body, last = self._layers
@@ -118,10 +123,14 @@ class VisionTower:
                 features[index] = normed
         if self.num_layers - 1 in wanted:
             features[self.num_layers - 1] = x
-        if summed is None:
+        if summed is not None:
+            outputs, affinity = self._fuse(last, features, summed.total, recipe)
+        elif isinstance(attention, str):
             outputs, affinity = self._ablate(last, features, attention)
         else:
-            outputs, affinity = self._fuse(last, features, summed.total, recipe)
+            height, width = pixels.shape[-2:]
+            affinity = attention(pixels, (height // self.patch_size, width // self.patch_size))
+            outputs = self._attend_by(last, features, affinity)
 
         def embed(place: int) -> Tensor:
             layer = layers[place]
@@ -131,7 +140,7 @@ class VisionTower:
             y = self._model.post_layernorm(y[:, 1:])
             return F.normalize(_apply(self._projection, y).float(), dim=-1)
 
-        return torch.stack(list(_each(embed, len(layers), x)), 1), affinity[:, 1:, 1:]
+        return torch.stack(list(_each(embed, len(layers), x)), 1), affinity
 
     def _fuse(
         self, last: Any, features: dict[int, Tensor], total: Tensor, recipe: Recipe
@@ -153,7 +162,7 @@ class VisionTower:
             layer: torch.stack([m[place] for m in merged]) if batch > 1 else merged[0][place : place + 1]
             for place, layer in enumerate(order)
         }
-        return outputs, torch.stack([mean for _, mean in both])
+        return outputs, torch.stack([mean for _, mean in both])[:, 1:, 1:]
 
     def _ablate(self, last: Any, features: dict[int, Tensor], attention: str) -> tuple[dict[int, Tensor], Tensor]:
         outputs: dict[int, Tensor] = {}
@@ -161,7 +170,14 @@ class VisionTower:
             query, key, value = self._project(last, last.layer_norm1(feature))
             mixed, affinity = ablated_attention(attention, query, key, value)
             outputs[index] = merge_heads(mixed)
-        return outputs, affinity  # the last one is the last layer's
+        return outputs, affinity[:, 1:, 1:]  # the last one is the last layer's
+
+    def _attend_by(self, last: Any, features: dict[int, Tensor], affinity: Tensor) -> dict[int, Tensor]:
+        def attend_layer(feature: Tensor) -> Tensor:
+            value = split_heads(_apply(last.self_attn.v_proj, last.layer_norm1(feature)), self._heads)
+            return merge_heads(attend_by_affinity(affinity, value))
+
+        return {index: attend_layer(feature) for index, feature in features.items()}
 
     def _enter(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 1 + P, width], what enters the first layer."""
@@ -212,7 +228,9 @@ class VisionTower:
         )
         return query, key, value
 
-    def _slide(self, pixels: Tensor, crop: int, recipe: Recipe, attention: str, layers: Sequence[int]) -> Tensor:
+    def _slide(
+        self, pixels: Tensor, crop: int, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int]
+    ) -> Tensor:
         """[3, H, W] -> [L', P, D], what the sliding windows saw."""
         height, width = pixels.shape[-2:]
         grid = (height // self.patch_size, width // self.patch_size)

@@ -152,6 +152,7 @@ class Job:
         names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
         benchmark, device = self.benchmark(), _device_type(self.device)
         refiners = dict.fromkeys(v.refiner for v in self.variants)
+        proxies = dict.fromkeys(v.settings.proxy_model for v in self.variants if v.settings.attention == "proxy")
         return {
             "benchmark": self.data if isinstance(self.data, str) else "custom",
             "pictures": len(samples),
@@ -159,6 +160,7 @@ class Job:
             "preset": self.preset,
             "model": checkpoint_record(self.model),
             "refiners": {name or "none": checkpoint_record(name, refiner=True) for name in refiners if name},
+            "proxy_models": {name: checkpoint_record(name, refiner=True) for name in proxies},
             "variants": [
                 {"label": v.label, "refiner": v.refiner or "none", "settings": v.settings.to_dict()}
                 for v in self.variants

@@ -49,6 +49,7 @@ def make_report(job: Job, benchmark: Benchmark, identity: Mapping[str, Any], out
         "preset": job.preset,
         "model": identity["model"],
         "refiner_weights": identity["refiners"],
+        "proxy_weights": identity["proxy_models"],
         "device": identity["device"],
         "dtype": identity["dtype"],
         "refiner_dtype": identity["refiner_dtype"],

@@ -7,7 +7,7 @@ from torch import Tensor
 from cliper.ops.linear import linear
 from cliper.ops.parallel import head_by_head, ordered_map
 
-__all__ = ["AttentionSum", "ablated_attention", "attend", "merge_heads", "split_heads"]
+__all__ = ["AttentionSum", "ablated_attention", "attend", "attend_by_affinity", "merge_heads", "split_heads"]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -25,6 +25,23 @@ def merge_heads(x: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled dot-product attention without keeping its map. All [B, H, N, d]."""
     return F.scaled_dot_product_attention(query, key, value)
+
+
+def attend_by_affinity(affinity: Tensor, value: Tensor) -> Tensor:
+    """Attention of the patches by a given affinity, the same for all heads.
+
+    The class token, which the affinity does not have, attends to nothing, and no patch attends to it.
+
+    Args:
+        affinity: [B, P, P], rows sum to 1.
+        value: [B, H, 1 + P, d], the class token first.
+
+    Returns:
+        [B, H, 1 + P, d] in the dtype of ``value``; 0 for the class token.
+    """
+    out = torch.zeros_like(value)
+    out[:, :, 1:] = affinity[:, None].to(value.dtype) @ value[:, :, 1:]
+    return out
 
 
 class AttentionSum:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cliper.errors import ShapeError
 
-__all__ = ["SHARPNESS", "SUBTRACTED", "spread_by_affinity"]
+__all__ = ["SHARPNESS", "SUBTRACTED", "feature_affinity", "spread_by_affinity"]
 
 SUBTRACTED = 1.2
 """How many times the mean similarity is taken off."""
@@ -69,18 +69,45 @@ def spread_by_affinity(
     )
     x = planes.flatten(1).T
     unit = F.normalize(features.float(), dim=-1)
-    # The mean over all pairs is the squared length of the mean vector: Q itself is never held.
-    mean = unit.mean(0).square().sum()
+    mean = _mean_similarity(unit)
     level = subtracted * mean
     if highest is not None:
         level = torch.minimum(level, torch.clamp(mean + highest * (1 - mean), max=_BELOW_ONE))
     rows = max(1, _BLOCK // len(unit))
     out = torch.empty_like(x)
     for start in range(0, len(unit), rows):
-        scores = (unit[start : start + rows] @ unit.T - level) * sharpness
-        scores = scores.masked_fill_(scores < 0, -torch.inf)
-        # Nothing is left of a row where the level is above 1, what a patch has with itself.
-        nothing = torch.isneginf(scores).all(1, keepdim=True)
-        scores = torch.where(nothing, 0.0, scores)
-        out[start : start + rows] = torch.softmax(scores, -1) @ x
+        out[start : start + rows] = _affinity_rows(unit[start : start + rows], unit, level, sharpness) @ x
     return out.T.reshape(len(maps), *grid)
+
+
+@torch.no_grad()
+def feature_affinity(features: Tensor, *, subtracted: float = SUBTRACTED, sharpness: float = SHARPNESS) -> Tensor:
+    """The affinity that :func:`spread_by_affinity` multiplies maps by, as a matrix.
+
+    Args:
+        features: [P, D], one row for each patch.
+        subtracted, sharpness: as for :func:`spread_by_affinity`.
+
+    Returns:
+        [P, P] float32, rows sum to 1. A row of which nothing is left is uniform.
+
+    Example:
+        >>> feature_affinity(torch.randn(48, 16)).shape
+        torch.Size([48, 48])
+    """
+    unit = F.normalize(features.float(), dim=-1)
+    return _affinity_rows(unit, unit, subtracted * _mean_similarity(unit), sharpness)
+
+
+def _mean_similarity(unit: Tensor) -> Tensor:
+    """The mean of Q over all pairs is the squared length of the mean vector: Q itself is never held."""
+    return unit.mean(0).square().sum()
+
+
+def _affinity_rows(rows: Tensor, unit: Tensor, level: Tensor, sharpness: float) -> Tensor:
+    """Rows of the affinity [R, P], for some patches [R, D] and all of them [P, D]."""
+    scores = (rows @ unit.T - level) * sharpness
+    scores = scores.masked_fill_(scores < 0, -torch.inf)
+    # Nothing is left of a row where the level is above 1, what a patch has with itself.
+    nothing = torch.isneginf(scores).all(1, keepdim=True)
+    return torch.softmax(torch.where(nothing, 0.0, scores), -1)

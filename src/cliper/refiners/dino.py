@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.devices import memory_errors
 from cliper.errors import CheckpointError, SettingsError, loading_reason
 from cliper.ops.positions import interpolate_dino_positions
 from cliper.quiet import quiet_transformers
-from cliper.refiners.affinity import spread_by_affinity
+from cliper.refiners.affinity import feature_affinity, spread_by_affinity
 from cliper.refiners.base import check_finite, check_inputs, limit_patches, resize_picture, without_gradients
 from cliper.settings import Settings
 
@@ -105,6 +106,35 @@ class DinoRefiner:
         return results
 
     @torch.inference_mode()
+    def affinity(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The affinity at another model's grid, for ``attention="proxy"``.
+
+        The patch features are resized to that grid bilinearly; the affinity is made of them there.
+
+        Source: arXiv 2411.13836; ``docs/method.md``, section 2, "Proxy attention".
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            grid: (h, w).
+
+        Returns:
+            [B, h * w, h * w] float32, rows sum to 1.
+
+        Raises:
+            RefinerError: weights that give NaN.
+        """
+        size = self._size((images.shape[-2], images.shape[-1]), Settings())
+        shape = (1, size[0] // self.patch, size[1] // self.patch, -1)
+        made = []
+        for image in images:
+            planes = self.features(image, size).reshape(shape).permute(0, 3, 1, 2)
+            resized = F.interpolate(planes, size=grid, mode="bilinear", align_corners=False)
+            made.append(feature_affinity(resized[0].flatten(1).T))
+        affinity = torch.stack(made)
+        check_finite(affinity, self.name, self.dtype)
+        return affinity
+
+    @torch.inference_mode()
     def features(self, picture: Tensor, size: tuple[int, int], resize: str = "bilinear") -> Tensor:
         """Patch features of the last block after its norm.
 
@@ -125,7 +155,7 @@ class DinoRefiner:
         return hidden[0, 1:].float()  # the first is the class token
 
     def _size(self, image: tuple[int, int], settings: Settings) -> tuple[int, int]:
-        """The network's input: what is asked for, or the image's own size in whole patches, each side rounded down."""
+        """Input size of the network: as asked for, or the image's own in whole patches, each side rounded down."""
         given = settings.refine_size
         if given is not None:
             given = (given, given) if isinstance(given, int) else given

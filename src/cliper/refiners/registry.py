@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, entries, find_entry, resolve
 from cliper.checkpoints.inspect import read_json
 from cliper.checkpoints.registry import entry_of_repo, gone, nearest_aliases
-from cliper.errors import RefinerError
+from cliper.errors import RefinerError, SettingsError
 
 if TYPE_CHECKING:
     import torch
 
     from cliper.refiners.base import Refiner
+    from cliper.settings import Settings
 
-__all__ = ["check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
+__all__ = ["check_proxy", "check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
 
 _DINO_TYPES = ("vit", "dinov2")
 
@@ -39,6 +40,27 @@ def check_refiner(name: str) -> None:
     """
     if name.strip().lower() not in ("none", "", "self"):
         _kind(name.strip())
+
+
+def check_proxy(settings: Settings) -> None:
+    """Check that ``proxy_model`` can mean a DINO where ``attention`` is ``"proxy"``, before anything is fetched.
+
+    Raises:
+        SettingsError: it means something else, or nothing.
+    """
+    if settings.attention != "proxy":
+        return
+    name = settings.proxy_model.strip()
+    dinos = ", ".join(entry.alias for entry in entries("dino"))
+    expected = f"proxy_model: expected a DINO for attention 'proxy' ({dinos}, a hub name or a folder), got {name!r}"
+    if name.lower() in ("none", "self"):
+        raise SettingsError(expected)
+    try:
+        kind = _kind(name)
+    except RefinerError:
+        raise SettingsError(expected) from None
+    if kind != "dino":
+        raise SettingsError(expected)
 
 
 def refiner_checkpoint(name: str | os.PathLike[str] | None) -> ResolvedCheckpoint | None:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,23 @@ def test_refiner_on_and_off(start: Any, tiny: Segmenter, picture_file: bytes) ->
     too_many = service.segment(picture_file, settings={"refine_max_patches": 4097})
     assert too_many.status_code == 422
     assert "refine_max_patches: expected at most 4096" in too_many.json()["error"]
+
+
+def test_a_request_loads_no_proxy_model(
+    start: Any, tiny: Segmenter, dino_folder: Path, picture_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"attention": "proxy"}
+    refused = start().segment(picture_file, settings=asked)
+    assert refused.status_code == 422
+    assert "attention: 'proxy' needs a DINO" in refused.json()["error"]
+    assert start().segment(picture_file, settings={"proxy_model": str(dino_folder)}).status_code == 422
+    proxy = tiny.settings.replace(attention="proxy", proxy_model=str(dino_folder))
+    service = start(tiny.with_settings(proxy))
+    monkeypatch.setattr("cliper.segmenter.load_refiner", None)
+    answer = service.segment(picture_file).json()
+    assert answer["classes"] == service.segment(picture_file, settings=asked).json()["classes"]
+    assert answer["classes"] != service.segment(picture_file, settings={"attention": "fused"}).json()["classes"]
+    assert str(dino_folder.parent) not in service.client.get("/v1/models").text
 
 
 def test_texts_are_encoded_once(start: Any, own_tiny: Segmenter, picture_file: bytes) -> None:

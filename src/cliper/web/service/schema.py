@@ -53,7 +53,7 @@ class SettingsChange(Taken):
     threshold: Share | None = None
     select_layer: Annotated[int, Field(ge=-1000, le=999)] | None = None
     window: Annotated[int, Field(ge=0, le=4096)] | None = None
-    attention: Literal["fused", "vanilla", "q-q", "k-k", "v-v", "identity"] | None = None
+    attention: Literal["fused", "vanilla", "q-q", "k-k", "v-v", "identity", "proxy"] | None = None
     fuse_features: bool | None = None
     score: Share | None = None
     background: Share | None = None

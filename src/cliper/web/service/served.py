@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
+from cliper.errors import SettingsError
 from cliper.images import patch_size_for
 from cliper.ops.windows import window_grid
 from cliper.segmenter import Segmenter
@@ -40,14 +41,10 @@ class Served:
         self.version = version("cliper")
         """Of this package."""
         patches = loaded.settings.refine_max_patches or _REFINE_PATCHES
-        self._segmenter = Segmenter(
-            loaded.encoder,
-            replace(loaded.checkpoint, name=public_name(loaded.checkpoint.name)),
-            loaded.settings.replace(refine_max_patches=patches),
-            refiner=loaded.refiner,
-            seed=loaded.seed,
-            cache=self.texts,
-        )
+        public = loaded.with_settings(loaded.settings.replace(refine_max_patches=patches))
+        public.checkpoint = replace(loaded.checkpoint, name=public_name(loaded.checkpoint.name))
+        public.cache = self.texts
+        self._segmenter = public.with_settings(public.settings)  # once more: messages have the public name
         self._loaded = loaded
         self._segmenter.batch_size = loaded.batch_size if batch is None else batch
         self._unrefined = self._segmenter.with_refiner(None)
@@ -89,8 +86,10 @@ class Served:
         """The model with other settings; nothing is loaded.
 
         Raises:
-            SettingsError: settings that it cannot meet.
+            SettingsError: settings that it cannot meet, or ``attention="proxy"`` where that is not what is served.
         """
+        if settings.attention == "proxy" and self.settings.attention != "proxy":
+            raise SettingsError("attention: 'proxy' needs a DINO, and none is loaded for it here; choose another")
         return (self._segmenter if refined else self._unrefined).with_settings(settings)
 
     def check_work(self, size: tuple[int, int], settings: Settings, *, classes: int, refined: bool) -> None:
@@ -147,7 +146,7 @@ class Served:
             "device": str(encoder.device),
             "dtype": str(encoder.dtype).removeprefix("torch."),
             "batch": self.batch,
-            "settings": self.settings.to_dict(),
+            "settings": {**self.settings.to_dict(), "proxy_model": public_name(self.settings.proxy_model)},
             "limits": asdict(self.limits),
         }
 
