@@ -39,6 +39,8 @@ def plain_refine(folder: Path, kind: str, picture: Tensor, maps: Tensor, size: t
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     pixels = (F.interpolate(picture[None], size=size, mode="bilinear", align_corners=False)[0] - mean) / std
+    table = oracle.position_table(model.embeddings.position_embeddings[0], (size[0] // 8, size[1] // 8))
+    model.embeddings.interpolate_pos_encoding = lambda *_: table[None]
     hidden = model(pixel_values=pixels[None]).last_hidden_state
     return plain(hidden[0, 1:], maps, (size[0] // 8, size[1] // 8))
 

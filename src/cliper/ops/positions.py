@@ -30,13 +30,13 @@ def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def interpolate_dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize the patch part of DINO's position table as DINO's own code does; the class token's row stays.
+    """Resize the patch part of DINO's position table as the code of DINO and DINOv2 does; the class token's row stays.
 
     Bicubic, with the scale factors ``(h + 0.1) / s`` and ``(w + 0.1) / s`` in place of ``h / s`` and ``w / s``: the
     sampling positions are those of a grid that is 0.1 patches larger. A grid of ``s`` by ``s`` gets the table itself.
 
-    Source: ``interpolate_pos_encoding`` of https://github.com/facebookresearch/dino; ``docs/method.md``, section 3,
-    "Without diffusion".
+    Source: ``interpolate_pos_encoding`` of https://github.com/facebookresearch/dino, and of DINOv2 with its default
+    ``interpolate_offset``; ``docs/method.md``, section 3, "Without diffusion".
 
     Args:
         table: [1 + s * s, D] float32.

@@ -62,10 +62,9 @@ class DinoRefiner:
             self.model: Any = _load(folder, dtype).to(device)
         patch = self.model.config.patch_size
         self.patch: int = patch if isinstance(patch, int) else patch[0]
-        if self.model.config.model_type == "vit":
-            # transformers resizes the table to the exact grid; DINO's own code does not.
-            embeddings = self.model.embeddings
-            embeddings.interpolate_pos_encoding = partial(_positions, embeddings.position_embeddings, self.patch)
+        # transformers resizes the table to the exact grid; the code of DINO and DINOv2 does not.
+        embeddings = self.model.embeddings
+        embeddings.interpolate_pos_encoding = partial(_positions, embeddings.position_embeddings, self.patch)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Refiner.describe`."""
