@@ -99,7 +99,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "Segmentation.relabel": {"background": None, "score": None, "normalize": None},
     "Segmentation.clean": {"min_area": 0, "fill_holes": False, "smooth": 0},
     "Segmentation.to_coco": {"file_name": "", "image_id": 1},
-    "Segmentation.to_label_studio": {"image": ""},
+    "Segmentation.to_label_studio": {"image_url": ""},
     "Segmentation.to_supervision": {},
     "Segmentation.to_transformers": {},
     "ops.compensate": {"maps": ..., "attention": ..., "threshold": ..., "mode": "chain"},

@@ -1,7 +1,8 @@
-"""What a segmentation says of itself, and what it becomes on disk."""
+"""Segmentation: scores, areas, other thresholds, and its files."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cliper.settings import Settings
 SETTINGS = Settings(score=0.3, background=0.25, normalize=False)
 
 
-def made(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Settings = SETTINGS) -> Segmentation:
+def make_result(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Settings = SETTINGS) -> Segmentation:
     generator = torch.Generator().manual_seed(classes)
     maps = torch.rand(classes, 4, 6, generator=generator)
     refined = torch.rand(classes, 8, 8, generator=generator) ** 3
@@ -33,9 +34,9 @@ def made(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Settings 
         score=settings.score,
         normalize=settings.normalize,
     )
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
     return Segmentation(
-        image=picture,
+        image=image,
         classes=tuple(f"class {i}" for i in range(classes)),
         labels=labels.numpy().astype(np.int32),
         confidence=class_confidence(refined, maps).numpy(),
@@ -46,8 +47,8 @@ def made(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Settings 
     )
 
 
-def test_scores_are_what_labels_were_chosen_by() -> None:
-    result = made()
+def test_labels_are_the_maximum_of_the_scores() -> None:
+    result = make_result()
     scores = result.scores
     assert scores.dtype == np.float32
     assert scores.shape == (3, 20, 30)
@@ -61,7 +62,7 @@ def test_scores_are_what_labels_were_chosen_by() -> None:
 
 
 def test_areas_are_shares_of_pixels() -> None:
-    result = made()
+    result = make_result()
     assert list(result.areas) == ["class 0", "class 1", "class 2"]
     assert result.areas["class 0"] == pytest.approx((result.labels == 1).mean())
     assert result.areas["class 2"] == 0.0
@@ -81,11 +82,11 @@ def test_areas_are_shares_of_pixels() -> None:
         {"background": 0.5, "score": 0.1, "normalize": True},
     ],
 )
-def test_relabelled_is_as_if_made_so(changes: dict[str, Any]) -> None:
-    result = made()
+def test_relabel_equals_a_result_of_those_settings(changes: dict[str, Any]) -> None:
+    result = make_result()
     before = result.labels.copy()
     other = result.relabel(**changes)
-    fresh = made(settings=SETTINGS.replace(**changes))
+    fresh = make_result(settings=SETTINGS.replace(**changes))
     assert np.array_equal(other.labels, fresh.labels)
     assert np.array_equal(other.scores, fresh.scores)
     assert other.labels.dtype == np.int32
@@ -97,13 +98,13 @@ def test_relabelled_is_as_if_made_so(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"background": 1.5}, {"score": -0.1}, {"normalize": 1}, {"background": "auto"}])
-def test_thresholds_out_of_range(changes: dict[str, Any]) -> None:
+def test_thresholds_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
-        made().relabel(**changes)
+        make_result().relabel(**changes)
 
 
-def test_files_by_suffix(tmp_path: Path) -> None:
-    result = made()
+def test_suffix_selects_the_file(tmp_path: Path) -> None:
+    result = make_result()
     assert result.save(tmp_path / "deep" / "a.png") == tmp_path / "deep" / "a.png"
     assert np.array_equal(read_label_png(tmp_path / "deep" / "a.png"), result.labels)
     result.save(str(tmp_path / "a.NPZ"))
@@ -113,25 +114,25 @@ def test_files_by_suffix(tmp_path: Path) -> None:
     assert tuple(saved.classes) == result.classes
     assert np.array_equal(saved.confidence, result.confidence)
     for name in ("a.jpg", "a.jpeg", "a.webp"):
-        with Image.open(result.save(tmp_path / name)) as picture:
-            assert picture.format == {"a.webp": "WEBP"}.get(name, "JPEG")
-            assert picture.width >= 30
+        with Image.open(result.save(tmp_path / name)) as image:
+            assert image.format == {"a.webp": "WEBP"}.get(name, "JPEG")
+            assert image.width >= 30
     result.save_overlay(tmp_path / "o.png", opacity=0.5, legend=False)
-    with Image.open(tmp_path / "o.png") as picture:
-        assert picture.size == (30, 20)
-        assert np.array_equal(np.asarray(picture), np.asarray(result.overlay(opacity=0.5, legend=False)))
+    with Image.open(tmp_path / "o.png") as image:
+        assert image.size == (30, 20)
+        assert np.array_equal(np.asarray(image), np.asarray(result.overlay(opacity=0.5, legend=False)))
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.txt", ".png.", ""])
-def test_other_suffixes_write_nothing(tmp_path: Path, name: str) -> None:
+def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"expected a name ending in \.png, \.npz, \.jpg, \.jpeg or \.webp"):
-        made().save(tmp_path / name)
+        make_result().save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_overlay_shows_the_picture_where_nothing_was_found() -> None:
-    result = made()
-    blank = made(settings=SETTINGS.replace(score=1.0))
+def test_overlay_without_classes_is_the_image() -> None:
+    result = make_result()
+    blank = make_result(settings=SETTINGS.replace(score=1.0))
     assert not blank.labels.any()
     assert np.array_equal(np.asarray(blank.overlay(legend=False)), np.asarray(blank.image))
     assert not np.array_equal(np.asarray(result.overlay(legend=False)), np.asarray(result.image))
@@ -139,9 +140,22 @@ def test_an_overlay_shows_the_picture_where_nothing_was_found() -> None:
         result.overlay(opacity=2)
 
 
-def test_it_is_frozen() -> None:
-    result = made()
+def test_result_is_frozen() -> None:
+    result = make_result()
     with pytest.raises(AttributeError):
         result.model = "other"  # type: ignore[misc]
-    assert result != made()
+    assert result != make_result()
     assert result.refiner is None
+
+
+def test_clean_removes_small_regions_and_fills_holes() -> None:
+    labels = np.ones((20, 30), np.int32)
+    labels[4, 4], labels[2, 2] = 0, 2
+    result = replace(make_result(), labels=labels)
+    cleaned = result.clean(min_area=2, fill_holes=True)
+    assert (cleaned.labels == 1).all()
+    assert cleaned.areas["class 0"] == 1.0
+    assert result.labels[4, 4] == 0
+    assert result.clean(smooth=1).labels[4, 4] == 1
+    assert np.array_equal(result.clean().labels, labels)
+    assert np.array_equal(cleaned.scores, result.scores)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON in them."""
+"""Files that are written whole or not at all, and JSON."""
 
 from __future__ import annotations
 
@@ -9,20 +9,11 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from cliper.errors import InputError, OutputError, quote_path, short_reason
+from cliper.errors import OutputError, quote_path, reraise, short_reason
 
-__all__ = [
-    "atomic_write",
-    "display_name",
-    "dumps",
-    "read_json",
-    "to_utf8",
-    "write_json",
-    "write_json_list",
-    "write_text",
-]
+__all__ = ["atomic_write", "dumps", "json_list", "to_utf8", "write_json", "write_text"]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free space or write elsewhere",
@@ -40,15 +31,14 @@ _REASONS = {
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of ``path`` when the block ends well.
+    """Write a file atomically: the block writes to a temporary path, which replaces ``path`` when the block succeeds.
 
-    The temporary file exists, is empty, lies in the same folder and has the same suffix. When the block
-    raises anything, it and the folders made for it are removed, and a file that was at ``path`` before is as
-    it was. A symbolic link is followed. Only write inside the block: its ``OSError`` is taken for a failed
-    write.
+    The temporary file is empty, lies in the same folder and has the same suffix. If the block raises anything, it is
+    removed together with the folders that were made for it, and an existing file stays as it was. Symbolic links are
+    followed. Only write inside the block: every ``OSError`` of it is reported as a failed write.
 
     Args:
-        path: where the file should be in the end; missing folders are made.
+        path: the file to write; missing folders are made.
 
     Yields:
         The path to write to.
@@ -64,80 +54,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         ...     (Path(folder) / "new" / "a.txt").read_text()
         'whole'
     """
-    made: list[Path] = []
+    new_folders: list[Path] = []
     temporary: Path | None = None
     try:
-        target = _target(path)
-        _make_folders(target.parent, made)
-        # Not mkstemp: its files are for their owner alone, these follow the umask as any new file does.
-        candidate = target.parent / f".{secrets.token_hex(8)}{target.suffix}"
-        os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        temporary = candidate
+        target = _resolve(path)
+        new_folders = [folder for folder in target.parents if not folder.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Not mkstemp, whose files only their owner can read: this one follows the umask.
+        temporary = target.parent / f".{secrets.token_hex(8)}{target.suffix}"
+        temporary.open("xb").close()
         yield temporary
-        _flush(temporary)
+        with temporary.open("r+b") as stream:
+            os.fsync(stream.fileno())  # some file systems report a full disk only here
         temporary.replace(target)
-    except BaseException as error:  # KeyboardInterrupt too must leave nothing behind
-        if temporary is not None:
-            with contextlib.suppress(OSError):
+    except BaseException as error:  # KeyboardInterrupt too
+        with contextlib.suppress(OSError):
+            if temporary is not None:
                 temporary.unlink(missing_ok=True)
-        for folder in reversed(made):
+        for folder in new_folders:  # deepest first; one that is not empty stays
             with contextlib.suppress(OSError):
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise OutputError(f"cannot write {quote_path(path)}: {_reason(error)}") from error
+            reason = _REASONS.get(error.errno or 0) or short_reason(error)
+            raise OutputError(f"cannot write {quote_path(path)}: {reason}") from error
         raise
 
 
-def _target(path: str | Path) -> Path:
-    try:
-        target = Path(os.path.realpath(path))
-    except ValueError:
-        raise OutputError(f"cannot write {quote_path(path)}: the name holds a null character") from None
-    if not str(path) or target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "is a folder")
-    try:
-        target.lstat()  # finds a name that is too long before the work is done
-    except (FileNotFoundError, NotADirectoryError):
-        return target
-    if not target.is_file():
-        raise OutputError(f"cannot write {quote_path(path)}: that is a device or a pipe; choose another name")
-    return target
-
-
-def _make_folders(folder: Path, made: list[Path]) -> None:
-    """As ``mkdir(parents=True)``, noting in ``made`` what was not there before."""
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        if folder.parent == folder:
-            break
-        folder = folder.parent
-    for one in reversed(missing):
-        try:
-            one.mkdir()
-        except FileExistsError:
-            if not one.is_dir():  # else another process was quicker
-                raise
-        else:
-            made.append(one)
-
-
-def _flush(path: Path) -> None:
-    """Wait for the disk: some file systems say only now that they are full."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _reason(error: OSError) -> str:
-    known = _REASONS.get(error.errno or 0)
-    return known or " ".join((error.strerror or str(error) or type(error).__name__).split())
-
-
 def dumps(value: Any) -> str:
-    """JSON on one line, in ASCII: whatever a file's name holds, it can be written.
+    """JSON on one line, in ASCII: text that is not valid Unicode, such as some file names, is escaped.
 
     Example:
         >>> dumps({"name": "Bär"})
@@ -146,8 +90,21 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
+def json_list(items: Iterable[Any]) -> Iterator[str]:
+    """The text of a JSON list piece by piece, one item per line; only one item is in memory at a time.
+
+    Example:
+        >>> "".join(json_list([1, {"a": 2}]))
+        '[\\n1,\\n{"a":2}\\n]'
+    """
+    yield "["
+    for number, item in enumerate(items):
+        yield (",\n" if number else "\n") + dumps(item)
+    yield "\n]"
+
+
 def to_utf8(text: str) -> str:
-    """The text as UTF-8 can hold it: bytes of a file's name that are no text become question marks.
+    """The text with question marks for what UTF-8 cannot encode: bytes of file names that are not valid text.
 
     Example:
         >>> to_utf8("a\\udcff.png")
@@ -156,29 +113,22 @@ def to_utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def display_name(name: str) -> str:
-    """A model's name without the folders of this machine; aliases and hub names stay as they are.
+def write_text(path: str | Path, text: str | Iterable[str]) -> None:
+    r"""Write UTF-8 with line ends ``\n`` on every system.
 
-    Example:
-        >>> [display_name(name) for name in ("ViT-B/16", "/home/me/models/mine", "./mine")]
-        ['ViT-B/16', 'mine', 'mine']
-    """
-    path = Path(name)
-    return path.resolve().name if path.is_absolute() or name.startswith((".", "~")) else name
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 with plain line ends on every system.
+    Args:
+        path: the file to write.
+        text: the text, or its pieces in order.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines([text] if isinstance(text, str) else text)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write one value.
+    """Write one JSON value and a line end.
 
     Raises:
         OutputError: the file cannot be written.
@@ -186,35 +136,19 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, dumps(value) + "\n")
 
 
-def write_json_list(stream: IO[str], items: Iterable[Any]) -> None:
-    """Write a JSON list, one item a line; the items are never held together."""
-    stream.write("[")
-    for number, item in enumerate(items):
-        stream.write(("," if number else "") + "\n" + dumps(item))
-    stream.write("\n]")
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """Read one picture's file of a run.
-
-    Args:
-        path: of the file.
-        kind: what its outermost value must be, ``dict`` or ``list``.
+def _resolve(path: str | Path) -> Path:
+    """The file that a path means, with symbolic links followed.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        OSError: it is a folder, or its name is too long.
+        OutputError: its name has a null character, or it is a device or a pipe.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"expected a picture's result at {quote_path(path)}, got nothing there; run the picture again"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"expected a picture's result, could not read {quote_path(path)} ({short_reason(error)}); "
-            "run the picture again"
-        ) from None
-    if not isinstance(value, kind):
-        raise InputError(f"expected a JSON {kind.__name__} in {quote_path(path)}, got another; run the picture again")
-    return value
+    with reraise(ValueError, OutputError, f"cannot write {quote_path(path)}", "choose another name"):
+        target = Path(os.path.realpath(path))
+    if not str(path) or target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        target.lstat()
+        if not target.is_file():
+            raise OutputError(f"cannot write {quote_path(path)}: that is a device or a pipe; choose another name")
+    return target

@@ -1,4 +1,4 @@
-"""What a segmentation is."""
+"""The result of a segmentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cliper.errors import OutputError
+from cliper.errors import OutputError, quote_path
 from cliper.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ __all__ = ["Segmentation"]
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """One picture's labels, and what they were made from.
+    """The label map of an image, and the class maps that it was made from.
 
     Args:
-        image: RGB, turned upright.
+        image: RGB, W x H pixels, EXIF orientation applied.
         classes: C names; label ``i + 1`` is ``classes[i]``, label 0 is background.
         labels: [H, W] int32.
-        confidence: [C] float32; classes whose confidence is not above ``settings.score`` are off.
+        confidence: [C] float32; a class whose confidence is not above ``settings.score`` is off.
         maps: [C, h, w] float32, class maps before refinement.
-        refined: [C, S, S'] float32, class maps after it (the same as ``maps`` without a refiner).
-        settings: the settings that it was made with.
-        model: the checkpoint's name.
-        refiner: the refiner's name, or None.
+        refined: [C, S, S'] float32, class maps after refinement (the same as ``maps`` without a refiner).
+        settings: the settings in use.
+        model: name of the checkpoint, or path of its folder.
+        refiner: name of the refiner, or None.
     """
 
     image: Image.Image
@@ -46,9 +46,9 @@ class Segmentation:
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """[C, H, W] float32 from 0 (off) up to about 1: the values that labels were chosen by.
+        """[C, H, W] float32 from 0 (off) up to about 1: the values that labels are the maximum of.
 
-        Made anew at each call, and large: 4 * C * H * W bytes.
+        Computed at each access, and large: 4 * C * H * W bytes.
 
         Raises:
             ResourceError: they do not fit into memory.
@@ -68,7 +68,7 @@ class Segmentation:
 
     @property
     def areas(self) -> dict[str, float]:
-        """Share of the picture's pixels, by class in the order of :attr:`classes`; the rest is background."""
+        """Share of the image's pixels of each class, in the order of :attr:`classes`; the rest is background."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
         shares = counts[1:] / self.labels.size
         return {name: float(share) for name, share in zip(self.classes, shares, strict=True)}
@@ -76,7 +76,7 @@ class Segmentation:
     def relabel(
         self, *, background: float | None = None, score: float | None = None, normalize: bool | None = None
     ) -> Segmentation:
-        """Assign labels again with other thresholds; no network runs. What is None stays.
+        """Assign labels again with other thresholds, without running a network; None keeps a setting.
 
         Raises:
             SettingsError: a value out of its range.
@@ -98,12 +98,14 @@ class Segmentation:
         return replace(self, labels=labels.numpy().astype(np.int32), settings=settings)
 
     def clean(self, *, min_area: int = 0, fill_holes: bool = False, smooth: int = 0) -> Segmentation:
-        """Tidy the labels; scores and confidence stay, and :meth:`relabel` begins again without this.
+        """Remove small regions, fill holes and smooth borders of the label map.
+
+        Scores and confidence stay the same; :meth:`relabel` starts again from the class maps.
 
         Args:
-            min_area: regions of fewer pixels take the label around them.
+            min_area: smaller regions, in pixels, get the label around them.
             fill_holes: whether background that one class encloses becomes that class.
-            smooth: radius in pixels of the square whose majority a pixel follows; 0 leaves borders as they are.
+            smooth: radius in pixels of the square of a majority filter; 0 is off.
 
         Raises:
             InputError: a number below 0.
@@ -113,7 +115,7 @@ class Segmentation:
         return replace(self, labels=clean_labels(self.labels, min_area=min_area, fill_holes=fill_holes, smooth=smooth))
 
     def overlay(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
-        """The picture with every class in its colour, and a legend of the classes that were found.
+        """The image with each class in its colour, and a legend of the classes that were found.
 
         Args:
             opacity: of the colours, from 0 to 1.
@@ -124,7 +126,7 @@ class Segmentation:
         return draw_overlay(self.image, self.labels, self.classes, opacity=opacity, legend=legend)
 
     def save(self, path: str | Path) -> Path:
-        """Write the result; it is there whole or not at all.
+        """Write the result atomically.
 
         Args:
             path: ``.png`` for the label map (indexed, VOC palette); ``.npz`` for labels, scores, classes and
@@ -135,7 +137,7 @@ class Segmentation:
             The path.
 
         Raises:
-            OutputError: another suffix, or a file that could not be written.
+            OutputError: another suffix, or the file cannot be written.
         """
         from cliper.formats import write_label_png, write_npz
 
@@ -143,68 +145,61 @@ class Segmentation:
         if suffix == ".png":
             write_label_png(path, self.labels, max_label=len(self.classes))
         elif suffix == ".npz":
-            write_npz(
-                path,
-                labels=self.labels,
-                scores=self.scores,
-                classes=self.classes,
-                confidence=self.confidence,
-            )
+            write_npz(path, self)
         elif suffix in {".jpg", ".jpeg", ".webp"}:
             self.save_overlay(path)
         else:
-            raise OutputError(f"{path}: expected a name ending in .png, .npz, .jpg, .jpeg or .webp")
+            raise OutputError(f"{quote_path(path)}: expected a name ending in .png, .npz, .jpg, .jpeg or .webp")
         return Path(path)
 
     def save_overlay(self, path: str | Path, *, opacity: float = 0.55, legend: bool = True) -> Path:
         """Write the overlay as PNG, JPEG or WebP, by the suffix.
 
         Raises:
-            OutputError: another suffix, or a file that could not be written.
+            OutputError: another suffix, or the file cannot be written.
         """
         from cliper.formats import write_overlay
 
-        write_overlay(path, self.image, self.labels, self.classes, opacity=opacity, legend=legend)
+        write_overlay(path, self.overlay(opacity=opacity, legend=legend))
         return Path(path)
 
     def to_coco(self, *, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
-        """A COCO instances document of this picture: each connected region an annotation, as compressed RLE.
+        """A COCO instances document of this image: one annotation for each connected region, as compressed RLE.
 
         Args:
-            file_name: the picture's, for the document.
-            image_id: its number there.
+            file_name: of the image in the document.
+            image_id: of the image in the document.
         """
-        from cliper.formats.base import ImageInfo
+        from cliper.formats import ImageInfo
         from cliper.formats.coco import coco_document
 
-        info = ImageInfo(file_name, self.image.width, self.image.height, image_id)
-        return coco_document(self.labels, self.classes, info, self.confidence.tolist())
+        return coco_document(self, ImageInfo(file_name, self.image.width, self.image.height, image_id))
 
-    def to_label_studio(self, *, image: str = "") -> dict[str, Any]:
-        """A Label Studio task with a prediction: each class that was found a brush stroke.
+    def to_label_studio(self, *, image_url: str = "") -> dict[str, Any]:
+        """A Label Studio task with a prediction: one brush mask for each class that was found.
 
         Args:
-            image: address of the picture as Label Studio is to load it.
+            image_url: address from which Label Studio loads the image.
         """
         from cliper.formats.label_studio import label_studio_task
 
-        return label_studio_task(self.labels, self.classes, self.confidence.tolist(), image=image, model=self.model)
+        return label_studio_task(self, image_url)
 
     def to_transformers(self) -> list[dict[str, Any]]:
-        """What the image segmentation pipeline of transformers gives: ``label``, ``score`` and ``mask`` of each class.
+        """``label``, ``score`` and ``mask`` of each class that was found, like transformers' segmentation pipeline.
 
-        Masks are PIL images of mode L, 255 where the class is. Classes that were not found are left out.
+        Masks are PIL images of mode L, 255 inside.
         """
         from cliper.formats.interop import to_transformers
 
-        return to_transformers(self.labels, self.classes, self.confidence.tolist())
+        return to_transformers(self)
 
     def to_supervision(self) -> Any:
-        """``supervision.Detections``, one for each class that was found; ``class_id`` is the place in the classes.
+        """``supervision.Detections``, one for each class that was found; ``class_id`` is the index in ``classes``.
 
         Raises:
             MissingExtraError: supervision is not installed.
         """
         from cliper.formats.interop import to_supervision
 
-        return to_supervision(self.labels, self.classes, self.confidence.tolist())
+        return to_supervision(self)

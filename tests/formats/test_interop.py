@@ -1,4 +1,4 @@
-"""Results as other libraries hold them."""
+"""Results as objects of other libraries."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from made_results import CLASSES, labels_of, result_of
+from format_helpers import CLASSES, labels_of, result_of
 
 from cliper.errors import MissingExtraError
 
 
-def test_as_transformers_has_it() -> None:
+def test_to_transformers_has_the_classes_that_were_found() -> None:
     result = result_of(np.where(labels_of(3) == 2, 0, labels_of(3)))
     found = result.to_transformers()
     assert [(one["label"], round(one["score"], 6)) for one in found] == [(CLASSES[0], 0.5), (CLASSES[2], 0.9)]
@@ -21,9 +21,9 @@ def test_as_transformers_has_it() -> None:
     assert result_of(np.zeros((2, 2))).to_transformers() == []
 
 
-# On import it says that it does without OpenCV, and urllib3 tries whether sockets know IPv6.
+# Its import warns that OpenCV is missing, and urllib3 tests whether sockets support IPv6.
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_as_supervision_has_it() -> None:
+def test_to_supervision_has_masks_and_boxes() -> None:
     labels = np.zeros((20, 30), int)
     labels[5:10, 4:9] = 3
     labels[12, 20:25] = 1
@@ -37,20 +37,7 @@ def test_as_supervision_has_it() -> None:
     assert len(result_of(np.zeros((2, 2))).to_supervision()) == 0
 
 
-def test_without_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_supervision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'cliper\[supervision\]'"):
         result_of(np.ones((2, 2))).to_supervision()
-
-
-def test_a_cleaned_result() -> None:
-    labels = np.ones((9, 9), int)
-    labels[4, 4], labels[2, 2] = 0, 2
-    result = result_of(labels)
-    cleaned = result.clean(min_area=2, fill_holes=True)
-    assert (cleaned.labels == 1).all()
-    assert cleaned.areas[CLASSES[0]] == 1.0
-    assert np.array_equal(result.labels, labels)
-    assert result.clean(smooth=1).labels[4, 4] == 1
-    assert np.array_equal(result.clean().labels, labels)
-    assert cleaned.scores.shape == result.scores.shape

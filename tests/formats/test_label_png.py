@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from format_helpers import result_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from made_results import result_of
 from PIL import Image
 
 from cliper.errors import ImageError, InputError, OutputError, ShapeError
-from cliper.formats import read_label_png, voc_palette, write_label_png
-from cliper.formats.registry import FormatOptions, ImageInfo, find_format
+from cliper.formats import FormatOptions, ImageInfo, find_format, read_label_png, voc_palette, write_label_png
 
 SHAPES = npst.array_shapes(min_dims=2, max_dims=2, max_side=12)
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
@@ -41,8 +41,8 @@ def test_round_trip(tmp_path: Path, labels: np.ndarray) -> None:
         assert stored.mode == ("P" if labels.max() <= 255 else "I;16")
 
 
-def test_all_pictures_of_a_run_are_of_one_depth(tmp_path: Path) -> None:
-    """What decides is the number of classes, not the largest label that a picture happens to have."""
+def test_number_of_classes_selects_the_depth(tmp_path: Path) -> None:
+    """All label maps of a run have one depth, whatever labels occur in them."""
     labels = np.array([[0, 7]], np.int32)
     for count, mode in ((255, "P"), (256, "I;16")):
         result = result_of(labels, tuple(f"class {number}" for number in range(count)))
@@ -54,7 +54,7 @@ def test_all_pictures_of_a_run_are_of_one_depth(tmp_path: Path) -> None:
             assert read_label_png(tmp_path / name).tolist() == labels.tolist()
 
 
-def test_colours_are_those_of_the_benchmark(tmp_path: Path) -> None:
+def test_colours_are_those_of_voc(tmp_path: Path) -> None:
     write_label_png(tmp_path / "a.png", np.arange(256).reshape(16, 16))
     with Image.open(tmp_path / "a.png") as stored:
         np.testing.assert_array_equal(np.asarray(stored.convert("RGB")).reshape(256, 3), voc_palette())
@@ -73,33 +73,26 @@ def test_colours_are_those_of_the_benchmark(tmp_path: Path) -> None:
         (np.array([[0, 65536]]), InputError, "65536"),
     ],
 )
-def test_other_labels_are_refused(tmp_path: Path, labels: Any, kind: type[Exception], words: str) -> None:
+def test_arrays_that_are_no_labels_are_refused(tmp_path: Path, labels: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         write_label_png(tmp_path / "a.png", labels)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_label_png(tmp_path / "a.png", [[1, 2]])
 
-    def full(_: Image.Image, path: Path, **__: Any) -> None:
-        path.write_bytes(b"half")
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="disk is full"):
         write_label_png(tmp_path / "a.png", [[3, 4]])
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert read_label_png(tmp_path / "a.png").tolist() == [[1, 2]]
 
 
-def test_a_file_as_parent_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="a part of the path is a file"):
-        write_label_png(tmp_path / "file" / "a.png", [[1]])
-
-
-def test_indexed_of_any_depth_and_8_bit_grey_are_read(tmp_path: Path) -> None:
+def test_indexed_png_of_any_depth_and_8_bit_grey_are_read(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 1, 3]], dtype=np.uint8))
     image.save(tmp_path / "grey.png")
     image.putpalette(voc_palette(4).tobytes())
@@ -108,7 +101,7 @@ def test_indexed_of_any_depth_and_8_bit_grey_are_read(tmp_path: Path) -> None:
     assert read_label_png(tmp_path / "two_bit.png").tolist() == [[0, 1, 3]]
 
 
-def test_what_does_not_hold_labels_is_refused(tmp_path: Path) -> None:
+def test_images_that_hold_no_labels_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
     Image.new("1", (2, 2)).save(tmp_path / "one_bit.png")
     Image.new("L", (2, 2)).save(tmp_path / "jpeg.png", format="JPEG")

@@ -11,7 +11,7 @@ VOC21 = [
 ]  # fmt: skip
 
 
-def test_first_21_are_those_of_the_benchmark() -> None:
+def test_first_21_colours_are_those_of_voc() -> None:
     palette = voc_palette()
     assert palette.shape == (256, 3)
     assert palette.dtype == np.uint8
@@ -19,11 +19,11 @@ def test_first_21_are_those_of_the_benchmark() -> None:
     assert palette[255].tolist() == [224, 224, 192]  # the benchmark's void
 
 
-def test_more_than_256_continue_and_differ() -> None:
+def test_colours_above_256_continue_and_differ() -> None:
     palette = voc_palette(5000)
     np.testing.assert_array_equal(palette[:256], voc_palette())
     assert len(np.unique(palette, axis=0)) == 5000
 
 
-def test_none() -> None:
+def test_no_colours() -> None:
     assert voc_palette(0).shape == (0, 3)

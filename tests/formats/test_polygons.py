@@ -1,13 +1,14 @@
-"""Polygons: filled again they are the regions that they came from."""
+"""Polygons of regions: exact, simplified, with holes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from format_helpers import filled
+from format_helpers import polygon_area as area
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from made_results import filled
 
 from cliper.formats.polygons import find_contours, region_polygon, simplify_contour
 from cliper.formats.regions import Region, find_regions
@@ -17,18 +18,13 @@ untimed = settings(deadline=None)
 LABELS = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(0, 3))
 
 
-def area(polygon: np.ndarray) -> float:
-    x, y = polygon[:, 0], polygon[:, 1]
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
-
-
 @untimed
 @given(LABELS)
-def test_filled_again_polygons_are_the_label_map(labels: np.ndarray) -> None:
+def test_polygons_filled_again_are_the_label_map(labels: np.ndarray) -> None:
     even_odd, winding = np.zeros_like(labels), np.zeros_like(labels)
     for region in find_regions(labels):
         polygon = region_polygon(region)
-        assert area(polygon) == region.area  # clockwise, holes taken off
+        assert area(polygon) == region.area  # clockwise, without the holes
         even_odd += region.label * filled(polygon, labels.shape)
         winding += region.label * filled(polygon, labels.shape, winding=True)
     np.testing.assert_array_equal(even_odd, labels)
@@ -37,36 +33,36 @@ def test_filled_again_polygons_are_the_label_map(labels: np.ndarray) -> None:
 
 @untimed
 @given(LABELS)
-def test_rings_have_no_needless_corner(labels: np.ndarray) -> None:
+def test_contours_have_no_redundant_corner(labels: np.ndarray) -> None:
     for region in find_regions(labels):
-        for ring in find_contours(region.mask):
-            sides = np.roll(ring, -1, axis=0) - ring
+        for contour in find_contours(region.mask):
+            sides = np.roll(contour, -1, axis=0) - contour
             assert ((sides == 0).sum(axis=1) == 1).all()
-            # A side along a row, one along a column, and so on.
+            # Sides along rows and columns alternate.
             assert ((sides[:, 0] == 0) != (np.roll(sides[:, 0], 1) == 0)).all()
 
 
 @untimed
 @given(LABELS, st.floats(0.25, 6))
-def test_simplified_rings_stay_near_and_keep_an_area(labels: np.ndarray, tolerance: float) -> None:
+def test_simplified_contours_stay_within_the_tolerance_and_keep_an_area(labels: np.ndarray, tolerance: float) -> None:
     for region in find_regions(labels):
-        for ring in find_contours(region.mask):
-            simple = simplify_contour(ring, tolerance)
-            assert {tuple(p) for p in simple} <= {tuple(p) for p in ring}
+        for contour in find_contours(region.mask):
+            simple = simplify_contour(contour, tolerance)
+            assert {tuple(p) for p in simple} <= {tuple(p) for p in contour}
             assert area(simple) != 0
-            for corner in ring:
-                assert min(away(corner, a, b) for a, b in zip(simple, np.roll(simple, -1, 0), strict=True)) < (
+            for corner in contour:
+                assert min(distance(corner, a, b) for a, b in zip(simple, np.roll(simple, -1, 0), strict=True)) < (
                     tolerance + 1e-9  # of rounding
                 )
 
 
-def away(point: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
+def distance(point: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
     along = (end - start).astype(float)
     share = np.clip((point - start) @ along / (along @ along), 0, 1)
     return float(np.hypot(*(point - start - share * along)))
 
 
-def test_a_hole_is_joined() -> None:
+def test_hole_is_bridged() -> None:
     mask = np.ones((5, 5), bool)
     mask[2, 2] = False
     outer, hole = find_contours(mask)
@@ -77,7 +73,7 @@ def test_a_hole_is_joined() -> None:
     assert area(polygon) == 24
 
 
-def test_a_disc_needs_few_corners_and_keeps_its_area() -> None:
+def test_simplified_disc_has_few_corners_and_keeps_its_area() -> None:
     y, x = np.mgrid[:101, :101]
     (region,) = find_regions(((x - 50) ** 2 + (y - 50) ** 2 < 45**2).astype(int))
     exact, simple = region_polygon(region), region_polygon(region, 1.0)
@@ -86,30 +82,7 @@ def test_a_disc_needs_few_corners_and_keeps_its_area() -> None:
     assert area(simple) == pytest.approx(region.area, rel=0.03)
 
 
-def test_a_diagonal_line_does_not_vanish() -> None:
+def test_diagonal_line_does_not_vanish() -> None:
     labels = np.eye(9, dtype=int) + np.eye(9, k=1, dtype=int)
     (region,) = find_regions(labels)
     assert area(region_polygon(region, 50.0)) > 0
-
-
-@untimed
-@given(LABELS)
-def test_regions_are_a_partition(labels: np.ndarray) -> None:
-    again = np.zeros_like(labels)
-    for region in find_regions(labels):
-        left, top, width, height = region.box
-        window = again[top : top + height, left : left + width]
-        assert not window[region.mask].any()
-        window[region.mask] = region.label
-        assert region.mask[0].any()
-        assert region.mask[-1].any()
-    np.testing.assert_array_equal(again, labels)
-
-
-def test_regions_hang_together_by_sides() -> None:
-    regions = list(find_regions([[1, 0, 2], [0, 1, 2]]))
-    assert [(r.label, r.box, r.area) for r in regions] == [
-        (1, (0, 0, 1, 1), 1),
-        (1, (1, 1, 1, 1), 1),
-        (2, (2, 0, 1, 2), 2),
-    ]

@@ -15,8 +15,7 @@ from batch_runs import CLASSES, by_input, content, records
 from PIL import Image
 
 import cliper
-from cliper.formats import read_label_png
-from cliper.formats.registry import find_format, format_names
+from cliper.formats import find_format, format_names, read_label_png
 
 Draw = Callable[..., Image.Image]
 

@@ -14,7 +14,7 @@ import pytest
 from batch_runs import by_input, content, records
 from PIL import Image
 
-from cliper.formats.registry import format_names
+from cliper.formats import format_names
 from cliper.scale.claims import Claims
 from cliper.scale.manifest import Manifest
 
@@ -165,7 +165,7 @@ def test_formats_name_all_files_of_the_run(
     others = {name for name in tree(out) if (out / name).is_file()} - own
     assert {"cvat-3.zip", "gallery/pages/3.js", "coco.json"} <= others
     assert sorted(others) == json.loads((out / "run.json").read_text())["run_files"]
-    from cliper.formats.registry import find_format
+    from cliper.formats import find_format
 
     claims = Claims([find_format(name) for name in format_names()])
     for name in others:  # as a folder of pictures it would be in the way
@@ -217,7 +217,7 @@ def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, 
 
 
 def test_a_picture_with_a_damaged_file_keeps_its_names(tmp_path: Path) -> None:
-    from cliper.formats.registry import find_format
+    from cliper.formats import find_format
     from cliper.scale.manifest import Record
 
     with Manifest(tmp_path / "manifest.jsonl") as manifest:

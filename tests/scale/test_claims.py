@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliper.formats.registry import find_format, format_names
+from cliper.formats import find_format, format_names
 from cliper.scale.claims import Claims, is_refusal
 from cliper.scale.job import output_names
 from cliper.scale.manifest import Record

@@ -14,8 +14,7 @@ from PIL import Image
 
 import cliper
 from cliper.errors import CheckpointError, OutputError, ResourceError
-from cliper.formats import read_label_png
-from cliper.formats.registry import find_format
+from cliper.formats import find_format, read_label_png
 from cliper.prompts import parse_classes
 from cliper.scale.claims import Claims
 from cliper.scale.finish import finish

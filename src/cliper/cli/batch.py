@@ -81,7 +81,7 @@ def batch(pictures: str, out: str, **options: Any) -> int:
 
 
 def _job(options: dict[str, Any]) -> Job:
-    from cliper.formats.registry import FormatOptions, find_format
+    from cliper.formats import FormatOptions, find_format
     from cliper.scale.job import Cleaning, Job
 
     classes = read_class_options(options.pop("classes"), options.pop("classes_file"))

@@ -1,29 +1,62 @@
-"""What every format has: a writer for one picture, and for some a step that puts a whole run together."""
+"""What all formats share: the result they read, their options, and the type of a format."""
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cliper.errors import InputError
+from cliper.errors import InputError, quote_path, reraise
 
 __all__ = ["Format", "FormatOptions", "ImageInfo", "ImageOutput", "LabeledImage", "Merge", "Write"]
+
+T = TypeVar("T")
+
+
+class LabeledImage(Protocol):
+    """What formats read of a result; :class:`cliper.Segmentation` implements it."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The image, RGB, W x H pixels."""
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """[H, W] integers from 0 to C: 0 is background, i + 1 is ``classes[i]``."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C names."""
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """[C] float32."""
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """[C, H, W] float32; computed and large, so only formats that store it may read it."""
+
+    @property
+    def model(self) -> str:
+        """Name of the checkpoint, or path of its folder."""
 
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """What all writers share.
+    """Options of all formats.
 
     Args:
-        tolerance: of polygons, in pixels: how far a simplified border may be from the exact one; 0 keeps every corner.
+        tolerance: of polygons: largest distance of a simplified border from the exact one, in pixels; 0 is exact.
         quality: of JPEG and WebP overlays, 1 to 100.
-        image_folder: what the folder that holds the pictures is called, where addresses are to begin with it.
+        image_folder: name of the folder that holds the images; Label Studio's addresses begin with it.
 
     Raises:
         InputError: a value out of range.
@@ -46,14 +79,14 @@ class FormatOptions:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """Which picture of a run a file is about.
+    """The image of a run that a file describes.
 
     Args:
-        name: path relative to the run's input, with its suffix and with ``/``: ``"garden/cat.jpg"``.
-        width: in pixels, after the EXIF turn.
+        name: path relative to the run's input, with suffix and ``/``: ``"garden/cat.jpg"``.
+        width: in pixels, after EXIF orientation.
         height: in pixels.
-        id: its number in the sorted run, from 1; no two pictures share one.
-        source: the file that it is, where that and the files written are on one machine's disks; else None.
+        id: unique number of the image in the run, from 1.
+        source: path of the image file, if the output is written to disks of the same machine; else None.
     """
 
     name: str
@@ -71,49 +104,42 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class ImageOutput:
-    """One picture's file of a format, as its ``write`` left it.
+    """The file that ``Format.write`` made of one image.
 
     Args:
-        picture: the picture.
+        info: the image.
         path: of the file.
     """
 
     info: ImageInfo
     path: Path
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Convert exceptions of reading the file to an InputError that names it."""
+        damage = (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile)
+        message = f"cannot read the output of an image, {quote_path(self.path)}"
+        return reraise(damage, InputError, message, "process the image again")
 
-class LabeledImage(Protocol):
-    """What formats read of a result; :class:`cliper.Segmentation` has all of it."""
+    def read_json(self, kind: type[T]) -> T:
+        """The file's JSON value.
 
-    @property
-    def image(self) -> Image.Image:
-        """RGB, H x W pixels."""
+        Args:
+            kind: type of the value, ``dict`` or ``list``.
 
-    @property
-    def labels(self) -> npt.NDArray[Any]:
-        """[H, W] integers from 0 to C; 0 is background, i + 1 is ``classes[i]``."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """C names."""
-
-    @property
-    def confidence(self) -> npt.NDArray[np.float32]:
-        """[C] float32."""
-
-    @property
-    def scores(self) -> npt.NDArray[np.float32]:
-        """[C, H, W] float32; large, so only asked for by formats that store it."""
-
-    @property
-    def model(self) -> str:
-        """Name of the checkpoint, or path of its folder."""
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        with self.reading():
+            value = json.loads(self.path.read_text(encoding="utf-8"))
+            if not isinstance(value, kind):
+                raise ValueError(f"expected a JSON {kind.__name__}")
+        return value
 
 
-# One picture's file: (result, path, picture, options). The path ends in the format's suffix.
+# Write one image's file: (result, path, info, options). The path ends in the format's suffix.
 Write = Callable[[LabeledImage, Path, ImageInfo, FormatOptions], None]
 
-# A run's files: (parts, folder, classes, options) -> the paths written.
+# Write the run's files: (outputs, folder, classes, options) -> the paths written.
 Merge = Callable[[Iterable[ImageOutput], Path, Sequence[str], FormatOptions], list[Path]]
 
 
@@ -123,19 +149,18 @@ class Format:
 
     Args:
         name: as in ``--format``.
-        suffix: what comes after a picture's name in the name of its file, such as ``".labels.png"``.
-        summary: what it is, in a few words, for help texts.
-        write: writes one picture's file, whole or not at all; the same bytes for the same input. May be called from
-            many threads and processes at once. Raises OutputError if the file cannot be written, and InputError for
-            what the format cannot hold.
-        merge: after a run, makes the files that are about all pictures, in the run's output folder, from the
-            pictures' files; None where there is nothing to do. ``parts`` is gone through once or twice, in its order,
-            so it may be lazy but not a generator, and must be in the same order each time for the same bytes. It is
-            never held as a whole. Existing files of these names are replaced; the pictures' files stay as they are.
-            Raises OutputError, and InputError for a part that is missing or damaged.
-        check_classes: raises InputError if the format cannot hold these classes; to be called before a run.
-        merged_files: all names that ``merge`` makes, relative to the folder, with ``*`` for any text without ``/``; no
-            picture's file may have one of them.
+        suffix: replaces the suffix of an image's name in the name of its file, such as ``".labels.png"``.
+        summary: one phrase for help texts.
+        write: writes one image's file atomically; the same input gives the same bytes. Safe to call from many threads
+            and processes at once. Raises OutputError if the file cannot be written, InputError for what the format
+            cannot represent.
+        merge: after a run, writes the files about all images into the run's folder, from the images' files; None if
+            there are none. It iterates over ``outputs`` once or twice and never holds them all, so ``outputs`` may be
+            lazy but not a generator, and the same order gives the same bytes. Existing files of these names are
+            replaced. Raises OutputError, and InputError for an image's file that is missing or damaged.
+        check_classes: raises InputError if the format cannot represent these classes; call it before a run.
+        merged_files: patterns of the names that ``merge`` writes, relative to the folder, with ``*`` for any text
+            without ``/``; no image's file may have such a name.
     """
 
     name: str

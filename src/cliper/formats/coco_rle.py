@@ -1,85 +1,78 @@
-"""Masks as run lengths: those of COCO, as numbers and as text."""
+"""COCO's compressed run-length encoding (RLE) of masks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cliper.errors import InputError, ShapeError
+from cliper.errors import InputError
 
-__all__ = ["compress_counts", "decompress_counts", "mask_counts"]
+__all__ = ["decompress_counts", "encode_coco_rle"]
 
 _MAX_GROUPS = 7  # 35 bits: more than any image has pixels, and far from overflowing int64
 
 
-def mask_counts(
+def encode_coco_rle(
     mask: npt.NDArray[np.bool_], *, left: int = 0, top: int = 0, size: tuple[int, int] | None = None
-) -> npt.NDArray[np.int64]:
-    """Lengths of the runs of a mask, column by column, first one of pixels outside: COCO's uncompressed counts.
+) -> dict[str, Any]:
+    """A mask as COCO's compressed RLE.
 
     Args:
-        mask: [h, w] bool, the picture or a part of it that holds all of the mask.
-        left: column of the picture where the part begins.
+        mask: [h, w] bool, the whole image or a box of it that holds all of the mask.
+        left: column of the image where the box begins.
         top: row where it begins.
-        size: (height, width) of the picture; None where the part is the whole.
+        size: (height, width) of the image; None if the mask covers it.
 
     Returns:
-        [n] int64, alternately outside and inside, their sum the number of pixels; the first may be 0.
-
-    Raises:
-        ShapeError: a mask that is not [h, w], or a part that does not lie inside the picture.
+        ``size``, a list of height and width, and ``counts``, ASCII text.
 
     Example:
-        >>> mask_counts(np.array([[0, 1], [1, 1]], bool)).tolist()
-        [1, 3]
+        >>> encode_coco_rle(np.array([[0, 1], [1, 1]], bool))
+        {'size': [2, 2], 'counts': '13'}
     """
-    if mask.ndim != 2:
-        raise ShapeError(f"expected a mask [h, w], got shape {list(mask.shape)}")
     height, width = size or mask.shape
-    if not (0 <= top <= height - mask.shape[0] and 0 <= left <= width - mask.shape[1]):
-        raise ShapeError(
-            f"expected a output inside a picture of {height}x{width}, got {mask.shape[0]}x{mask.shape[1]} at "
-            f"row {top}, column {left}"
-        )
+    return {"size": [height, width], "counts": _compress(_run_lengths(mask, left, top, height, width))}
+
+
+def _run_lengths(mask: npt.NDArray[np.bool_], left: int, top: int, height: int, width: int) -> npt.NDArray[np.int64]:
+    """[n] int64: lengths of the runs in column order, alternately outside and inside; the first may be 0."""
     framed = np.pad(mask.astype(np.int8), ((1, 1), (0, 0)))
     columns, rows = np.nonzero(np.diff(framed, axis=0).T)
-    # Of each column in turn: where a run begins, where it ends, ...
+    # For each column in turn: start of a run, its end, start of the next, ...
     edges = (left + columns.astype(np.int64)) * height + top + rows
-    # A run that ends at the foot of a column and one that begins at the head of the next are one.
+    # A run that ends at the bottom of a column continues one that starts at the top of the next.
     joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
     edges = np.delete(edges, np.concatenate([joined, joined + 1]))
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     return counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
 
 
-def compress_counts(counts: npt.NDArray[np.int64]) -> str:
-    """Counts as COCO's compressed text.
+def _compress(counts: npt.NDArray[np.int64]) -> str:
+    """Run lengths as printable characters.
 
-    From the fourth on, a count is stored as its difference to the last but one; then in groups of five bits, lowest
-    first, each group with a sixth bit that says whether more follow, as a printable character from ``0`` on. The
-    groups of a number end where the rest is but its sign.
-
-    Example:
-        >>> compress_counts(np.array([6, 1, 40, 4, 5, 4, 5, 4, 21]))
-        '61X13mN000`0'
+    From the fourth on, a length is stored as the difference to the last but one. A number is cut into groups of five
+    bits, lowest first; a sixth bit of each group says whether more follow, and ``0`` is the character of zero. The
+    groups of a number end when the rest is only its sign.
     """
     rest = np.array(counts, dtype=np.int64)
     rest[3:] -= counts[1:-2]
     groups: list[npt.NDArray[np.uint8]] = []
     used: list[npt.NDArray[np.bool_]] = []
-    alive = np.ones(len(rest), dtype=np.bool_)
-    while alive.any():
+    unfinished = np.ones(len(rest), dtype=np.bool_)
+    while unfinished.any():
         low = rest & 31
         rest = rest >> 5
-        more = alive & (rest != np.where(low & 16, -1, 0))
+        more = unfinished & (rest != np.where(low & 16, -1, 0))
         groups.append((low + np.where(more, 32, 0) + 48).astype(np.uint8))
-        used.append(alive)
-        alive = more
+        used.append(unfinished)
+        unfinished = more
     return np.stack(groups, axis=1)[np.stack(used, axis=1)].tobytes().decode("ascii")
 
 
 def decompress_counts(text: str) -> npt.NDArray[np.int64]:
-    """Counts from COCO's compressed text: the inverse of :func:`compress_counts`. Input is untrusted.
+    """Counts from COCO's compressed text: run lengths in column order. Input is untrusted.
 
     Raises:
         InputError: a character outside ``0`` to ``o``, a last number that does not end, or a number of more than 35

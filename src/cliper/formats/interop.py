@@ -1,54 +1,38 @@
-"""What other libraries hold a segmentation in, without a file."""
+"""Results as the objects of other libraries, without a file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from cliper.errors import MissingExtraError
+from cliper.formats.base import LabeledImage
+from cliper.formats.regions import class_regions
 
 __all__ = ["to_supervision", "to_transformers"]
 
 
-def to_transformers(
-    labels: npt.NDArray[Any], classes: Sequence[str], confidence: Sequence[float]
-) -> list[dict[str, Any]]:
-    """A ``label``, ``score`` and ``mask`` for each class that was found, as transformers' pipeline gives them.
+def to_transformers(result: LabeledImage) -> list[dict[str, Any]]:
+    """``label``, ``score`` and ``mask`` of each class that was found, like transformers' image segmentation pipeline.
 
-    Args:
-        labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
-        classes: C names.
-        confidence: C numbers.
-
-    Example:
-        >>> (found,) = to_transformers(np.array([[0, 2]]), ["dog", "cat"], [0.1, 0.9])
-        >>> found["label"], found["score"], found["mask"].getpixel((1, 0))
-        ('cat', 0.9, 255)
+    Masks are PIL images of mode L, 255 inside.
     """
     return [
         {
-            "label": classes[label - 1],
-            "score": float(confidence[label - 1]),
-            "mask": Image.fromarray(np.where(labels == label, np.uint8(255), np.uint8(0))),
+            "label": result.classes[region.label - 1],
+            "score": float(result.confidence[region.label - 1]),
+            "mask": Image.fromarray(np.where(result.labels == region.label, np.uint8(255), np.uint8(0))),
         }
-        for label in _found(labels)
+        for region in class_regions(result.labels)
     ]
 
 
-def to_supervision(labels: npt.NDArray[Any], classes: Sequence[str], confidence: Sequence[float]) -> Any:
+def to_supervision(result: LabeledImage) -> Any:
     """``supervision.Detections`` with a mask and a box for each class that was found.
 
-    Args:
-        labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
-        classes: C names.
-        confidence: C numbers.
-
-    Returns:
-        Detections; ``class_id`` counts from 0, ``data["class_name"]`` has the names. None found are none in it.
+    ``class_id`` counts from 0, ``data["class_name"]`` has the names; empty if no class was found.
 
     Raises:
         MissingExtraError: supervision is not installed.
@@ -59,18 +43,14 @@ def to_supervision(labels: npt.NDArray[Any], classes: Sequence[str], confidence:
         raise MissingExtraError(
             "expected the package supervision, which is not installed; pip install 'cliper[supervision]'"
         ) from None
-    found = _found(labels)
-    if not found:
+    class_ids = [region.label - 1 for region in class_regions(result.labels)]
+    if not class_ids:
         return supervision.Detections.empty()
-    masks = np.stack([labels == label for label in found])
+    masks = np.stack([result.labels == class_id + 1 for class_id in class_ids])
     return supervision.Detections(
         xyxy=supervision.mask_to_xyxy(masks).astype(np.float32),
         mask=masks,
-        confidence=np.array([confidence[label - 1] for label in found], dtype=np.float32),
-        class_id=np.array([label - 1 for label in found]),
-        data={"class_name": np.array([classes[label - 1] for label in found])},
+        confidence=result.confidence[class_ids].astype(np.float32),
+        class_id=np.array(class_ids),
+        data={"class_name": np.array([result.classes[class_id] for class_id in class_ids])},
     )
-
-
-def _found(labels: npt.NDArray[Any]) -> list[int]:
-    return [int(label) for label in np.unique(labels) if label]

@@ -1,17 +1,15 @@
-"""Masks as Label Studio's brush strokes: runs of bytes, packed bit by bit.
+"""Label Studio's run-length encoding (RLE) of brush masks, a stream of bits.
 
-The stream, max_label bit first: 32 bits, the number of values; 5 bits, the size of a value less one; four times 4 bits,
-the sizes that a length may have, less one; then record after record. A record is 1 bit, whether it is a run; 2 bits,
-which of the four sizes its length has; the length less one; and its value, once for a run. The values are those of the
-picture's pixels in reading order, four for each (red, green, blue, alpha). At the end it is filled up to a whole byte.
+The stream, highest bit first: 32 bits, the number of values; 5 bits, the size of a value less one; four times 4 bits,
+the possible sizes of a length, less one; then the records. A record is 1 bit, set for a run; 2 bits, which of the four
+sizes its length has; the length less one; and the value, once for a run. The values are those of the pixels in reading
+order, four per pixel (red, green, blue, alpha). Zeros fill the last byte.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-
-from cliper.errors import ShapeError
 
 __all__ = ["encode_brush_rle"]
 
@@ -23,39 +21,30 @@ def encode_brush_rle(mask: npt.NDArray[np.bool_]) -> list[int]:
     """A mask as Label Studio's list of bytes; all four channels are 255 inside and 0 outside.
 
     Args:
-        mask: [H, W] bool.
-
-    Raises:
-        ShapeError: not [H, W], without a pixel, or with more values than the stream can say.
+        mask: [H, W] bool, 1 to 2**30 - 1 pixels.
 
     Example:
         >>> encode_brush_rle(np.array([[True]]))
         [0, 0, 0, 4, 57, 27, 252, 127, 224]
     """
-    if mask.ndim != 2 or not 0 < 4 * mask.size < 1 << 32:
-        raise ShapeError(f"expected a mask [H, W] of 1 to 2**30 pixels, got shape {list(mask.shape)}")
     flat = mask.ravel()
     ends = np.concatenate([np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
-    lengths = 4 * np.diff(ends, prepend=0)
-    inside = flat[ends - 1]
-    pieces = -(-lengths // _MAX_LENGTH)
-    last = np.cumsum(pieces) - 1
-    inside = np.repeat(inside, pieces)
-    remainders = lengths - (pieces - 1) * _MAX_LENGTH
+    runs = 4 * np.diff(ends, prepend=0)
+    # A run longer than a record can be is cut into several, the last of which is the rest.
+    pieces = -(-runs // _MAX_LENGTH)
+    inside = np.repeat(flat[ends - 1], pieces)
     lengths = np.full(len(inside), _MAX_LENGTH)
-    lengths[last] = remainders
+    lengths[np.cumsum(pieces) - 1] = runs - (pieces - 1) * _MAX_LENGTH
 
-    which = np.searchsorted(1 << _SIZES, lengths)  # the smallest size that holds the length less one
-    codes = (((4 + which) << _SIZES[which]) + lengths - 1 << 8) + np.where(inside, 255, 0)
-    widths = 11 + _SIZES[which]
+    size_index = np.searchsorted(1 << _SIZES, lengths)  # the smallest size that holds the length less one
+    codes = (((4 + size_index) << _SIZES[size_index]) + lengths - 1 << 8) + np.where(inside, 255, 0)
+    widths = 11 + _SIZES[size_index]
     ends = np.cumsum(widths)
     bits = np.zeros(int(ends[-1]), dtype=np.uint8)
-    for number, size in enumerate(_SIZES):
-        chosen = which == number
-        places = np.arange(11 + size)
-        bits[(ends - widths)[chosen, None] + places] = codes[chosen, None] >> places[::-1] & 1
-    header = [4 * mask.size >> place & 1 for place in range(31, -1, -1)]
-    for value, width in ((7, 5), *((int(size) - 1, 4) for size in _SIZES)):
-        header += [value >> place & 1 for place in range(width - 1, -1, -1)]
-    packed: list[int] = np.packbits(np.concatenate([np.array(header, np.uint8), bits])).tolist()
-    return packed
+    for index, size in enumerate(_SIZES):
+        chosen = size_index == index
+        positions = np.arange(11 + size)
+        bits[(ends - widths)[chosen, None] + positions] = codes[chosen, None] >> positions[::-1] & 1
+    header = f"{4 * mask.size:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in _SIZES)
+    stream: list[int] = np.packbits(np.concatenate([np.array(list(header), np.uint8), bits])).tolist()
+    return stream

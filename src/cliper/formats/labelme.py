@@ -1,14 +1,11 @@
-"""LabelMe: polygons in one JSON file beside each picture."""
+"""LabelMe: a JSON file of polygons for each image."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy.typing as npt
 
 from cliper.files import write_json
 from cliper.formats.base import Format, FormatOptions, ImageInfo, LabeledImage
@@ -17,36 +14,28 @@ from cliper.formats.regions import find_regions
 
 __all__ = ["LABELME", "labelme_document"]
 
-# The version of LabelMe whose files these are like; it only warns of a much older one.
+# The version of LabelMe that reads such files; it warns of a much older one.
 _VERSION = "5.0.0"
 
 
-def labelme_document(
-    labels: npt.NDArray[Any],
-    classes: Sequence[str],
-    info: ImageInfo,
-    tolerance: float = 1.0,
-    *,
-    folder: Path | None = None,
-) -> dict[str, Any]:
-    """What LabelMe's file of one picture holds: a polygon for each region, its holes joined to the outside.
+def labelme_document(result: LabeledImage, info: ImageInfo, folder: Path, tolerance: float = 1.0) -> dict[str, Any]:
+    """The LabelMe document of one image: a polygon for each region, holes bridged to the outer border.
 
     Args:
-        labels: [H, W] integers, 0 is background, i + 1 is ``classes[i]``.
-        classes: C names.
-        picture: its file is looked for at its ``source``, or without one beside LabelMe's file.
+        result: what to convert.
+        info: the image; without a ``source`` LabelMe looks for it beside its own file.
+        folder: folder of the LabelMe file.
         tolerance: of the polygons, in pixels.
-        folder: where LabelMe's file is to lie.
     """
     shapes = [
         {
-            "label": classes[region.label - 1],
+            "label": result.classes[region.label - 1],
             "points": region_polygon(region, tolerance).astype(float).tolist(),
             "group_id": None,
             "shape_type": "polygon",
             "flags": {},
         }
-        for region in find_regions(labels)
+        for region in find_regions(result.labels)
     ]
     return {
         "version": _VERSION,
@@ -59,17 +48,17 @@ def labelme_document(
     }
 
 
-def _image_path(info: ImageInfo, folder: Path | None) -> str:
-    """As LabelMe looks for it: relative to the folder of its own file, without links in the folders on the way up."""
-    if info.source is not None and folder is not None:
+def _image_path(info: ImageInfo, folder: Path) -> str:
+    """Path of the image relative to the LabelMe file's folder; symbolic links in folders are resolved."""
+    if info.source is not None:
         source = Path(os.path.realpath(info.source.parent)) / info.source.name
-        with contextlib.suppress(ValueError):  # another drive
+        with contextlib.suppress(ValueError):  # on another drive
             return Path(os.path.relpath(source, os.path.realpath(folder))).as_posix()
     return info.name.rpartition("/")[2]
 
 
 def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
-    write_json(path, labelme_document(result.labels, result.classes, info, options.tolerance, folder=path.parent))
+    write_json(path, labelme_document(result, info, path.parent, options.tolerance))
 
 
-LABELME = Format("labelme", ".json", "LabelMe polygons, one file a picture", _write)
+LABELME = Format("labelme", ".json", "LabelMe polygons, one file per image", _write)

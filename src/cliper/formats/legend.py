@@ -1,7 +1,8 @@
-"""The panel that says which colour is which class."""
+"""The legend of an overlay: colour, name and share of each class."""
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ _TEXT = (28, 30, 33)
 _MUTED = (112, 117, 124)
 _LINE = (206, 210, 215)
 
-# Pillow's own font is Latin only. These are tried, in this order, for names it cannot show.
+# Pillow's own font is Latin only. These are tried in this order for names with other characters.
 _OTHER_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -38,35 +39,35 @@ class LegendEntry:
 
     Args:
         name: of the class.
-        share: of the picture's area, in [0, 1].
-        colour: red, green and blue; None is drawn as an empty swatch.
+        share: of the image's area, in [0, 1].
+        colour: red, green and blue; None draws an empty swatch.
     """
 
     name: str
     share: float
-    colour: tuple[int, int, int] | None
+    colour: tuple[int, ...] | None
 
 
-def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
-    """The picture with a legend below it, or at its right where that makes a smaller picture.
+def add_legend(image: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
+    """The image with a legend below it, or to its right where the result is smaller.
 
-    The type grows with the picture. Of more than 60 entries the rest is summed up in one line.
+    The font size grows with the image. Of more than 60 entries the last line sums up the rest.
 
     Args:
-        picture: mode RGB.
-        entries: in the order to show them, down the columns.
+        image: mode RGB.
+        entries: in the order to show them, column by column.
 
     Returns:
-        A larger picture, ``picture`` unchanged at its top left.
+        A larger image, ``image`` unchanged at its top left.
 
     Example:
         >>> add_legend(Image.new("RGB", (640, 400)), [LegendEntry("dog", 0.25, (64, 0, 128))]).width
         640
     """
-    width, height = picture.size
+    width, height = image.size
     em = min(max(round(math.sqrt(width * height) / 36), 13), 200)
     shown = entries if len(entries) <= MAX_ENTRIES else entries[: MAX_ENTRIES - 1]
-    lines = [(_clean(entry.name), _percent(entry.share), entry.colour) for entry in shown]
+    lines = [(_printable(entry.name), _percent(entry.share), entry.colour) for entry in shown]
     if rest := entries[len(shown) :]:
         lines.append((f"and {len(rest)} more", _percent(sum(entry.share for entry in rest)), None))
     font = _font_for("".join(name for name, _, _ in lines), em)
@@ -94,7 +95,7 @@ def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Im
     rows = right_rows if at_right else below_rows
     left, top = (width + margin, margin) if at_right else (margin, height + margin)
     canvas = Image.new("RGB", right_size if at_right else below_size, _PANEL)
-    canvas.paste(picture, (0, 0))
+    canvas.paste(image, (0, 0))
 
     draw = ImageDraw.Draw(canvas)
     for index, (name, share, colour) in enumerate(lines):
@@ -102,7 +103,7 @@ def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Im
         y = top + (index % rows) * row
         middle = y + row // 2
         box = (x, middle - swatch // 2, x + swatch, middle - swatch // 2 + swatch)
-        if index < len(shown):  # the line that sums up the rest has no colour of its own
+        if index < len(shown):  # the line that sums up the rest has no swatch
             line = max(em // 14, 1)
             draw.rounded_rectangle(box, em // 5, fill=colour or _PANEL, outline=_LINE, width=line)
         text_x = x + swatch + round(0.6 * em)
@@ -116,28 +117,26 @@ def _percent(share: float) -> str:
     return "<0.1 %" if 0 < percent < 0.1 else f"{percent:.1f} %"
 
 
-def _clean(name: str) -> str:
-    """One line that a font can be asked for; what is far too long for it is cut before it is measured."""
+def _printable(name: str) -> str:
+    """One line of printable characters, cut to a length that is quick to measure."""
     text = " ".join(name[:400].split())
     text = "".join(character for character in text if character.isprintable())
     return text[:200] or "(no name)"
 
 
 def _shorten(text: str, font: Font, width: float) -> str:
+    def shortened(length: int) -> str:
+        return text[:length].rstrip() + "…"
+
     if font.getlength(text) <= width:
         return text
-    low, high = 0, len(text)
-    while low < high:  # the longest beginning that fits
-        middle = (low + high + 1) // 2
-        if font.getlength(text[:middle].rstrip() + "…") <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip() + "…"
+    # The longest beginning that fits.
+    length = bisect.bisect_right(range(1, len(text) + 1), width, key=lambda n: font.getlength(shortened(n)))
+    return shortened(length)
 
 
 def _font_for(text: str, size: int) -> Font:
-    """A font that has every character of the text, or else the one that lacks the fewest."""
+    """The first font with all characters of the text, or else the one that misses the fewest."""
     best: Font = ImageFont.load_default(size)
     fewest = _missing_glyphs(best, text)
     for name in _OTHER_FONTS:
@@ -147,13 +146,13 @@ def _font_for(text: str, size: int) -> Font:
             font = ImageFont.truetype(name, size)
         except OSError:
             continue
-        lacking = _missing_glyphs(font, text)
-        if lacking < fewest:
-            best, fewest = font, lacking
+        missing = _missing_glyphs(font, text)
+        if missing < fewest:
+            best, fewest = font, missing
     return best
 
 
 def _missing_glyphs(font: Font, text: str) -> int:
-    """How many characters the font draws as its box for unknown ones. (Its table is not exposed.)"""
+    """Number of characters that the font draws as its box for unknown ones. (Pillow does not expose its table.)"""
     unknown = bytes(font.getmask("\uffff"))
     return sum(bytes(font.getmask(character)) == unknown for character in {*text} if not character.isspace())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["voc_palette"]
+__all__ = ["hex_colours", "voc_palette"]
 
 
 def voc_palette(count: int = 256) -> npt.NDArray[np.uint8]:
@@ -31,3 +31,13 @@ def voc_palette(count: int = 256) -> npt.NDArray[np.uint8]:
             bit = (labels >> (3 * k + channel)) & 1
             colours[:, channel] |= (bit << (7 - k)).astype(np.uint8)
     return colours
+
+
+def hex_colours(count: int) -> list[str]:
+    """The first colours of :func:`voc_palette` as in HTML.
+
+    Example:
+        >>> hex_colours(2)
+        ['#000000', '#800000']
+    """
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in voc_palette(count).tolist()]

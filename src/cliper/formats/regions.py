@@ -1,4 +1,4 @@
-"""The connected pieces of a label map."""
+"""Regions of a label map: all pixels of a class, or its 4-connected components."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy.typing as npt
 
 from cliper.formats.label_png import check_labels
 
-__all__ = ["Region", "find_regions"]
+__all__ = ["Region", "class_regions", "find_regions"]
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Pixels of one label that hang together by their sides.
+    """Pixels of one label, as a mask inside their bounding box.
 
     Args:
         label: from 1.
-        left: column of the box around it.
-        top: row of that box.
+        left: first column of the box.
+        top: first row of the box.
         mask: [h, w] bool, the pixels inside the box.
     """
 
@@ -36,15 +36,37 @@ class Region:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, width and height."""
+        """Left, top, width and height in pixels."""
         height, width = self.mask.shape
         return self.left, self.top, width, height
 
 
-def find_regions(labels: npt.ArrayLike) -> Iterator[Region]:
-    """Every region of every label but 0: by label, then by the first pixel in reading order.
+def class_regions(labels: npt.ArrayLike) -> Iterator[Region]:
+    """All pixels of each label that occurs, but not of label 0, in order of labels.
 
-    Pixels that only touch at a corner do not hang together.
+    Args:
+        labels: [H, W] integers from 0 to 65535.
+
+    Raises:
+        ShapeError: not two-dimensional, or without a pixel.
+        InputError: not integers, or out of range.
+
+    Example:
+        >>> [(region.label, region.box, region.area) for region in class_regions([[1, 0, 1], [0, 2, 0]])]
+        [(1, (0, 0, 3, 1), 2), (2, (1, 1, 1, 1), 1)]
+    """
+    from scipy import ndimage
+
+    array = check_labels(labels).astype(np.int32, copy=False)
+    for label, box in enumerate(ndimage.find_objects(array), start=1):
+        if box is not None:
+            yield Region(label, box[1].start, box[0].start, array[box] == label)
+
+
+def find_regions(labels: npt.ArrayLike) -> Iterator[Region]:
+    """The connected components of each label but 0, by label, then by their first pixel in reading order.
+
+    Pixels are connected by their sides (4-connectivity).
 
     Args:
         labels: [H, W] integers from 0 to 65535.
@@ -59,11 +81,8 @@ def find_regions(labels: npt.ArrayLike) -> Iterator[Region]:
     """
     from scipy import ndimage
 
-    array = check_labels(labels).astype(np.int32, copy=False)
-    for label, box in enumerate(ndimage.find_objects(array), start=1):
-        if box is None:
-            continue
-        pieces, _ = ndimage.label(array[box] == label)
-        for number, inner in enumerate(ndimage.find_objects(pieces), start=1):
-            top, left = box[0].start + inner[0].start, box[1].start + inner[1].start
-            yield Region(label, left, top, pieces[inner] == number)
+    for whole in class_regions(labels):
+        components, _ = ndimage.label(whole.mask)
+        for number, box in enumerate(ndimage.find_objects(components), start=1):
+            left, top = whole.left + box[1].start, whole.top + box[0].start
+            yield Region(whole.label, left, top, components[box] == number)

@@ -1,8 +1,8 @@
-"""Formats by name: what ``--format`` takes.
+"""Formats by name: the values of ``--format``.
 
-For each picture ``write`` makes the file ``NAME + suffix``; ``merge``, where a format has it, then makes what is
-about the whole run, such as one COCO file. Neither needs the model, and ``merge`` needs only what ``write`` left on
-disk, so that parts may come from other processes, other machines and earlier runs.
+``Format.write`` writes the file ``NAME + suffix`` of each image; ``Format.merge`` then writes the files about the whole
+run, such as one COCO file. Merging needs no model, only the images' files, which may come from other processes,
+machines and earlier runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import difflib
 from pathlib import Path
 
 from cliper.errors import InputError
-from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
+from cliper.formats.base import Format, FormatOptions, ImageInfo, LabeledImage
 from cliper.formats.coco import COCO
 from cliper.formats.coco_panoptic import COCO_PANOPTIC
 from cliper.formats.cvat import CVAT
@@ -20,32 +20,33 @@ from cliper.formats.label_png import write_label_png
 from cliper.formats.label_studio import LABEL_STUDIO
 from cliper.formats.labelme import LABELME
 from cliper.formats.npz import write_npz
-from cliper.formats.overlay import write_overlay
+from cliper.formats.overlay import draw_overlay, write_overlay
 from cliper.formats.yolo import YOLO
 
-__all__ = ["Format", "FormatOptions", "ImageInfo", "ImageOutput", "find_format", "format_names"]
+__all__ = ["find_format", "format_names"]
 
 
-def _labels(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+def _write_labels(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
     write_label_png(path, result.labels, max_label=len(result.classes))
 
 
-def _overlay(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
-    write_overlay(path, result.image, result.labels, result.classes, quality=options.quality)
+def _write_overlay(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    overlay = draw_overlay(result.image, result.labels, result.classes)
+    write_overlay(path, overlay, quality=options.quality)
 
 
-def _npz(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
-    write_npz(path, labels=result.labels, scores=result.scores, classes=result.classes, confidence=result.confidence)
+def _write_npz(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
+    write_npz(path, result)
 
 
 _FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
-        Format("labels", ".labels.png", "label map as indexed PNG, VOC palette", _labels),
-        Format("overlay", ".overlay.png", "the picture in colours with a legend, PNG", _overlay),
-        Format("overlay-jpg", ".overlay.jpg", "the same as JPEG", _overlay),
-        Format("overlay-webp", ".overlay.webp", "the same as WebP", _overlay),
-        Format("npz", ".npz", "labels, scores and confidence for numpy.load", _npz),
+        Format("labels", ".labels.png", "label map as indexed PNG, VOC palette", _write_labels),
+        Format("overlay", ".overlay.png", "the image in colours with a legend, PNG", _write_overlay),
+        Format("overlay-jpg", ".overlay.jpg", "the same as JPEG", _write_overlay),
+        Format("overlay-webp", ".overlay.webp", "the same as WebP", _write_overlay),
+        Format("npz", ".npz", "labels, scores and confidence for numpy.load", _write_npz),
         COCO,
         COCO_PANOPTIC,
         CVAT,
@@ -58,15 +59,15 @@ _FORMATS: dict[str, Format] = {
 
 
 def format_names() -> tuple[str, ...]:
-    """Names of all formats, in the order in which help texts show them."""
+    """Names of all formats, in the order of help texts."""
     return tuple(_FORMATS)
 
 
 def find_format(name: str) -> Format:
-    """The format of that name; case does not matter.
+    """The format of that name, in upper or lower case.
 
     Raises:
-        InputError: there is none; the message has the nearest one.
+        InputError: there is none; the message suggests the nearest one.
 
     Example:
         >>> find_format("labels").suffix

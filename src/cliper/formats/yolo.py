@@ -1,10 +1,9 @@
-"""YOLO segmentation: a text file of polygons for each picture, and data.yaml."""
+"""YOLO segmentation: a text file of polygons for each image, and data.yaml."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,30 +16,30 @@ from cliper.formats.regions import find_regions
 __all__ = ["YOLO", "data_yaml", "yolo_lines"]
 
 
-def yolo_lines(labels: npt.NDArray[Any], tolerance: float = 1.0) -> str:
-    """A line for each region: the class, counted from 0, and the corners as shares of width and height.
+def yolo_lines(labels: npt.ArrayLike, tolerance: float = 1.0) -> str:
+    """A line for each region: the class, counted from 0, and the corners as fractions of width and height.
 
-    A line is one polygon, so holes are joined to the outside by bridges without width: the area stays right.
+    A line is one polygon, so holes are bridged to the outer border; the area stays right.
 
     Args:
         labels: [H, W] integers, 0 is background, i + 1 is class i.
         tolerance: of the polygons, in pixels.
 
     Example:
-        >>> yolo_lines(np.array([[0, 2], [0, 2]]))
+        >>> yolo_lines([[0, 2], [0, 2]])
         '1 0.5 0 1 0 1 1 0.5 1\\n'
     """
-    size = np.array(labels.shape[::-1], dtype=np.float64)
+    size = np.array(np.shape(labels)[::-1], dtype=np.float64)
     lines = []
     for region in find_regions(labels):
         corners = (region_polygon(region, tolerance) / size).ravel().tolist()
-        # 7 digits: below a tenth of a pixel up to a million pixels a side.
-        lines.append(" ".join([str(region.label - 1), *(f"{share:.7g}" for share in corners)]) + "\n")
+        # 7 digits: less than a tenth of a pixel up to a million pixels a side.
+        lines.append(" ".join([str(region.label - 1), *(f"{corner:.7g}" for corner in corners)]) + "\n")
     return "".join(lines)
 
 
 def data_yaml(classes: Sequence[str]) -> str:
-    """The file that names the classes; pictures are looked for in ``images`` beside the folder it lies in.
+    """The file that names the classes; images are expected in ``images`` beside its folder.
 
     Example:
         >>> print(data_yaml(["dog"]), end="")

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from cliper.formats.registry import Format, ImageInfo
+from cliper.formats import Format, ImageInfo
 from cliper.scale.manifest import Record
 from cliper.scale.names import NameIndex, checksum
 

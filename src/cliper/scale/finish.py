@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cliper.errors import ImageError, InputError
-from cliper.formats import read_label_png
-from cliper.formats.registry import Format, ImageInfo, ImageOutput
+from cliper.formats import Format, ImageInfo, ImageOutput, read_label_png
 from cliper.scale.folder import set_run_files
 from cliper.scale.items import Item
 from cliper.scale.job import Job

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliper.errors import CliperError, ImageError, InputError, OutputError, ResourceError
-from cliper.formats.registry import Format, FormatOptions, ImageInfo, find_format
+from cliper.formats import Format, FormatOptions, ImageInfo, find_format
 from cliper.prompts import ClassPrompt
 from cliper.scale.items import Item
 from cliper.scale.manifest import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliper.checkpoints import find_entry
-from cliper.files import display_name
+from cliper.formats.label_studio import display_name
 
 __all__ = ["public_name"]
 

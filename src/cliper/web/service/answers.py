@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from typing import Any
 
 import numpy as np
 
-from cliper.formats.coco_rle import compress_counts, mask_counts
-from cliper.formats.label_png import label_image
+from cliper.formats.coco_rle import encode_coco_rle
+from cliper.formats.label_png import encode_label_png
 from cliper.formats.polygons import region_polygon
 from cliper.formats.regions import find_regions
 from cliper.result import Segmentation
@@ -44,14 +43,7 @@ def answer(served: Served, done: Done, wishes: Wishes) -> dict[str, Any]:
 
 def _masks(result: Segmentation) -> list[dict[str, Any]]:
     labels = result.labels
-    return [
-        {
-            "label": int(label),
-            "rle": {"size": list(labels.shape), "counts": compress_counts(mask_counts(labels == label))},
-        }
-        for label in np.unique(labels)
-        if label
-    ]
+    return [{"label": int(label), "rle": encode_coco_rle(labels == label)} for label in np.unique(labels) if label]
 
 
 def _polygons(result: Segmentation, tolerance: float) -> list[dict[str, Any]]:
@@ -62,6 +54,4 @@ def _polygons(result: Segmentation, tolerance: float) -> list[dict[str, Any]]:
 
 
 def _png(result: Segmentation) -> str:
-    stream = io.BytesIO()
-    label_image(result.labels, max_label=len(result.classes)).save(stream, format="PNG")
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+    return base64.b64encode(encode_label_png(result.labels, max_label=len(result.classes))).decode("ascii")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -97,13 +97,10 @@ def _wish(service: Service, asked: _Asked, address: object) -> Wish:
 
 
 def _result(service: Service, asked: _Asked, done: Done) -> dict[str, Any]:
-    names = [alias for _, alias in asked.labelling.labels]
-    result = done.result
+    names = tuple(alias for _, alias in asked.labelling.labels)
     return label_studio_prediction(
-        result.labels,
-        names,
-        result.confidence.tolist(),
-        model=model_version(service),
+        replace(done.result, classes=names),
+        model_version=model_version(service),
         from_name=asked.labelling.brush,
         to_name=asked.labelling.image,
     )

@@ -1,4 +1,4 @@
-"""For the tests of formats: results with given labels, runs of a few pictures, and plain readers."""
+"""For the tests of formats: results with given labels, runs of a few images, and simple readers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cliper.formats.registry import Format, FormatOptions, ImageInfo, ImageOutput
+from cliper.formats import Format, FormatOptions, ImageInfo, ImageOutput
 from cliper.result import Segmentation
 from cliper.settings import Settings
 
@@ -17,7 +17,7 @@ CLASSES = ("dog", "wooden bench", "Bär & <Co>")
 
 
 def result_of(labels: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Segmentation:
-    """A result with these labels; its other arrays fit but mean nothing."""
+    """A result with these labels; its other arrays have the right shapes and arbitrary values."""
     random = np.random.default_rng(labels.size)
     maps = random.random((len(classes), 4, 4), dtype=np.float32)
     return Segmentation(
@@ -43,19 +43,19 @@ def labels_of(seed: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
 
 @dataclass
 class Outputs:
-    """Outputs as a run gives them: gone through as often as wanted, never a list."""
+    """Outputs as a run passes them to ``merge``: an iterable that is no list, and counts its iterations."""
 
     items: list[ImageOutput]
-    times: int = field(default=0)
+    iterations: int = field(default=0)
 
     def __iter__(self) -> Iterator[ImageOutput]:
-        self.times += 1
+        self.iterations += 1
         return (output for output in self.items)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's output of one format."""
+    """The files of a run in one format."""
 
     folder: Path
     results: dict[str, Segmentation]
@@ -67,18 +67,18 @@ NAMES = ("a.jpg", "deep/er/b.png", "deep/c d.webp")
 
 
 def make_run(folder: Path, format: Format, options: FormatOptions | None = None) -> Run:
-    """Write three pictures in a format, and what it makes of the whole run."""
+    """Write three images in a format, and merge them."""
     options = options or FormatOptions()
-    results, outputs = {}, []
+    results, items = {}, []
     for number, name in enumerate(NAMES, start=7):
         results[name] = result = result_of(labels_of(number))
-        picture = ImageInfo(name, 60, 40, number)
-        path = folder / (picture.stem + format.suffix)
-        format.write(result, path, picture, options)
-        outputs.append(ImageOutput(picture, path))
-    lazy = Outputs(outputs)
-    paths = [] if format.merge is None else format.merge(lazy, folder, CLASSES, options)
-    return Run(folder, results, lazy, paths)
+        info = ImageInfo(name, 60, 40, number)
+        path = folder / (info.stem + format.suffix)
+        format.write(result, path, info, options)
+        items.append(ImageOutput(info, path))
+    outputs = Outputs(items)
+    paths = [] if format.merge is None else format.merge(outputs, folder, CLASSES, options)
+    return Run(folder, results, outputs, paths)
 
 
 def filled(polygon: np.ndarray, size: tuple[int, int], *, winding: bool = False) -> np.ndarray:
@@ -93,15 +93,21 @@ def filled(polygon: np.ndarray, size: tuple[int, int], *, winding: bool = False)
     return total != 0 if winding else total % 2 == 1
 
 
+def polygon_area(polygon: np.ndarray) -> float:
+    """Signed area, positive for polygons that are clockwise on the screen."""
+    x, y = polygon[:, 0], polygon[:, 1]
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
 def decode_brush(stream: list[int]) -> np.ndarray:
-    """Written from the format's description: bits are read one number after the other."""
+    """The values of a brush mask; written from the description of the format, bit by bit."""
     bits = "".join(f"{byte:08b}" for byte in stream)
-    place = 0
+    position = 0
 
     def read(width: int) -> int:
-        nonlocal place
-        place += width
-        return int(bits[place - width : place], 2)
+        nonlocal position
+        position += width
+        return int(bits[position - width : position], 2)
 
     count = read(32)
     word = read(5) + 1
@@ -112,6 +118,6 @@ def decode_brush(stream: list[int]) -> np.ndarray:
         length = read(sizes[read(2)]) + 1
         values += [read(word)] * length if run else [read(word) for _ in range(length)]
     assert len(values) == count
-    assert len(bits) - place < 8
-    assert set(bits[place:]) <= {"0"}
+    assert len(bits) - position < 8
+    assert set(bits[position:]) <= {"0"}
     return np.array(values, np.uint8)
