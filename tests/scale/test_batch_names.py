@@ -157,8 +157,8 @@ def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, 
 def test_formats_name_all_files_of_the_run(
     batch: Any, photos: Path, tmp_path: Path, tree: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cliper.formats.cvat._PICTURES_A_ZIP", 5)
-    monkeypatch.setattr("cliper.formats.gallery._PICTURES_A_PAGE", 5)
+    monkeypatch.setattr("cliper.formats.cvat._IMAGES_PER_ZIP", 5)
+    monkeypatch.setattr("cliper.formats.gallery._IMAGES_PER_PAGE", 5)
     assert batch(photos, *[flag for name in format_names() for flag in ("-f", name)]).code == 0
     out = tmp_path / "out"
     own = {name for line in records(out) for name in line["outputs"]} | {"run.json", "manifest.jsonl"}
@@ -176,8 +176,8 @@ def test_formats_name_all_files_of_the_run(
 def test_files_of_the_run_that_are_not_made_again(
     batch: Any, photos: Path, tmp_path: Path, tree: Any, monkeypatch: pytest.MonkeyPatch, again: list[str]
 ) -> None:
-    monkeypatch.setattr("cliper.formats.cvat._PICTURES_A_ZIP", 5)
-    monkeypatch.setattr("cliper.formats.gallery._PICTURES_A_PAGE", 5)
+    monkeypatch.setattr("cliper.formats.cvat._IMAGES_PER_ZIP", 5)
+    monkeypatch.setattr("cliper.formats.gallery._IMAGES_PER_PAGE", 5)
     out = tmp_path / "out"
     flags = ["-f", "coco", "-f", "cvat", "-f", "gallery"]
     assert batch(photos, *flags).code == 0
@@ -268,7 +268,7 @@ def test_names_and_files_in_an_object_store(command: Any, photos: Path, clip_fol
     whole = store.cat("/bucket/out/coco.json")
     # A file that is damaged, and one that has gone.
     store.pipe("/bucket/out/p003.coco.json", b"")
-    for words in ("run the picture again", "could not read it"):
+    for words in ("process the image again", "could not read it"):
         ended = command(*arguments, *flags, "--resume")
         assert ended.code == 2
         assert words in ended.err
