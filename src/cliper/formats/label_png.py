@@ -50,14 +50,8 @@ def encode_label_png(labels: npt.ArrayLike, *, max_label: int = 0) -> bytes:
         ShapeError: not two-dimensional, or without a pixel.
         InputError: not integers, or out of range.
     """
-    array = check_labels(labels)
-    if max(int(array.max()), max_label) > 255:
-        image = Image.fromarray(array.astype(np.uint16))
-    else:
-        image = Image.fromarray(array.astype(np.uint8))
-        image.putpalette(voc_palette().tobytes())
     stream = io.BytesIO()
-    image.save(stream, format="PNG")
+    _to_image(labels, max_label).save(stream, format="PNG")
     return stream.getvalue()
 
 
@@ -84,9 +78,9 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike, *, max_label: int =
         ...     read_label_png(f"{folder}/a.png").tolist()
         [[0, 1], [2, 300]]
     """
-    data = encode_label_png(labels, max_label=max_label)
+    image = _to_image(labels, max_label)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(data)
+        image.save(temporary, format="PNG")
 
 
 def read_label_png(path: str | Path) -> npt.NDArray[np.int32]:
@@ -111,3 +105,12 @@ def read_label_png(path: str | Path) -> npt.NDArray[np.int32]:
             f"{image.mode}: {quote_path(path)}; convert it and keep the values"
         )
     return np.asarray(image).astype(np.int32)
+
+
+def _to_image(labels: npt.ArrayLike, max_label: int) -> Image.Image:
+    array = check_labels(labels)
+    if max(int(array.max()), max_label) > 255:
+        return Image.fromarray(array.astype(np.uint16))
+    image = Image.fromarray(array.astype(np.uint8))
+    image.putpalette(voc_palette().tobytes())
+    return image
