@@ -7,7 +7,7 @@ Three ways, one after the other, each with a server process of its own, and clie
 
 - one client: asks again when it has its answer; the server takes pictures one by one. A tenth of the requests
 - many clients: the server as it is by default. On a CPU it takes pictures one by one there, too
-- many clients, batches: as before with ``--batch 8``
+- many clients, batches: as before with ``--batch-size 8``
 
 Each client sends the bundled photo, made smaller, and asks for a small ``size``, so that 2,000 requests end soon; the
 class lists take turns. Who is told 429 waits as long as ``Retry-After`` says and asks again. An answer's seconds are
@@ -236,9 +236,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     given = parser.parse_args()
     ways = {
-        "one client": (["--batch", "1", "--batch-window", "0"], 1, max(10, given.requests // 10)),
+        "one client": (["--batch-size", "1", "--batch-window", "0"], 1, max(10, given.requests // 10)),
         "many clients": ([], given.clients, given.requests),
-        "many clients, batches": (["--batch", "8"], given.clients, given.requests),
+        "many clients, batches": (["--batch-size", "8"], given.clients, given.requests),
     }
     report: dict[str, Any] = {
         "model": given.model,

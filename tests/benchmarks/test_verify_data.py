@@ -43,7 +43,7 @@ def test_whole_is_a_published_count(
     assert report_of(tmp_path, "ade150").whole
     done = command("data", "verify", tmp_path, "ade150")
     assert (done.code, done.err) == (0, "")
-    assert "ade150: whole; 3 samples" in done.out
+    assert "ade150: complete; 3 samples" in done.out
 
 
 def test_missing_files_are_named(tmp_path: Path, command: Callable[..., Any]) -> None:
@@ -55,7 +55,7 @@ def test_missing_files_are_named(tmp_path: Path, command: Callable[..., Any]) ->
     assert report.found == 1
     assert report.missing == (str(samples[0].image), str(samples[2].mask))
     done = command("data", "verify", tmp_path, "voc21")
-    assert done.code == 2
+    assert done.code == 1
     assert [str(path) in done.err for path in (samples[0].image, samples[2].mask)] == [True, True]
     assert "1 samples, expected 1,449; 2 files missing, 0 unreadable" in done.out
 
@@ -107,7 +107,8 @@ def test_absent_ones_are_no_failure_unless_named(tmp_path: Path, command: Callab
     build_tree("ade150", tmp_path)
     everything = command("data", "verify", tmp_path)
     assert everything.out.count("not here; expected its data at") == 7
-    assert "ade150: not whole; 3 samples, expected 2,000" in everything.out
+    assert "ade150: not complete; 3 samples, expected 2,000" in everything.out
+    assert everything.code == 1
     named = command("data", "verify", tmp_path, "voc21")
     assert named.code == 2
     assert command("data", "verify", tmp_path / "no").code == 2
@@ -119,7 +120,7 @@ def test_many_problems_are_counted_not_listed(tmp_path: Path, command: Callable[
     (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text(names)
     done = command("data", "verify", tmp_path, "voc21")
     assert done.err.count("\n") == 11
-    assert "and 50 more" in done.err
+    assert "error: 50 more" in done.err
     assert "60 files missing" in done.out
 
 

@@ -1,4 +1,4 @@
-"""``cliper doctor``: it says what is there, and goes on where something is not."""
+"""``cliper doctor``: what it prints, and that one failed check does not stop the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cliper.cli import doctor
 from cliper.errors import OutputError
 
 
-def test_all_is_well(command: Any, own_cache: Path) -> None:
+def test_all_checks_pass(command: Any, own_cache: Path) -> None:
     ended = command("doctor")
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
@@ -26,7 +26,7 @@ def test_all_is_well(command: Any, own_cache: Path) -> None:
     assert "found horse in the example photo" in checks[-1]
 
 
-def test_what_fails_is_named_and_the_rest_is_tried(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_check_does_not_stop_the_others(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> str:
         raise OutputError("no folder")
 
@@ -36,7 +36,7 @@ def test_what_fails_is_named_and_the_rest_is_tried(command: Any, monkeypatch: py
     checks = {"one": refuse, "two": break_down, "three": lambda: "fine"}
     monkeypatch.setattr(doctor, "_CHECKS", checks)
     ended = command("doctor")
-    assert ended.code == 2
+    assert ended.code == 70
     assert ended.out.splitlines()[-3:] == [
         "failed  one: no folder",
         "failed  two: ModuleNotFoundError: No module named 'torch'",
@@ -44,7 +44,7 @@ def test_what_fails_is_named_and_the_rest_is_tried(command: Any, monkeypatch: py
     ]
 
 
-def test_a_package_that_is_missing(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     version = doctor.version
 
     def without(package: str) -> str:
@@ -58,7 +58,7 @@ def test_a_package_that_is_missing(command: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("folder", ["/proc/nothing", "a-file"])
-def test_a_cache_that_cannot_be_written(
+def test_unwritable_cache_fails_the_check(
     command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
 ) -> None:
     (tmp_path / "a-file").write_text("")

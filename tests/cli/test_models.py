@@ -1,4 +1,4 @@
-"""``cliper models``: what there is, fetching it, checking it. How fetching works is tests/checkpoints'."""
+"""``cliper models``: list, fetch, verify. tests/checkpoints tests the download itself."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cliper.errors import DownloadError
 
 @pytest.fixture(autouse=True)
 def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Whatever this machine has fetched before."""
+    """A hub cache without any checkpoint."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
-def test_list(command: Any) -> None:
+def test_list_has_every_entry(command: Any) -> None:
     ended = command("models", "list")
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
-    assert lines[0].split() == ["name", "what", "from", "size", "licence", "here"]
+    assert lines[0].split() == ["name", "model", "source", "size", "licence", "here"]
     assert len(lines) == 1 + len(entries())
     for entry, line in zip(entries(), lines[1:], strict=True):
         assert line.split()[0] == entry.alias
@@ -34,7 +34,7 @@ def test_list(command: Any) -> None:
             assert entry.sources[0].repo in line  # not cut off
 
 
-def test_list_says_what_is_here(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_tells_where_a_checkpoint_is(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import cliper.checkpoints as checkpoints
 
     resolve = checkpoints.resolve
@@ -50,7 +50,7 @@ def test_list_says_what_is_here(command: Any, monkeypatch: pytest.MonkeyPatch) -
     assert (ends["ViT-L/14"], ends["ViT-B/16"], ends["mini"]) == ("hub", "no", "bundled")
 
 
-def test_fetch_of_what_is_here(command: Any, clip_folder: Path) -> None:
+def test_fetch_of_a_local_checkpoint_prints_its_folder(command: Any, clip_folder: Path) -> None:
     ended = command("models", "fetch", "MINI")
     assert ended.code == 0
     assert ended.out.startswith("mini: ")
@@ -72,31 +72,31 @@ def test_fetch_takes_the_kind_of_the_alias(command: Any, monkeypatch: pytest.Mon
     assert [kind for _, kind in asked] == ["diffusion", "clip", "dino", "clip", "dino"]
 
 
-def test_fetch_without_network(command: Any, empty_hub: Path) -> None:
-    """Tests may open no socket, which is one way of having no network."""
+def test_fetch_without_network_is_one_line(command: Any, empty_hub: Path) -> None:
+    """Sockets are blocked in tests."""
     ended = command("models", "fetch", "ViT-B/16")
     assert (ended.code, ended.out) == (2, "")
-    line = ended.err.splitlines()[-1]  # before it, the plugin that closes the sockets warns
+    line = ended.err.splitlines()[-1]  # pytest-socket warns before it
     assert line.startswith("cliper: error: ViT-B/16: could not fetch it")
     assert "hf download openai/clip-vit-base-patch16" in line
 
 
-def test_fetch_of_a_broken_folder(command: Any, own_clip: Path) -> None:
+def test_fetch_of_a_broken_folder_fails(command: Any, own_clip: Path) -> None:
     (own_clip / "model.safetensors").write_bytes(b"")
     ended = command("models", "fetch", own_clip)
     assert ended.code == 2
     assert "got an empty file" in ended.err
 
 
-def test_verify(command: Any, clip_folder: Path) -> None:
+def test_verify_of_a_complete_checkpoint(command: Any, clip_folder: Path) -> None:
     for name in ("mini", clip_folder):
         ended = command("models", "verify", name)
         assert (ended.code, ended.err) == (0, "")
-        assert ended.out.startswith(f"{name}: whole; ")
+        assert ended.out.startswith(f"{name}: complete; ")
         assert " tensors in " in ended.out
 
 
-def test_verify_finds_what_loading_would_not(command: Any, own_clip: Path) -> None:
+def test_verify_finds_nan_and_missing_tensors(command: Any, own_clip: Path) -> None:
     tensors = load_file(own_clip / "model.safetensors")
     tensors["visual_projection.weight"][0, 0] = float("nan")
     del tensors["text_model.final_layer_norm.weight"]
@@ -121,7 +121,7 @@ def test_verify_finds_what_loading_would_not(command: Any, own_clip: Path) -> No
         (["fetch", "mini", "--kind", "text"], "--kind"),
     ],
 )
-def test_what_is_refused(command: Any, arguments: list[str], words: str) -> None:
+def test_unknown_name_or_kind_is_refused(command: Any, arguments: list[str], words: str) -> None:
     ended = command("models", *arguments)
     assert ended.code == 2
     (line,) = ended.err.splitlines()

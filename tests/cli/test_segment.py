@@ -1,4 +1,4 @@
-"""``cliper segment`` as a person runs it: files, words, exit codes, and every flag."""
+"""``cliper segment``: its files, its output, and every option."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def labels_of(path: Path) -> np.ndarray:
     return read_label_png(path)
 
 
-# --- what is written and said ----------------------------------------------------------------------------
+# --- files and output ----------------------------------------------------------------------------
 
 
-def test_a_picture_and_words_give_a_label_map(
+def test_label_map_and_overlay_are_written(
     command: Any, own_tiny: Any, clip_folder: Path, photo: Path, tmp_path: Path, tree: Any
 ) -> None:
     out = tmp_path / "out"
@@ -55,12 +55,12 @@ def test_a_picture_and_words_give_a_label_map(
     assert lines[-2:] == [f"wrote {out / 'photo.labels.png'}", f"wrote {out / 'photo.overlay.png'}"]
 
 
-def test_the_example_needs_no_words(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any) -> None:
+def test_example_needs_no_classes(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any) -> None:
     monkeypatch.chdir(tmp_path)
     ended = command("segment", "--example")
     assert (ended.code, ended.err) == (0, "")
     assert tree(tmp_path) == ["horses.labels.png", "horses.overlay.png"]
-    # It says which model spoke, and what that is not.
+    # The first line names the model, and says that it is not the published one.
     assert ended.out.startswith("model: CLIPer mini (ViT-S/14, bundled).")
     assert "it is not OpenAI's CLIP" in ended.out.splitlines()[0]
     share = float(next(line for line in ended.out.splitlines() if line.startswith("horse")).split()[1].rstrip("%"))
@@ -69,7 +69,7 @@ def test_the_example_needs_no_words(command: Any, tmp_path: Path, monkeypatch: p
         assert labels_of(tmp_path / "horses.labels.png").shape == (picture.height, picture.width)
 
 
-def test_the_summary_as_json(command: Any, own_tiny: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
+def test_json_summary(command: Any, own_tiny: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
     other = tmp_path / "ünï\ncode.png"
     photo.rename(other)
     ended = command("segment", other, "-c", "naïve dog; 犬", "-m", clip_folder, "-o", tmp_path, "--json", "--scores")
@@ -90,13 +90,15 @@ def test_the_summary_as_json(command: Any, own_tiny: Any, clip_folder: Path, pho
     assert np.array_equal(saved.scores, result.scores)
 
 
-def test_no_overlay(command: Any, clip_folder: Path, photo: Path, tmp_path: Path, tree: Any) -> None:
+def test_no_overlay_writes_labels_only(command: Any, clip_folder: Path, photo: Path, tmp_path: Path, tree: Any) -> None:
     out = tmp_path / "a" / "b"
     assert command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", out, "--no-overlay").code == 0
     assert tree(out) == ["photo.labels.png"]
 
 
-def test_classes_from_everywhere(command: Any, own_tiny: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
+def test_classes_of_options_and_file_are_joined(
+    command: Any, own_tiny: Any, clip_folder: Path, photo: Path, tmp_path: Path
+) -> None:
     (tmp_path / "classes.txt").write_text("# some\nperson: man, woman\n")
     arguments = ["segment", photo, "-m", clip_folder, "-o", tmp_path]
     ended = command(
@@ -128,20 +130,22 @@ def test_background(
     assert np.array_equal(labels_of(tmp_path / "photo.labels.png"), expected.labels)
 
 
-def test_many_pictures(
+def test_several_images(
     command: Any, clip_folder: Path, tmp_path: Path, make_picture: Callable[..., Image.Image], tree: Any
 ) -> None:
     for index in range(3):
         make_picture(64 + 16 * index, 64, seed=index).save(tmp_path / f"p{index}.png")
-    pictures = [tmp_path / f"p{index}.png" for index in range(3)]
+    images = [tmp_path / f"p{index}.png" for index in range(3)]
     out = tmp_path / "out"
-    ended = command("segment", *pictures, "-c", "dog", "-m", clip_folder, "-o", out, "--json", "--no-overlay")
-    assert [json.loads(line)["input"] for line in ended.out.splitlines()] == [str(p) for p in pictures]
+    ended = command("segment", *images, "-c", "dog", "-m", clip_folder, "-o", out, "--json", "--no-overlay")
+    assert [json.loads(line)["input"] for line in ended.out.splitlines()] == [str(path) for path in images]
     assert tree(out) == [f"p{index}.labels.png" for index in range(3)]
     assert [labels_of(out / f"p{index}.labels.png").shape[1] for index in range(3)] == [64, 80, 96]
 
 
-def test_class_names_cannot_paint_the_terminal(command: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
+def test_control_characters_of_class_names_are_escaped(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path
+) -> None:
     ended = command("segment", photo, "-c", "[bold]dog[/bold]; cat\x1b[31m", "-m", clip_folder, "-o", tmp_path)
     assert ended.code == 0
     assert "[bold]dog[/bold]" in ended.out
@@ -150,18 +154,18 @@ def test_class_names_cannot_paint_the_terminal(command: Any, clip_folder: Path, 
 
 # --- settings --------------------------------------------------------------------------------------------
 
-# Setting -> (flags, the value they mean), for every field; none of these is the default or the preset's.
+# Field of Settings -> (options, the value they set); none is the default or the recommended value.
 FLAGS: dict[str, tuple[list[str], Any]] = {
     "recipe": (["--recipe", "preprint"], "preprint"),
     "size": (["--size", "80"], 80),
-    "scale": (["--scale", "7.5"], 7.5),
-    "threshold": (["--threshold", "0"], 0.0),
+    "scale": (["--logit-scale", "7.5"], 7.5),
+    "threshold": (["--map-threshold", "0"], 0.0),
     "select_layer": (["--select-layer", "-2"], -2),
     "window": (["--window", "32"], 32),
     "attention": (["--attention", "k-k"], "k-k"),
     "proxy_model": (["--proxy-model", "dino-s16"], "dino-s16"),
     "fuse_features": (["--no-fuse-features"], False),
-    "score": (["--score", "0"], 0.0),
+    "score": (["--score-threshold", "0"], 0.0),
     "background": (["--background-threshold", "0"], 0.0),
     "normalize": (["--no-normalize"], False),
     "templates": (["--templates", "imagenet80"], "imagenet80"),
@@ -178,34 +182,36 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the command line hands to ``Segmenter.from_pretrained``, which then stops."""
+    """Arguments of ``Segmenter.from_pretrained``, which then raises."""
     seen: list[dict[str, Any]] = []
 
     def stop(model: Any, **options: Any) -> None:
         seen.append({"model": model, **options})
-        raise CliperError("seen enough")
+        raise CliperError("not loaded")
 
     monkeypatch.setattr("cliper.segmenter.Segmenter.from_pretrained", stop)
     return seen
 
 
-def test_every_setting_has_a_flag() -> None:
+def test_every_setting_has_an_option() -> None:
     assert list(FLAGS) == [field.name for field in dataclasses.fields(Settings)]
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_a_flag_reaches_the_settings_and_nothing_else_changes(
+def test_option_changes_its_setting_only(
     command: Any, loaded: list[dict[str, Any]], clip_folder: Path, name: str
 ) -> None:
     flags, value = FLAGS[name]
     ended = command("segment", "--example", "-m", clip_folder, *flags)
-    assert (ended.code, ended.err) == (2, "cliper: error: seen enough\n")
+    assert (ended.code, ended.err) == (2, "cliper: error: not loaded\n")
     recommended = Settings(size=64, scale=30, score=0.05, background=0.3, templates=("a photo of a {}.",))
     assert getattr(recommended, name) != value
     assert loaded[0]["settings"] == recommended.replace(**{name: value})
 
 
-def test_flags_that_say_yes(command: Any, loaded: list[dict[str, Any]], clip_folder: Path, tmp_path: Path) -> None:
+def test_positive_flags_override_a_file(
+    command: Any, loaded: list[dict[str, Any]], clip_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "own.yaml").write_text("normalize: no\nfuse_features: no")
     arguments = ["segment", "--example", "-m", clip_folder, "-s", tmp_path / "own.yaml"]
     command(*arguments, "--normalize", "--fuse-features", "--refine-size", "512")
@@ -214,7 +220,7 @@ def test_flags_that_say_yes(command: Any, loaded: list[dict[str, Any]], clip_fol
     assert loaded[0]["settings"].refine_size == 512
 
 
-def test_preset_below_file_below_flag(
+def test_settings_precedence_is_recommended_preset_file_option(
     command: Any, loaded: list[dict[str, Any]], clip_folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "own.yaml"
@@ -229,11 +235,11 @@ def test_preset_below_file_below_flag(
     assert loaded[-1]["settings"] == load_preset("vit-l-14/cityscapes").settings.replace(size=336)
     command(*arguments, "--settings", path)
     assert loaded[-1]["settings"] == recommended.replace(size=96, scale=5)
-    command(*arguments, "--settings", path, "--scale", "6")
+    command(*arguments, "--settings", path, "--logit-scale", "6")
     assert loaded[-1]["settings"] == recommended.replace(size=96, scale=6)
 
 
-def test_the_other_flags_of_the_model(command: Any, loaded: list[dict[str, Any]]) -> None:
+def test_model_options_reach_from_pretrained(command: Any, loaded: list[dict[str, Any]]) -> None:
     command("segment", "--example")
     command("segment", "--example", "-r", "none", "--device", "cpu", "--dtype", "bfloat16", "--seed", "7")
     command("segment", "--example", "--refiner", "sd2.1")
@@ -244,7 +250,7 @@ def test_the_other_flags_of_the_model(command: Any, loaded: list[dict[str, Any]]
     assert loaded[2] == {**nothing, "refiner": "sd2.1"}
 
 
-def test_settings_change_what_is_written(
+def test_settings_change_the_labels(
     command: Any, own_tiny: Any, clip_folder: Path, photo: Path, tmp_path: Path
 ) -> None:
     flags = ["--attention", "identity", "--size", "96", "--no-normalize", "--background-threshold", "0.1"]
@@ -265,14 +271,14 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         stdout=options.pop("stdout", subprocess.PIPE),
         stderr=subprocess.PIPE,
         text=True,
-        # A background job of a shell is born deaf to it, and so would be what it starts.
+        # Background jobs of a shell ignore SIGINT, and so would this process.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 
 
-def test_as_a_module_and_by_its_name(tmp_path: Path, clip_folder: Path, photo: Path, tree: Any) -> None:
-    # A name that is no text, as old disks have them.
+def test_module_and_script_are_the_same_command(tmp_path: Path, clip_folder: Path, photo: Path, tree: Any) -> None:
+    # A name that is not valid UTF-8.
     name = os.fsdecode(b"caf\xe9.png")
     photo.rename(tmp_path / name)
     surroundings = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
@@ -288,23 +294,23 @@ def test_as_a_module_and_by_its_name(tmp_path: Path, clip_folder: Path, photo: P
     assert shown.stdout == f"cliper, version {cliper.__version__}\n"
 
 
-def test_interrupted_between_pictures(
+def test_interrupted_run_leaves_complete_files_only(
     tmp_path: Path, clip_folder: Path, make_picture: Callable[..., Image.Image], tree: Any
 ) -> None:
     make_picture(160, 160).save(tmp_path / "p.png")
-    pictures = [tmp_path / f"p{index:04}.png" for index in range(1000)]
-    for path in pictures:
+    images = [tmp_path / f"p{index:04}.png" for index in range(1000)]
+    for path in images:
         path.hardlink_to(tmp_path / "p.png")
     out = tmp_path / "out"
-    process = start("segment", *pictures, "-c", "dog", "-m", clip_folder, "-o", out, "--json", cwd=tmp_path)
+    process = start("segment", *images, "-c", "dog", "-m", clip_folder, "-o", out, "--json", cwd=tmp_path)
     assert process.stdout is not None
     first = process.stdout.readline()
-    assert json.loads(first)["input"] == str(pictures[0])
+    assert json.loads(first)["input"] == str(images[0])
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "cliper: interrupted; files that were finished are whole"
+    assert errors.strip() == "cliper: interrupted; files written so far are complete"
     done = tree(out)
     assert 1 <= len(done) < 2000
     for file in done:
@@ -313,7 +319,7 @@ def test_interrupted_between_pictures(
             written.load()
 
 
-def test_whoever_reads_the_output_has_gone(tmp_path: Path, clip_folder: Path, photo: Path) -> None:
+def test_closed_pipe_exits_with_141_and_no_message(tmp_path: Path, clip_folder: Path, photo: Path) -> None:
     reader, writer = os.pipe()
     process = start("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", stdout=writer)
     os.close(writer)
@@ -323,7 +329,7 @@ def test_whoever_reads_the_output_has_gone(tmp_path: Path, clip_folder: Path, ph
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_the_output_goes_to_a_full_disk(tmp_path: Path, clip_folder: Path, photo: Path, tree: Any) -> None:
+def test_standard_output_on_a_full_disk_is_one_line(tmp_path: Path, clip_folder: Path, photo: Path, tree: Any) -> None:
     with Path("/dev/full").open("w") as full:
         process = start("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", stdout=full)
         _, errors = process.communicate(timeout=120)

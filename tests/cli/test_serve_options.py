@@ -1,4 +1,4 @@
-"""``cliper serve``: what is said before anything is loaded."""
+"""``cliper serve``: options that are refused before the model is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
@@ -24,16 +24,17 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--queue", "0"], "--queue: expected a number from 1 to 10000, got 0"),
+        (["--queue-size", "0"], "--queue-size: expected a number from 1 to 10000, got 0"),
         (["--timeout", "nan"], "--timeout: expected a number"),
         (["--max-megabytes", "0"], "--max-megabytes: expected a number"),
         (["--max-megapixels", "1000"], "--max-megapixels: expected a number"),
         (["--max-classes", "0"], "--max-classes: expected a number"),
-        (["--max-labelling", "-1"], "--max-labelling: expected a number"),
+        (["--max-pixel-classes", "-1"], "--max-pixel-classes: expected a number"),
         (["--max-patches", "0"], "--max-patches: expected a number"),
         (["--max-texts", "0"], "--max-texts: expected a number from 1 to 10000000, got 0"),
-        (["--batch", "0"], "--batch: expected a number from 1 to 64"),
+        (["--batch-size", "0"], "'--batch-size': 0 is not in the range 1<=x<=64"),
         (["--batch-window", "-1"], "--batch-window: expected milliseconds"),
+        (["--batch-window", "nan"], "--batch-window: expected milliseconds"),
         (["--token", "two words"], "token: expected ASCII"),
         (["--token", ""], "token: expected ASCII"),
         (["--label-studio-folder", "no/such/folder"], "expected a folder of Label Studio's pictures"),
@@ -41,7 +42,7 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--host", "256.256.256.256"], "cannot listen at 256.256.256.256"),
     ],
 )
-def test_options_that_cannot_be(command: Callable[..., Any], options: list[str], said: str) -> None:
+def test_option_out_of_range_is_refused(command: Callable[..., Any], options: list[str], said: str) -> None:
     ended = command("serve", "--port", "0", *options)
     assert ended.code == 2
     assert said in ended.err
@@ -51,7 +52,7 @@ def test_options_that_cannot_be(command: Callable[..., Any], options: list[str],
 
 @pytest.mark.enable_socket
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_a_port_that_is_taken(command: Callable[..., Any]) -> None:
+def test_taken_port_is_refused(command: Callable[..., Any]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -61,7 +62,9 @@ def test_a_port_that_is_taken(command: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("library", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
-def test_without_the_extra(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+def test_missing_package_is_named_with_its_extra(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == library or "cliper.web" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
@@ -71,8 +74,8 @@ def test_without_the_extra(command: Callable[..., Any], monkeypatch: pytest.Monk
     assert ended.err.count("\n") == 1
 
 
-def test_a_token_that_is_empty_is_a_mistake(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the program that was to make it is not there: the service is not to be open then."""
+def test_empty_token_is_refused(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes of ``CLIPER_TOKEN=$(program that fails)``, which must not open the service to everyone."""
     monkeypatch.setenv("CLIPER_TOKEN", "")
     ended = command("serve", "--port", "0")
     assert ended.code == 2

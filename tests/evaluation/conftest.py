@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a run of seconds takes a minute, and would say how far it is."""
-    monkeypatch.setattr("cliper.cli.evaluate_show._EVERY", 1e9)
+    monkeypatch.setattr("cliper.cli.progress._LOG_INTERVAL", 1e9)

@@ -75,7 +75,20 @@ def test_every_benchmark_goes_through(
 def test_the_report_says_where_the_number_comes_from(
     command: Any, clip_folder: Path, trees: Path, tmp_path: Path
 ) -> None:
-    arguments = ("evaluate", "voc21", "--data", trees, "-m", clip_folder, "--seed", 3, "--scale", 20, "--limit", 2)
+    arguments = (
+        "evaluate",
+        "voc21",
+        "--data",
+        trees,
+        "-m",
+        clip_folder,
+        "--seed",
+        3,
+        "--logit-scale",
+        20,
+        "--limit",
+        2,
+    )
     assert command(*arguments, "-o", tmp_path / "out").code == 0
     report = report_of(tmp_path / "out")
     for key in ("miou", "pixel_accuracy", "mean_accuracy", "class_iou", "matrix", "images", "skipped", "settings"):
@@ -95,13 +108,13 @@ def test_the_report_says_where_the_number_comes_from(
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     command: Any, clip_folder: Path, trees: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cliper.cli.evaluate_show._EVERY", -1.0)
+    monkeypatch.setattr("cliper.cli.progress._LOG_INTERVAL", -1.0)
     ended = command("evaluate", "voc20", "--data", trees, "-m", clip_folder)
     assert ended.code == 0
     lines = ended.err.splitlines()
-    assert [line.partition(",")[0] for line in lines] == [f"{i} of 3 pictures" for i in (1, 2, 3)]
+    assert [line.partition(",")[0] for line in lines] == [f"cliper: {i} of 3 images" for i in (1, 2, 3)]
     final = ended.out.partition("mIoU ")[2].partition(",")[0]
-    assert lines[-1].endswith(f"mIoU {final}")
+    assert f"0 failed; mIoU {final}; " in lines[-1]
 
 
 def test_workers_give_the_same_matrix(command: Any, clip_folder: Path, trees: Path, tmp_path: Path) -> None:
@@ -156,7 +169,7 @@ def test_a_preset_brings_model_settings_and_the_published_number(
         "logged_difference_percent": None,
         "changed": ["size 64"],
     }
-    assert "published 60.7; otherwise than published: size 64" in ended.out
+    assert "published 60.7; other than published: size 64" in ended.out
 
 
 def test_an_ablation_measures_every_combination_once(

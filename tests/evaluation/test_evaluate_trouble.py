@@ -135,7 +135,7 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
     assert command(*arguments).code == 0
     before = report_of(out)
     for more in (
-        ("--scale", 7),
+        ("--logit-scale", 7),
         ("--seed", 1),
         ("--limit", 1),
         ("-b", "wall"),
@@ -152,7 +152,7 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
     assert (ended.code, "run.json: cannot be read" in ended.err) == (2, True)
     # Records that nobody knows the run of are not taken for another's.
     (out / "run.json").unlink()
-    assert command(*arguments, "--scale", 7).code == 0
+    assert command(*arguments, "--logit-scale", 7).code == 0
     after = report_of(out)
     assert after["this_run"]["images"] == 2
     assert after["matrix"] != before["matrix"]
@@ -224,7 +224,7 @@ def test_workers_end_with_a_parent_that_is_killed(
         ((), "expected a preset, a benchmark, or --images and --masks"),
         (("voc22", "--data", "."), "expected a benchmark, one of voc21, voc20, .* got 'voc22'; did you mean voc2"),
         (("vit-b-16/voc22", "--data", "."), "no preset is called 'vit-b-16/voc22'; near it: vit-b-16/voc21"),
-        (("voc21",), "expected the root folder of the data sets, got none; give --data ROOT"),
+        (("voc21",), "expected the root folder of the data sets, got none; give --data FOLDER"),
         (("voc21", "--data", "nowhere"), "voc: expected its data at 'nowhere/.*val.txt', got nothing there"),
         (("voc21", "--images", "a"), "--images is for your own data, in place of a benchmark"),
         (("--images", "a"), "--masks: expected it, got none"),
@@ -252,7 +252,7 @@ def test_wrong_options_are_one_line(command: Any, arguments: tuple[str, ...], wo
 def test_workers_below_one(command: Any, clip_folder: Path, tmp_path: Path) -> None:
     build_tree("voc21", tmp_path)
     ended = command("evaluate", "voc21", "--data", tmp_path, "-m", clip_folder, "--workers", 0)
-    assert (ended.code, "workers: expected at least 1, got 0" in ended.err) == (2, True)
+    assert (ended.code, "'--workers': 0 is not in the range x>=1" in ended.err) == (2, True)
 
 
 def test_benchmarks_are_listed(command: Any) -> None:

@@ -53,7 +53,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def said(errors: str) -> list[str]:
     """Lines of the error stream, but for blank ones and those that tell every half minute how far a slow machine is."""
-    return [line for line in errors.splitlines() if line and not re.match(r"cliper: \d+( of \d+)? pictures, ", line)]
+    return [line for line in errors.splitlines() if line and not re.match(r"cliper: \d+( of \d+)? images, ", line)]
 
 
 def records(out: Path) -> list[dict[str, Any]]:

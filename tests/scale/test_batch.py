@@ -52,7 +52,7 @@ def test_a_folder_of_pictures(batch: Any, photos: Path, tmp_path: Path, own_tiny
             assert np.array_equal(np.asarray(overlay), np.asarray(result.overlay()))
         expected |= set(line["outputs"])
     assert set(tree(out)) == expected
-    assert ended.out.startswith("12 pictures: 12 done; ")
+    assert ended.out.startswith("12 images: 12 done; ")
     assert ended.out.splitlines()[1:] == [f"wrote {out / 'manifest.jsonl'}"]
 
 
@@ -128,14 +128,14 @@ def test_a_second_run_is_refused_or_goes_on(batch: Any, photos: Path, tmp_path: 
     assert "holds a run already; go on with it (--resume), begin anew (--overwrite)" in line
     ended = batch(photos, "--resume")
     assert ended.code == 1
-    assert "13 pictures: 12 done, 12 of them earlier, 1 failed" in ended.out
+    assert "13 images: 12 done, 12 of them earlier, 1 failed" in ended.out
     assert content(out) == before
     assert [line["seconds"] for line in records(out)] == seconds
     # What has gone, and what is new, is done; what was there stays.
     (out / "p000.labels.png").unlink()
     shutil.copy(photos / "p000.png", photos / "a new one.png")
     ended = batch(photos, "--resume")
-    assert "14 pictures: 13 done, 11 of them earlier, 1 failed" in ended.out
+    assert "14 images: 13 done, 11 of them earlier, 1 failed" in ended.out
     assert (out / "p000.labels.png").read_bytes() == before["p000.labels.png"]
     assert (out / "a new one.labels.png").read_bytes() == before["p000.labels.png"]
 
@@ -151,7 +151,7 @@ def test_what_failed_is_tried_again_where_that_is_asked_for(
     assert by_input(tmp_path / "out")["bad.jpg"]["status"] == "failed"
     ended = batch(photos, "--retry-failed")
     assert ended.code == 1
-    assert "14 pictures: 13 done, 12 of them earlier, 1 failed" in ended.out
+    assert "14 images: 13 done, 12 of them earlier, 1 failed" in ended.out
     found = by_input(tmp_path / "out")
     assert (found["bad.jpg"]["status"], found["worse.jpg"]["status"]) == ("done", "failed")
     assert list(found) == sorted(found, key=lambda name: name.split("/"))
@@ -162,7 +162,7 @@ def test_what_failed_is_tried_again_where_that_is_asked_for(
     [
         ([], "dog; cat", "classes"),
         (["-b", "none"], CLASSES, "background"),
-        (["--scale", "7"], CLASSES, "settings.scale"),
+        (["--logit-scale", "7"], CLASSES, "settings.scale"),
         (["-r", "self"], CLASSES, "refiner"),
         (["--format", "labels"], CLASSES, "formats"),
         (["--min-area", "3"], CLASSES, "cleaning.min_area"),

@@ -96,10 +96,10 @@ def test_what_fails_before_it_has_files_takes_no_names(
     expected = {"a.bmp": "failed", "a.jpg": "failed", "a.png": "done", "a.tif": "failed"}
     assert status(tmp_path / "out") == expected
     assert len(ended.err.splitlines()) == 3
-    assert "4 pictures: 1 done, 3 failed" in ended.out
+    assert "4 images: 1 done, 3 failed" in ended.out
     before = content(tmp_path / "out")
     ended = batch(folder, "--resume")
-    assert "4 pictures: 1 done, 1 of them earlier, 3 failed" in ended.out
+    assert "4 images: 1 done, 1 of them earlier, 3 failed" in ended.out
     assert content(tmp_path / "out") == before
     # What was broken comes too late.
     make_picture(seed=3).save(folder / "a.jpg")
@@ -209,10 +209,10 @@ def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, 
     ended = batch(photos, "-f", name, "-f", "labels", "--resume")
     assert ended.code == 2
     (line,) = ended.err.splitlines()
-    assert line.endswith("what was done is kept, and the same command with --resume goes on")
+    assert line.endswith("finished images are kept; the same command with --resume continues")
     ended = batch(photos, "-f", name, "-f", "labels", "--resume")
     assert (ended.code, ended.err) == (0, "")
-    assert "12 pictures: 12 done, 10 of them earlier" in ended.out
+    assert "12 images: 12 done, 10 of them earlier" in ended.out
     assert content(out) == before
 
 
@@ -272,9 +272,9 @@ def test_names_and_files_in_an_object_store(command: Any, photos: Path, clip_fol
         ended = command(*arguments, *flags, "--resume")
         assert ended.code == 2
         assert words in ended.err
-        assert ended.err.rstrip().endswith("the same command with --resume goes on")
+        assert ended.err.rstrip().endswith("the same command with --resume continues")
         ended = command(*arguments, *flags, "--resume")
-        assert "13 pictures: 12 done, 11 of them earlier, 1 failed" in ended.out
+        assert "13 images: 12 done, 11 of them earlier, 1 failed" in ended.out
         assert store.cat("/bucket/out/coco.json") == whole
         store.rm_file("/bucket/out/p006.coco.json")
     assert json.loads(store.cat("/bucket/out/run.json"))["run_files"] == ["coco.json", "cvat.zip"]

@@ -34,7 +34,7 @@ def test_bad_pictures_are_named_and_the_others_done(batch: Any, photos: Path, tm
         assert (line["outputs"], line["areas"]) == ([], {})
         assert f"cliper: error: {name}: {line['error']}" in ended.err.splitlines()
     assert len(ended.err.splitlines()) == 3
-    assert "15 pictures: 12 done, 3 failed; " in ended.out
+    assert "15 images: 12 done, 3 failed; " in ended.out
     assert len([name for name in tree(out) if name.endswith(".labels.png")]) == 12
     whole = json.loads((out / "coco.json").read_text())
     # The number of a picture is its place in the run, failed ones counted.
@@ -89,7 +89,7 @@ def test_one_picture_in_some_is_broken_in_every_way(
         assert "\n" not in failed[f"garden/{name}"]
     assert sum(line["status"] == "done" for line in found.values()) == 12
     assert len([name for name in tree(tmp_path / "out") if name.endswith(".labels.png")]) == 12
-    assert f"{12 + len(reasons)} pictures: 12 done, {len(reasons)} failed" in ended.out
+    assert f"{12 + len(reasons)} images: 12 done, {len(reasons)} failed" in ended.out
 
 
 def test_pictures_whose_results_would_have_one_name(batch: Any, photos: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_format_that_cannot_hold_a_picture(
     ("flags", "words"),
     [
         (["--format", "cocoo"], "did you mean coco?"),
-        (["--workers", "0"], "--workers: expected at least 1"),
+        (["--workers", "0"], "'--workers': 0 is not in the range x>=1"),
         (["--resume", "--overwrite"], "got both"),
         (["--min-area", "-1"], "--min-area: expected at least 0"),
         (["--tolerance", "-1"], "tolerance: expected pixels"),
@@ -165,7 +165,7 @@ def test_places_that_cannot_be_used(batch: Any, photos: Path, tmp_path: Path, ma
     (tmp_path / "file").write_text("a file")
     for pictures, out, words in (
         (tmp_path / "nothing", None, "got nothing there"),
-        (tmp_path / "empty", None, "expected pictures in"),
+        (tmp_path / "empty", None, "expected images in"),
         (photos, photos, "expected another folder for results"),
         (photos, tmp_path / "file", "expected a folder that can be written"),
         (photos / "p000.png", None, "use `cliper segment`"),
@@ -200,10 +200,10 @@ def test_a_tar_that_is_cut_off_ends_the_run_but_keeps_what_was_done(
     (line,) = ended.err.splitlines()
     assert "expected a whole tar, got a damaged one" in line
     assert line.endswith(
-        "after picture 6); fetch or make it again; what was done is kept, and the same command with --resume goes on"
+        "after picture 6); fetch or make it again; finished images are kept; the same command with --resume continues"
     )
     assert len(records(tmp_path / "out")) == 6
     path.write_bytes(whole)
     ended = batch(path, "--resume")
     assert (ended.code, ended.err) == (0, "")
-    assert "9 pictures: 9 done, 6 of them earlier" in ended.out
+    assert "9 images: 9 done, 6 of them earlier" in ended.out

@@ -62,7 +62,7 @@ def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: 
     (line,) = said(errors)
     assert line.startswith("cliper: error: cannot write ")
     assert "disk is full" in line or "No space left" in line
-    assert line.endswith("the same command with --resume goes on")
+    assert line.endswith("the same command with --resume continues")
     done = len(records(out))
     assert 0 < done < 60
     # The manifest's own last line may be what did not fit, after its picture's files did.
@@ -71,7 +71,7 @@ def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: 
     mount("-o", "remount,size=100m", small_disk)
     code, printed, errors = ended(start(*arguments, out, "--resume"))
     assert (code, said(errors)) == (0, [])
-    assert f"60 pictures: 60 done, {done} of them earlier" in printed
+    assert f"60 images: 60 done, {done} of them earlier" in printed
     check_whole(out)
     assert ended(start(*arguments, tmp_path / "undisturbed"))[0] == 0
     assert content(out) == content(tmp_path / "undisturbed")
@@ -95,7 +95,7 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
         code, _, errors = ended(process)
         assert code == 2
         assert len([line for line in said(errors) if "read-only" in line]) == len(said(errors)) == 1
-        assert errors.rstrip().endswith("the same command with --resume goes on")
+        assert errors.rstrip().endswith("the same command with --resume continues")
         again = ended(start(*arguments, "--resume"))
         assert again[0] == 2
         assert "expected a folder that can be written" in again[2]

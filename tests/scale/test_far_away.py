@@ -79,7 +79,7 @@ def test_a_run_from_store_to_store(
     ended = command("batch", far_photos, *arguments, "-o", "memory://bucket/out")
     assert "memory://bucket/out holds a run already" in ended.err
     ended = command("batch", far_photos, *arguments, "-o", "memory://bucket/out", "--resume")
-    assert "13 pictures: 12 done, 12 of them earlier, 1 failed" in ended.out
+    assert "13 images: 12 done, 12 of them earlier, 1 failed" in ended.out
     assert (
         command("batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out", "--overwrite").code == 1
     )
@@ -161,9 +161,9 @@ def test_a_run_with_addresses_of_this_machine(
     assert not (tmp_path / "file:").exists()
     # The same run by its path; what is in OUT is not taken for pictures.
     ended = command("batch", photos, *arguments, "-o", out, "--resume")
-    assert "12 pictures: 12 done, 12 of them earlier" in ended.out
+    assert "12 images: 12 done, 12 of them earlier" in ended.out
     ended = command("batch", f"file://{photos}", *arguments, "-o", photos)
-    assert "another folder for results than for pictures" in ended.err
+    assert "another folder for results than for images" in ended.err
     for path in out.rglob("p*.json"):
         assert (path.parent / json.loads(path.read_text())["imagePath"]).is_file()
 

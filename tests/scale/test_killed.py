@@ -60,10 +60,7 @@ def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path) -> None:
     code, _, errors = ended(process)
     assert code == 130
     lines = [line for line in said(errors) if ": error: " not in line]
-    assert lines == [
-        "cliper: what was done is kept; the same command with --resume goes on",
-        "cliper: interrupted; files that were finished are whole",
-    ]
+    assert lines == ["cliper: interrupted; finished images are kept; the same command with --resume continues"]
     done = [line for line in records(out) if line["status"] == "done"]
     assert 0 < len(done) < 147
     # Nothing is half-written, and nothing was written that the manifest does not know.

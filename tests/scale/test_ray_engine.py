@@ -53,7 +53,7 @@ def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
     os.kill(at_work[0], signal.SIGKILL)
     code, printed, errors = ended(process)
     assert code == 1, errors
-    assert "120 pictures: 119 done, 1 failed" in printed
+    assert "120 images: 119 done, 1 failed" in printed
     assert said(errors) == [f"cliper: error: p000.png: {by_input(out)['p000.png']['error']}"]
     # No picture lost, none with two lines, no temporary file, and every byte the same.
     assert content(out) == content(tmp_path / "local")
@@ -71,12 +71,12 @@ def test_interrupted_and_gone_on_with_by_the_other_engine(
     process.send_signal(signal.SIGINT)
     code, _, errors = ended(process)
     assert code == 130
-    assert "the same command with --resume goes on" in errors
+    assert "the same command with --resume continues" in errors
     done = len(records(tmp_path / "out"))
     assert 5 <= done < 120
     code, printed, errors = ended(start(*arguments, "--resume"))
     assert (code, said(errors)) == (0, [])
-    assert f"120 pictures: 120 done, {done} of them earlier" in printed
+    assert f"120 images: 120 done, {done} of them earlier" in printed
 
 
 def test_sources_that_only_one_machine_can_read(command: Any, clip_folder: Path, photos: Path, tmp_path: Path) -> None:

@@ -152,13 +152,13 @@ def test_a_video_that_is_cut_off(command: Any, clip_folder: Path, tmp_path: Path
     (line,) = ended.err.splitlines()
     assert "expected a whole video, got a damaged one: " in line
     assert "its header says 3.00 s, after frame" in line
-    assert line.endswith("what was done is kept, and the same command with --resume goes on")
+    assert line.endswith("finished images are kept; the same command with --resume continues")
     done = len(records(tmp_path / "out"))
     assert 0 < done < 30
     path.write_bytes(whole)
     ended = command(*arguments, "--resume")
     assert (ended.code, ended.err) == (0, "")
-    assert f"30 pictures: 30 done, {done} of them earlier" in ended.out
+    assert f"30 images: 30 done, {done} of them earlier" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``cliper benchmarks``: the published settings, and the numbers that they gave."""
+"""``cliper benchmarks``: the published settings, and their published results."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ import json
 
 import click
 
+from cliper.cli.help import GroupedCommand
+from cliper.cli.tables import print_table
 from cliper.settings import load_preset, presets
 
 __all__ = ["benchmarks"]
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print everything, settings too, as JSON, one line a preset.")
-def benchmarks(as_json: bool) -> None:
-    """List the published settings with their published mIoU, in percent.
+_EXAMPLES = """\
+cliper benchmarks
+cliper evaluate vit-l-14/voc21 --data ROOT
+cliper segment photo.jpg -c dog -m ViT-B/16 -s vit-b-16/voc21"""
 
-    Those of the preprint also have the mIoU that the published code logged; its table is up to 0.15 above that.
 
-    Any of them is run by: cliper evaluate NAME --data ROOT
+@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
+@click.option(
+    "--json", "json_output", is_flag=True, help="Print presets with all their settings as JSON, one per line."
+)
+def benchmarks(json_output: bool) -> None:
+    """List the published presets with their mIoU.
+
+    A preset names a model, a refiner, a benchmark and settings. cliper evaluate measures it; --settings of other
+    commands takes its settings. mIoU is in percent.
     """
-    if as_json:
-        for name in presets():
-            preset = load_preset(name)
+    rows = []
+    for name in presets():
+        preset = load_preset(name)
+        if json_output:
             line = {
                 "name": name,
                 "model": preset.model,
@@ -32,18 +42,8 @@ def benchmarks(as_json: bool) -> None:
                 "settings": preset.settings.to_dict(),
             }
             click.echo(json.dumps(line))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("preset", "model", "refiner"):
-        table.add_column(title)
-    columns = (("mIoU", "miou", 1), ("no refiner", "miou_unrefined", 1), ("logged", "miou_logged", 3))
-    for title, _, _ in columns:
-        table.add_column(title, justify="right")
-    for name in presets():
-        preset = load_preset(name)
-        cells = [f"{preset.published[key]:.{digits}f}" if key in preset.published else "" for _, key, digits in columns]
-        table.add_row(name, preset.model, preset.refiner, *cells)
-    Console(highlight=False, soft_wrap=True).print(table)
+        values = [preset.published.get(key) for key in ("miou", "miou_unrefined")]
+        rows.append((name, preset.model, preset.refiner, *("" if v is None else f"{v:.1f}" for v in values)))
+    if not json_output:
+        metrics = ("published mIoU", "without refiner")
+        print_table(("preset", "model", "refiner", *metrics), rows, numbers=metrics)

@@ -1,4 +1,4 @@
-"""``cliper data``: the benchmarks' data sets: what there is, what is here, making the masks that are not published."""
+"""``cliper data``: list, verify and prepare the benchmarks' data sets."""
 
 from __future__ import annotations
 
@@ -9,160 +9,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from cliper.cli.errors import ExitCode, echo_error
+from cliper.cli.help import CommandGroup
+from cliper.cli.tables import print_table
+
 if TYPE_CHECKING:
-    from cliper.benchmarks.prepare import Plan
     from cliper.benchmarks.verify import DataReport
 
 __all__ = ["data"]
 
 T = TypeVar("T")
 
-_MOST_LINES = 10
+_MAX_ERRORS_SHOWN = 10
 
-root_argument = click.argument("root", type=click.Path(path_type=Path))
-
-
-@click.group()
-def data() -> None:
-    """The benchmarks' data sets: list, verify, prepare.
-
-    ROOT is the folder that holds them all; docs/benchmarks.md has its layout.
-    """
-
-
-@data.command("list")
-def list_data() -> None:
-    """Known benchmarks: classes, pictures, what is not counted, and what prepares them."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from cliper.benchmarks import benchmark_names, find_benchmark
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "what", "classes", "samples", "background", "prepared by"):
-        table.add_column(heading, justify="right" if heading in {"classes", "samples"} else "left")
-    for name in benchmark_names():
-        benchmark = find_benchmark(name)
-        sizes = " or ".join(f"{size:,}" for size in (benchmark.size, *benchmark.also_sizes))
-        background = "not counted" if 0 in benchmark.ignore else "counted"
-        made_by = _PREPARED_BY.get(name, "")
-        table.add_row(name, benchmark.title, str(len(benchmark.class_names)), sizes, background, made_by)
-    # A table squeezed into a pipe's 80 columns can neither be read nor searched.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-
-
-@data.command()
-@root_argument
-@click.argument("names", nargs=-1)
-@click.option("--deep", is_flag=True, help="Decode every picture and mask and check every label; slow.")
-def verify(root: Path, names: tuple[str, ...], deep: bool) -> int:
-    """Say what of the benchmarks NAMES (default: all) is in ROOT, what is missing or unreadable, and how many.
-
-    Exit code 2 if one that is there is not whole, or one that was named is not there.
-    """
-    from cliper.benchmarks import benchmark_names
-    from cliper.benchmarks.verify import verify_data
-
-    reports = []
-    for report in verify_data(root, names or benchmark_names(), deep=deep, track=_track):
-        _show_report(report)
-        reports.append(report)
-    wanted = [report for report in reports if names or not report.absent]
-    return 0 if wanted and all(report.whole for report in wanted) else 2
-
-
-def _show_report(report: DataReport) -> None:
-    name = report.benchmark.name
-    if report.absent:
-        click.echo(f"{name}: not here; {report.absent.partition(': ')[2]}")
-        return
-    problems = [f"expected a file, got nothing there: {path!r}" for path in report.missing] + list(report.unreadable)
-    for line in problems[:_MOST_LINES]:
-        click.echo(f"cliper: error: {name}: {line}", err=True)
-    if len(problems) > _MOST_LINES:
-        click.echo(f"cliper: error: {name}: and {len(problems) - _MOST_LINES:,} more", err=True)
-    sizes = " or ".join(f"{size:,}" for size in report.expected)
-    verdict = "whole" if report.whole else "not whole"
-    counts = f"{report.found:,} samples, expected {sizes}"
-    if problems:
-        counts += f"; {len(report.missing):,} files missing, {len(report.unreadable):,} unreadable"
-    click.echo(f"{name}: {verdict}; {counts}")
-
-
-@data.group()
-def prepare() -> None:
-    """Make masks that a data set's own downloads do not hold.
-
-    What is there already is left as it is; a command that was interrupted goes on where it was. Exit code 1 if a
-    mask could not be made.
-    """
-
-
-@prepare.command("voc-aug")
-@root_argument
-@click.option(
-    "--sbd",
-    type=click.Path(path_type=Path),
-    help="SBD's folder, with dataset/cls/*.mat; without it only VOC's own masks are taken, enough for voc21 and voc20.",
-)
-def voc_aug(root: Path, sbd: Path | None) -> int:
-    """VOC's SegmentationClassAug, from its SegmentationClass and SBD."""
-    from cliper.benchmarks.prepare import voc_aug_masks
-
-    return _carry_out(voc_aug_masks(root, sbd))
-
-
-@prepare.command()
-@root_argument
-@click.option(
-    "--annotations",
-    type=click.Path(path_type=Path),
-    help="trainval_merged.json, or the folder of .mat files; by default one of both in VOCdevkit/VOC2010.",
-)
-def context(root: Path, annotations: Path | None) -> int:
-    """PASCAL-Context's 59 classes, from its annotations in either form."""
-    from cliper.benchmarks.prepare import context_masks
-
-    return _carry_out(context_masks(root, annotations))
-
-
-@prepare.command("coco-object")
-@root_argument
-@click.option(
-    "--instances",
-    type=click.Path(path_type=Path),
-    help="instances_val2017.json; by default in annotations, in ROOT, coco2014 or coco2017.",
-)
-def coco_object(root: Path, instances: Path | None) -> int:
-    """COCO-Object's masks, from COCO's instances."""
-    from cliper.benchmarks.prepare import coco_object_masks
-
-    return _carry_out(coco_object_masks(root, instances))
-
-
-@prepare.command("coco-stuff")
-@root_argument
-@click.option(
-    "--maps",
-    type=click.Path(path_type=Path),
-    help="stuffthingmaps_trainval2017, or its val2017; by default in ROOT or coco2017.",
-)
-def coco_stuff(root: Path, maps: Path | None) -> int:
-    """COCO-Stuff's 171 classes with contiguous numbers, from its maps."""
-    from cliper.benchmarks.prepare import coco_stuff_masks
-
-    return _carry_out(coco_stuff_masks(root, maps))
-
-
-@prepare.command()
-@root_argument
-def cityscapes(root: Path) -> int:
-    """Cityscapes' labelTrainIds, from labelIds or polygons."""
-    from cliper.benchmarks.prepare import cityscapes_masks
-
-    return _carry_out(cityscapes_masks(root))
-
-
+# Benchmark -> the command of ``cliper data prepare`` that makes its masks.
 _PREPARED_BY = {
     "voc21": "voc-aug (only for SBD's masks)",
     "voc20": "voc-aug (only for SBD's masks)",
@@ -173,25 +33,150 @@ _PREPARED_BY = {
     "cityscapes": "cityscapes",
 }
 
-
-def _carry_out(plan: Plan) -> int:
-    from cliper.benchmarks.prepare import carry_out
-
-    outcome = carry_out(plan, _track)
-    for line in outcome.failed[:_MOST_LINES]:
-        click.echo(f"cliper: error: {line}", err=True)
-    if len(outcome.failed) > _MOST_LINES:
-        click.echo(f"cliper: error: and {len(outcome.failed) - _MOST_LINES:,} more", err=True)
-    failed = f", {len(outcome.failed):,} failed" if outcome.failed else ""
-    click.echo(f"{plan.folder}: {outcome.written:,} masks written, {outcome.kept:,} there already{failed}")
-    return 1 if outcome.failed else 0
+_root_argument = click.argument("root", type=click.Path(path_type=Path))
 
 
-def _track(items: Sequence[T], what: str) -> Iterator[T]:
-    """The items, with a bar on standard error where a person looks at it."""
+@click.group(
+    cls=CommandGroup,
+    epilog="cliper data list\ncliper data verify ROOT voc21\ncliper data prepare coco-object ROOT",
+)
+def data() -> None:
+    """List, verify and prepare the benchmarks' data sets.
+
+    ROOT is the folder of all data sets; docs/benchmarks.md describes its layout.
+    """
+
+
+@data.command("list", epilog="cliper data list")
+def list_data() -> None:
+    """List the known benchmarks.
+
+    The last column is the command of cliper data prepare that makes the masks which the download does not contain.
+    """
+    from cliper.benchmarks import benchmark_names, find_benchmark
+
+    rows = []
+    for name in benchmark_names():
+        benchmark = find_benchmark(name)
+        images = " or ".join(f"{size:,}" for size in (benchmark.size, *benchmark.also_sizes))
+        background = "not counted" if 0 in benchmark.ignore else "counted"
+        classes = str(len(benchmark.class_names))
+        rows.append((name, benchmark.title, classes, images, background, _PREPARED_BY.get(name, "")))
+    numbers = ("classes", "samples")
+    print_table(("name", "data set", *numbers, "background", "prepared by"), rows, numbers=numbers)
+
+
+@data.command(epilog="cliper data verify ROOT\ncliper data verify ROOT voc21 ade150 --full")
+@_root_argument
+@click.argument("names", nargs=-1)
+@click.option("--full", is_flag=True, help="Decode every image and mask and check every label. Slow.")
+def verify(root: Path, names: tuple[str, ...], full: bool) -> int:
+    """Check whether the benchmarks NAMES in ROOT are complete.
+
+    Without NAMES all benchmarks are checked. The exit code is 1 if images or masks are missing or unreadable, and 2 if
+    a named benchmark, or every benchmark, is not in ROOT.
+    """
+    from cliper.benchmarks import benchmark_names
+    from cliper.benchmarks.verify import verify_data
+
+    reports = []
+    for report in verify_data(root, names or benchmark_names(), deep=full, track=_track):
+        _print_report(report)
+        reports.append(report)
+    absent = [report for report in reports if report.absent]
+    if absent and (names or len(absent) == len(reports)):
+        return ExitCode.BAD_INPUT
+    complete = all(report.whole for report in reports if not report.absent)
+    return ExitCode.DONE if complete else ExitCode.IMAGES_FAILED
+
+
+def _print_report(report: DataReport) -> None:
+    name = report.benchmark.name
+    if report.absent:
+        click.echo(f"{name}: not here; {report.absent.partition(': ')[2]}")
+        return
+    problems = [f"expected a file, got nothing there: {path!r}" for path in report.missing] + list(report.unreadable)
+    _echo_errors([f"{name}: {problem}" for problem in problems])
+    sizes = " or ".join(f"{size:,}" for size in report.expected)
+    verdict = "complete" if report.whole else "not complete"
+    counts = f"{report.found:,} samples, expected {sizes}"
+    if problems:
+        counts += f"; {len(report.missing):,} files missing, {len(report.unreadable):,} unreadable"
+    click.echo(f"{name}: {verdict}; {counts}")
+
+
+@data.group(epilog="cliper data prepare voc-aug ROOT --sbd benchmark_RELEASE\ncliper data prepare coco-object ROOT")
+def prepare() -> None:
+    """Make the masks that a data set's download does not contain.
+
+    Masks that exist are kept, so an interrupted command continues. The exit code is 1 if some masks could not be made.
+    """
+
+
+def _add_prepare_command(name: str, summary: str, option: str = "", text: str = "", default: str = "") -> None:
+    """Add the command for ``NAME_masks`` of :mod:`cliper.benchmarks.prepare`, with an option for another source."""
+
+    @_root_argument
+    def command(root: Path, **source: Path | None) -> int:
+        from cliper.benchmarks import prepare as plans
+
+        plan = getattr(plans, f"{name.replace('-', '_')}_masks")(root, *source.values())
+        outcome = plans.carry_out(plan, _track)
+        _echo_errors(outcome.failed)
+        failed = f", {len(outcome.failed):,} failed" if outcome.failed else ""
+        click.echo(f"{plan.folder}: {outcome.written:,} masks written, {outcome.kept:,} there already{failed}")
+        return ExitCode.IMAGES_FAILED if outcome.failed else ExitCode.DONE
+
+    example = f"cliper data prepare {name} ROOT"
+    if option:
+        command = click.option(option, type=click.Path(path_type=Path), show_default=default, help=text)(command)
+        example += f"\n{example} {option} PATH"
+    prepare.command(name, help=summary, epilog=example)(command)
+
+
+_add_prepare_command(
+    "voc-aug",
+    "Make VOC's SegmentationClassAug from VOC and SBD.",
+    "--sbd",
+    "SBD's folder, with dataset/cls/*.mat.",
+    "VOC's own masks only, enough for voc21 and voc20",
+)
+_add_prepare_command(
+    "context",
+    "Make PASCAL-Context's masks of 59 classes.",
+    "--annotations",
+    "The file trainval_merged.json, or the folder of .mat files.",
+    "one of both in VOCdevkit/VOC2010",
+)
+_add_prepare_command(
+    "coco-object",
+    "Make COCO-Object's masks from COCO's instances.",
+    "--instances",
+    "COCO's instances_val2017.json.",
+    "in annotations, in ROOT, coco2014 or coco2017",
+)
+_add_prepare_command(
+    "coco-stuff",
+    "Make COCO-Stuff's masks of 171 classes from its maps.",
+    "--maps",
+    "The folder stuffthingmaps_trainval2017, or its val2017.",
+    "in ROOT or coco2017",
+)
+_add_prepare_command("cityscapes", "Make Cityscapes' labelTrainIds from labelIds or polygons.")
+
+
+def _echo_errors(errors: Sequence[str]) -> None:
+    for error in errors[:_MAX_ERRORS_SHOWN]:
+        echo_error(error)
+    if len(errors) > _MAX_ERRORS_SHOWN:
+        echo_error(f"{len(errors) - _MAX_ERRORS_SHOWN:,} more")
+
+
+def _track(items: Sequence[T], title: str) -> Iterator[T]:
+    """The items, with a progress bar if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
     yield from track(
-        items, what, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(), total=len(items)
+        items, title, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(), total=len(items)
     )

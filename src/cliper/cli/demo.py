@@ -6,27 +6,23 @@ from typing import Any
 
 import click
 
-from cliper.cli.options import load_segmenter, model_options
+from cliper.cli.errors import echo_warning
+from cliper.cli.help import GroupedCommand, option, option_group
+from cliper.cli.options import address_options, load_segmenter, model_options
 
 __all__ = ["demo"]
 
 
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; by default this machine's.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="Port; 0 for any that is free."
-)
-@click.option("--share", is_flag=True, help="Also open a public address, through Gradio's servers, to anyone.")
+@click.command(cls=GroupedCommand, epilog="cliper demo\ncliper demo --model ViT-B/16 --refiner sd2.1")
+@address_options(7860)
+@option_group("Server", option("--share", "Open a public address for everyone, too, through Gradio's servers."))
 @model_options
 def demo(host: str, port: int, share: bool, **options: Any) -> None:
-    """Serve a page in the browser: a picture and words in, an overlay to explore and files to save out.
+    """Serve a demo page in the browser.
 
-    The model options say what the page begins with. Visitors choose among the models named in `cliper models
-    list` that are on this machine; nothing is fetched for them. Ctrl-C ends it.
-
-    \b
-    cliper demo
-    cliper demo --model ViT-B/16 --refiner sd2.1
+    Choose an image, type words, explore the result and save it. The model options set what the page starts with.
+    Visitors choose among the models of cliper models list that are on this machine; the page never downloads one.
+    Ctrl-C ends the server with exit code 0.
     """
     import functools
 
@@ -40,12 +36,10 @@ def demo(host: str, port: int, share: bool, **options: Any) -> None:
         Segmenter.from_pretrained, device=options["device"], dtype=options["dtype"], seed=options["seed"]
     )
     if not is_loopback(host):
-        click.echo(
-            f"cliper: warning: {host} is reachable from other machines, and the page asks for no password", err=True
-        )
+        echo_warning(f"{host} is reachable from other machines, and the page asks for no password")
     with (
         interruptions() as wait,
         serving(start, load, host=host, port=port, share=share) as (address, public),
     ):
-        click.echo(f"the page is at {address}" + (f" and, for anyone, at {public}" if public else ""))
+        click.echo(f"the page is at {address}" + (f" and, for everyone, at {public}" if public else ""))
         wait()

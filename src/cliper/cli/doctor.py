@@ -12,41 +12,39 @@ from pathlib import Path
 import click
 
 from cliper import __version__
+from cliper.cli.errors import ExitCode, exit_code
+from cliper.cli.help import GroupedCommand
 from cliper.errors import CliperError, OutputError
 
 __all__ = ["doctor"]
 
+_PACKAGES = ("torch", "transformers", "diffusers", "huggingface_hub", "safetensors", "pillow", "numpy")
 
-@click.command()
+
+@click.command(cls=GroupedCommand, epilog="cliper doctor")
 def doctor() -> int:
-    """Say what is installed and where things lie, and try the bundled model. Exit code 2 if something fails."""
+    """Check the installation and the bundled model.
+
+    It prints the versions of packages, and checks devices, cache folders, the bundled weights and a segmentation. The
+    exit code is 2 if a check fails, and 70 if it fails in an unexpected way.
+    """
     click.echo(f"cliper {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for package in (
-        "torch",
-        "transformers",
-        "diffusers",
-        "huggingface_hub",
-        "safetensors",
-        "pillow",
-        "numpy",
-    ):
+    for package in _PACKAGES:
         try:
             click.echo(f"  {package} {version(package)}")
         except PackageNotFoundError:
             click.echo(f"  {package} is missing: pip install {package}")
-    failures = [_try(name, check) for name, check in _CHECKS.items()]
-    return 2 if any(failures) else 0
+    return max((_run_check(name, check) for name, check in _CHECKS.items()), default=ExitCode.DONE)
 
 
-def _try(name: str, check: Callable[[], str]) -> bool:
-    """Run one check, print its line, and say whether it failed."""
+def _run_check(name: str, check: Callable[[], str]) -> ExitCode:
     try:
         click.echo(f"ok      {name}: {check()}")
-    except Exception as error:  # whatever is wrong with this machine, the other checks still tell something
+    except Exception as error:  # the other checks still run
         kind = "" if isinstance(error, CliperError) else f"{type(error).__name__}: "
         click.echo(f"failed  {name}: {kind}{' '.join(str(error).split())}")
-        return True
-    return False
+        return exit_code(error)
+    return ExitCode.DONE
 
 
 def _devices() -> str:

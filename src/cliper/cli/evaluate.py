@@ -1,4 +1,4 @@
-"""``cliper evaluate``: mIoU on a benchmark, or on one's own pictures and masks."""
+"""``cliper evaluate``: mIoU on a benchmark, or on your own images and masks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from cliper.cli.evaluate_show import Progress, show_report
-from cliper.cli.options import model_options, read_background, read_settings
+from cliper.cli.errors import ExitCode, resume_hint
+from cliper.cli.help import GroupedCommand, option, option_group
+from cliper.cli.options import (
+    background_option,
+    classes_file_option,
+    engine_options,
+    model_options,
+    read_background,
+    read_settings,
+)
+from cliper.cli.progress import Progress
+from cliper.cli.tables import print_report
 from cliper.errors import InputError
 from cliper.settings import ATTENTIONS, Preset, load_preset, presets
 
@@ -20,93 +30,126 @@ if TYPE_CHECKING:
 
     from cliper.benchmarks import Benchmark, Sample
     from cliper.evaluation.job import CustomData, Job
+    from cliper.evaluation.records import Record
     from cliper.evaluation.workers import Outcome
 
 __all__ = ["evaluate"]
 
-_OWN = ("images", "masks", "classes_file", "background_names", "first_label", "ignore")
-_ABLATION = ("attentions", "features", "refiners")
+_CUSTOM_DATA_OPTIONS = ("images", "masks", "classes_file", "background_names", "first_label", "ignore")
+_ABLATION_OPTIONS = ("attentions", "features", "refiners")
+
+_EXAMPLES = """\
+cliper evaluate vit-l-14/voc21 --data ROOT --out result
+cliper evaluate voc21 --data ROOT --refiner self
+cliper evaluate --images photos --masks truth --classes-file classes.txt
+cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 
 
-@click.command()
+@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
 @click.argument("target", required=False)
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Root folder of the data sets.")
-@click.option("--images", type=click.Path(path_type=Path), help="Your own pictures, in place of a benchmark.")
-@click.option("--masks", type=click.Path(path_type=Path), help="Your own masks: PNG, named as the pictures.")
-@click.option("--classes-file", type=click.Path(path_type=Path), help="Classes of your masks, one a line.")
-@click.option("-b", "--background", "background_names", multiple=True, help="Background texts for your own data.")
-@click.option("--first-label", type=click.Choice(["0", "1"]), default="1", help="Value of the first class in masks.")
-@click.option("--ignore", type=int, multiple=True, help="Value of masks that is not counted [255].")
-@click.option("--limit", type=int, default=None, help="Only so many pictures, the first ones.")
-@click.option("--batch", type=int, default=None, help="Pictures of one size together; 1 on a CPU, 8 on a GPU.")
-@click.option("--workers", type=int, default=None, help="Processes (default 1), a GPU or a share of cores each.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who works.")
-@click.option("--address", default=None, help="Of a Ray cluster, such as auto; by default Ray runs in here.")
-@click.option("--allow-tf32", is_flag=True, help="Let a GPU compute float32 in TF32: faster, less exact.")
-@click.option("--decoders", type=int, default=2, show_default=True, help="Threads that read ahead, in each worker.")
-@click.option(
-    "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="For a bad picture."
+@option_group(
+    "Input and output",
+    option("--data FOLDER", "Root folder of the benchmarks' data sets.", "root"),
+    option("--limit N", "Number of images to evaluate, from the first one.", show_default="all"),
+    option(
+        "-o, --out FOLDER",
+        "Folder for the report. The same command continues an interrupted run in it.",
+        show_default="print the results only",
+    ),
+    option(
+        "--contact-sheet N",
+        "Draw the N worst and N best images into OUT/contact-sheet.png.",
+        type=click.IntRange(min=0),
+        default=0,
+    ),
+    option(
+        "--on-error",
+        "What to do if an image or mask cannot be used; with skip the exit code is 1.",
+        type=click.Choice(["stop", "skip"]),
+        default="stop",
+    ),
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the report; a killed run goes on there.")
-@click.option(
-    "--contact-sheet", type=click.IntRange(min=0), default=0, help="Draw so many worst and best pictures (needs --out)."
+@option_group(
+    "Your own images, in place of TARGET",
+    option("--images FOLDER", "Folder of images."),
+    option("--masks FOLDER", "Folder of masks: PNG, with the names of the images."),
+    classes_file_option,
+    background_option,
+    option("--first-label", "Value of the first class in the masks.", type=click.Choice(["0", "1"]), default="1"),
+    option("--ignore N", "Value in the masks that is not counted; repeat for more.", multiple=True, show_default="255"),
 )
-@click.option("--ablation", is_flag=True, help="Compare attentions, feature fusion and refiners, models loaded once.")
-@click.option(
-    "--attentions",
-    default=",".join(name for name in ATTENTIONS if name != "proxy"),
-    show_default=True,
-    help="For --ablation; proxy, which needs a DINO, is compared where it is named.",
+@option_group(
+    "Ablation",
+    option("--ablation", "Compare attentions, feature fusion and refiners in one run."),
+    option("--attentions NAMES", "Values of --attention, separated by commas.", default=",".join(ATTENTIONS)),
+    option("--features", "Feature fusion.", type=click.Choice(["both", "on", "off"]), default="both"),
+    option("--refiners NAMES", "Refiners, separated by commas: none,self,sd2.1.", show_default="none and --refiner"),
 )
-@click.option("--features", type=click.Choice(["both", "on", "off"]), default="both", help="For --ablation.")
-@click.option("--refiners", default=None, help='For --ablation: "none,self,sd2.1" [none and --refiner].')
 @model_options
+@engine_options
+@option_group(
+    "Execution",
+    option(
+        "--workers N",
+        "Number of processes, each with a GPU or a share of the processors.",
+        type=click.IntRange(min=1),
+        show_default="1; with Ray one per GPU or machine",
+    ),
+    option(
+        "--batch-size N",
+        "Number of images of one size that go through the networks together.",
+        show_default="1 on a CPU, 8 on a GPU",
+    ),
+    option("--read-threads N", "Threads in each worker that read images ahead.", default=2),
+)
 @click.pass_context
 def evaluate(context: click.Context, /, target: str | None, **options: Any) -> int:
-    """Measure mIoU on TARGET: a preset (vit-l-14/voc21) or a benchmark (voc21), or on your own data.
+    """Measure mIoU on TARGET, or on your own images and masks.
 
-    A preset brings model, refiner and settings, and its published number is shown beside; a benchmark takes --model
-    and what is recommended for it. With --out a run that was stopped goes on where it was. Exit code 1 if pictures
-    were skipped.
-
-    \b
-    cliper evaluate vit-l-14/voc21 --data ROOT --out voc21
-    cliper evaluate voc21 --model mini --data ROOT --refiner none
-    cliper evaluate --images photos --masks truth --classes-file classes.txt
+    TARGET is a preset such as vit-l-14/voc21 (see cliper benchmarks), which sets model, refiner and settings, and whose
+    published mIoU is shown beside; or a benchmark such as voc21 (see cliper data list), measured with --model and the
+    settings recommended for it. The exit code is 1 if images were skipped.
     """
+    from cliper.evaluation import ConfusionMatrix
     from cliper.evaluation.report import make_report, write_report
     from cliper.evaluation.workers import evaluate as run
 
     out: Path | None = options["out"]
     if options["contact_sheet"] and out is None:
-        raise click.UsageError("--contact-sheet: expected a folder for it, got none; give --out DIR")
-    _check_modes(context, own=target is None, ablation=options["ablation"])
+        raise click.UsageError("--contact-sheet: expected a folder for it, got none; give --out FOLDER")
+    _check_unused_options(context, custom=target is None, ablation=options["ablation"])
     if options["address"] is not None and options["engine"] == "local":
-        raise click.UsageError("--address is for --engine ray; add it, or leave this out")
-    job = _job(context, target, options)
+        raise click.UsageError("--address: it is for --engine ray; give that too")
+    job = _make_job(context, target, options)
     benchmark = job.benchmark()
     samples = job.samples(benchmark)
     identity = job.identity(samples)
-    with (
-        nullcontext(out) if out else tempfile.TemporaryDirectory() as place,
-        Progress(benchmark, job.variants[0].label, len(samples)) as progress,
-    ):
-        workers = options["workers"]
-        spread = None
-        if options["engine"] == "ray":
-            from cliper.scale.ray_evaluate import RayEvaluation
+    spread = None
+    if options["engine"] == "ray":
+        from cliper.scale.ray_evaluate import RayEvaluation
 
-            spread = RayEvaluation(workers=workers, address=options["address"])
-        workers = 1 if workers is None else workers
-        outcome = run(job, samples, Path(place), identity, workers=workers, seen=progress.seen, spread=spread)
+        spread = RayEvaluation(workers=options["workers"], address=options["address"])
+    matrix = ConfusionMatrix(benchmark.num_labels, benchmark.ignore)
+    with (
+        nullcontext(out) if out else tempfile.TemporaryDirectory() as folder,
+        resume_hint("the same command", on=KeyboardInterrupt) if out else nullcontext(),
+        Progress(len(samples)) as progress,
+    ):
+
+        def on_record(record: Record) -> None:
+            matrix.add_counts(record.counts.get(job.variants[0].label, []))
+            progress.advance(error=record.error, status=f"mIoU {100 * matrix.miou:.1f}")
+
+        workers = options["workers"] or 1
+        outcome = run(job, samples, Path(folder), identity, workers=workers, seen=on_record, spread=spread)
     report = make_report(job, benchmark, identity, outcome)
-    show_report(report)
+    print_report(report)
     if out is not None:
         for file in write_report(out, report, outcome):
             click.echo(f"wrote {file}")
         if options["contact_sheet"]:
             _draw_sheet(job, benchmark, samples, outcome, out / "contact-sheet.png", options["contact_sheet"])
-    return 1 if report["skipped"] else 0
+    return ExitCode.IMAGES_FAILED if report["skipped"] else ExitCode.DONE
 
 
 def _draw_sheet(
@@ -122,46 +165,44 @@ def _draw_sheet(
         click.echo(f"wrote {path}")
 
 
-def _check_modes(context: click.Context, *, own: bool, ablation: bool) -> None:
+def _check_unused_options(context: click.Context, *, custom: bool, ablation: bool) -> None:
     """Refuse options that would have no effect."""
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    for names, used, what in (
-        (_OWN, own, "your own data, in place of a benchmark; leave one of them out"),
-        (_ABLATION, ablation, "an ablation; give --ablation, or leave it out"),
+    for names, used, purpose in (
+        (_CUSTOM_DATA_OPTIONS, custom, "your own data, in place of a benchmark; leave one of them out"),
+        (_ABLATION_OPTIONS, ablation, "an ablation; give --ablation, or leave it out"),
     ):
         for name in names:
             if name in given and not used:
                 flag = "--background" if name == "background_names" else f"--{name.replace('_', '-')}"
-                raise click.UsageError(f"{flag} is for {what}")
+                raise click.UsageError(f"{flag} is for {purpose}")
 
 
-def _job(context: click.Context, target: str | None, options: dict[str, Any]) -> Job:
+def _make_job(context: click.Context, target: str | None, options: dict[str, Any]) -> Job:
     from cliper.evaluation.job import Job, Variant, ablation_variants, benchmark_settings, load_benchmark
 
-    preset = _preset(target)
+    preset = _find_preset(target)
     data: str | CustomData = target or "" if preset is None else preset.benchmark
     if target is None:
         if options["images"] is None and options["masks"] is None:
             raise click.UsageError("expected a preset, a benchmark, or --images and --masks; got none")
-        data = _custom(options)
+        data = _custom_data(options)
     elif options["root"] is None:
-        raise click.UsageError("expected the root folder of the data sets, got none; give --data ROOT")
-    if preset is not None:
-        if context.get_parameter_source("model") is ParameterSource.DEFAULT:
-            options = {**options, "model": preset.model}
-        if options["refiner"] is None:
-            options = {**options, "refiner": preset.refiner}
+        raise click.UsageError("expected the root folder of the data sets, got none; give --data FOLDER")
+    for name in ("model", "refiner"):
+        if preset is not None and context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            options = {**options, name: getattr(preset, name)}
     settings = read_settings(options, None if preset is None else preset.settings)
     if preset is None and options["settings"] is None:
         given = {name: options[name] for name in ("score", "background") if options[name] is not None}
         settings = benchmark_settings(settings, load_benchmark(data)).replace(**given)
-    refiner = None if options["refiner"] in (None, "none") else options["refiner"]
+    refiner = None if options["refiner"] == "none" else options["refiner"]
     variants: tuple[Variant, ...] = (Variant("", settings, refiner),)
     if options["ablation"]:
         features = {"both": (True, False), "on": (True,), "off": (False,)}[options["features"]]
         named = f"none,{refiner or 'none'}" if options["refiners"] is None else options["refiners"]
-        refiners = [None if name == "none" else name for name in _names(named)]
-        variants = ablation_variants(settings, _names(options["attentions"]), features, refiners)
+        refiners = [None if name == "none" else name for name in _split_names(named)]
+        variants = ablation_variants(settings, _split_names(options["attentions"]), features, refiners)
     return Job(
         data,
         options["root"],
@@ -172,20 +213,20 @@ def _job(context: click.Context, target: str | None, options: dict[str, Any]) ->
         dtype=options["dtype"],
         allow_tf32=options["allow_tf32"],
         seed=options["seed"],
-        batch=options["batch"],
-        decoders=options["decoders"],
+        batch=options["batch_size"],
+        decoders=options["read_threads"],
         skip_errors=options["on_error"] == "skip",
         preset=None if preset is None else preset.name,
     )
 
 
-def _preset(target: str | None) -> Preset | None:
+def _find_preset(target: str | None) -> Preset | None:
     if target is None or (target not in presets() and "/" not in target):
         return None
-    return load_preset(target)  # names the nearest ones if there is none
+    return load_preset(target)  # names the nearest ones if it does not exist
 
 
-def _custom(options: dict[str, Any]) -> CustomData:
+def _custom_data(options: dict[str, Any]) -> CustomData:
     from cliper.evaluation.job import CustomData
     from cliper.prompts import read_classes, scene_background
 
@@ -208,5 +249,5 @@ def _custom(options: dict[str, Any]) -> CustomData:
     )
 
 
-def _names(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -1,52 +1,58 @@
-"""``cliper models``: which checkpoints there are, fetching them, checking them."""
+"""``cliper models``: list, download and verify checkpoints."""
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from cliper.cli.errors import ExitCode, echo_error
+from cliper.cli.help import CommandGroup
+from cliper.cli.tables import print_table
 from cliper.errors import CheckpointError
 
 __all__ = ["models"]
 
+_kind_option = click.option(
+    "--kind",
+    type=click.Choice(["clip", "diffusion", "dino"]),
+    show_default="clip for fetch; verify detects it",
+    help="Kind of model, where NAME is not from the list.",
+)
 
-@click.group()
+
+@click.group(cls=CommandGroup, epilog="cliper models list\ncliper models fetch ViT-B/16\ncliper models verify ViT-B/16")
 def models() -> None:
-    """List, fetch and verify checkpoints."""
+    """List, download and verify checkpoints."""
 
 
-@models.command("list")
+@models.command("list", epilog="cliper models list")
 def list_models() -> None:
-    """Known checkpoints, and which of them are on this machine.
+    """List the known checkpoints.
 
-    Any other CLIP in transformers format is given by its hub name or its folder.
+    The last column tells which of them are on this machine. Any other CLIP in transformers format is given by its
+    Hugging Face repository or its folder.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from cliper.checkpoints import entries, resolve
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "what", "from", "size", "licence", "here"):
-        table.add_column(heading)
+    rows = []
     for entry in entries():
         try:
-            here = resolve(entry.alias, entry.kind, download=False).source
+            location = resolve(entry.alias, entry.kind, download=False).source
         except CheckpointError:
-            here = "no"
-        repo = entry.sources[0].repo if entry.sources else "bundled"
-        table.add_row(entry.alias, entry.title, repo, f"{entry.megabytes} MB", entry.licence, here)
-    # A table squeezed into a pipe's 80 columns can neither be read nor searched.
-    width = None if sys.stdout.isatty() else 160
-    Console(highlight=False, width=width).print(table)
+            location = "no"
+        source = entry.sources[0].repo if entry.sources else "bundled"
+        rows.append((entry.alias, entry.title, source, f"{entry.megabytes} MB", entry.licence, location))
+    print_table(("name", "model", "source", "size", "licence", "here"), rows)
 
 
-@models.command()
+@models.command(epilog="cliper models fetch ViT-B/16\ncliper models fetch facebook/dinov2-base --kind dino")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["clip", "diffusion", "dino"]), default=None, help="Of a hub name.")
+@_kind_option
 def fetch(name: str, kind: str | None) -> None:
-    """Download checkpoint NAME (an alias or a hub name) unless it is here, and say where it lies."""
+    """Download checkpoint NAME, and print its folder.
+
+    A checkpoint that is on this machine is not downloaded again. NAME is a name from cliper models list or a Hugging
+    Face repository.
+    """
     from cliper.checkpoints import check_folder, find_entry, resolve
 
     entry = find_entry(name)
@@ -55,16 +61,20 @@ def fetch(name: str, kind: str | None) -> None:
     click.echo(f"{found.name}: {found.folder}")
 
 
-@models.command()
+@models.command(epilog="cliper models verify mini\ncliper models verify path/to/folder --kind diffusion")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["clip", "diffusion", "dino"]), default=None, help="Of a hub name.")
+@_kind_option
 def verify(name: str, kind: str | None) -> int:
-    """Check every weight of checkpoint NAME: names, shapes, checksums, no NaN. Exit code 2 if anything is wrong."""
+    """Check every tensor of checkpoint NAME.
+
+    Names, shapes and checksums must be right, and all values finite. NAME is a name from cliper models list, a Hugging
+    Face repository or a folder. The exit code is 2 if anything is wrong.
+    """
     from cliper.checkpoints import verify as verify_checkpoint
 
     report = verify_checkpoint(name, kind)
     for problem in report.problems:
-        click.echo(f"cliper: error: {report.folder}: {problem}", err=True)
-    verdict = "whole" if report.ok else f"{len(report.problems)} problem(s)"
+        echo_error(f"{report.folder}: {problem}")
+    verdict = "complete" if report.ok else f"{len(report.problems)} problem(s)"
     click.echo(f"{report.name}: {verdict}; {len(report.files)} files, {report.tensors} tensors in {report.folder}")
-    return 0 if report.ok else 2
+    return ExitCode.DONE if report.ok else ExitCode.BAD_INPUT

@@ -1,19 +1,24 @@
-"""Options that several commands share: what to look for, with which model, and every setting."""
+"""Options that several commands share: classes, model, every setting of the method, and where to run."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cliper.errors import ClassListError, SettingsError
+from cliper.cli.errors import echo_warning
+from cliper.cli.help import option, option_group
+from cliper.errors import ClassListError, OutputError, SettingsError
 from cliper.settings import (
     ATTENTIONS,
     RECIPES,
     REFINE_MODES,
     RESIZE_MODES,
+    TEMPLATES,
     Settings,
     check_seed,
     load_preset,
@@ -25,124 +30,158 @@ if TYPE_CHECKING:
     from cliper.prompts import ClassPrompt
     from cliper.segmenter import Segmenter
 
-__all__ = ["class_options", "load_segmenter", "model_options", "read_background", "read_class_options", "read_settings"]
+__all__ = [
+    "address_options",
+    "background_option",
+    "check_out_folder",
+    "class_options",
+    "classes_file_option",
+    "engine_options",
+    "load_segmenter",
+    "model_options",
+    "read_background",
+    "read_class_options",
+    "read_settings",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Setting -> (flag, what click needs to know of it). Names that say "background" alone are the texts'.
-_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "recipe": ("--recipe", {"type": click.Choice(RECIPES), "help": "Published version of the method."}),
-    "size": ("--size", {"type": int, "help": "Short side of the resized picture, in pixels."}),
-    "scale": ("--scale", {"type": float, "help": "Multiplies the cosine before the softmax."}),
-    "threshold": ("--threshold", {"type": float, "help": "Share of a class's maximum that is kept."}),
-    "select_layer": ("--select-layer", {"type": int, "help": "Layer whose scores become maps; -1 is last."}),
-    "window": ("--window", {"type": int, "help": "Side of the sliding windows in pixels; 0 for none."}),
-    "attention": (
+classes_file_option = option(
+    "--classes-file FILE", "Text file with one class per line: 'name' or 'name: word, other word'."
+)
+background_option = option(
+    "-b, --background NAMES",
+    'Names of what else is in the images, competing with the classes: "wall; sky", auto (common scene words) or none.',
+    "background_names",
+    multiple=True,
+    default=["auto"],
+)
+
+class_options = option_group(
+    "Classes",
+    option(
+        "-c, --classes NAMES",
+        'Classes to find, separated by semicolons: "dog; cat; person: man, woman". After a colon: the words that '
+        "describe the class, in place of its name. Repeat for more classes.",
+        multiple=True,
+    ),
+    classes_file_option,
+    background_option,
+)
+"""``--classes``, ``--classes-file`` and ``--background``."""
+
+engine_options = option_group(
+    "Execution",
+    option("--engine", "Execution engine: this machine, or Ray.", type=click.Choice(["local", "ray"]), default="local"),
+    option(
+        "--address HOST:PORT",
+        "Address of a Ray cluster, or auto; for --engine ray.",
+        show_default="start a local Ray instance",
+    ),
+)
+"""``--engine`` and ``--address``."""
+
+_MODEL = option_group(
+    "Model",
+    option(
+        "-m, --model NAME",
+        "CLIP checkpoint: mini (bundled), ViT-B/16, ViT-L/14, ViT-H/14, a Hugging Face repository or a folder.",
+        default="mini",
+    ),
+    option(
+        "-r, --refiner NAME",
+        "Refinement of the class maps: none, self (no download), Stable Diffusion (sd2.1, sd1.5, sd1.4), DINO "
+        "(dino-s16, dinov2-b14, ...), a Hugging Face repository or a folder.",
+        default="none",
+    ),
+    option(
+        "-s, --settings NAME|FILE",
+        "Settings of the method: a preset (vit-b-16/voc21; see 'cliper benchmarks') or a YAML file. The options "
+        "below take precedence.",
+        show_default="recommended for the model",
+    ),
+)
+
+# The name of an option, or the name that is given after the help text, is the field of Settings.
+_METHOD = option_group(
+    "Method (default: from --settings)",
+    option("--recipe", "Published version of the method.", type=click.Choice(RECIPES)),
+    option("--size PIXELS", "Length to which the shorter side of the image is resized."),
+    option("--window PIXELS", "Side of the sliding windows; 0 for none."),
+    option(
         "--attention",
-        {"type": click.Choice(ATTENTIONS), "help": "Last-layer attention, or an ablation; proxy attends by a DINO."},
+        "Attention in the image encoder's last layer: fused is the method, the others are for comparison.",
+        type=click.Choice(ATTENTIONS),
     ),
-    "proxy_model": ("--proxy-model", {"type": str, "help": "The DINO for --attention proxy: a name or a folder."}),
-    "fuse_features": (
-        "--fuse-features/--no-fuse-features",
-        {"default": None, "help": "Whether the mean over layers is added."},
+    option("--select-layer INDEX", "Layer of the image encoder that the class maps come from; -1 is the last."),
+    option("--fuse-features/--no-fuse-features", "Add the mean over all layers to the class maps.", default=None),
+    option("--logit-scale X", "Factor on the similarities of image and text before the softmax over classes.", "scale"),
+    option("--map-threshold X", "Share of a class map's maximum below which the map is set to 0.", "threshold"),
+    option("--score-threshold X", "Confidence that a class must exceed to be in the result.", "score"),
+    option(
+        "--background-threshold X",
+        "Score below which a pixel is background; 0 compares the classes with (1 - highest score)^2.",
+        "background",
     ),
-    "score": ("--score", {"type": float, "help": "Classes not above this confidence are off."}),
-    "background": (
-        "--background-threshold",
-        {"type": float, "help": "Pixels below this are background; 0 lets background compete."},
+    option("--normalize/--no-normalize", "Stretch class maps to [0, 1] before labels are assigned.", default=None),
+    option("--templates", "Text templates: sentences that class names are put into.", type=click.Choice(TEMPLATES)),
+)
+
+_REFINER = option_group(
+    "Refiner (default: from --settings)",
+    option(
+        "--refine-threshold X",
+        "Share of an attention map's maximum below which the map is set to 0.",
+        show_default="--map-threshold",
     ),
-    "normalize": (
-        "--normalize/--no-normalize",
-        {"default": None, "help": "Whether maps are stretched to [0, 1] first."},
-    ),
-    "templates": ("--templates", {"type": str, "help": "Text templates: scene15 or imagenet80."}),
-    "refine_threshold": (
-        "--refine-threshold",
-        {"type": float, "help": "Threshold of the refiner's maps; by default as --threshold."},
-    ),
-    "refine_mode": (
+    option(
         "--refine-mode",
-        {"type": click.Choice(REFINE_MODES), "help": "How the refiner's maps are used."},
+        "Apply the attention maps one after another (chain), their mean, or only one (selected).",
+        type=click.Choice(REFINE_MODES),
     ),
-    "refine_map": ("--refine-map", {"type": int, "help": "Which map, for --refine-mode selected."}),
-    "refine_layers": (
-        "--refine-layer",
-        {"type": str, "multiple": True, "help": "A self-attention layer of the refiner; repeat for more."},
+    option("--refine-map INDEX", "Attention map for --refine-mode selected."),
+    option(
+        "--refine-layer NAME",
+        "Self-attention layer of the refiner's network; repeat for more.",
+        "refine_layers",
+        multiple=True,
     ),
-    "refine_size": (
-        "--refine-size",
-        {"type": str, "metavar": "SIDE|HxW", "help": "Size of the refiner's input, in pixels."},
-    ),
-    "refine_max_patches": (
-        "--refine-max-patches",
-        {
-            "type": int,
-            "help": "Most patches that a DINO refiner or self uses; larger images are reduced.",
-        },
-    ),
-    "refine_resize": (
-        "--refine-resize",
-        {"type": click.Choice(RESIZE_MODES), "help": "How the image is resized for the refiner; by default its own."},
-    ),
-    "refine_step": ("--refine-step", {"type": int, "help": "Denoising step, of 50."}),
-}
+    option("--refine-size SIDE|HxW", "Size in pixels to which the image is resized for the refiner."),
+    option("--refine-resize", "How the image is resized for the refiner.", type=click.Choice(RESIZE_MODES)),
+    option("--refine-step INDEX", "Denoising step, 0 to 49, that sets the noise (Stable Diffusion only)."),
+    option("--seed N", "Seed of the noise (Stable Diffusion only).", default=0),
+)
 
-
-def class_options(command: F) -> F:
-    """Add ``--classes``, ``--classes-file`` and ``--background``."""
-    for option in (
-        click.option(
-            "-b",
-            "--background",
-            "background_names",
-            multiple=True,
-            help='Names of what is not asked for: "wall; sky", "auto" (default: common scene words) or "none".',
-        ),
-        click.option(
-            "--classes-file",
-            type=click.Path(path_type=Path),
-            help="File with one class a line: 'name' or 'name: prompt, other prompt'.",
-        ),
-        click.option(
-            "-c",
-            "--classes",
-            multiple=True,
-            help='What to look for: "dog; grass; wooden bench". May be repeated.',
-        ),
-    ):
-        command = option(command)
-    return command
+_DEVICE = option_group(
+    "Device",
+    option("--device NAME", "Where to compute: cpu, cuda, cuda:1, ...", show_default="cuda if there is one, else cpu"),
+    option(
+        "--dtype",
+        "Number format of the networks.",
+        type=click.Choice(["float32", "float16", "bfloat16"]),
+        show_default="float32; refiners on a GPU float16",
+    ),
+)
 
 
 def model_options(command: F) -> F:
     """Add model, refiner, settings, every single setting, device, dtype and seed."""
-    options = [
-        click.option(
-            "-m",
-            "--model",
-            default="mini",
-            show_default=True,
-            help="mini, ViT-B/16, ViT-L/14, ViT-H/14, a hub name or a folder.",
-        ),
-        click.option("-r", "--refiner", default=None, help="none (default), or what sharpens the maps."),
-        click.option(
-            "-s",
-            "--settings",
-            default=None,
-            help="A preset (vit-b-16/voc21) or a YAML file; flags go above it.",
-        ),
-        *(click.option(flag, name, **more) for name, (flag, more) in _SETTINGS.items()),
-        click.option("--device", default=None, help="cpu, cuda, cuda:1 ...; by default CUDA if there is any."),
-        click.option("--dtype", default=None, help="float32 (default), float16 or bfloat16."),
-        click.option("--seed", default=0, show_default=True, help="Of the refiner's noise."),
-    ]
-    for option in reversed(options):
-        command = option(command)
+    for add in (_DEVICE, _REFINER, _METHOD, _MODEL):
+        command = add(command)
     return command
 
 
+def address_options(port: int) -> Callable[[F], F]:
+    """``--host`` and ``--port`` of a server; ``port`` is the default."""
+    return option_group(
+        "Server",
+        option("--host NAME", "Address to listen on; 0.0.0.0 is reachable from other machines.", default="127.0.0.1"),
+        option("--port N", "Port to listen on; 0 takes a free one.", type=click.IntRange(0, 65535), default=port),
+    )
+
+
 def load_segmenter(options: dict[str, Any]) -> Segmenter:
-    """Make the segmenter that the model options describe: preset < file < flag.
+    """Load the segmenter that the model options describe.
 
     Raises:
         CliperError: whatever :meth:`cliper.Segmenter.from_pretrained` raises.
@@ -150,10 +189,9 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
     from cliper.segmenter import Segmenter
 
     settings = read_settings(options)
-    refiner = options["refiner"]
     return Segmenter.from_pretrained(
         options["model"],
-        refiner=None if refiner in (None, "none") else refiner,
+        refiner=None if options["refiner"] == "none" else options["refiner"],
         settings=settings,
         device=options["device"],
         dtype=options["dtype"],
@@ -162,16 +200,16 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
 
 
 def read_settings(options: dict[str, Any], base: Settings | None = None) -> Settings:
-    """The settings that the model options describe: recommended < preset < file < flag.
+    """Settings from the model options; later ones take precedence: recommended, preset, file, option.
 
-    What can be wrong is looked at before anything large is fetched or loaded.
+    Options are checked before anything is downloaded or loaded.
 
     Args:
         options: as :func:`model_options` gives them.
-        base: in place of those recommended for the model.
+        base: in place of the settings recommended for the model.
 
     Raises:
-        CliperError: an option that cannot be used; a model that cannot be fetched.
+        CliperError: an option that cannot be used; a model that cannot be downloaded.
     """
     from cliper.checkpoints import recommended_settings, resolve
     from cliper.devices import pick_device, pick_dtype
@@ -180,25 +218,21 @@ def read_settings(options: dict[str, Any], base: Settings | None = None) -> Sett
     pick_device(options["device"])
     pick_dtype(options["dtype"])
     check_seed(options["seed"])
-    check_refiner(options["refiner"] or "none")
-    named, changes = options["settings"], _changes(options)
-    if named in presets() and load_preset(named).model.casefold() != str(options["model"]).casefold():
-        click.echo(
-            f"cliper: warning: preset {named} was published for {load_preset(named).model}, the model is "
-            f"{options['model']}",
-            err=True,
-        )
-    first = base or Settings()
-    tried = (first if named is None else load_settings(named, base=first)).replace(origin="command line", **changes)
-    check_proxy(tried)
-    if base is None:
-        base = recommended_settings(resolve(options["model"], "clip"))
-    chosen = base if named is None else load_settings(named, base=base)
-    return chosen.replace(origin="command line", **changes)
+    check_refiner(options["refiner"])
+    source, changes = options["settings"], _setting_options(options)
+    if source in presets() and load_preset(source).model.casefold() != str(options["model"]).casefold():
+        echo_warning(f"preset {source} is for {load_preset(source).model}, the model is {options['model']}")
+
+    def settings_on(base: Settings) -> Settings:
+        loaded = base if source is None else load_settings(source, base=base)
+        return loaded.replace(origin="command line", **changes)
+
+    settings_on(base or Settings())  # raises if an option is wrong, before the model is resolved
+    return settings_on(base or recommended_settings(resolve(options["model"], "clip")))
 
 
 def read_class_options(classes: tuple[str, ...], file: Path | None) -> list[ClassPrompt]:
-    """The class list that ``--classes`` and ``--classes-file`` give together.
+    """Class list from ``--classes`` and ``--classes-file`` together.
 
     Raises:
         ClassListError: no classes, or a list that cannot be used.
@@ -206,16 +240,15 @@ def read_class_options(classes: tuple[str, ...], file: Path | None) -> list[Clas
     from cliper.prompts import parse_classes, read_classes
 
     if not classes and file is None:
-        raise ClassListError('expected classes, got none; name them: -c "dog; grass", or --classes-file FILE')
-    given = [] if file is None else list(read_classes(file))
-    named = parse_classes([*classes, *given])
+        raise ClassListError('expected classes, got none; name them: -c "dog; cat", or --classes-file FILE')
+    named = parse_classes([*classes, *([] if file is None else read_classes(file))])
     if file is None and len(named) == 1 and "," in named[0].name:
-        click.echo(f"cliper: warning: {named[0].name!r} is one class; classes are separated by semicolons", err=True)
+        echo_warning(f"{named[0].name!r} is one class; separate classes by semicolons")
     return named
 
 
 def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
-    """What ``--background`` says: ``"auto"``, None for ``none``, or names.
+    """Value of ``--background``: ``"auto"``, None for ``none``, or names.
 
     Raises:
         ClassListError: a list that cannot be used, or ``auto`` or ``none`` beside names.
@@ -223,7 +256,7 @@ def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
     from cliper.prompts import parse_classes
 
     words = [name.strip().lower() for name in names]
-    if not words or words == ["auto"]:
+    if words == ["auto"]:
         return "auto"
     if words == ["none"]:
         return None
@@ -232,8 +265,20 @@ def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
     return parse_classes(names, what="background name")
 
 
-def _changes(options: dict[str, Any]) -> dict[str, Any]:
-    given = {name: options[name] for name in _SETTINGS if options[name] not in (None, ())}
+def check_out_folder(out: Path) -> None:
+    """Check, before anything is computed, that ``--out`` is or can become a folder with files.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"expected a folder that can be written, got {out}; choose another with --out")
+
+
+def _setting_options(options: dict[str, Any]) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(Settings)]
+    given = {name: options[name] for name in names if options[name] not in (None, ())}
     if "refine_size" in given:
         try:
             sides = [int(side) for side in given["refine_size"].lower().split("x")]

@@ -8,55 +8,69 @@ from typing import Any
 
 import click
 
-from cliper.cli.options import load_segmenter, model_options
+from cliper.cli.errors import echo_warning
+from cliper.cli.help import GroupedCommand, option, option_group
+from cliper.cli.options import address_options, load_segmenter, model_options
 from cliper.errors import InputError, MissingExtraError
 
 __all__ = ["serve"]
 
-# Of Limits -> of the options.
+# Field of Limits -> name of the option.
 _LIMITS = {
-    "queue": "queue",
+    "queue": "queue_size",
     "seconds": "timeout",
     "megabytes": "max_megabytes",
     "megapixels": "max_megapixels",
     "classes": "max_classes",
-    "labelling": "max_labelling",
+    "labelling": "max_pixel_classes",
     "patches": "max_patches",
     "texts": "max_texts",
 }
 
+_EXAMPLES = """\
+cliper serve --refiner self
+curl -F image=@photo.jpg -F classes=dog http://127.0.0.1:8000/v1/segment"""
 
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--token", default=None, help="That callers must send; better as CLIPER_TOKEN in the environment.")
-@click.option("--queue", type=int, default=32, show_default=True, help="Requests at a time; more are told to wait.")
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="Of a request, in seconds.")
-@click.option("--batch", type=int, default=None, help="Pictures that go through the model together at most.")
-@click.option("--batch-window", type=float, default=5.0, show_default=True, help="Wait for others, in milliseconds.")
-@click.option("--max-megabytes", type=float, default=16.0, show_default=True, help="Of a request.")
-@click.option("--max-megapixels", type=float, default=16.0, show_default=True, help="Of a picture.")
-@click.option("--max-classes", type=int, default=256, show_default=True, help="Of a request; as many background names.")
-@click.option(
-    "--max-labelling", type=float, default=1000.0, show_default=True, help="Megapixels of a picture times classes."
+
+@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
+@address_options(8000)
+@option_group(
+    "Server",
+    option(
+        "--token TEXT",
+        "Token that clients must send. Others on this machine can read a command line: better set CLIPER_TOKEN.",
+        show_default="CLIPER_TOKEN, else none",
+    ),
+    option(
+        "--batch-size N",
+        "Number of images that go through the model together at most.",
+        type=click.IntRange(1, 64),
+        show_default="1 on a CPU, 8 on a GPU",
+    ),
+    option("--batch-window MS", "Milliseconds that a request waits for others to join its batch.", default=5.0),
+    option(
+        "--label-studio-folder FOLDER",
+        "Folder of the images of Label Studio's tasks.",
+        show_default="tasks must contain their images",
+    ),
 )
-@click.option("--max-patches", type=int, default=4096, show_default=True, help="Of a picture as the model sees it.")
-@click.option("--max-texts", type=int, default=8192, show_default=True, help="Of a request: prompts times templates.")
-@click.option(
-    "--label-studio-folder",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="Where pictures of Label Studio's tasks lie; by default tasks must bring theirs.",
+@option_group(
+    "Limits",
+    option("--queue-size N", "Maximum concurrent requests, waiting ones included; further ones get 429.", default=32),
+    option("--timeout SECONDS", "Time limit of a request.", default=60.0),
+    option("--max-megabytes X", "Size of a request's body.", default=16.0),
+    option("--max-megapixels X", "Size of an image.", default=16.0),
+    option("--max-classes N", "Number of classes in a request, and of background names.", default=256),
+    option("--max-pixel-classes X", "Megapixels of an image times number of classes.", default=1000.0),
+    option("--max-patches N", "Number of patches of an image, of all its windows together.", default=4096),
+    option("--max-texts N", "Number of texts in a request: prompts times templates.", default=8192),
 )
 @model_options
 def serve(host: str, port: int, token: str | None, label_studio_folder: Path | None, **options: Any) -> int:
-    """Answer POST /v1/segment and others over HTTP, until SIGTERM; what was let in is finished.
+    """Serve segmentation over HTTP: POST /v1/segment.
 
-    The description is at /openapi.json. The model is loaded once; requests may change settings, not the model.
-
-    \b
-    cliper serve --model ViT-B/16
-    curl -F image=@photo.jpg -F classes=dog -F classes=grass http://127.0.0.1:8000/v1/segment
+    /openapi.json describes the API. Requests may change settings, not the model. SIGTERM or Ctrl-C ends the server
+    after the accepted requests, with exit code 0.
     """
     try:
         from cliper.web.hosts import is_loopback, listen
@@ -74,24 +88,22 @@ def serve(host: str, port: int, token: str | None, label_studio_folder: Path | N
 
     try:
         limits = Limits(**{field: options[name] for field, name in _LIMITS.items()})
-    except InputError as error:  # in the words of the command line
-        field, _, said = str(error).partition(":")
-        raise InputError(f"--{_LIMITS[field].replace('_', '-')}:{said}") from None
-    if token is None:  # an empty one is a mistake, not a wish to have none: click would not tell
+    except InputError as error:  # name the option, not the field
+        field, _, reason = str(error).partition(":")
+        raise InputError(f"--{_LIMITS[field].replace('_', '-')}:{reason}") from None
+    if token is None:  # not by click's envvar, which takes an empty token for none
         token = os.environ.get("CLIPER_TOKEN")
     token = None if token is None else check_token(token)
     folder = None if label_studio_folder is None else PictureFolder(label_studio_folder)
-    batch, window = options["batch"], options["batch_window"]
-    if batch is not None and not 1 <= batch <= 64:
-        raise InputError(f"--batch: expected a number from 1 to 64, got {batch}")
-    if not 0 <= window <= 1000:
+    window = options["batch_window"]
+    if not 0 <= window <= 1000:  # click.FloatRange accepts NaN
         raise InputError(f"--batch-window: expected milliseconds from 0 to 1000, got {window:g}")
-    with listen(host, port) as place:
+    with listen(host, port) as socket:
         if token is None and not is_loopback(host):
-            click.echo(f"cliper: warning: whoever reaches {host} may use this service; set CLIPER_TOKEN", err=True)
-        served = Served(load_segmenter(options), limits, batch=batch)
+            echo_warning(f"everyone who can reach {host} may use this service; set CLIPER_TOKEN")
+        served = Served(load_segmenter(options), limits, batch=options["batch_size"])
         served.try_out()
         service = Service(served, window=window / 1000, token=token, folder=folder)
         with patient(service), service:
-            answer(service, place, ready=lambda address: click.echo(f"{served.name} at {address}"))
+            answer(service, socket, ready=lambda address: click.echo(f"{served.name} at {address}"))
     return 0

@@ -25,7 +25,6 @@ __all__ = [
     "RUN",
     "alone",
     "begin",
-    "check_folder",
     "check_run",
     "run_files",
     "set_run_files",
@@ -42,17 +41,6 @@ _FILES = "run_files"
 
 # What atomic_write calls a file until it is whole; a killed run leaves some behind.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
-
-
-def check_folder(out: Path) -> None:
-    """Whether files can be written below a folder, made or not, before anything is computed.
-
-    Raises:
-        OutputError: they cannot.
-    """
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"expected a folder that can be written, got {out}; choose another with --out")
 
 
 def check_run(folder: Path, identity: dict[str, Any], *, shown: str, resume: bool, overwrite: bool) -> None:

@@ -83,7 +83,7 @@ def test_what_is_no_http_does_not_hurt(serve: Callable[..., Process], picture_fi
 
 def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Process], picture_file: bytes) -> None:
     """Longer than servers usually hold one that says nothing (5 s here)."""
-    service, kept = serve("--queue", "1", "--timeout", str(10 * LIMIT)), httpx.Limits(keepalive_expiry=60)
+    service, kept = serve("--queue-size", "1", "--timeout", str(10 * LIMIT)), httpx.Limits(keepalive_expiry=60)
     with connected(service.address) as slow, httpx.Client(timeout=LIMIT, limits=kept) as session:
         slow.sendall(b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
         wait_for(lambda: service.inside == 1)

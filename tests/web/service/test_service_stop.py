@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.m
 @pytest.fixture
 def held(clip_folder: Path, tmp_path: Path, processes: Callable[[Process], None]) -> Iterator[Held]:
     """Lets in eight; nobody's time ends before the test's does."""
-    found = Held(clip_folder, tmp_path, "--queue", "8", "--timeout", str(10 * LIMIT))
+    found = Held(clip_folder, tmp_path, "--queue-size", "8", "--timeout", str(10 * LIMIT))
     processes(found)
     yield found
     found.release()

@@ -1,0 +1,117 @@
+"""Progress of a run on standard error: a bar on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import click
+
+from cliper.cli.errors import printable
+from cliper.cli.tables import format_duration
+
+__all__ = ["Progress"]
+
+_LOG_INTERVAL = 30.0  # seconds between lines where there is no terminal
+_MAX_ERRORS_SHOWN = 100
+_RATE_WINDOW = 60.0  # seconds over which the rate is measured
+
+
+class Progress:
+    """Progress of a run, with rate, time left and failed images.
+
+    Args:
+        total: number of images, or a function that counts them, for a thread of its own; None if that cannot be known.
+    """
+
+    def __init__(self, total: int | Callable[[], int | None]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._count_images = None if isinstance(total, int) else total
+        self._total = total if isinstance(total, int) else None
+        self._count = self._new = self._failed = 0
+        self._started = self._logged = time.monotonic()
+        self._marks = [(self._started, 0)]  # (time, new images until then)
+        console = Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("images"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=self._total, status="")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        if self._count_images is not None:
+            threading.Thread(target=self._find_total, name="cliper-count", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        if self._failed > _MAX_ERRORS_SHOWN:
+            self._echo(f"error: {self._failed - _MAX_ERRORS_SHOWN} more images failed")
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._started
+
+    def advance(self, *, error: str | None = None, new: bool = True, status: str = "") -> None:
+        """Count an image.
+
+        Args:
+            error: why it failed, or None.
+            new: whether this run has done it; images of earlier runs do not count for the rate.
+            status: shown beside the counts, such as the mIoU so far.
+        """
+        now = time.monotonic()
+        self._count += 1
+        self._new += new
+        if error is not None:
+            self._failed += 1
+            if self._failed <= _MAX_ERRORS_SHOWN:
+                self._echo(f"error: {error}")
+        if now - self._marks[-1][0] > 1:
+            self._marks.append((now, self._new))
+            while self._marks[0][0] < now - _RATE_WINDOW and len(self._marks) > 2:
+                self._marks.pop(0)
+        status = "; ".join(filter(None, [status, self._rate(now)]))
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=self._count, total=self._total, status=status)
+        elif now - self._logged > _LOG_INTERVAL:
+            self._logged = now
+            of = "" if self._total is None else f" of {self._total}"
+            self._echo(f"{self._count}{of} images, {self._failed} failed" + (f"; {status}" if status else ""))
+
+    def _rate(self, now: float) -> str:
+        since, before = self._marks[0]
+        if self._new == before or now <= since:
+            return ""
+        rate = (self._new - before) / (now - since)
+        text = f"{rate:.3g} images/s" if rate >= 1 else f"{1 / rate:.3g} s/image"
+        if self._total is not None:
+            text += f", {format_duration(max(0, self._total - self._count) / rate)} left"
+        return text
+
+    def _echo(self, text: str) -> None:
+        line = printable(f"cliper: {text}")
+        if self._bar.disable:
+            click.echo(line, err=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def _find_total(self) -> None:
+        assert self._count_images is not None
+        try:
+            self._total = self._count_images()
+        except Exception:  # the run lists the same images, and reports the error
+            self._total = None

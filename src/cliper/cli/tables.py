@@ -1,0 +1,114 @@
+"""Tables and summaries on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cliper.cli.errors import printable
+
+if TYPE_CHECKING:
+    from cliper.scale.run import Tally
+
+__all__ = ["format_duration", "print_report", "print_summary", "print_table"]
+
+_MAX_CELL_LENGTH = 60  # a class name may be a whole sentence
+_MAX_FILES_SHOWN = 20
+_PIPE_WIDTH = 160  # a table folded to the usual 80 columns of a pipe can be neither read nor searched
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
+    """Print a table.
+
+    Args:
+        headings: of the columns.
+        rows: texts of the cells; long ones are cut.
+        numbers: headings of the columns that are aligned to the right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in numbers else "left")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+def print_summary(tally: Tally, paths: Sequence[str], seconds: float) -> None:
+    """Print how many images ``cliper batch`` has done, and the files about all images."""
+    parts = [f"{tally.done + tally.kept} done"]
+    if tally.kept:
+        parts.append(f"{tally.kept} of them earlier")
+    if tally.failed:
+        parts.append(f"{tally.failed} failed")
+    rate = f"; {tally.done / seconds:.3g} images/s" if tally.done else ""
+    click.echo(f"{tally.total} images: {', '.join(parts)}; {format_duration(seconds)}{rate}")
+    for path in paths[:_MAX_FILES_SHOWN]:
+        click.echo(printable(f"wrote {path}"))
+    if len(paths) > _MAX_FILES_SHOWN:
+        click.echo(f"... and {len(paths) - _MAX_FILES_SHOWN} more files beside them")
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print the results of ``cliper evaluate``; ``report`` is what ``report.json`` holds."""
+    if "variants" in report:
+        _print_variants(report["variants"])
+    else:
+        _print_classes(report)
+    idle = report["this_run"]["model_idle_share"]
+    click.echo(
+        f"{report['images']} images of {report['title']}, {report['skipped']} skipped; {report['seconds']:.1f} s; "
+        f"in this run the model waited for images {idle:.1%} of the time"
+    )
+    if not report["complete"]:
+        click.echo("this is not the whole benchmark: the number does not compare with published ones")
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds, minutes or hours, such as ``5:20 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
+
+
+def _cell(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= _MAX_CELL_LENGTH else f"{text[: _MAX_CELL_LENGTH - 3]}..."
+
+
+def _print_classes(report: Mapping[str, Any]) -> None:
+    rows = [(name, _percent(value)) for name, value in report["class_iou"].items()]
+    print_table(("class", "IoU"), rows, numbers={"IoU"})
+    click.echo(
+        f"\nmIoU {_percent(report['miou'])}, pixel accuracy {_percent(report['pixel_accuracy'])}, "
+        f"mean accuracy {_percent(report['mean_accuracy'])} (percent)"
+    )
+    published = report["published"]
+    if published:
+        difference, changed = published["difference_percent"], published["changed"]
+        text = "" if difference is None else f", difference {difference:+.1f}"
+        if changed:
+            text += f"; other than published: {', '.join(changed)}"
+        click.echo(f"published {published['miou_percent']:.1f}{text}")
+
+
+def _print_variants(variants: Sequence[Mapping[str, Any]]) -> None:
+    metrics = {"mIoU": "miou", "pixel accuracy": "pixel_accuracy", "mean accuracy": "mean_accuracy"}
+    rows = []
+    for row in variants:
+        settings = row["settings"]
+        fused = "on" if settings["fuse_features"] else "off"
+        rows.append((settings["attention"], fused, row["refiner"], *(_percent(row[key]) for key in metrics.values())))
+    print_table(("attention", "feature fusion", "refiner", *metrics), rows, numbers=metrics)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
