@@ -198,6 +198,8 @@ def _child(
         return
     except CliperError as error:
         messages.put(("failed", number, type(error)(str(error))))
+    except Exception as error:  # a defect, which is to end the parent as one; not every exception can be pickled
+        messages.put(("failed", number, RuntimeError(f"{type(error).__name__} in worker {number}: {error}")))
     else:
         messages.put(("done", number, done))
 

@@ -114,6 +114,8 @@ def packed(work: Callable[[], Iterable[Any]]) -> pa.Table:
             values.append(pickle.dumps(value))
     except CliperError as error:
         values.append(pickle.dumps(type(error)(str(error))))
+    except Exception as error:  # a defect, which is to end the run as one; not every exception can be pickled
+        values.append(pickle.dumps(RuntimeError(f"{type(error).__name__} in a worker: {error}")))
     return pa.table({"value": pa.array(values, pa.large_binary())})
 
 
@@ -122,10 +124,11 @@ def unpacked(table: pa.Table) -> Iterator[Any]:
 
     Raises:
         CliperError: the worker's, in place of a value.
+        RuntimeError: a defect in the worker, likewise.
     """
     for data in table.column("value").to_pylist():
         value = pickle.loads(data)
-        if isinstance(value, CliperError):
+        if isinstance(value, CliperError | RuntimeError):
             raise value
         yield value
 
