@@ -76,10 +76,10 @@ def test_unusable_image_is_refused(
 
 
 def jpeg_turned(path: Path, draw: Draw) -> None:
-    picture = draw(90, 60)
-    exif = picture.getexif()
+    image = draw(90, 60)
+    exif = image.getexif()
     exif[0x0112] = 6
-    picture.save(path, "JPEG", exif=exif)
+    image.save(path, "JPEG", exif=exif)
 
 
 def sixteen_bit(path: Path, _: Draw) -> None:

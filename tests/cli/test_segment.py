@@ -65,8 +65,8 @@ def test_example_needs_no_classes(command: Any, tmp_path: Path, monkeypatch: pyt
     assert "it is not OpenAI's CLIP" in ended.out.splitlines()[0]
     share = float(next(line for line in ended.out.splitlines() if line.startswith("horse")).split()[1].rstrip("%"))
     assert 10 < share < 30
-    with Image.open(cliper.example_photo()) as picture:
-        assert labels_of(tmp_path / "horses.labels.png").shape == (picture.height, picture.width)
+    with Image.open(cliper.example_photo()) as image:
+        assert labels_of(tmp_path / "horses.labels.png").shape == (image.height, image.width)
 
 
 def test_json_summary(command: Any, own_tiny: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
