@@ -116,7 +116,7 @@ def batch(source: str, out: str, **options: Any) -> int:
 
 
 def _make_job(source: Source, options: dict[str, Any]) -> Job:
-    from cliper.formats.registry import FormatOptions, find_format
+    from cliper.formats import FormatOptions, find_format
     from cliper.scale.job import Cleaning, Job
     from cliper.scale.places import folder_name
 

@@ -81,7 +81,11 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 @option_group(
     "Ablation",
     option("--ablation", "Compare attentions, feature fusion and refiners in one run."),
-    option("--attentions NAMES", "Values of --attention, separated by commas.", default=",".join(ATTENTIONS)),
+    option(
+        "--attentions NAMES",
+        "Values of --attention, separated by commas; proxy needs a DINO.",
+        default=",".join(name for name in ATTENTIONS if name != "proxy"),
+    ),
     option("--features", "Feature fusion.", type=click.Choice(["both", "on", "off"]), default="both"),
     option("--refiners NAMES", "Refiners, separated by commas: none,self,sd2.1.", show_default="none and --refiner"),
 )
@@ -100,6 +104,7 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
         "Number of images of one size that go through the networks together.",
         show_default="1 on a CPU, 8 on a GPU",
     ),
+    option("--allow-tf32", "Let a GPU compute float32 in TF32: faster, less exact."),
     option("--read-threads N", "Threads in each worker that read images ahead.", default=2),
 )
 @click.pass_context

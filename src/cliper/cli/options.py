@@ -110,9 +110,11 @@ _METHOD = option_group(
     option("--window PIXELS", "Side of the sliding windows; 0 for none."),
     option(
         "--attention",
-        "Attention in the image encoder's last layer: fused is the method, the others are for comparison.",
+        "Attention in the image encoder's last layer: fused is the method, proxy the affinity of a DINO; the others are "
+        "for comparison.",
         type=click.Choice(ATTENTIONS),
     ),
+    option("--proxy-model NAME", "DINO for --attention proxy: a name such as dino-b8, or a folder."),
     option("--select-layer INDEX", "Layer of the image encoder that the class maps come from; -1 is the last."),
     option("--fuse-features/--no-fuse-features", "Add the mean over all layers to the class maps.", default=None),
     option("--logit-scale X", "Factor on the similarities of image and text before the softmax over classes.", "scale"),
@@ -147,7 +149,15 @@ _REFINER = option_group(
         multiple=True,
     ),
     option("--refine-size SIDE|HxW", "Size in pixels to which the image is resized for the refiner."),
-    option("--refine-resize", "How the image is resized for the refiner.", type=click.Choice(RESIZE_MODES)),
+    option(
+        "--refine-max-patches N", "Maximum number of patches for DINO refiners and self; larger images are reduced."
+    ),
+    option(
+        "--refine-resize",
+        "How the image is resized for the refiner.",
+        type=click.Choice(RESIZE_MODES),
+        show_default="the refiner's own",
+    ),
     option("--refine-step INDEX", "Denoising step, 0 to 49, that sets the noise (Stable Diffusion only)."),
     option("--seed N", "Seed of the noise (Stable Diffusion only).", default=0),
 )
@@ -227,7 +237,7 @@ def read_settings(options: dict[str, Any], base: Settings | None = None) -> Sett
         loaded = base if source is None else load_settings(source, base=base)
         return loaded.replace(origin="command line", **changes)
 
-    settings_on(base or Settings())  # raises if an option is wrong, before the model is resolved
+    check_proxy(settings_on(base or Settings()))  # raises if an option is wrong, before the model is resolved
     return settings_on(base or recommended_settings(resolve(options["model"], "clip")))
 
 

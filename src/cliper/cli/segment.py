@@ -158,7 +158,7 @@ def _print_result(result: Segmentation, image: Path, files: list[Path], seconds:
         reason = "" if confidence > settings.score else f"left out: not above score threshold {settings.score:g}"
         rows.append((name, f"{areas[name]:.1%}", f"{confidence:.2f}", reason))
     rows.append(("background", f"{max(0.0, 1 - sum(areas.values())):.1%}", "", ""))
-    click.echo(f"\n{printable(str(image))}  {result.picture.width}x{result.picture.height}, {seconds:.2f} s")
+    click.echo(f"\n{printable(str(image))}  {result.image.width}x{result.image.height}, {seconds:.2f} s")
     print_table(("class", "area", "confidence", ""), rows, numbers={"area", "confidence"})
     if len(classes) > _MAX_ROWS:
         click.echo(f"... and {len(classes) - _MAX_ROWS} more classes (--json has them all)")

@@ -93,11 +93,19 @@ def _print_classes(report: Mapping[str, Any]) -> None:
     )
     published = report["published"]
     if published:
-        difference, changed = published["difference_percent"], published["changed"]
-        text = "" if difference is None else f", difference {difference:+.1f}"
-        if changed:
-            text += f"; other than published: {', '.join(changed)}"
-        click.echo(f"published {published['miou_percent']:.1f}{text}")
+        click.echo(_compare_with_published(published))
+
+
+def _compare_with_published(published: Mapping[str, Any]) -> str:
+    """``published 65.9 (logged 65.930), difference -0.1 (logged -0.13); other than published: size 64``."""
+    logged = published["logged_miou_percent"]
+    text = f"published {published['miou_percent']:.1f}" + ("" if logged is None else f" (logged {logged:.3f})")
+    if published["difference_percent"] is not None:
+        text += f", difference {published['difference_percent']:+.1f}"
+        text += "" if logged is None else f" (logged {published['logged_difference_percent']:+.2f})"
+    if published["changed"]:
+        text += f"; other than published: {', '.join(published['changed'])}"
+    return text
 
 
 def _print_variants(variants: Sequence[Mapping[str, Any]]) -> None:
