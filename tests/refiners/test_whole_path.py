@@ -69,8 +69,11 @@ def test_large_pictures_take_the_fast_paths_to_the_same_result(
     pipelines: dict[str, Path], refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]
 ) -> None:
     """256 pixels: 1024 tokens, from which attention is made in blocks."""
-    ours = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(refine_size=256), 5)[0]
-    expected = plain_refine(pipelines["sd2.1"], pictures[0], maps[0], 5, 0.1, size=(256, 256))
+    attention = plain_attention(pipelines["sd2.1"], pictures[0], 5, (256, 256))
+    threshold = clear_threshold(attention)
+    how = SETTINGS.replace(refine_size=256, refine_threshold=threshold)
+    ours = refiner.refine(pictures[:1], maps[:1], how, 5)[0]
+    expected = reference.refine(maps[0], attention, threshold)
     torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
 
 
