@@ -245,6 +245,7 @@ print(json.dumps(failures))
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_every_module_imports_on_its_own() -> None:
     assert len(MODULES) > 40

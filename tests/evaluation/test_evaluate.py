@@ -117,6 +117,7 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     assert f"0 failed; mIoU {final}; " in lines[-1]
 
 
+@pytest.mark.full
 def test_workers_give_the_same_matrix(command: Any, clip_folder: Path, trees: Path, tmp_path: Path) -> None:
     matrices = []
     for workers in (1, 2, 3):
@@ -129,6 +130,7 @@ def test_workers_give_the_same_matrix(command: Any, clip_folder: Path, trees: Pa
     assert len(list((tmp_path / "3").glob("records-*.jsonl"))) == 3
 
 
+@pytest.mark.full
 def test_a_worker_that_fails_ends_the_run_with_its_line(command: Any, clip_folder: Path, tmp_path: Path) -> None:
     build_tree("voc21", tmp_path)
     bad = sorted((tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages").iterdir())[1]

@@ -20,6 +20,7 @@ from dataset_trees import build_tree
 from dataset_trees.own import own_arguments, own_data, report_of
 
 
+@pytest.mark.full
 def test_killed_and_started_again_it_ends_with_the_same_matrix(
     command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
 ) -> None:
@@ -67,7 +68,7 @@ def spoil(root: Path) -> list[Path]:
     return bad
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_bad_pictures_are_named_and_left_out(
     command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any, workers: int
 ) -> None:
@@ -190,6 +191,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_a_parent_that_is_killed(
     command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any, how: signal.Signals

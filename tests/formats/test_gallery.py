@@ -111,6 +111,7 @@ def page_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 def test_browser_shows_the_class_under_the_pointer(page_html: str) -> None:
     labels = labels_of(9)
     names = ["background", "dog", "wooden bench", "Bär &amp; &lt;Co&gt;"]

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_quick_benchmark(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     script = ROOT / "benchmarks" / "compensation.py"

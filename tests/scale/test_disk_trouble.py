@@ -11,7 +11,7 @@ import pytest
 from batch_runs import CLASSES, content, ended, make_photos, records, said, start, wait_for_lines
 from PIL import Image
 
-pytestmark = pytest.mark.slow  # processes of their own, which load what they need each time
+pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
 
 Draw = Callable[..., Image.Image]
 

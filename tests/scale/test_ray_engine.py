@@ -36,7 +36,7 @@ def actors(process: int) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
     clip_folder: Path, tmp_path: Path, make_picture: Draw
 ) -> None:
@@ -59,7 +59,7 @@ def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
     assert content(out) == content(tmp_path / "local")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_interrupted_and_gone_on_with_by_the_other_engine(
     clip_folder: Path, tmp_path: Path, make_picture: Draw
 ) -> None:

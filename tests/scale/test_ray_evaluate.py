@@ -10,7 +10,7 @@ import pytest
 from dataset_trees.own import own_arguments, own_data, report_of
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 def test_the_matrix_is_the_local_one(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:

@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 320, 208  # of the photo that is uploaded
 
 in_a_browser = [
     pytest.mark.allow_hosts(["127.0.0.1", "::1"]),
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.filterwarnings("ignore::Warning:gradio.queueing"),  # what it does with pandas is its business
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here (see .ci/run)"),
 ]

@@ -114,7 +114,7 @@ def test_what_is_unexpected_has_a_traceback_where_it_is_asked_for(
     assert "a detail" not in "".join(said)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly(clip_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     temporary = tmp_path / "temporary"

@@ -22,7 +22,7 @@ from cliper.web.page.run import serving
 
 pytestmark = [
     pytest.mark.allow_hosts(["127.0.0.1"]),
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.filterwarnings("ignore::Warning:gradio.queueing"),  # what it does with pandas is its business
 ]
 

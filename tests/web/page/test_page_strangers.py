@@ -18,7 +18,7 @@ from cliper.errors import InputError
 from cliper.web.page.limits import Limits
 from cliper.web.page.run import free_port, serving
 
-pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.slow]
+pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.full]
 
 SECONDS = 60
 

@@ -130,6 +130,7 @@ def test_a_map_that_is_larger_than_a_sheet_has_one_of_its_own() -> None:
     assert [sheet.max() for sheet in tiled(maps.transpose(0, 2, 1))[0]] == [2]
 
 
+@pytest.mark.full
 def test_a_hundred_classes_with_large_maps(make_picture: Any) -> None:
     refined = np.random.default_rng(5).random((100, 660, 500), np.float32)
     result = Segmentation(

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from service_runs import Running
 
+pytestmark = pytest.mark.full
+
 REFUSED = {400, 413, 415, 422}
 
 fuzz = settings(

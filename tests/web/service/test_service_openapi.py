@@ -24,6 +24,8 @@ from cliper.segmenter import Segmenter
 from cliper.settings import ATTENTIONS, RECIPES, REFINE_MODES, RESIZE_MODES, TEMPLATES, Settings
 from cliper.web.service.schema import SettingsChange
 
+pytestmark = pytest.mark.full
+
 FORM = "multipart/form-data"
 REFUSED = (400, 401, 404, 413, 415, 422)
 OPERATIONS = [

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from service_process import LIMIT, Held, Process, ask, connected, form_of, number_of, read_answer, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
+pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
 
 @pytest.fixture
