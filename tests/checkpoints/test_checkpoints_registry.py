@@ -9,7 +9,7 @@ import yaml
 
 import cliper.checkpoints
 from cliper.checkpoints import entries, find_entry
-from cliper.checkpoints.registry import entry_of_repo, gone, nearest_aliases, parse
+from cliper.checkpoints.registry import entry_of_repo, nearest_aliases, parse, replacement_for
 from cliper.errors import CheckpointError
 from cliper.settings import load_preset, presets
 
@@ -53,9 +53,9 @@ def test_every_entry(entry):
 
 
 def test_the_vanished_repositories_have_a_substitute():
-    assert gone("stabilityai/Stable-Diffusion-2-1-base") == "sd2.1"
-    assert gone("runwayml/stable-diffusion-v1-5") == "sd1.5"
-    assert gone("openai/clip-vit-base-patch16") is None
+    assert replacement_for("stabilityai/Stable-Diffusion-2-1-base") == "sd2.1"
+    assert replacement_for("runwayml/stable-diffusion-v1-5") == "sd1.5"
+    assert replacement_for("openai/clip-vit-base-patch16") is None
     assert [source.repo.split("/")[0] for source in find_entry("sd2.1").sources] == [
         "sd2-community",
         "Manojb",
@@ -82,8 +82,8 @@ def test_nearest_aliases():
         (lambda d: d["checkpoints"][1]["sources"][0].update(branch="x"), "unknown key 'branch'"),
         (lambda d: d["checkpoints"][0]["sha256"].update({"config.json": "12"}), "64 hexadecimal"),
         (lambda d: d["checkpoints"].append(d["checkpoints"][1]), "twice"),
-        (lambda d: d["gone"].update({"a/b": "sd9"}), "not an alias"),
-        (lambda d: d.pop("gone"), "'gone' is missing"),
+        (lambda d: d["replacements"].update({"a/b": "sd9"}), "not an alias"),
+        (lambda d: d.pop("replacements"), "'replacements' is missing"),
     ],
 )
 def test_the_file_is_read_strictly(data, change, words):

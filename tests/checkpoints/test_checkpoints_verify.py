@@ -1,13 +1,16 @@
+import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cliper.checkpoints import resolve, verify
-from cliper.checkpoints.sources import ResolvedCheckpoint
+from cliper.checkpoints import find_entry, resolve, verify, weight_hashes
+from cliper.checkpoints.resolve import ResolvedCheckpoint
 from cliper.errors import CheckpointError, DownloadError
 
 
@@ -182,3 +185,25 @@ def test_checksums_of_the_hub(hub, tiny_clip):
     blob.write_bytes(content["config.json"] + b" ")
     (problem,) = verify("me/tiny").problems
     assert problem.startswith("config.json: expected sha256")
+
+
+def test_the_bundled_ones_are_those_of_the_registry() -> None:
+    entry = find_entry("mini")
+    assert entry is not None
+    assert weight_hashes(resolve("mini", "clip")) == {"model.safetensors": entry.sha256["model.safetensors"]}
+
+
+def test_a_folder_of_ones_own_is_read(own_clip: Path) -> None:
+    content = (own_clip / "model.safetensors").read_bytes()
+    found = weight_hashes(resolve(own_clip, "clip"))
+    assert found == {"model.safetensors": hashlib.sha256(content).hexdigest()}
+    (own_clip / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert weight_hashes(resolve(own_clip, "clip")) != found
+
+
+def test_the_hubs_cache_has_them_as_names(own_clip: Path, tmp_path: Path) -> None:
+    blob = tmp_path / ("ab" * 32)
+    (own_clip / "model.safetensors").rename(blob)
+    (own_clip / "model.safetensors").symlink_to(blob)
+    found = replace(resolve(own_clip, "clip"), source="hub")
+    assert weight_hashes(found) == {"model.safetensors": "ab" * 32}

@@ -11,12 +11,11 @@
 cheap: torch, transformers, diffusers and huggingface_hub are imported inside the functions that use them.
 """
 
-from cliper.checkpoints.hashes import weight_hashes
-from cliper.checkpoints.inspect import check_folder
-from cliper.checkpoints.recommended import recommended_settings
+from cliper.checkpoints.default_settings import recommended_settings
 from cliper.checkpoints.registry import RegistryEntry, Source, entries, find_entry
-from cliper.checkpoints.sources import ResolvedCheckpoint, resolve
-from cliper.checkpoints.verify import VerifyReport, verify
+from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
+from cliper.checkpoints.validate import check_folder
+from cliper.checkpoints.verify import VerifyReport, verify, weight_hashes
 
 __all__ = [
     "RegistryEntry",

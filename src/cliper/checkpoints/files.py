@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ANCHORS", "COMPONENTS", "Component", "Needed", "needed_files", "relative_names", "weight_files"]
+__all__ = ["COMPONENTS", "MARKER_FILES", "Component", "RequiredFiles", "needed_files", "relative_names", "weight_files"]
 
 _TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 _DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -61,18 +61,18 @@ COMPONENTS = {
 }
 
 # The file whose presence says that a folder is meant to be a checkpoint of that kind.
-ANCHORS = {"clip": "config.json", "dino": "config.json", "diffusion": "model_index.json"}
+MARKER_FILES = {"clip": "config.json", "dino": "config.json", "diffusion": "model_index.json"}
 
 
 @dataclass(frozen=True)
-class Needed:
+class RequiredFiles:
     """The files to use, and what is not there, each as words for a message."""
 
     files: tuple[str, ...]
     missing: tuple[str, ...]
 
 
-def needed_files(kind: str, names: Iterable[str]) -> Needed:
+def needed_files(kind: str, names: Iterable[str]) -> RequiredFiles:
     """Choose the needed files of a checkpoint among ``names`` (paths with ``/``, relative to its root).
 
     Args:
@@ -96,7 +96,7 @@ def needed_files(kind: str, names: Iterable[str]) -> Needed:
             missing += absent
         if part.tokenizer and not _has_tokenizer(present, prefix):
             missing.append(f"{prefix}tokenizer.json (or vocab.json and merges.txt)")
-    return Needed(tuple(files), tuple(missing))
+    return RequiredFiles(tuple(files), tuple(missing))
 
 
 def weight_files(names: Iterable[str], prefix: str, candidates: Iterable[str]) -> tuple[list[str], list[str]]:

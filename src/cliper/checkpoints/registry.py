@@ -1,6 +1,6 @@
 """The registry of known checkpoints, as data (``registry.yaml``) read strictly.
 
-Nothing here touches the network or the disk beyond that one file; :mod:`cliper.checkpoints.sources` turns an
+Nothing here touches the network or the disk beyond that one file; :mod:`cliper.checkpoints.resolve` turns an
 entry into a folder.
 """
 
@@ -26,9 +26,9 @@ __all__ = [
     "entries",
     "entry_of_repo",
     "find_entry",
-    "gone",
     "nearest_aliases",
     "parse",
+    "replacement_for",
 ]
 
 KINDS = {
@@ -111,11 +111,11 @@ def entry_of_repo(repo: str) -> RegistryEntry | None:
     return next((e for e in entries() if any(s.repo.lower() == wanted for s in e.sources)), None)
 
 
-def gone(repo: str) -> str | None:
+def replacement_for(repo: str) -> str | None:
     """The alias to use instead of a repository that has vanished from the hub; None for any other.
 
     Example:
-        >>> gone("runwayml/stable-diffusion-v1-5")
+        >>> replacement_for("runwayml/stable-diffusion-v1-5")
         'sd1.5'
     """
     return _registry()[1].get(repo.lower())
@@ -150,13 +150,13 @@ def parse(data: Any) -> tuple[tuple[RegistryEntry, ...], dict[str, str]]:
     Raises:
         CheckpointError: an unknown or missing key, a value of the wrong form, an alias given twice.
     """
-    top = _keys(data, "registry", {"checkpoints", "gone"}, set())
+    top = _keys(data, "registry", {"checkpoints", "replacements"}, set())
     found = tuple(_entry(item, f"registry entry {index}") for index, item in enumerate(top["checkpoints"]))
     aliases = [entry.alias.lower() for entry in found]
     for alias in aliases:
         if aliases.count(alias) > 1:
             raise CheckpointError(f"registry: the alias {alias!r} is there twice")
-    vanished = {str(repo).lower(): str(alias) for repo, alias in top["gone"].items()}
+    vanished = {str(repo).lower(): str(alias) for repo, alias in top["replacements"].items()}
     for repo, alias in vanished.items():
         if alias.lower() not in aliases:
             raise CheckpointError(f"registry: {repo!r} points to {alias!r}, which is not an alias")

@@ -12,7 +12,7 @@ from cliper.errors import CheckpointError, loading_reason
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Shapes", "canonical", "compare", "expected_shapes", "is_finite", "iterate"]
+__all__ = ["Shapes", "canonical_tensor_name", "compare", "expected_shapes", "is_finite", "iter_tensors"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -40,16 +40,16 @@ _RENAMES = tuple(
 # There in some checkpoints and used by nothing here: position numbers, heads for other tasks.
 _UNUSED = re.compile(r"(.*\.)?position_ids|pooler\..*|classifier\..*|text_projection\.weight")
 # In the model and not missed: what only a head would read.
-_UNMISSED = re.compile(r"pooler\..*")
+_OPTIONAL = re.compile(r"pooler\..*")
 
 
-def canonical(name: str) -> str:
+def canonical_tensor_name(name: str) -> str:
     """A tensor's name in the form that comparisons use, whatever release wrote it.
 
     Example:
-        >>> canonical("vit.encoder.layer.0.attention.attention.query.bias")
+        >>> canonical_tensor_name("vit.encoder.layer.0.attention.attention.query.bias")
         'layers.0.attention.query.bias'
-        >>> canonical("layers.0.attention.q_proj.bias")
+        >>> canonical_tensor_name("layers.0.attention.q_proj.bias")
         'layers.0.attention.query.bias'
     """
     for pattern, replacement in _RENAMES:
@@ -57,7 +57,7 @@ def canonical(name: str) -> str:
     return name
 
 
-def iterate(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def iter_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of one weight file, one at a time; safetensors and modern PyTorch files stay on the disk.
 
     Raises:
@@ -116,7 +116,7 @@ def expected_shapes(folder: Path, kind: str, part: str) -> Shapes:
     """
     import torch
 
-    model = _on_meta(folder / part, kind, part, torch.device("meta"))
+    model = _meta_model(folder / part, kind, part, torch.device("meta"))
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
@@ -127,14 +127,14 @@ def compare(expected: Shapes, found: Shapes) -> list[str]:
         >>> compare({"a": (2,), "b": (1,)}, {"a": (3,), "position_ids": (1, 77)})
         ['a: expected shape [2], got [3]', '1 tensor is missing: b']
     """
-    want = {canonical(name): name for name in expected}
-    have = {canonical(name): name for name in found}
+    want = {canonical_tensor_name(name): name for name in expected}
+    have = {canonical_tensor_name(name): name for name in found}
     problems = [
         f"{have[key]}: expected shape {list(expected[name])}, got {list(found[have[key]])}"
         for key, name in want.items()
         if key in have and found[have[key]] != expected[name]
     ]
-    absent = [name for key, name in want.items() if key not in have and not _UNMISSED.fullmatch(key)]
+    absent = [name for key, name in want.items() if key not in have and not _OPTIONAL.fullmatch(key)]
     extra = [name for key, name in have.items() if key not in want and not _UNUSED.fullmatch(key)]
     for names, what in ((absent, "missing"), (extra, "not expected")):
         if names:
@@ -144,7 +144,7 @@ def compare(expected: Shapes, found: Shapes) -> list[str]:
     return problems
 
 
-def _on_meta(folder: Path, kind: str, part: str, device: torch.device) -> torch.nn.Module:
+def _meta_model(folder: Path, kind: str, part: str, device: torch.device) -> torch.nn.Module:
     if part in ("unet", "vae"):
         from diffusers import AutoencoderKL, UNet2DConditionModel
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliper.checkpoints.files import COMPONENTS, needed_files, relative_names
-from cliper.checkpoints.hashes import blob_name, file_sha256
-from cliper.checkpoints.inspect import check_folder, read_json, weights_of
 from cliper.checkpoints.registry import KINDS, check_kind, find_entry
-from cliper.checkpoints.sources import ResolvedCheckpoint, resolve
-from cliper.checkpoints.tensors import compare, expected_shapes, is_finite, iterate
+from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
+from cliper.checkpoints.tensors import compare, expected_shapes, is_finite, iter_tensors
+from cliper.checkpoints.validate import check_folder, read_json, weight_paths
 from cliper.errors import CheckpointError, DownloadError
 
-__all__ = ["VerifyReport", "verify"]
+__all__ = ["VerifyReport", "verify", "weight_hashes"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,48 @@ def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyRepor
         check_folder(resolved.folder, resolved.kind)
         for part in COMPONENTS[resolved.kind]:
             if part.weights:
-                read, found = _check_weights(resolved, part.folder, weights_of(resolved.folder, part))
+                read, found = _check_weights(resolved, part.folder, weight_paths(resolved.folder, part))
                 tensors += read
                 problems += found
     except CheckpointError as error:
         problems.append(_relative(error, resolved))
     return VerifyReport(resolved.name, resolved.folder, tuple(files), tensors, problems)
+
+
+def weight_hashes(resolved: ResolvedCheckpoint) -> dict[str, str]:
+    """SHA-256 of each file of weights, by its name in the checkpoint's folder.
+
+    Files of the hub's cache carry theirs in their name and are not read.
+
+    Raises:
+        CheckpointError: a part of the checkpoint has no weights.
+
+    Example:
+        >>> from cliper.checkpoints import resolve
+        >>> list(weight_hashes(resolve("mini", "clip")))
+        ['model.safetensors']
+    """
+    return {
+        path.relative_to(resolved.folder).as_posix(): lfs_sha256(path) or file_sha256(path)
+        for part in COMPONENTS[resolved.kind]
+        if part.weights
+        for path in weight_paths(resolved.folder, part)
+    }
+
+
+def lfs_sha256(path: Path) -> str | None:
+    """The checksum that the hub's cache keeps as the name of a large file's blob, if it does."""
+    # One link only: a blob may itself be a link into a store whose names are not checksums of the content.
+    if not path.is_symlink():
+        return None
+    name = path.readlink().name
+    return name if _SHA256.fullmatch(name) else None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _resolve(name: str | os.PathLike[str], kind: str | None) -> ResolvedCheckpoint:
@@ -122,7 +161,7 @@ def _checksums(resolved: ResolvedCheckpoint, files: list[str]) -> Iterator[str]:
     if resolved.source == "bundled" and resolved.entry is not None:
         expected = dict(resolved.entry.sha256)
     elif resolved.source == "hub":
-        expected = {name: blob for name in files if (blob := blob_name(resolved.folder / name))}
+        expected = {name: blob for name in files if (blob := lfs_sha256(resolved.folder / name))}
     else:
         expected = {}
     for name, wanted in expected.items():
@@ -141,7 +180,7 @@ def _check_weights(resolved: ResolvedCheckpoint, part: str, paths: list[Path]) -
     found: dict[str, tuple[int, ...]] = {}
     for path in paths:
         try:
-            for tensor_name, tensor in iterate(path):
+            for tensor_name, tensor in iter_tensors(path):
                 found[tensor_name] = tuple(tensor.shape)
                 if not is_finite(tensor):
                     problems.append(f"{label}{tensor_name}: has values that are NaN or infinite")

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cliper.checkpoints.inspect import read_json
+from cliper.checkpoints.validate import read_json
 from cliper.errors import CheckpointError
 
 __all__ = ["check_parts", "check_pipeline_class", "check_prompt_width"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cliper.cache import cache_folder
 from cliper.checkpoints.files import COMPONENTS
-from cliper.checkpoints.inspect import weights_of
-from cliper.checkpoints.tensors import iterate
+from cliper.checkpoints.tensors import iter_tensors
+from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError, loading_reason
 from cliper.quiet import quiet_transformers
 
@@ -124,8 +124,8 @@ def _parts(folder: Path) -> Iterator[bytes]:
             yield path.name.encode()
             yield path.read_bytes()
     component: Any = next(item for item in COMPONENTS["diffusion"] if item.folder == "text_encoder")
-    for path in weights_of(folder, component):
-        for name, tensor in iterate(path):
+    for path in weight_paths(folder, component):
+        for name, tensor in iter_tensors(path):
             yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
             sample = tensor.reshape(-1)[: _SAMPLE // max(1, tensor.element_size())]
             yield sample.contiguous().view(torch.uint8).numpy().tobytes()

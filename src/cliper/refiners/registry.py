@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, entries, find_entry, resolve
-from cliper.checkpoints.inspect import read_json
-from cliper.checkpoints.registry import entry_of_repo, gone, nearest_aliases
+from cliper.checkpoints.registry import entry_of_repo, nearest_aliases, replacement_for
+from cliper.checkpoints.validate import read_json
 from cliper.errors import RefinerError, SettingsError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _kind(text: str) -> str:
         return _kind_of_folder(folder)
     if entry is None:
         repo = text.partition("@")[0]
-        entry = find_entry(gone(repo) or "") or entry_of_repo(repo)
+        entry = find_entry(replacement_for(repo) or "") or entry_of_repo(repo)
     if entry is not None:
         if entry.kind not in ("diffusion", "dino"):
             raise RefinerError(f"{text} is a CLIP checkpoint, not a refiner; refiners: {', '.join(refiner_names())}")

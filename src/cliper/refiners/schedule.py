@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliper.checkpoints.inspect import read_json
+from cliper.checkpoints.validate import read_json
 from cliper.errors import CheckpointError, RefinerError
 
 __all__ = ["STEPS", "load_scheduler", "noised"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cliper.checkpoints.files import COMPONENTS
-from cliper.checkpoints.inspect import weights_of
-from cliper.checkpoints.tensors import canonical, iterate
+from cliper.checkpoints.tensors import canonical_tensor_name, iter_tensors
+from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError
 from cliper.refiners.lean import LeanVaeAttention, fix_prompt, make_lean
 from cliper.refiners.pipeline import check_prompt_width
@@ -84,10 +84,10 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
     """
     component = next(item for item in COMPONENTS["diffusion"] if item.folder == part)
     # Both sides in the one form that old and new releases of diffusers share.
-    wanted = {canonical(name): name for name in model.state_dict()}
-    for path in weights_of(folder, component):
+    wanted = {canonical_tensor_name(name): name for name in model.state_dict()}
+    for path in weight_paths(folder, component):
         for stored, tensor in _tensors(path, wanted.keys()):
-            name = wanted.pop(canonical(stored))
+            name = wanted.pop(canonical_tensor_name(stored))
             owner_name, _, leaf = name.rpartition(".")
             owner: Any = model.get_submodule(owner_name)
             expected = getattr(owner, leaf).shape
@@ -113,8 +113,8 @@ def _tensors(path: Path, wanted: Any) -> Iterator[tuple[str, Tensor]]:
     finished = False
     while not finished:
         size, finished = 0, True
-        for name, tensor in iterate(path):
-            if name in done or canonical(name) not in wanted:
+        for name, tensor in iter_tensors(path):
+            if name in done or canonical_tensor_name(name) not in wanted:
                 continue
             done.add(name)
             yield name, tensor

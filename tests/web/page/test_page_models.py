@@ -40,8 +40,8 @@ def test_what_is_not_here_says_so_and_is_last(mini: Any) -> None:
 
 
 def test_nothing_is_fetched_for_a_visitor(mini: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliper.checkpoints.sources.cached_folder", lambda source, kind: None)
-    monkeypatch.setattr("cliper.checkpoints.sources.download_folder", never)
+    monkeypatch.setattr("cliper.checkpoints.resolve.cached_folder", lambda source, kind: None)
+    monkeypatch.setattr("cliper.checkpoints.resolve.download_folder", never)
     models = Models(mini, never)
     for model, refiner in (("ViT-B/16", "none"), ("mini", "sd2.1"), ("mini", "dino-s8")):
         with pytest.raises(CheckpointError, match="cliper models fetch"):

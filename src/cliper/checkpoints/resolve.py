@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliper.checkpoints.files import ANCHORS
-from cliper.checkpoints.hub import Failure, cached_folder, download_folder, how_to_bring, why
+from cliper.checkpoints.download import Failure, cached_folder, download_folder, explain, manual_download_hint
+from cliper.checkpoints.files import MARKER_FILES
 from cliper.checkpoints.registry import (
     KINDS,
     RegistryEntry,
@@ -18,8 +18,8 @@ from cliper.checkpoints.registry import (
     entries,
     entry_of_repo,
     find_entry,
-    gone,
     nearest_aliases,
+    replacement_for,
 )
 from cliper.errors import CheckpointError, DownloadError
 
@@ -78,7 +78,7 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
     entry = find_entry(text)
     path = _existing(text)
     # A folder named like an alias by accident (an output folder "mini", say) must not hide the alias.
-    if path is not None and (entry is None or (path / ANCHORS[kind]).is_file()):
+    if path is not None and (entry is None or (path / MARKER_FILES[kind]).is_file()):
         if not path.is_dir():
             raise CheckpointError(f"{text}: expected the folder of {KINDS[kind]}, got a file")
         return ResolvedCheckpoint(text, kind, path, "local")
@@ -118,7 +118,7 @@ def _from_hub(
         if folder := cached_folder(source, kind):
             return found(source, folder)
     first = sources[0].repo
-    if instead := gone(first):
+    if instead := replacement_for(first):
         raise DownloadError(
             f"{name}: {first} is no longer on the Hugging Face hub; use {instead!r}, which fetches a public "
             f"copy of it, or give a folder that you have"
@@ -127,7 +127,7 @@ def _from_hub(
     if not download:
         raise DownloadError(
             f"{name}: {first} is not on this machine; fetch it with `cliper models fetch {name}`{size}, or "
-            f"{how_to_bring(first, kind)}"
+            f"{manual_download_hint(first, kind)}"
         )
     tries = [item for source in sources for item in (_with_main(source) if replace else (source,))]
     failures: list[str] = []
@@ -142,13 +142,13 @@ def _from_hub(
                 raise
             failure = Failure("repository", str(error))
         except Exception as error:  # the hub's own, httpx's, the system's, its Rust part's
-            failure = why(error, source.repo)
+            failure = explain(error, source.repo)
         else:
             if failures:
                 _LOG.warning("%s: %s; using %s instead", name, "; ".join(failures), _at(source))
             return found(source, folder)
         failures.append(f"{_at(source)}: {failure.reason}")
-        if failure.scope == "here":
+        if failure.scope == "local":
             break
         if failure.scope == "repository":
             tries = [item for item in tries if item.repo != source.repo]
@@ -160,7 +160,7 @@ def _from_hub(
     near = ", ".join(nearest_aliases(name, kind))
     neither = "" if entry else f"there is no folder {name!r} either (aliases to try: {near}); "
     raise DownloadError(
-        f"{name}: could not fetch it{size} from {'; '.join(failures)}; {neither}{how_to_bring(first, kind)}"
+        f"{name}: could not fetch it{size} from {'; '.join(failures)}; {neither}{manual_download_hint(first, kind)}"
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cliper.checkpoints.inspect import read_json
-from cliper.checkpoints.sources import ResolvedCheckpoint
+from cliper.checkpoints.resolve import ResolvedCheckpoint
+from cliper.checkpoints.validate import read_json
 from cliper.settings import Settings, load_preset, load_settings
 
 __all__ = ["recommended_settings"]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cliper.checkpoints import find_entry, recommended_settings, resolve
-from cliper.checkpoints.sources import ResolvedCheckpoint
+from cliper.checkpoints.resolve import ResolvedCheckpoint
 from cliper.errors import CheckpointError, SettingsError
 from cliper.settings import load_preset
 

@@ -10,12 +10,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from cliper.checkpoints.download import MODEL_TYPES
 from cliper.checkpoints.files import COMPONENTS, Component, needed_files, relative_names, weight_files
-from cliper.checkpoints.hub import MODEL_TYPES
 from cliper.checkpoints.registry import KINDS, check_kind
 from cliper.errors import CheckpointError
 
-__all__ = ["check_folder", "check_weight_file", "read_json", "weights_of"]
+__all__ = ["check_folder", "check_weight_file", "read_json", "weight_paths"]
 
 # A header lists names and shapes; safetensors itself refuses one above this.
 _MAX_HEADER = 100_000_000
@@ -57,11 +57,11 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
         _check_model_type(root / "config.json", config, MODEL_TYPES[kind], KINDS[kind])
     for part in COMPONENTS[kind]:
         if part.weights:
-            for path in weights_of(root, part):
+            for path in weight_paths(root, part):
                 check_weight_file(path)
 
 
-def weights_of(root: Path, part: Component) -> list[Path]:
+def weight_paths(root: Path, part: Component) -> list[Path]:
     """The weight files of one part of a checkpoint, without the index of a sharded one.
 
     Raises:

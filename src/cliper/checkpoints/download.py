@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliper.checkpoints.files import ANCHORS, needed_files, relative_names
+from cliper.checkpoints.files import MARKER_FILES, needed_files, relative_names
 from cliper.checkpoints.registry import KINDS, Source
 from cliper.errors import CheckpointError, DownloadError
 
-__all__ = ["MODEL_TYPES", "Failure", "cached_folder", "download_folder", "how_to_bring", "why"]
+__all__ = ["MODEL_TYPES", "Failure", "cached_folder", "download_folder", "explain", "manual_download_hint"]
 
 # What config.json may call itself.
 MODEL_TYPES = {"clip": ("clip",), "dino": ("vit", "dinov2")}
 
-_QUICK = 5.0
+_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Failure:
 
     Args:
         scope: ``"revision"`` (that commit is gone), ``"repository"`` (it cannot be had from there) or
-            ``"here"`` (no network, a full disk: no other repository would help).
+            ``"local"`` (no network, a full disk: no other repository would help).
         reason: in words.
     """
 
@@ -47,7 +47,7 @@ def cached_folder(source: Source, kind: str) -> Path | None:
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
-                source.repo, revision=source.revision, allow_patterns=[ANCHORS[kind]], local_files_only=True
+                source.repo, revision=source.revision, allow_patterns=[MARKER_FILES[kind]], local_files_only=True
             )
         )
     except (OSError, ValueError):  # what the hub raises for "not in the cache" is an OSError
@@ -65,7 +65,7 @@ def download_folder(source: Source, kind: str) -> Path:
 
     Raises:
         CheckpointError: the repository is of another kind, or lacks a file without which it cannot be used.
-        Exception: whatever ``huggingface_hub`` raises; :func:`why` puts it into words.
+        Exception: whatever ``huggingface_hub`` raises; :func:`explain` puts it into words.
     """
     import huggingface_hub
 
@@ -93,7 +93,7 @@ def download_folder(source: Source, kind: str) -> Path:
     return folder
 
 
-def why(error: BaseException, repo: str) -> Failure:
+def explain(error: BaseException, repo: str) -> Failure:
     """Put an exception of ``huggingface_hub`` into words.
 
     Args:
@@ -104,7 +104,7 @@ def why(error: BaseException, repo: str) -> Failure:
 
     for item in _chain(error):
         if isinstance(item, errors.OfflineModeIsEnabled):
-            return Failure("here", "HF_HUB_OFFLINE is set, so nothing is fetched")
+            return Failure("local", "HF_HUB_OFFLINE is set, so nothing is fetched")
         if isinstance(item, errors.RevisionNotFoundError):
             return Failure("revision", "the hub has no such revision")
         if isinstance(item, errors.GatedRepoError):
@@ -117,16 +117,16 @@ def why(error: BaseException, repo: str) -> Failure:
         if isinstance(item, errors.HfHubHTTPError):
             return _http(item)
         if _is_disk_full(item):
-            return Failure("here", f"the disk is full ({_cache()})")
+            return Failure("local", f"the disk is full ({_cache()})")
         if isinstance(item, OSError) and item.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return Failure("here", f"the cache folder cannot be written to ({_cache()}; HF_HOME moves it)")
+            return Failure("local", f"the cache folder cannot be written to ({_cache()}; HF_HOME moves it)")
         if reason := _network(item):
-            return Failure("here", reason)
+            return Failure("local", reason)
     words = " ".join(str(error).split())[:200]
-    return Failure("here", f"{type(error).__name__}: {words}" if words else type(error).__name__)
+    return Failure("local", f"{type(error).__name__}: {words}" if words else type(error).__name__)
 
 
-def how_to_bring(repo: str, kind: str) -> str:
+def manual_download_hint(repo: str, kind: str) -> str:
     """The sentence that says how to bring a folder to a machine that cannot fetch one."""
     # A Stable Diffusion repository holds the same weights five times over, so only what is needed is named.
     some = ' --include "*.json" --include "*.txt" --include "*/*model.safetensors"' if kind == "diffusion" else ""
@@ -154,7 +154,7 @@ def _timeout() -> float:
     try:
         return float(os.environ["HF_HUB_ETAG_TIMEOUT"])
     except (KeyError, ValueError):
-        return _QUICK
+        return _TIMEOUT
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -173,7 +173,7 @@ def _http(error: BaseException) -> Failure:
             "repository",
             f"it is not there or not for everybody (HTTP {status}; `hf auth login` if you have access)",
         )
-    return Failure("here", f"the hub answered HTTP {status}; try again later")
+    return Failure("local", f"the hub answered HTTP {status}; try again later")
 
 
 def _is_disk_full(error: BaseException) -> bool:
