@@ -31,7 +31,7 @@ def test_a_part_is_labelled_at_its_own_size(tiny: Any, make_picture: Callable[..
     pixels = tiny.preprocess(whole, (1, 2))
     (result,) = tiny.segment_preprocessed([part], [pixels], CLASSES)
     assert result.labels.shape == (60, 80)
-    assert result.picture == part
+    assert result.image == part
     background = tiny.encode_text(scene_background(parse_classes(CLASSES)))
     maps = tiny.class_maps(pixels, tiny.encode_text(CLASSES), background)
     assert np.array_equal(result.maps, maps.numpy())

@@ -1,4 +1,4 @@
-"""Tiny checkpoints made by the libraries themselves, and a stand-in for the hub that fills a real cache."""
+"""Tiny checkpoints made by the libraries themselves, and a fake hub that fills a real cache."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _tiny_clip(tmp_path_factory):
 
 @pytest.fixture
 def tiny_clip(_tiny_clip, tmp_path):
-    """The folder of a tiny CLIP without a tokenizer, to be damaged at will."""
+    """The folder of a tiny CLIP without a tokenizer, for a test to change."""
     return Path(shutil.copytree(_tiny_clip, tmp_path / "tiny-clip"))
 
 
@@ -162,5 +162,5 @@ def _tiny_pipeline(tmp_path_factory):
 
 @pytest.fixture
 def tiny_pipeline(_tiny_pipeline, tmp_path):
-    """The folder of a tiny Stable Diffusion, to be damaged at will."""
+    """The folder of a tiny Stable Diffusion, for a test to change."""
     return Path(shutil.copytree(_tiny_pipeline, tmp_path / "tiny-pipeline"))

@@ -8,14 +8,14 @@ from cliper.errors import CheckpointError, SettingsError
 from cliper.settings import load_preset
 
 
-def test_mini_has_its_own():
+def test_bundled_checkpoint_has_its_own_settings():
     given = json.loads((resolve("mini", "clip").folder / "settings.json").read_text())
     settings = recommended_settings(resolve("mini", "clip")).to_dict()
     assert {name: settings[name] for name in given} == given
 
 
 @pytest.mark.parametrize("alias", ["ViT-B/16", "ViT-L/14", "ViT-H/14"])
-def test_the_registry_says(tmp_path, alias):
+def test_registry_names_the_preset_of_a_hub_checkpoint(tmp_path, alias):
     entry = find_entry(alias)
     (tmp_path / "settings.json").write_text('{"size": 64}')  # a hub repository's own is about anything
     found = ResolvedCheckpoint(alias, "clip", tmp_path, "hub", entry.sources[0].repo, "main", entry)
@@ -33,12 +33,12 @@ def test_the_registry_says(tmp_path, alias):
         (None, "vit-b-16/voc21"),
     ],
 )
-def test_by_architecture(tmp_path, vision, preset):
+def test_unknown_checkpoint_gets_the_preset_of_its_architecture(tmp_path, vision, preset):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))
     assert recommended_settings(resolve(tmp_path, "clip")) == load_preset(preset).settings
 
 
-def test_a_local_folder_has_its_own(tmp_path):
+def test_local_folder_has_its_own_settings(tmp_path):
     path = tmp_path / "settings.json"
     path.write_text('{"scale": 20, "size": 224}')
     settings = recommended_settings(resolve(tmp_path, "clip"))

@@ -37,13 +37,13 @@ PARTS = [
         ),
     ],
 )
-def test_clip_takes_one_set_of_weights(there, weights):
+def test_clip_needs_one_set_of_weights(there, weights):
     needed = needed_files("clip", [*TOKENIZER, "config.json", *there])
     assert not needed.missing
     assert sorted(needed.files) == sorted([*TOKENIZER, "config.json", *weights])
 
 
-def test_what_is_missing_is_named():
+def test_missing_files_are_named():
     shards = ["model.safetensors.index.json", "model-00001-of-00002.safetensors"]
     assert needed_files("clip", ["config.json", *TOKENIZER, *shards]).missing == ("model-00002-of-00002.safetensors",)
     assert needed_files("clip", ["config.json", *TOKENIZER, shards[0]]).missing == (
@@ -55,19 +55,14 @@ def test_what_is_missing_is_named():
     )
 
 
-def test_many_missing_shards_are_counted():
+def test_number_of_shards_is_bounded():
     files = ["config.json", *TOKENIZER, "model.safetensors.index.json", "model-00002-of-99999.safetensors"]
-    assert needed_files("clip", files).missing == (
-        "model-00001-of-99999.safetensors",
-        "model-00003-of-99999.safetensors",
-        "model-00004-of-99999.safetensors",
-        "99,995 more such files",
-    )
+    assert len(needed_files("clip", files).missing) == 99_998
     files[-1] = "model-1-of-9999999999.safetensors"
     assert needed_files("clip", files).missing == ("the weight files that model.safetensors.index.json names",)
 
 
-def test_pipeline_takes_full_precision_weights_of_the_parts_only():
+def test_pipeline_needs_full_precision_weights_of_its_parts_only():
     wanted = [
         "text_encoder/model.safetensors",
         "unet/diffusion_pytorch_model.safetensors",

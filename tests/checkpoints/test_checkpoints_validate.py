@@ -18,13 +18,13 @@ def problem(folder, kind="clip"):
     return str(caught.value)
 
 
-def test_good_ones(tiny_clip, tiny_pipeline):
+def test_complete_checkpoints_pass(tiny_clip, tiny_pipeline):
     check_folder(resolve("mini", "clip").folder, "clip")
     check_folder(str(tiny_clip), "clip")  # it has no tokenizer
     check_folder(tiny_pipeline, "diffusion")
 
 
-def test_not_a_folder(tmp_path):
+def test_missing_folder_or_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     assert "got a file" in problem(tmp_path / "file")
     assert "got nothing there" in problem(tmp_path / "none")
@@ -44,12 +44,12 @@ def test_not_a_folder(tmp_path):
         ("\udcff", "expected JSON"),
     ],
 )
-def test_bad_config(tiny_clip, text, words):
+def test_bad_config_is_refused(tiny_clip, text, words):
     (tiny_clip / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     assert words in problem(tiny_clip)
 
 
-def test_the_other_kinds(tiny_clip):
+def test_other_kind_of_model_is_refused(tiny_clip):
     assert "expected a DINO or DINOv2 checkpoint (model_type 'vit' or 'dinov2'), got 'clip'" in problem(
         tiny_clip, "dino"
     )
@@ -57,7 +57,7 @@ def test_the_other_kinds(tiny_clip):
     check_folder(tiny_clip, "dino")
 
 
-def test_no_weights(tiny_clip):
+def test_missing_weights_are_refused(tiny_clip):
     weights = tiny_clip / "model.safetensors"
     weights.rename(tiny_clip / "model.fp16.safetensors")
     message = problem(tiny_clip)
@@ -66,7 +66,7 @@ def test_no_weights(tiny_clip):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_truncated_safetensors(tiny_clip, kept):
+def test_truncated_safetensors_are_refused(tiny_clip, kept):
     path = tiny_clip / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:kept])
@@ -80,25 +80,25 @@ def test_truncated_safetensors(tiny_clip, kept):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<html>not found</html>" * 10, "got something else"),
+        (b"<html>not found</html>" * 10, "header that cannot be read"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "git lfs pull"),
-        ((2).to_bytes(8, "little") + b"{}", "without any tensor"),
+        ((2).to_bytes(8, "little") + b"{}", "header that cannot be read"),
         ((4).to_bytes(8, "little") + b"oops", "header that cannot be read"),
         ((8).to_bytes(8, "little") + b'{"a": 1}', "header that cannot be read"),
     ],
 )
-def test_garbage_instead_of_safetensors(tiny_clip, content, words):
+def test_other_content_than_safetensors_is_refused(tiny_clip, content, words):
     (tiny_clip / "model.safetensors").write_bytes(content)
     assert words in problem(tiny_clip)
 
 
-def test_too_long_safetensors(tiny_clip):
+def test_too_long_safetensors_are_refused(tiny_clip):
     with (tiny_clip / "model.safetensors").open("ab") as stream:
         stream.write(b"more")
     assert "is too long" in problem(tiny_clip)
 
 
-def test_pytorch_files(tiny_clip):
+def test_pytorch_weights_are_checked(tiny_clip):
     (tiny_clip / "model.safetensors").unlink()
     path = tiny_clip / "pytorch_model.bin"
     torch.save({"a": torch.zeros(100)}, path)
@@ -111,25 +111,26 @@ def test_pytorch_files(tiny_clip):
     check_folder(tiny_clip, "clip")
 
 
-def test_shards(tiny_clip):
+def test_shards_are_checked(tiny_clip):
     shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     content = (tiny_clip / "model.safetensors").read_bytes()
     (tiny_clip / "model.safetensors").unlink()
     index = tiny_clip / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
-    assert f"{shards[0]}, {shards[1]} is missing" in problem(tiny_clip)
+    assert f"the weight files that {index.name} names" in problem(tiny_clip)
     (tiny_clip / shards[0]).write_bytes(content)
-    assert f"and {shards[1]} is missing" in problem(tiny_clip)
+    assert f"expected a weight file, {shards[1]}, got none (found {shards[0]})" in problem(tiny_clip)
     (tiny_clip / shards[1]).write_bytes(content[:-5])
     assert "is truncated" in problem(tiny_clip)
     (tiny_clip / shards[1]).write_bytes(content)
     check_folder(tiny_clip, "clip")
-    index.write_text("{}")
-    assert "'weight_map'" in problem(tiny_clip)
+    for weight_map in ({}, [], {"a": shards[0]}, {"a": shards[0], "b": "../b.bin"}):
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        assert "'weight_map'" in problem(tiny_clip)
 
 
 @pytest.mark.parametrize(
-    ("gone", "words"),
+    ("name", "words"),
     [
         ("model_index.json", "expected model_index.json"),
         ("unet", "with a folder unet"),
@@ -140,11 +141,11 @@ def test_shards(tiny_clip):
         ("scheduler/scheduler_config.json", "expected scheduler_config.json"),
     ],
 )
-def test_incomplete_pipelines(tiny_pipeline, gone, words):
-    (tiny_pipeline / gone).rename(tiny_pipeline.parent / "gone")
+def test_incomplete_pipeline_is_refused(tiny_pipeline, name, words):
+    (tiny_pipeline / name).rename(tiny_pipeline.parent / "moved")
     assert words in problem(tiny_pipeline, "diffusion")
 
 
-def test_a_pipeline_with_another_text_encoder(tiny_pipeline):
+def test_pipeline_with_another_text_encoder_is_refused(tiny_pipeline):
     edit(tiny_pipeline / "text_encoder" / "config.json", model_type="t5")
     assert "expected a CLIP text encoder" in problem(tiny_pipeline, "diffusion")

@@ -27,7 +27,7 @@ def change(tiny_clip):
     return apply
 
 
-def test_mini_is_whole():
+def test_bundled_checkpoint_has_no_problem():
     report = verify("mini")
     assert report.ok
     assert report.problems == []
@@ -35,7 +35,7 @@ def test_mini_is_whole():
     assert "model.safetensors" in report.files
 
 
-def test_a_damaged_mini(monkeypatch, tmp_path):
+def test_damaged_bundled_checkpoint_fails_its_checksums(monkeypatch, tmp_path):
     mini = resolve("mini", "clip")
     folder = tmp_path / "mini"
     shutil.copytree(mini.folder, folder)
@@ -53,7 +53,7 @@ def test_a_damaged_mini(monkeypatch, tmp_path):
     assert any("tokenizer.json: expected a file" in line for line in problems)
 
 
-def test_a_tiny_clip(tiny_clip):
+def test_local_clip_has_no_problem(tiny_clip):
     report = verify(tiny_clip)
     assert report.problems == []
     assert report.tensors == 78
@@ -61,12 +61,12 @@ def test_a_tiny_clip(tiny_clip):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values(tiny_clip, change, value):
+def test_values_that_are_not_finite_are_named(tiny_clip, change, value):
     change(lambda tensors: tensors["visual_projection.weight"][3].fill_(value))
     assert verify(tiny_clip, "clip").problems == ["visual_projection.weight: has values that are NaN or infinite"]
 
 
-def test_names_and_shapes(tiny_clip, change):
+def test_wrong_names_and_shapes_are_named(tiny_clip, change):
     def damage(tensors):
         del tensors["text_model.embeddings.token_embedding.weight"]
         tensors["visual_projection.weight"] = torch.zeros(16, 8)
@@ -81,12 +81,12 @@ def test_names_and_shapes(tiny_clip, change):
     ]
 
 
-def test_a_missing_projection_is_missed(tiny_clip, change):
+def test_missing_projection_is_named(tiny_clip, change):
     change(lambda tensors: tensors.pop("text_projection.weight"))
     assert verify(tiny_clip).problems == ["1 tensor is missing: text_projection.weight"]
 
 
-def test_pytorch_weights(tiny_clip):
+def test_pytorch_weights_are_read_without_running_code(tiny_clip):
     tensors = load_file(tiny_clip / "model.safetensors")
     (tiny_clip / "model.safetensors").unlink()
     for zipped in (True, False):
@@ -99,7 +99,7 @@ def test_pytorch_weights(tiny_clip):
     )
 
 
-def test_shards(tiny_clip):
+def test_shards_are_read(tiny_clip):
     tensors = load_file(tiny_clip / "model.safetensors")
     (tiny_clip / "model.safetensors").unlink()
     names = sorted(tensors)
@@ -112,7 +112,7 @@ def test_shards(tiny_clip):
     assert (report.tensors, report.problems) == (78, [])
 
 
-def test_truncated_and_wrong_folders(tiny_clip, tmp_path):
+def test_truncated_weights_and_wrong_folders(tiny_clip, tmp_path):
     path = tiny_clip / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     (problem,) = verify(tiny_clip).problems
@@ -125,13 +125,13 @@ def test_truncated_and_wrong_folders(tiny_clip, tmp_path):
         verify("nothing")
 
 
-def test_a_config_that_makes_no_model(tiny_clip):
+def test_config_without_a_model_is_named(tiny_clip):
     (tiny_clip / "config.json").write_text('{"model_type": "clip", "vision_config": {"num_attention_heads": 7}}')
     assert any("makes no model" in line for line in verify(tiny_clip).problems)
 
 
 @pytest.mark.parametrize("family", ["ViT", "Dinov2"])
-def test_dino(tmp_path, family):
+def test_dino_of_old_and_new_releases(tmp_path, family):
     import transformers
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
@@ -150,7 +150,7 @@ def test_dino(tmp_path, family):
     assert "1 tensor is missing" in verify(tmp_path, "dino").problems[0]
 
 
-def test_diffusion(tiny_pipeline):
+def test_diffusion_of_old_and_new_releases(tiny_pipeline):
     report = verify(tiny_pipeline)
     assert report.problems == []
     assert "unet/diffusion_pytorch_model.safetensors" in report.files
@@ -172,7 +172,7 @@ def test_diffusion(tiny_pipeline):
     assert verify(tiny_pipeline, "diffusion").problems[0].startswith("vae: 1 tensor is missing")
 
 
-def test_checksums_of_the_hub(hub, tiny_clip):
+def test_hub_checksums_are_compared(hub, tiny_clip):
     content = {name: (tiny_clip / name).read_bytes() for name in ("config.json", "model.safetensors")}
     hub.repos["me/tiny"] = {"a" * 40: content}
     with pytest.raises(DownloadError, match="not on this machine"):
@@ -187,13 +187,13 @@ def test_checksums_of_the_hub(hub, tiny_clip):
     assert problem.startswith("config.json: expected sha256")
 
 
-def test_the_bundled_ones_are_those_of_the_registry() -> None:
+def test_weight_hashes_of_the_bundled_checkpoint() -> None:
     entry = find_entry("mini")
     assert entry is not None
     assert weight_hashes(resolve("mini", "clip")) == {"model.safetensors": entry.sha256["model.safetensors"]}
 
 
-def test_a_folder_of_ones_own_is_read(own_clip: Path) -> None:
+def test_weight_hashes_of_a_local_folder(own_clip: Path) -> None:
     content = (own_clip / "model.safetensors").read_bytes()
     found = weight_hashes(resolve(own_clip, "clip"))
     assert found == {"model.safetensors": hashlib.sha256(content).hexdigest()}
@@ -201,7 +201,7 @@ def test_a_folder_of_ones_own_is_read(own_clip: Path) -> None:
     assert weight_hashes(resolve(own_clip, "clip")) != found
 
 
-def test_the_hubs_cache_has_them_as_names(own_clip: Path, tmp_path: Path) -> None:
+def test_weight_hashes_of_the_hub_cache_are_its_file_names(own_clip: Path, tmp_path: Path) -> None:
     blob = tmp_path / ("ab" * 32)
     (own_clip / "model.safetensors").rename(blob)
     (own_clip / "model.safetensors").symlink_to(blob)

@@ -356,7 +356,7 @@ def test_without_network_the_error_names_a_manual_download(tmp_path: Path, photo
     )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("cliper: error: ViT-B/16: could not fetch it (about 602 MB) from ")
+    assert line.startswith("cliper: error: ViT-B/16: could not download it (about 602 MB) from ")
     assert "no network (cannot connect to 127.0.0.1:9)" in line
     assert "`hf download openai/clip-vit-base-patch16 --local-dir DIR`, then give --model DIR" in line
     assert [name for name in tree(tmp_path) if not name.startswith("hub")] == list(before)

@@ -94,10 +94,9 @@ def test_enormous_number_of_shards_is_refused(own_clip: Path, refusal: Callable[
     shard = f"pytorch_model-1-of-{total}.bin"
     (own_clip / shard).touch()
     index = own_clip / "pytorch_model.bin.index.json"
-    index.write_text("{}")
-    assert "expected a 'weight_map'" in refusal(own_clip)
-    index.write_text(json.dumps({"weight_map": {"a": shard}}))
-    assert "expected weights, got an empty file" in refusal(own_clip)
+    for text in ("{}", json.dumps({"weight_map": {"a": shard}})):
+        index.write_text(text)
+        assert "the weight files that pytorch_model.bin.index.json names, got none" in refusal(own_clip)
 
 
 def test_enormous_configuration_is_refused(own_clip: Path, refusal: Callable[[Path], str]) -> None:

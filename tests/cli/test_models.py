@@ -77,7 +77,7 @@ def test_fetch_without_network_is_one_line(command: Any, empty_hub: Path) -> Non
     ended = command("models", "fetch", "ViT-B/16")
     assert (ended.code, ended.out) == (2, "")
     line = ended.err.splitlines()[-1]  # pytest-socket warns before it
-    assert line.startswith("cliper: error: ViT-B/16: could not fetch it")
+    assert line.startswith("cliper: error: ViT-B/16: could not download it")
     assert "hf download openai/clip-vit-base-patch16" in line
 
 

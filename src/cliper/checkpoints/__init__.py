@@ -1,4 +1,4 @@
-"""Checkpoints: from a name to a whole folder of weights, and what to know about it.
+"""Checkpoints: from a name to a complete folder of weights, and the settings to use it with.
 
 >>> from cliper.checkpoints import check_folder, recommended_settings, resolve
 >>> found = resolve("mini", "clip")
@@ -6,9 +6,9 @@
 >>> recommended_settings(found).size
 336
 
-``registry.yaml`` is the list of known checkpoints, :func:`resolve` fetches what is not there,
-:func:`check_folder` is the cheap check before loading and :func:`verify` the thorough one. Importing this is
-cheap: torch, transformers, diffusers and huggingface_hub are imported inside the functions that use them.
+:func:`resolve` downloads what is not on this machine, :func:`check_folder` is the cheap check before loading, and
+:func:`verify` reads all weights. Importing this package is cheap: torch, transformers, diffusers and huggingface_hub
+are imported in the functions that use them.
 """
 
 from cliper.checkpoints.default_settings import recommended_settings

@@ -1,17 +1,27 @@
-"""Which files of a checkpoint are needed: one rule for a hub listing, a cache and a local folder.
+"""Which files of a checkpoint are needed: one rule, by names only, for a hub listing, a cache and a local folder.
 
-The rule is about names only. Full-precision safetensors come first, then shards of it, then PyTorch's own
-format; variants (``.fp16.``, ``non_ema``), whole-pipeline files and the safety checker are never wanted.
+Full-precision safetensors are preferred, then shards of it, then PyTorch's own format. Variants (``.fp16.``,
+``non_ema``), whole-pipeline files and the safety checker are not used.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["COMPONENTS", "MARKER_FILES", "Component", "RequiredFiles", "needed_files", "relative_names", "weight_files"]
+__all__ = [
+    "COMPONENTS",
+    "MARKER_FILES",
+    "TOKENIZER",
+    "Component",
+    "RequiredFiles",
+    "has_tokenizer",
+    "needed_files",
+    "relative_names",
+    "weight_files",
+]
 
 _TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 _DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -23,6 +33,7 @@ _TOKENIZER = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+TOKENIZER = "tokenizer.json (or vocab.json and merges.txt)"
 
 
 @dataclass(frozen=True)
@@ -30,114 +41,107 @@ class Component:
     """One part of a checkpoint.
 
     Args:
-        folder: where it is inside the checkpoint; empty for the checkpoint's own folder.
-        required: files without which it cannot be used.
-        optional: files that are taken along if they are there.
+        folder: its folder inside the checkpoint; empty for the checkpoint's own folder.
+        required: JSON files without which it cannot be used.
+        optional: files that are downloaded too if the repository has them.
         weights: names of the weight file in order of preference; empty for a part without weights.
-        tokenizer: whether it is read by a tokenizer, which needs ``tokenizer.json`` or vocabulary and merges.
+        model_types: what ``model_type`` in its ``config.json`` may be; empty where it is not checked.
     """
 
-    folder: str
-    required: tuple[str, ...] = ()
+    folder: str = ""
+    required: tuple[str, ...] = ("config.json",)
     optional: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
-    tokenizer: bool = False
+    model_types: tuple[str, ...] = ()
 
 
 COMPONENTS = {
     "clip": (
-        Component("", ("config.json",), ("preprocessor_config.json",), _TRANSFORMERS),
-        Component("", optional=_TOKENIZER, tokenizer=True),
+        Component(optional=("preprocessor_config.json", *_TOKENIZER), weights=_TRANSFORMERS, model_types=("clip",)),
     ),
-    "dino": (Component("", ("config.json",), ("preprocessor_config.json",), _TRANSFORMERS),),
+    "dino": (Component(optional=("preprocessor_config.json",), weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
     "diffusion": (
-        Component("", ("model_index.json",)),
+        Component(required=("model_index.json",)),
         Component("scheduler", ("scheduler_config.json",)),
-        Component("tokenizer", optional=_TOKENIZER, tokenizer=True),
-        Component("text_encoder", ("config.json",), weights=_TRANSFORMERS),
-        Component("unet", ("config.json",), weights=_DIFFUSERS),
-        Component("vae", ("config.json",), weights=_DIFFUSERS),
+        Component("tokenizer", (), _TOKENIZER),
+        Component("text_encoder", weights=_TRANSFORMERS, model_types=("clip_text_model", "clip")),
+        Component("unet", weights=_DIFFUSERS),
+        Component("vae", weights=_DIFFUSERS),
     ),
 }
 
-# The file whose presence says that a folder is meant to be a checkpoint of that kind.
-MARKER_FILES = {"clip": "config.json", "dino": "config.json", "diffusion": "model_index.json"}
+# The file that tells that a folder is meant to be a checkpoint of that kind.
+MARKER_FILES = {kind: parts[0].required[0] for kind, parts in COMPONENTS.items()}
 
 
 @dataclass(frozen=True)
 class RequiredFiles:
-    """The files to use, and what is not there, each as words for a message."""
+    """The files to use, and descriptions of those that are missing."""
 
     files: tuple[str, ...]
     missing: tuple[str, ...]
 
 
 def needed_files(kind: str, names: Iterable[str]) -> RequiredFiles:
-    """Choose the needed files of a checkpoint among ``names`` (paths with ``/``, relative to its root).
+    """Choose the needed files of a checkpoint.
 
     Args:
         kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
-        names: what is there.
+        names: all files that there are: paths with ``/``, relative to the checkpoint's folder.
 
     Example:
         >>> needed_files("dino", ["config.json", "pytorch_model.bin", "flax_model.msgpack"]).files
         ('config.json', 'pytorch_model.bin')
     """
-    present = set(names)
+    names = set(names)
     files: list[str] = []
     missing: list[str] = []
     for part in COMPONENTS[kind]:
         prefix = f"{part.folder}/" if part.folder else ""
-        files += [prefix + name for name in part.required + part.optional if prefix + name in present]
-        missing += [prefix + name for name in part.required if prefix + name not in present]
-        if part.weights:
-            chosen, absent = weight_files(present, prefix, part.weights)
-            files += chosen
-            missing += absent
-        if part.tokenizer and not _has_tokenizer(present, prefix):
-            missing.append(f"{prefix}tokenizer.json (or vocab.json and merges.txt)")
+        here = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        weights, lacking = weight_files(here, part.weights)
+        if _TOKENIZER[0] in part.optional and not has_tokenizer(here):
+            lacking.append(TOKENIZER)
+        files += [prefix + name for name in (*part.required, *part.optional) if name in here]
+        files += [prefix + name for name in weights]
+        missing += [prefix + name for name in (*(n for n in part.required if n not in here), *lacking)]
     return RequiredFiles(tuple(files), tuple(missing))
 
 
-def weight_files(names: Iterable[str], prefix: str, candidates: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The weight files of one part, and what is missing of them.
-
-    A sharded checkpoint is its index and all shards; how many there are is in every shard's name
-    (``model-00001-of-00002.safetensors``).
-
-    Example:
-        >>> weight_files(["a/model.bin.index.json", "a/model-2-of-2.bin"], "a/", ["model.bin"])
-        (['a/model.bin.index.json', 'a/model-2-of-2.bin'], ['a/model-1-of-2.bin'])
-    """
-    present = set(names)
-    candidates = tuple(candidates)
-    for name in candidates:
-        if prefix + name in present:
-            return [prefix + name], []
-        index = f"{prefix}{name}.index.json"
-        if index not in present:
-            continue
-        stem, _, suffix = name.rpartition(".")
-        # No more than 5 digits: the names are untrusted, and each missing shard is listed below.
-        pattern = re.compile(re.escape(prefix + stem) + r"-(\d{1,5})-of-(\d{1,5})\." + re.escape(suffix))
-        shards = {match[0]: match for item in present if (match := pattern.fullmatch(item))}
-        if not shards:
-            return [index], [f"the weight files that {index} names"]
-        total = next(iter(shards.values()))[2]
-        wanted = [f"{prefix}{stem}-{i + 1:0{len(total)}d}-of-{total}.{suffix}" for i in range(int(total))]
-        absent = [shard for shard in wanted if shard not in shards]
-        more = [f"{len(absent) - 3:,} more such files"] if len(absent) > 3 else []
-        return [index, *sorted(shards)], absent[:3] + more
-    return [], [f"{prefix}{' or '.join(candidates)}"]
+def has_tokenizer(names: Collection[str]) -> bool:
+    """Whether the files of a folder include a tokenizer."""
+    return "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= set(names)
 
 
 def relative_names(folder: Path) -> list[str]:
     """Names of the files in ``folder`` and its subfolders, with ``/``, as :func:`needed_files` takes them."""
-    # A cache's snapshot is a folder of links to blobs: is_file follows them, so a dangling one is not there.
+    # is_file follows links: a snapshot in the hub's cache consists of links, and a dangling one is a missing file.
     # Not deeper: a folder given by mistake, such as "/", would be walked for hours.
     paths = [*folder.glob("*"), *folder.glob("*/*")]
     return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
-def _has_tokenizer(names: set[str], prefix: str) -> bool:
-    return prefix + "tokenizer.json" in names or {prefix + "vocab.json", prefix + "merges.txt"} <= names
+def weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The weight files of a folder to use, and a description of those that are missing.
+
+    The index of a sharded checkpoint comes first. The number of shards is in each of their names.
+
+    Example:
+        >>> weight_files(["model.bin.index.json", "model-1-of-2.bin"], ("model.bin",))
+        (['model.bin.index.json', 'model-1-of-2.bin'], ['model-2-of-2.bin'])
+    """
+    for name in candidates:
+        if name in names:
+            return [name], []
+        index = f"{name}.index.json"
+        if index in names:
+            stem, _, suffix = name.rpartition(".")
+            # At most 5 digits: names are untrusted, and each missing shard is listed.
+            pattern = re.compile(rf"{stem}-\d{{1,5}}-of-(\d{{1,5}})\.{suffix}")
+            shards = {item: match[1] for item in sorted(names) if (match := pattern.fullmatch(item))}
+            if not shards:
+                return [index], [f"the weight files that {index} names"]
+            total = next(iter(shards.values()))
+            wanted = [f"{stem}-{i + 1:0{len(total)}d}-of-{total}.{suffix}" for i in range(int(total))]
+            return [index, *shards], [shard for shard in wanted if shard not in shards]
+    return [], [" or ".join(candidates)] if candidates else []

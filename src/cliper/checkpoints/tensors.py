@@ -1,4 +1,4 @@
-"""Reading weight files tensor by tensor, and comparing their names and shapes with what a model expects."""
+"""Read weight files tensor by tensor, and compare names and shapes with those that a model expects."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from cliper.errors import CheckpointError, loading_reason
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Shapes", "canonical_tensor_name", "compare", "expected_shapes", "is_finite", "iter_tensors"]
-
-Shapes = Mapping[str, tuple[int, ...]]
+__all__ = ["canonical_tensor_name", "compare", "expected_shapes", "is_finite", "iter_tensors"]
 
 _LONG = {"q": "query", "k": "key", "v": "value"}
 
-# Names differ between releases of transformers and diffusers; both sides of a comparison take one form.
+# Names differ between releases of transformers and diffusers.
 _RENAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # the base model's prefix, which some checkpoints have and some have not
+        # the base model's prefix, which some checkpoints have
         (r"^(vit|dinov2|text_model)\.(?=embeddings|encoder|layers|layernorm|final_layer_norm|pooler)", ""),
         (r"^encoder\.layers?\.", "layers."),
         (r"\.attention\.attention\.(query|key|value)\.", r".attention.\1."),
@@ -37,14 +35,14 @@ _RENAMES = tuple(
         (r"(attentions\.\d+)\.proj_attn\.", r"\1.to_out.0."),
     )
 )
-# There in some checkpoints and used by nothing here: position numbers, heads for other tasks.
+# In some checkpoints and not used here: position ids, heads for other tasks.
 _UNUSED = re.compile(r"(.*\.)?position_ids|pooler\..*|classifier\..*|text_projection\.weight")
-# In the model and not missed: what only a head would read.
+# In the model and only read by a head.
 _OPTIONAL = re.compile(r"pooler\..*")
 
 
 def canonical_tensor_name(name: str) -> str:
-    """A tensor's name in the form that comparisons use, whatever release wrote it.
+    """A tensor's name in one form for all releases that write it.
 
     Example:
         >>> canonical_tensor_name("vit.encoder.layer.0.attention.attention.query.bias")
@@ -58,7 +56,7 @@ def canonical_tensor_name(name: str) -> str:
 
 
 def iter_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of one weight file, one at a time; safetensors and modern PyTorch files stay on the disk.
+    """The tensors of one weight file, one at a time; safetensors and PyTorch's zip files are memory-mapped.
 
     Raises:
         CheckpointError: the file cannot be read, or holds more than tensors.
@@ -91,20 +89,14 @@ def _read(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no value is NaN or infinite, looked at in pieces so that memory stays small."""
-    import torch
-
-    if not tensor.is_floating_point():
-        return True
-    flat = tensor.reshape(-1)
-    step = 1 << 22
-    return all(bool(torch.isfinite(flat[i : i + step]).all()) for i in range(0, flat.numel(), step))
+    """Whether no value is NaN or infinite; checked in pieces, to need little memory."""
+    return not tensor.is_floating_point() or all(
+        bool(piece.isfinite().all()) for piece in tensor.reshape(-1).split(1 << 22)
+    )
 
 
-def expected_shapes(folder: Path, kind: str, part: str) -> Shapes:
-    """Names and shapes of the tensors that a model wants, from its ``config.json`` alone.
-
-    The model is built on the meta device: no memory, no weights.
+def expected_shapes(folder: Path, kind: str, part: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a model, from its ``config.json`` alone, without memory for its weights.
 
     Args:
         folder: of the checkpoint.
@@ -112,16 +104,30 @@ def expected_shapes(folder: Path, kind: str, part: str) -> Shapes:
         part: folder inside a pipeline (``"unet"``, ``"vae"``, ``"text_encoder"``); empty otherwise.
 
     Raises:
-        Exception: whatever the library raises for a configuration it cannot use.
+        Exception: whatever the library raises for a configuration that it cannot use.
     """
     import torch
 
-    model = _meta_model(folder / part, kind, part, torch.device("meta"))
+    path = str(folder / part)
+    model: torch.nn.Module
+    with torch.device("meta"):
+        if part in ("unet", "vae"):
+            from diffusers import AutoencoderKL, UNet2DConditionModel
+
+            cls = UNet2DConditionModel if part == "unet" else AutoencoderKL
+            model = cls.from_config(cls.load_config(path))
+        else:
+            from transformers import AutoConfig, AutoModel, CLIPTextConfig, CLIPTextModel
+
+            if part == "text_encoder":
+                model = CLIPTextModel(CLIPTextConfig.from_pretrained(path, local_files_only=True))
+            else:
+                model = AutoModel.from_config(AutoConfig.from_pretrained(path, local_files_only=True))
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def compare(expected: Shapes, found: Shapes) -> list[str]:
-    """What does not fit, in words.
+def compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Differences between the shapes of two sets of tensors, a line for each.
 
     Example:
         >>> compare({"a": (2,), "b": (1,)}, {"a": (3,), "position_ids": (1, 77)})
@@ -142,25 +148,3 @@ def compare(expected: Shapes, found: Shapes) -> list[str]:
             more = ", ..." if len(names) > 3 else ""
             problems.append(f"{count} {what}: {', '.join(sorted(names)[:3])}{more}")
     return problems
-
-
-def _meta_model(folder: Path, kind: str, part: str, device: torch.device) -> torch.nn.Module:
-    if part in ("unet", "vae"):
-        from diffusers import AutoencoderKL, UNet2DConditionModel
-
-        cls = UNet2DConditionModel if part == "unet" else AutoencoderKL
-        config = cls.load_config(str(folder))
-        with device:
-            model: torch.nn.Module = cls.from_config(config)
-        return model
-    from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
-
-    path = str(folder)
-    with device:
-        if part == "text_encoder":
-            model = CLIPTextModel(CLIPTextConfig.from_pretrained(path, local_files_only=True))
-        elif kind == "clip":
-            model = CLIPModel(CLIPConfig.from_pretrained(path, local_files_only=True))
-        else:
-            model = AutoModel.from_config(AutoConfig.from_pretrained(path, local_files_only=True))
-    return model

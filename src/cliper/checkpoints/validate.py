@@ -1,4 +1,4 @@
-"""Cheap checks of a checkpoint's folder before anything is loaded: headers and names, never whole files."""
+"""Cheap checks of a checkpoint's folder before anything is loaded: names, sizes and headers. Input is untrusted."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from cliper.checkpoints.download import MODEL_TYPES
-from cliper.checkpoints.files import COMPONENTS, Component, needed_files, relative_names, weight_files
+from cliper.checkpoints.files import COMPONENTS, TOKENIZER, Component, has_tokenizer, weight_files
 from cliper.checkpoints.registry import KINDS, check_kind
-from cliper.errors import CheckpointError
+from cliper.errors import CheckpointError, loading_reason
 
 __all__ = ["check_folder", "check_weight_file", "read_json", "weight_paths"]
 
-# A header lists names and shapes; safetensors itself refuses one above this.
-_MAX_HEADER = 100_000_000
-_MAX_JSON = 100_000_000  # bytes; the largest, an index of shards, has less than one million
-_POINTER = b"version https://git-lfs"
+# Bytes. safetensors itself refuses a longer header; the longest JSON file, an index of shards, has less than a million.
+_MAX_HEADER = _MAX_JSON = 100_000_000
 
 
 def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
-    """Check that a folder holds a checkpoint of a kind, whole as far as sizes and headers can tell.
+    """Check that a folder holds a checkpoint of a kind, complete as far as sizes and headers tell.
 
-    A CLIP folder without a tokenizer passes: pictures can be encoded without one.
+    A CLIP folder without a tokenizer passes: images can be encoded without one.
 
     Args:
         folder: in ``transformers``' layout (``diffusers``' for ``kind="diffusion"``).
@@ -45,17 +42,23 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing there"
         raise CheckpointError(f"{root}: expected the folder of {KINDS[kind]}, got {what}")
-    # transformers and diffusers open whatever has a name that they know; opening a pipe could wait for ever.
-    for name in {part.folder for part in COMPONENTS[kind]}:
-        for path in (root / name).iterdir() if (root / name).is_dir() else ():
-            if path.exists() and not path.is_dir():
-                _check_regular(path)
-    if kind == "diffusion":
-        _check_pipeline(root)
-    else:
-        config = read_json(root / "config.json", f"{KINDS[kind]} has one")
-        _check_model_type(root / "config.json", config, MODEL_TYPES[kind], KINDS[kind])
     for part in COMPONENTS[kind]:
+        home = root / part.folder
+        if not home.is_dir():
+            raise CheckpointError(f"{root}: expected {KINDS[kind]} with a folder {part.folder}, got none")
+        # transformers and diffusers open every file whose name they know, and opening a pipe could block for ever.
+        for path in home.iterdir():
+            _check_file_type(path)
+        for name in part.required:
+            config = read_json(home / name, f"{KINDS[kind]} has one")
+            got = config.get("model_type")
+            if part.model_types and got not in part.model_types:
+                types = " or ".join(map(repr, part.model_types))
+                what = "a CLIP text encoder" if part.folder else KINDS[kind]
+                came = "none" if got is None else repr(got)
+                raise CheckpointError(f"{home / name}: expected {what} (model_type {types}), got {came}")
+        if part.folder == "tokenizer" and not has_tokenizer([path.name for path in home.iterdir()]):
+            raise CheckpointError(f"{root}: expected tokenizer/{TOKENIZER}, got none; the empty prompt needs it")
         if part.weights:
             for path in weight_paths(root, part):
                 check_weight_file(path)
@@ -67,51 +70,52 @@ def weight_paths(root: Path, part: Component) -> list[Path]:
     Raises:
         CheckpointError: there is none, or a shard is missing.
     """
-    home = root / part.folder if part.folder else root
+    home = root / part.folder
     names = [path.name for path in home.iterdir()] if home.is_dir() else []
-    files, missing = weight_files(names, "", part.weights)
-    if not files:
-        like = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".ckpt")))
-        found = f" (found {', '.join(like[:3])})" if like else ""
-        raise CheckpointError(f"{home}: expected a weight file, {' or '.join(part.weights)}, got none{found}")
-    if files[0].endswith(".index.json"):
-        index = read_json(home / files[0], "it lists the shards")
-        shards = index.get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise CheckpointError(f"{home / files[0]}: expected a 'weight_map', got none; download it again")
-        # The index has the last word; names only said which files belong together.
-        files = sorted({str(name) for name in shards.values()})
-        missing = [name for name in files if name not in names]
+    files, missing = weight_files(names, part.weights)
     if missing:
+        similar = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".ckpt")))
+        found = f" (found {', '.join(similar[:3])})" if similar else ""
         raise CheckpointError(
-            f"{home}: the weights are in {len(files)} files, and {', '.join(missing[:3])} is missing; download it again"
+            f"{home}: expected a weight file, {', '.join(missing[:3])}, got none{found}; download it again"
         )
+    if files[0].endswith(".index.json"):
+        index, *files = files
+        shards = read_json(home / index, "it lists the shards").get("weight_map")
+        if not isinstance(shards, dict) or {str(name) for name in shards.values()} != set(files):
+            raise CheckpointError(f"{home / index}: expected a 'weight_map' to the files beside it; download it again")
     return [home / name for name in files]
 
 
 def check_weight_file(path: Path) -> None:
-    """Check the form and length of one weight file, by its header and its end.
+    """Check the format and the length of one weight file, by its header and its end.
 
     Raises:
         CheckpointError: it is empty, truncated, or something else.
     """
+    _check_file_type(path)
     try:
         size = path.stat().st_size
-        _check_regular(path)
         with path.open("rb") as stream:
             start = stream.read(24)
     except OSError as error:
         raise CheckpointError(f"{path}: the weight file cannot be read: {error.strerror or error}") from None
     if size == 0:
         raise CheckpointError(f"{path}: expected weights, got an empty file; download it again")
-    if start.startswith(_POINTER):
+    if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path}: expected weights, got a Git LFS pointer to them; run `git lfs pull`")
     if path.suffix == ".safetensors":
-        _check_safetensors(path, size, start)
+        expected = _safetensors_size(path)
+        if size != expected:
+            state = "truncated" if size < expected else "too long"
+            raise CheckpointError(
+                f"{path}: the weight file is {state}: its header says {expected} bytes, the file has {size}; "
+                "download it again"
+            )
     elif start.startswith(b"PK"):
         if not zipfile.is_zipfile(path):  # its directory is at its end
             raise CheckpointError(f"{path}: the weight file is truncated ({size} bytes); download it again")
-    elif not start.startswith(b"\x80"):  # PyTorch before 1.6 wrote bare pickles, whose length nothing tells
+    elif not start.startswith(b"\x80"):  # a pickle, as PyTorch wrote before 1.6; its length is stored nowhere
         raise CheckpointError(f"{path}: expected PyTorch weights, got something else; download it again")
 
 
@@ -121,74 +125,39 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such file, or it is not JSON, not an object, or larger than 100 MB.
     """
+    _check_file_type(path)
     try:
-        _check_regular(path)
         if path.stat().st_size > _MAX_JSON:
             raise OSError(f"it has more than {_MAX_JSON:,} bytes")
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: expected {path.name} ({reason}), got none") from None
     except (OSError, ValueError, RecursionError) as error:
-        words = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{path}: expected JSON, could not read it: {words}") from None
+        raise CheckpointError(f"{path}: expected JSON, could not read it: {loading_reason(error)}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data
 
 
-def _check_regular(path: Path) -> None:
-    """Refuse a pipe, socket or device before it is opened."""
-    mode = path.stat().st_mode
+def _check_file_type(path: Path) -> None:
+    """Refuse a pipe, socket or device before it is opened; a missing file passes."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
 
 
-def _check_pipeline(root: Path) -> None:
-    read_json(root / "model_index.json", f"{KINDS['diffusion']} in diffusers' layout has one")
-    for part in COMPONENTS["diffusion"]:
-        if part.folder and not (root / part.folder).is_dir():
-            raise CheckpointError(f"{root}: expected {KINDS['diffusion']} with a folder {part.folder}, got none")
-        for name in part.required:
-            read_json(root / part.folder / name, "the pipeline needs it")
-    config = read_json(root / "text_encoder" / "config.json", "the pipeline needs it")
-    _check_model_type(root / "text_encoder" / "config.json", config, ("clip_text_model", "clip"), "a CLIP text encoder")
-    missing = [name for name in needed_files("diffusion", relative_names(root)).missing if "tokenizer" in name]
-    if missing:
-        raise CheckpointError(f"{root}: expected {missing[0]}, got none; the empty prompt needs it")
-
-
-def _check_model_type(path: Path, config: dict[str, Any], expected: tuple[str, ...], what: str) -> None:
-    got = config.get("model_type")
-    if got not in expected:
-        names = " or ".join(repr(name) for name in expected)
-        came = repr(got) if got is not None else "none"
-        raise CheckpointError(f"{path}: expected {what} (model_type {names}), got {came}")
-
-
-def _check_safetensors(path: Path, size: int, start: bytes) -> None:
-    def garbage(words: str) -> CheckpointError:
-        return CheckpointError(f"{path}: expected safetensors, {words}; download it again")
-
-    if size < 8:
-        raise garbage(f"got {size} bytes")
-    (length,) = struct.unpack("<Q", start[:8])
-    if not 2 <= length <= _MAX_HEADER:
-        raise garbage("got something else")
-    if 8 + length > size:
-        raise garbage(f"got a file that ends inside its header ({size} bytes)")
-    with path.open("rb") as stream:
-        stream.seek(8)
-        text = stream.read(length)
+def _safetensors_size(path: Path) -> int:
+    """The size that the header of a safetensors file says it has."""
     try:
-        header = json.loads(text)
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length) if length <= _MAX_HEADER else b"")
         ends = [int(item["data_offsets"][1]) for name, item in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise garbage("got a header that cannot be read") from None
-    if not ends:
-        raise garbage("got a file without any tensor")
-    expected = 8 + length + max(ends)
-    if size != expected:
-        state = "is truncated" if size < expected else "is too long"
+        return 8 + int(length) + max(ends)
+    except (OSError, struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise CheckpointError(
-            f"{path}: the weight file {state}: its header says {expected} bytes, the file has {size}; download it again"
-        )
+            f"{path}: expected safetensors, got a header that cannot be read; download it again"
+        ) from None

@@ -110,8 +110,8 @@ _METHOD = option_group(
     option("--window PIXELS", "Side of the sliding windows; 0 for none."),
     option(
         "--attention",
-        "Attention in the image encoder's last layer: fused is the method, proxy the affinity of a DINO; the others are "
-        "for comparison.",
+        "Attention in the image encoder's last layer: fused is the method, proxy the affinity of a DINO; the others "
+        "are for comparison.",
         type=click.Choice(ATTENTIONS),
     ),
     option("--proxy-model NAME", "DINO for --attention proxy: a name such as dino-b8, or a folder."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ def test_what_is_not_here_says_so_and_is_last(mini: Any) -> None:
 
 
 def test_nothing_is_fetched_for_a_visitor(mini: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliper.checkpoints.resolve.cached_folder", lambda source, kind: None)
-    monkeypatch.setattr("cliper.checkpoints.resolve.download_folder", never)
+    module = sys.modules["cliper.checkpoints.resolve"]  # the package's own name is that of the function
+    monkeypatch.setattr(module, "cached_folder", lambda source, kind: None)
+    monkeypatch.setattr(module, "download_folder", never)
     models = Models(mini, never)
     for model, refiner in (("ViT-B/16", "none"), ("mini", "sd2.1"), ("mini", "dino-s8")):
         with pytest.raises(CheckpointError, match="cliper models fetch"):
