@@ -88,7 +88,7 @@ def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyRepor
                 shapes: dict[str, tuple[int, ...]] = {}
                 problems += _check_weights(resolved, part.folder, weight_paths(folder, part), shapes)
                 tensors += len(shapes)
-    problems = [line.removeprefix(f"{folder}/") for line in problems]
+    problems = [line.removeprefix(f"{folder}/").removeprefix(f"{folder}: ") for line in problems]
     return VerifyReport(resolved.name, folder, tuple(files), tensors, problems)
 
 
