@@ -1,22 +1,38 @@
-"""Files to pictures as they are stored, with one clear line for what is no picture.
+"""Image files to images as they are stored, with one clear line for what is no image.
 
-Decoding runs on strangers' files: the size is looked at before a pixel is, and few decoders can be reached.
+The files are not trusted: their structure (:mod:`cliper.image_limits`) and the number of pixels are checked before a
+pixel is decoded, and few decoders can be reached.
 """
 
 from __future__ import annotations
 
+import io
 import stat
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageFile
 
 from cliper.errors import ImageError, ResourceError
+from cliper.image_limits import LimitExceededError, check_avif_frames, check_limits, without_exif
 
-__all__ = ["MAX_PIXELS", "check_pixels", "decode_stream", "load_pixels", "one_line", "open_picture", "shown_path"]
+__all__ = [
+    "MAX_PIXELS",
+    "check_opened",
+    "check_pixels",
+    "decode_stream",
+    "decoding_memory_errors",
+    "load_pixels",
+    "one_line",
+    "open_picture",
+    "shown_path",
+]
 
 MAX_PIXELS = 128_000_000
+_MAX_SIDE = 2**20  # pixels; Pillow keeps a pointer for each row
 
 # Only these, of all that Pillow knows: each further decoder is one more that strangers' files can reach, and
 # some of them start other programs (EPS runs Ghostscript). HEIF is there once a plugin has registered it.
@@ -52,7 +68,7 @@ def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         if stat.S_ISDIR(info.st_mode):
             raise ImageError(f"expected a picture, got the folder {name}; give one file")
         if not stat.S_ISREG(info.st_mode):  # opening a pipe could wait for ever
-            raise ImageError(f"expected a picture, got a pipe or device: {name}; give a file")
+            raise ImageError(f"expected a picture, got a pipe, socket or device: {name}; give a file")
         if info.st_size == 0:
             raise ImageError(f"expected a picture, got an empty file (0 bytes): {name}; fetch it again")
         with Path(path).open("rb") as stream:
@@ -76,26 +92,60 @@ def decode_stream(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) ->
         ImageError: it is not a picture, it is damaged or too large.
         ResourceError: memory ran out while it was decoded.
     """
-    picture = _identify(stream, name)
+    picture = _identify(stream, name, max_pixels)
     check_pixels(picture.size, max_pixels, name)
     return load_pixels(picture, name)
 
 
 def load_pixels(picture: Image.Image, name: str) -> Image.Image:
-    """Decode a picture of which only the header was read, and return it.
+    """Decode an image of which only the header was read, and return it.
 
     Raises:
         ImageError: it is damaged.
         ResourceError: memory ran out.
     """
-    kind = picture.format or picture.mode
     try:
         picture.load()
-    except MemoryError:
-        raise ResourceError(f"memory ran out while decoding {name}; make the picture smaller first") from None
     except Exception as error:
-        raise _damaged(kind, name, error) from None
+        raise _decoding_error(picture.format or picture.mode, name, error) from None
     return picture
+
+
+def check_opened(picture: Image.Image, name: str) -> None:
+    """Check the file of an image that the caller opened and that is not decoded yet, as :func:`decode_stream` does.
+
+    Raises:
+        ImageError: it exceeds a limit.
+    """
+    if not isinstance(picture, ImageFile.ImageFile) or not picture.tile or picture.fp is None:
+        return
+    try:
+        stream = picture.fp
+        position = stream.tell()
+        if picture.format == "AVIF":
+            stream.seek(0)
+            check_avif_frames(stream.read(), *picture.size)
+        else:
+            check_limits(stream, picture.format or "", lambda _: None)
+        stream.seek(position)
+    except Exception as error:
+        raise _decoding_error(picture.format or picture.mode, name, error) from None
+
+
+@contextmanager
+def decoding_memory_errors(name: str) -> Iterator[None]:
+    """Turn a ``MemoryError`` while an image is read or converted into one that says so.
+
+    Args:
+        name: what messages call the image.
+
+    Raises:
+        ResourceError: memory ran out inside.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise _out_of_memory(name) from None
 
 
 def check_pixels(size: tuple[int, int], max_pixels: int, name: str) -> None:
@@ -107,6 +157,10 @@ def check_pixels(size: tuple[int, int], max_pixels: int, name: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"expected a picture of at least 1x1 pixels, got {width}x{height}: {name}")
+    if max(width, height) > _MAX_SIDE:
+        raise ImageError(
+            f"expected a picture of at most {_MAX_SIDE:,} pixels a side, got {width}x{height}: {name}; cut it in pieces"
+        )
     if width * height > max_pixels:
         raise ImageError(
             f"expected a picture of at most {max_pixels / 1e6:.4g} megapixels, got {width}x{height} = "
@@ -114,8 +168,8 @@ def check_pixels(size: tuple[int, int], max_pixels: int, name: str) -> None:
         )
 
 
-def _identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """Open by content, header only.
+def _identify(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile:
+    """Check the file's structure and open it by content, header only.
 
     ``Image.open`` is not used: it warns of, or refuses, large pictures by process-wide settings (silencing
     that is not thread-safe before Python 3.14) without saying how large they are, and tries every format.
@@ -131,18 +185,40 @@ def _identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
             continue
         stream.seek(0)
         try:
-            return factory(stream, "")
+            return _open(kind, factory, stream, lambda size: check_pixels(size, max_pixels, name))
         except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open does: not this format
             continue
         except Exception as error:  # decoders raise nearly everything on damaged data
-            raise _damaged(kind, name, error) from None
+            raise _decoding_error(kind, name, error) from None
     raise ImageError(
         "expected a picture (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000), "
         f"got something else: {name}; convert it to PNG or JPEG"
     )
 
 
-def _damaged(kind: str, name: str, error: Exception) -> ImageError:
+def _open(
+    kind: str,
+    factory: Callable[..., ImageFile.ImageFile],
+    stream: IO[bytes],
+    check_size: Callable[[tuple[int, int]], None],
+) -> ImageFile.ImageFile:
+    if kind != "AVIF":
+        check_limits(stream, kind, check_size)
+        return factory(stream, "")
+    data = stream.read()
+    picture = factory(io.BytesIO(without_exif(data)), "")
+    check_avif_frames(data, *picture.size)
+    return picture
+
+
+def _decoding_error(kind: str, name: str, error: Exception) -> ImageError | ResourceError:
+    if isinstance(error, ImageError):
+        return error
+    # Decoders in C have no exception of their own for it.
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "decoder error -9" in str(error):
+        return _out_of_memory(name)
+    if isinstance(error, LimitExceededError):
+        return ImageError(f"{error}: {name}; export it anew as a plain PNG or JPEG")
     if isinstance(error, Image.DecompressionBombError):  # GIF, WebP and TIFF look before they tell the size
         return ImageError(
             f"expected a picture of at most {MAX_PIXELS / 1e6:.4g} megapixels, got a larger one: {name}; "
@@ -152,6 +228,10 @@ def _damaged(kind: str, name: str, error: Exception) -> ImageError:
         f"expected a whole picture, got a truncated or damaged one ({kind}): {name} ({one_line(error)}); "
         "fetch or export it again"
     )
+
+
+def _out_of_memory(name: str) -> ResourceError:
+    return ResourceError(f"memory ran out while decoding {name}; make the picture smaller first")
 
 
 def one_line(error: BaseException) -> str:

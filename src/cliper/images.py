@@ -9,6 +9,7 @@ from, pixels as they are stored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,14 +20,17 @@ from PIL import Image
 
 from cliper.decoding import (
     MAX_PIXELS,
+    check_opened,
     check_pixels,
     decode_stream,
+    decoding_memory_errors,
     load_pixels,
     one_line,
     open_picture,
     shown_path,
 )
-from cliper.errors import ImageError, ResourceError
+from cliper.errors import ImageError
+from cliper.image_limits import exif_orientation
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +51,7 @@ ImageSource = str | Path | Image.Image | npt.NDArray[np.uint8]
 
 MAX_PATCHES = 8192
 
-_ORIENTATION_TAG = 0x0112
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -85,6 +89,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
     if isinstance(source, Image.Image):
         name = "the PIL image"
         check_pixels(source.size, max_pixels, name)
+        check_opened(source, name)
         picture = load_pixels(source, name)
     elif isinstance(source, np.ndarray):
         name = "the array"
@@ -234,24 +239,38 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
 
 def _finished(picture: Image.Image, name: str) -> Image.Image:
     """Upright, RGB, and without metadata."""
-    try:
+    with decoding_memory_errors(name):
         rgb = _to_rgb(_turned(picture), name)
         # What is handed out must share nothing with the caller's image.
         rgb = rgb.copy() if rgb is picture else rgb
-    except MemoryError:
-        raise ResourceError(f"memory ran out while decoding {name}; make the picture smaller first") from None
     # Stale metadata (an orientation, a transparent colour) would be applied again by whoever reads it next.
     rgb.info = {}
     return rgb
 
 
 def _turned(picture: Image.Image) -> Image.Image:
-    try:
-        orientation = picture.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # broken metadata is no reason to refuse good pixels
-        return picture
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    turn = _TURNS.get(_orientation(picture))
     return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """From EXIF, or else from XMP, whose other fields are not read; 1 if the image is upright."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turned it when it was decoded
+    block = picture.info.get("exif")
+    if block is None and "Raw profile type exif" in picture.info:  # ImageMagick's way to write it into a PNG
+        try:
+            block = bytes.fromhex("".join(picture.info["Raw profile type exif"].split("\n")[3:]))
+        except (ValueError, AttributeError):
+            block = None
+    found = exif_orientation(block) if isinstance(block, bytes) else None
+    if found is not None:
+        return found
+    packet = picture.info.get("XML:com.adobe.xmp") or picture.info.get("xmp") or b""
+    if isinstance(packet, str):
+        packet = packet.encode("utf-8", "ignore")
+    match = _XMP_ORIENTATION.search(packet) if isinstance(packet, bytes) else None
+    return 1 if match is None else int(match[1])
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:

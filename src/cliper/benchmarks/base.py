@@ -126,14 +126,15 @@ class Benchmark:
         return picture, np.ascontiguousarray(labels, dtype=np.uint8 if self.void == 255 else np.int32)
 
     def _picture(self, path: Path) -> Image.Image:
-        from cliper.decoding import open_picture, shown_path
+        from cliper.decoding import decoding_memory_errors, open_picture, shown_path
         from cliper.images import load_image
 
         if self.upright:
             return load_image(path)
         stored = open_picture(path)
         try:
-            picture = stored.convert("RGB")
+            with decoding_memory_errors(shown_path(path)):
+                picture = stored.convert("RGB")
         except (ValueError, OSError):
             raise ImageError(
                 f"expected a picture in grey or colour, got mode {stored.mode}: {shown_path(path)}; fetch it again"

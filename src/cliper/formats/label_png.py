@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cliper.decoding import open_picture
+from cliper.decoding import decoding_memory_errors, open_picture
 from cliper.errors import ImageError, InputError, ShapeError, quote_path
 from cliper.files import atomic_write
 from cliper.formats.palette import voc_palette
@@ -91,6 +91,7 @@ def read_label_png(path: str | Path) -> npt.NDArray[np.int32]:
 
     Raises:
         ImageError: no such file, damaged, or not a PNG of labels.
+        ResourceError: memory ran out.
     """
     image = open_picture(path)
     depth, colour_type = 0, -1
@@ -104,7 +105,8 @@ def read_label_png(path: str | Path) -> npt.NDArray[np.int32]:
             f"expected labels as an indexed PNG or a grey PNG of 8 or 16 bit, got {image.format} in mode "
             f"{image.mode}: {quote_path(path)}; convert it and keep the values"
         )
-    return np.asarray(image).astype(np.int32)
+    with decoding_memory_errors(quote_path(path)):
+        return np.asarray(image).astype(np.int32)
 
 
 def _to_image(labels: npt.ArrayLike, max_label: int) -> Image.Image:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.decoding import one_line, shown_path
-from cliper.errors import ImageError
+from cliper.decoding import decoding_memory_errors, one_line, shown_path
+from cliper.errors import ImageError, ResourceError
 from cliper.images import load_image, load_stream
 from cliper.scale.places import is_remote, open_file
 
@@ -72,10 +72,12 @@ class Item:
 
     def _bytes(self, shown: str) -> bytes:
         try:
-            with open_file(self.address) as stream:
+            with decoding_memory_errors(shown_path(shown)), open_file(self.address) as stream:
                 if self.start:
                     stream.seek(self.start)
                 return stream.read(-1 if self.size is None else self.size)
+        except ResourceError:
+            raise
         except Exception as error:  # object stores have exceptions of their own
             raise ImageError(
                 f"expected a picture, could not read {shown_path(shown)} ({one_line(error)}); check the address"

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from cliper.decoding import one_line, shown_path
+from cliper.decoding import decoding_memory_errors, one_line, shown_path
 from cliper.errors import CliperError, InputError
 from cliper.scale.items import Item, safe_name
 from cliper.scale.names import NameIndex
@@ -90,7 +90,8 @@ class TarSource:
             if not self.held:
                 return Item(number, name, self.address, start=member.offset_data, size=member.size)
             content = tar.extractfile(member)
-            return Item(number, name, self.address, held=b"" if content is None else content.read())
+            with decoding_memory_errors(shown_path(f"{self.address}:{name}")):
+                return Item(number, name, self.address, held=b"" if content is None else content.read())
         if member.islnk() and not self.held:
             place = linked.find(member.linkname)
             if place is not None:

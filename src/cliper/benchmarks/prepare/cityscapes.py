@@ -11,7 +11,7 @@ from cliper.benchmarks.base import missing_data
 from cliper.benchmarks.cityscapes import cityscapes
 from cliper.benchmarks.prepare.plan import Job, Plan, renumber
 from cliper.benchmarks.prepare.sources import read_json
-from cliper.errors import ImageError, InputError
+from cliper.errors import ImageError, InputError, ResourceError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,14 +68,15 @@ def _of_polygons(path: Path) -> npt.NDArray[Any]:
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from cliper.decoding import check_pixels, one_line, shown_path
+    from cliper.decoding import check_pixels, decoding_memory_errors, one_line, shown_path
     from cliper.images import MAX_PIXELS
 
     try:
         data = read_json("Cityscapes' polygons", path)
         size = (int(data["imgWidth"]), int(data["imgHeight"]))
         check_pixels(size, MAX_PIXELS, shown_path(path))
-        picture = Image.new("L", size, _IGNORED)
+        with decoding_memory_errors(shown_path(path)):
+            picture = Image.new("L", size, _IGNORED)
         drawer = ImageDraw.Draw(picture)
         for item in data["objects"]:
             label = _ungrouped(item["label"])
@@ -84,7 +85,7 @@ def _of_polygons(path: Path) -> npt.NDArray[Any]:
                 if not all(math.isfinite(x) and math.isfinite(y) for x, y in points):
                     raise ValueError("a coordinate that is not finite")
                 drawer.polygon(points, fill=_train_ids()[label])
-    except ImageError:
+    except (ImageError, ResourceError):
         raise
     except InputError as error:
         raise ImageError(str(error)) from None

@@ -149,6 +149,8 @@ class Actions:
         if not place.is_relative_to(self._uploads):
             raise ImageError("expected a picture that was uploaded, got another file")
         try:
+            if not place.is_file():  # opening a pipe could wait for ever
+                raise FileNotFoundError
             with place.open("rb") as stream:
                 return load_stream(stream, "your file", max_pixels=round(self.limits.megapixels * 1e6))
         except OSError:

@@ -1,0 +1,62 @@
+"""Limits on image files, checked on their headers before any decoder sees them.
+
+A file of a megabyte can make a decoder take gigabytes or minutes: by directory entries that share their data, by scans
+that each pass over all pixels, by blocks that are copied again for each further one. :func:`check_limits` walks
+through the structure of a file, without decoding it, and refuses what exceeds a limit. The walk itself is bounded,
+seeks over pixels, and ends without complaint where a file is damaged: that is for the decoder to say.
+
+``docs/bad-input.md`` lists the limits. Only bytes and streams here: no imaging library.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import IO
+
+from cliper.image_limits.avif import check_avif_frames, without_exif
+from cliper.image_limits.bitmaps import check_bmp, check_ppm
+from cliper.image_limits.directories import exif_orientation
+from cliper.image_limits.gif import check_gif
+from cliper.image_limits.jpeg import check_jpeg
+from cliper.image_limits.jpeg2000 import check_jpeg2000
+from cliper.image_limits.png import check_png
+from cliper.image_limits.reader import CheckSize, LimitExceededError, Reader
+from cliper.image_limits.tiff import check_tiff
+
+__all__ = ["LimitExceededError", "check_avif_frames", "check_limits", "exif_orientation", "without_exif"]
+
+# By Pillow's names of formats. WebP is not among them: its decoder's work was measured to be in proportion to the
+# pixels and bytes of a file.
+_CHECKS: dict[str, Callable[[Reader], None]] = {
+    "BMP": check_bmp,
+    "JPEG": check_jpeg,
+    "JPEG2000": check_jpeg2000,
+    "MPO": check_jpeg,
+    "PPM": check_ppm,
+    "TIFF": check_tiff,
+}
+# Pillow makes images of the sizes in these files before it tells them.
+_CHECKS_WITH_SIZE: dict[str, Callable[[Reader, CheckSize], None]] = {"GIF": check_gif, "PNG": check_png}
+
+
+def check_limits(stream: IO[bytes], format: str, check_size: CheckSize) -> None:
+    """Check the structure of an image file against the limits of its format; afterwards the stream is at its start.
+
+    Args:
+        stream: a seekable file.
+        format: Pillow's name of the format. Formats without limits pass.
+        check_size: called with width and height where a decoder would act on them before it tells them; may raise.
+
+    Raises:
+        LimitExceededError: the file exceeds a limit.
+    """
+    try:
+        if format in _CHECKS:
+            _CHECKS[format](Reader(stream))
+        elif format in _CHECKS_WITH_SIZE:
+            _CHECKS_WITH_SIZE[format](Reader(stream), check_size)
+    except (EOFError, struct.error, IndexError):
+        pass  # cut off or damaged: the decoder says so
+    finally:
+        stream.seek(0)
