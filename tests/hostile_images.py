@@ -249,9 +249,14 @@ _GIF_HEAD = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + b"\0\0\0\xff\x
 _GIF_FRAME = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
 
 
+def gif_with(extensions: bytes, frames: int = 1) -> bytes:
+    """A GIF of 1x1 pixel with extensions before its frames."""
+    return _GIF_HEAD + extensions + _GIF_FRAME * frames + b"\x3b"
+
+
 def gif_comment(megabytes: float) -> bytes:
     """One comment of one-byte blocks: Pillow copies the comment for each."""
-    return _GIF_HEAD + b"\x21\xfe" + b"\x01a" * (int(megabytes * 1e6) // 2) + b"\0" + _GIF_FRAME + b"\x3b"
+    return gif_with(b"\x21\xfe" + b"\x01a" * (int(megabytes * 1e6) // 2) + b"\0")
 
 
 def webp_canvas() -> bytes:
@@ -288,6 +293,19 @@ def avif_lie() -> bytes:
     return data.replace(
         b"ispe" + bytes(4) + struct.pack(">LL", 5000, 5000), b"ispe" + bytes(4) + struct.pack(">LL", 8, 8)
     )
+
+
+def avif_overlap() -> bytes:
+    """An item of 10,000 parts, each of which is the whole image."""
+    data = encoded("AVIF", (512, 512), quality=100)
+    at = data.index(b"iloc") - 4
+    table = (
+        struct.pack(">LHHHH", 0, 0x4400, 1, 1, 0)
+        + struct.pack(">H", 10_000)
+        + struct.pack(">LL", 0, len(data)) * 10_000
+    )
+    box = struct.pack(">L4s", 8 + len(table), b"iloc") + table
+    return data[:at] + box + data[at:]
 
 
 def jp2(width: int, height: int, *, tile: int = 0, coding: bytes = b"", levels: int = 0, boxed: bool = False) -> bytes:
@@ -383,10 +401,10 @@ FILES: dict[str, Callable[[], bytes]] = {
     "texts.png": png_texts,
     "chromaticity.png": lambda: png_with(chunk(b"cHRM", struct.pack(">L", 1234567) * 2 * _MEGABYTE)),
     "frame.png": png_frame,
-    "comments.gif": lambda: _GIF_HEAD + b"\x21\xfe\0" * (2 * _MEGABYTE) + _GIF_FRAME,
-    "extensions.gif": lambda: _GIF_HEAD + b"\x21\xff\1a\0" * (2 * _MEGABYTE) + _GIF_FRAME,
-    "blocks.gif": lambda: _GIF_HEAD + b"\x21\1" + b"\1a" * (5 * _MEGABYTE) + b"\0" + _GIF_FRAME,
-    "frames.gif": lambda: _GIF_HEAD + _GIF_FRAME * 500_000,
+    "comments.gif": lambda: gif_with(b"\x21\xfe\0" * (2 * _MEGABYTE)),
+    "extensions.gif": lambda: gif_with(b"\x21\xff\1a\0" * (2 * _MEGABYTE)),
+    "blocks.gif": lambda: gif_with(b"\x21\1" + b"\1a" * (5 * _MEGABYTE) + b"\0"),
+    "frames.gif": lambda: gif_with(b"", 500_000),
     "canvas.webp": webp_canvas,
     "frames.webp": webp_frames,
     "exif.avif": avif_exif,

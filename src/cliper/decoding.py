@@ -68,7 +68,7 @@ def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         if stat.S_ISDIR(info.st_mode):
             raise ImageError(f"expected a picture, got the folder {name}; give one file")
         if not stat.S_ISREG(info.st_mode):  # opening a pipe could wait for ever
-            raise ImageError(f"expected a picture, got a pipe, socket or device: {name}; give a file")
+            raise ImageError(f"expected a picture, got a socket, pipe or device: {name}; give a file")
         if info.st_size == 0:
             raise ImageError(f"expected a picture, got an empty file (0 bytes): {name}; fetch it again")
         with Path(path).open("rb") as stream:
@@ -157,14 +157,14 @@ def check_pixels(size: tuple[int, int], max_pixels: int, name: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"expected a picture of at least 1x1 pixels, got {width}x{height}: {name}")
-    if max(width, height) > _MAX_SIDE:
-        raise ImageError(
-            f"expected a picture of at most {_MAX_SIDE:,} pixels a side, got {width}x{height}: {name}; cut it in pieces"
-        )
     if width * height > max_pixels:
         raise ImageError(
             f"expected a picture of at most {max_pixels / 1e6:.4g} megapixels, got {width}x{height} = "
             f"{width * height / 1e6:.4g} megapixels: {name}; make it smaller first"
+        )
+    if max(width, height) > _MAX_SIDE:
+        raise ImageError(
+            f"expected a picture of at most {_MAX_SIDE:,} pixels a side, got {width}x{height}: {name}; cut it in pieces"
         )
 
 

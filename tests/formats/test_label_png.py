@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from cliper.errors import ImageError, InputError, OutputError, ShapeError
+from cliper.errors import ImageError, InputError, OutputError, ResourceError, ShapeError
 from cliper.formats import FormatOptions, ImageInfo, find_format, read_label_png, voc_palette, write_label_png
+from hostile_images import png_texts
 
 SHAPES = npst.array_shapes(min_dims=2, max_dims=2, max_side=12)
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
@@ -110,3 +111,20 @@ def test_images_that_hold_no_labels_are_refused(tmp_path: Path) -> None:
             read_label_png(tmp_path / name)
     with pytest.raises(ImageError, match="nothing there"):
         read_label_png(tmp_path / "no.png")
+
+
+def test_hostile_file_is_no_label_map(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_texts(60))
+    with pytest.raises(ImageError, match="32 MiB of metadata"):
+        read_label_png(tmp_path / "a.png")
+
+
+def test_memory_that_runs_out_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+
+    def run_out(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cliper.formats.label_png.np.asarray", run_out)
+    with pytest.raises(ResourceError, match="memory ran out"):
+        read_label_png(tmp_path / "a.png")

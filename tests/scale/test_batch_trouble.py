@@ -14,6 +14,8 @@ import pytest
 from batch_runs import by_input, content, make_photos, records
 from PIL import Image
 
+from hostile_images import gif_comment
+
 Draw = Callable[..., Image.Image]
 
 
@@ -57,6 +59,7 @@ def break_in_every_way(folder: Path, draw: Draw) -> dict[str, str]:
     Image.new("RGB", (30_000, 2)).save(folder / "strip.png")
     Image.new("1", (20_000, 10_000)).save(folder / "bomb.png")
     os.mkfifo(folder / "pipe.png")
+    (folder / "hostile.gif").write_bytes(gif_comment(0.2))
     (folder / "dangling.jpg").symlink_to("nowhere")
     (folder / "around.jpg").symlink_to("around.jpg")
     (folder / "line\nbreak.png").write_bytes(b"x")
@@ -68,6 +71,7 @@ def break_in_every_way(folder: Path, draw: Draw) -> dict[str, str]:
         "strip.png": "at most 8192 patches",
         "bomb.png": "20000x10000",
         "pipe.png": "pipe or device",
+        "hostile.gif": "GIF blocks before its pixels",
         "dangling.jpg": "nothing there",
         "around.jpg": "could not open",
         "line\nbreak.png": "something else",

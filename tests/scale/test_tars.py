@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliper.errors import ImageError, InputError
+from cliper.errors import ImageError, InputError, ResourceError
 from cliper.scale.sources import Source, find_source
+from hostile_images import gif_comment
 
 Draw = Callable[..., Image.Image]
 
@@ -170,3 +171,25 @@ def test_hard_links_in_a_tar(tmp_path: Path, make_picture: Draw, suffix: str) ->
     for item in items[2 if suffix == ".tar" else 0 :]:
         with pytest.raises(ImageError, match=r"a link to '.*' in the tar"):
             item.read()
+
+
+def test_hostile_member_is_refused(tmp_path: Path) -> None:
+    for mode in ("w", "w:gz"):
+        path = tar_of(tmp_path / f"in.tar{'.gz' if mode == 'w:gz' else ''}", {"a.gif": gif_comment(0.2)}, mode)
+        (item,) = find_source(str(path)).items()
+        with pytest.raises(ImageError, match="GIF blocks"):
+            item.read()
+
+
+def test_member_that_memory_does_not_hold_is_no_damaged_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_: object) -> bytes:
+        raise MemoryError
+
+    packed = find_source(str(tar_of(tmp_path / "in.tar.gz", {"a.png": b"x"}, "w:gz")))
+    (plain,) = find_source(str(tar_of(tmp_path / "in.tar", {"a.png": b"x"}))).items()
+    monkeypatch.setattr("tarfile.ExFileObject.read", run_out)
+    with pytest.raises(ResourceError, match="memory ran out"):
+        list(packed.items())
+    monkeypatch.setattr("cliper.scale.items.open_file", run_out)
+    with pytest.raises(ResourceError, match="memory ran out"):
+        plain.read()

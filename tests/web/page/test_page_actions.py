@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from cliper.errors import InputError
 from cliper.formats import read_label_png
 from cliper.web.page.actions import Actions, Form, one_line
 from cliper.web.page.form import NONE, OWN
+from hostile_images import gif_comment
 
 Fill = Callable[..., Form]
 Make = Callable[..., Actions]
@@ -131,6 +133,7 @@ def test_bad_pictures_are_one_line_without_the_servers_paths(make_actions: Make,
         (b"", "expected a picture"),
         (whole[: len(whole) // 2], "truncated or damaged"),
         (buffer.getvalue(), "at most 32 megapixels"),
+        (gif_comment(0.2), "GIF blocks before its pixels"),
     ):
         path = uploads / "given.png"
         path.write_bytes(content)
@@ -142,6 +145,8 @@ def test_bad_pictures_are_one_line_without_the_servers_paths(make_actions: Make,
 def test_only_uploads_are_opened(make_actions: Make, form: Fill, uploads: Path, photo: Path) -> None:
     for path in (photo, uploads / ".." / photo.name, Path("/etc/passwd"), Path("http://127.0.0.1/a.png")):
         assert "was uploaded" in refused(make_actions(), form(picture=str(path)))
+    os.mkfifo(uploads / "pipe.png")
+    assert "no longer kept" in refused(make_actions(), form(picture=str(uploads / "pipe.png")))
     (uploads / "link.png").symlink_to(photo)
     assert "was uploaded" in refused(make_actions(), form(picture=str(uploads / "link.png")))
     assert "no longer kept" in refused(make_actions(), form(picture=str(uploads / "gone.png")))

@@ -13,6 +13,7 @@ from service_runs import refused
 
 from cliper.errors import InputError
 from cliper.web.service.limits import Limits
+from hostile_images import gif_comment
 
 pytestmark = pytest.mark.usefixtures("no_model")
 
@@ -51,6 +52,10 @@ def test_pictures_that_are_none(usual: Any, picture_file: bytes) -> None:
     refused(usual.segment(b""), 422, "0 bytes")
     refused(usual.segment(b"hello"), 422, "expected a picture")
     refused(usual.segment(picture_file[: len(picture_file) // 2]), 422, "truncated")
+
+
+def test_hostile_image_is_refused(usual: Any) -> None:
+    refused(usual.segment(gif_comment(0.2)), 422, "GIF blocks before its pixels")
 
 
 def test_many_classes(start: Any, picture_file: bytes) -> None:
