@@ -1,6 +1,7 @@
 """Hostile images of few bytes: each has a small, plausible header and costs a plain decoder gigabytes or minutes.
 
-``FILES`` names each with a function that makes its bytes. The costs are measured by ``benchmarks/hostile_images.py``.
+``FILES`` names each with a function that makes its bytes; ``UNCHECKED`` those against which no check of headers helps.
+Their costs are measured by ``benchmarks/hostile_files.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["FILES", "JPEG_APP1", "encoded", "exif_block", "jpeg_scans", "png_with", "segment", "tiff", "tiff_block"]
+__all__ = ["FILES", "UNCHECKED"]
 
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
 _UNIT = {BYTE: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1}
@@ -279,6 +280,39 @@ def webp_frames(count: int = 100_000) -> bytes:
     return b"RIFF" + struct.pack("<L", len(body)) + body
 
 
+def webp_groups(side: int = 1024) -> bytes:
+    """A lossless WebP with 65,536 groups of Huffman codes, of which each takes 5 KB of tables and 20 bits here."""
+    fields: list[str] = []  # bits, the first to be read first
+
+    def put(value: int, bits: int) -> None:
+        fields.append(format(value, f"0{bits}b")[::-1])
+
+    def code_of_one_symbol() -> None:
+        fields.append("1000")
+
+    def code_of_bytes() -> None:
+        put(0, 1)
+        put(8, 4)  # lengths of 12 code lengths follow; 18 and 8 are used
+        for length in (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8):
+            put(int(length in (8, 18)), 3)
+        put(1, 1), put(3, 3), put(254, 8)  # 256 symbols
+        fields.append("0" * 256)  # each of 8 bits
+
+    put(0x2F, 8), put(side - 1, 14), put(side - 1, 14), put(0, 4)
+    put(0, 1)  # no transform
+    put(1, 1), put(11, 4)  # a colour cache
+    put(1, 1), put(0, 3), put(0, 1)  # a group of codes for each 4x4 pixels, named by red and green of an image
+    code_of_bytes(), code_of_bytes(), code_of_one_symbol(), code_of_one_symbol(), code_of_one_symbol()
+    for group in range((side // 4) ** 2):
+        fields.append(format(group & 255, "08b") + format(group >> 8, "08b"))
+    for _ in range(5 * (side // 4) ** 2):
+        code_of_one_symbol()
+    bits = "".join(fields) + "0" * 64
+    data = int(bits[::-1], 2).to_bytes(-(-len(bits) // 16) * 2, "little")
+    body = b"WEBPVP8L" + struct.pack("<L", len(data)) + data
+    return b"RIFF" + struct.pack("<L", len(body)) + body
+
+
 # --- AVIF and JPEG 2000 ------------------------------------------------------------------------------------
 
 
@@ -426,3 +460,4 @@ FILES: dict[str, Callable[[], bytes]] = {
     "plain.ppm": lambda: b"P3 2000 2000 255\n" + b"0 " * 12 * _MEGABYTE,
     "maxval.ppm": lambda: b"P6 2000 2000 254\n" + bytes(12 * _MEGABYTE),
 }
+UNCHECKED: dict[str, Callable[[], bytes]] = {"groups.webp": webp_groups}
