@@ -425,6 +425,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "comments.jpg": lambda: jpeg_with(segment(0xFE) * _MEGABYTE),
     "junk.jpg": lambda: jpeg_with(bytes(10 * _MEGABYTE)),
     "exif_parts.jpg": lambda: jpeg_with(segment(JPEG_APP1, b"Exif\0\0a") * 200_000),
+    "exif_names.jpg": lambda: jpeg_with(*[segment(JPEG_APP1, b"Exif\0\0" * 10_900)] * 60),
     "photoshop.jpg": lambda: jpeg_with(segment(0xED, b"Photoshop 3.0\0" + (b"8BIM\0\1\0\0" + bytes(4)) * 5400) * 200),
     "mpf.jpg": jpeg_mpf,
     "mpo_scans.jpg": jpeg_mpo_scans,

@@ -9,6 +9,7 @@ from, pixels as they are stored.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,11 +259,10 @@ def _orientation(picture: Image.Image) -> int:
     if picture.format == "TIFF":
         return 1  # Pillow turned it when it was decoded
     block = picture.info.get("exif")
-    if block is None and "Raw profile type exif" in picture.info:  # ImageMagick's way to write it into a PNG
-        try:
-            block = bytes.fromhex("".join(picture.info["Raw profile type exif"].split("\n")[3:]))
-        except (ValueError, AttributeError):
-            block = None
+    text = picture.info.get("Raw profile type exif")  # ImageMagick's way to write it into a PNG: hexadecimal, as text
+    if block is None and isinstance(text, str):
+        with contextlib.suppress(ValueError):
+            block = bytes.fromhex(text.split("\n", 3)[-1])  # behind a blank line, the name and the length
     found = exif_orientation(block) if isinstance(block, bytes) else None
     if found is not None:
         return found

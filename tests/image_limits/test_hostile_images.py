@@ -37,6 +37,7 @@ REFUSED = {
     "scans_arithmetic.jpg": "JPEG scans",
     "comments.jpg": "JPEG segments in its header",
     "exif_parts.jpg": "JPEG segments of EXIF",
+    "exif_names.jpg": "16 times the name of its EXIF",
     "photoshop.jpg": "Photoshop's resources",
     "mpf.jpg": "32 MiB of tags",
     "mpo_scans.jpg": "JPEG scans",

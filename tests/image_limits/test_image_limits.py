@@ -42,6 +42,7 @@ def refusal(data: bytes) -> str:
 
 WITHIN: dict[str, Callable[[], bytes]] = {
     "31 MB of tags": lambda: tiff(hostile.shared(31, MEGABYTE), bytes(MEGABYTE)),
+    "a tag of 40 MB, as Photoshop stores layers": lambda: tiff([(37724, 7, 40_000_000, 8)], bytes(40_000_000)),
     "100,000 strips": lambda: tiff(
         data=struct.pack("<L", 8) * 100_000, t257=(LONG, 1, 100_000), t273=(LONG, 100_000, 8), t279=(LONG, 100_000, 8)
     ),
@@ -131,6 +132,10 @@ AROUND: dict[str, tuple[Callable[[], bytes], str]] = {
     "EXIF in a JPEG that is cut off": (
         lambda: b"\xff\xd8" + segment(0xE1, b"Exif\0\0" + bytes(1000)) * 100,
         "segments of EXIF",
+    ),
+    "EXIF behind two of its names": (
+        lambda: hostile.jpeg_with(segment(0xE1, b"Exif\0\0Exif\0\0" + hostile.exif_block(2500, 30_000))),
+        "of tags",
     ),
     "a second IHDR": (
         lambda: hostile.png_with(chunk(b"IHDR", struct.pack(">LLBBBBB", 30_000, 30_000, 8, 6, 0, 0, 0))),

@@ -13,7 +13,9 @@ __all__ = ["INTEGERS", "Entry", "Header", "check_block", "check_directories", "e
 
 MAX_ENTRIES = 4096  # of one directory
 MAX_VALUES = 2**20  # numbers in the tags of a file, a fraction counted as 16: Python objects
+MAX_NAMES = 16  # times that an EXIF block may begin with its name
 _MAX_DIRECTORIES = 8
+_NAME = b"Exif\0\0"
 
 # Type -> bytes of a value, and what a value counts in MAX_VALUES.
 _TYPES = {
@@ -47,13 +49,13 @@ class Entry(NamedTuple):
 
 
 def check_block(block: bytes) -> None:
-    """Check the directories of an EXIF or MPF block, without ``Exif\\0\\0`` in front.
+    """Check the directories of an EXIF or MPF block.
 
     Raises:
         LimitExceededError: too many entries, bytes or numbers.
     """
     try:
-        reader = Reader(io.BytesIO(block))
+        reader = _opened(block)
         for header in headers(reader):
             check_directories(reader, header)
     except (EOFError, struct.error):
@@ -62,11 +64,9 @@ def check_block(block: bytes) -> None:
 
 def exif_orientation(block: bytes) -> int | None:
     """The orientation in the first directory of an EXIF block; None if it has none. Nothing else is read."""
-    while block.startswith(b"Exif\0\0"):
-        block = block[6:]
-    reader = Reader(io.BytesIO(block))
     found = None
     try:
+        reader = _opened(block)
         for header in headers(reader):
             for entry in _entries(reader, header, header.first):
                 if entry.tag == _ORIENTATION and entry.type in INTEGERS and entry.values:
@@ -74,6 +74,16 @@ def exif_orientation(block: bytes) -> int | None:
     except (EOFError, LimitExceededError, struct.error):
         pass
     return found
+
+
+def _opened(block: bytes) -> Reader:
+    """A reader of the block behind its name, which may be there several times; Pillow copies the block for each."""
+    start = 0
+    while block.startswith(_NAME, start):
+        start += len(_NAME)
+    if start > MAX_NAMES * len(_NAME):
+        raise LimitExceededError(f"with at most {MAX_NAMES} times the name of its EXIF", "more")
+    return Reader(io.BytesIO(block[start:]))
 
 
 def headers(reader: Reader) -> Iterator[Header]:
@@ -117,8 +127,9 @@ def check_directories(reader: Reader, header: Header) -> list[Entry]:
                 pointer = value_of(reader, header, entry)
                 if pointer not in offsets and len(offsets) < _MAX_DIRECTORIES:
                     offsets.append(pointer)
-    if size > MAX_METADATA:
-        raise LimitExceededError(f"with at most {mebibytes(MAX_METADATA)} of tags", mebibytes(size))
+    limit = max(MAX_METADATA, reader.size)  # layers in a TIFF of Photoshop are a tag; only what is shared can be more
+    if size > limit:
+        raise LimitExceededError(f"with at most {mebibytes(limit)} of tags", mebibytes(size))
     if values > MAX_VALUES:
         raise LimitExceededError(f"with at most {MAX_VALUES:,} numbers in its tags", f"{values:,}")
     return first
