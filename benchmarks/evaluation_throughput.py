@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from cliper import Segmenter
-from cliper.benchmarks import find_benchmark
+from cliper.datasets import find_benchmark
 from cliper.evaluation import ConfusionMatrix
 from cliper.evaluation.job import Job, Variant
 from cliper.evaluation.runner import evaluate_samples

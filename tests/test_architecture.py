@@ -40,12 +40,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "segmenter": BASE
     | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
-    "benchmarks": BASE | {"decoding", "files", "formats", "images", "prompts"},
+    "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
     "evaluation": BASE
-    | {"benchmarks", "checkpoints", "devices", "files", "formats", "grouping", "ops"}
+    | {"checkpoints", "datasets", "devices", "files", "formats", "grouping", "ops"}
     | {"prompts", "refiners", "segmenter", "settings"},
     "scale": BASE
-    | {"benchmarks", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
+    | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
     | {"prompts", "result", "segmenter", "settings"},
     "web": BASE
     | {"checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts", "refiners"}
@@ -60,8 +60,8 @@ LIBRARIES: dict[str, set[str]] = {
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "scipy": {"benchmarks", "formats", "ops"},
-    "pycocotools": {"benchmarks"},
+    "scipy": {"datasets", "formats", "ops"},
+    "pycocotools": {"datasets"},
     "supervision": {"formats"},
     "av": {"scale"},
     "ray": {"scale"},

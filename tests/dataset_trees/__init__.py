@@ -1,7 +1,7 @@
-"""Miniature data sets, three pictures each, in the real ones' formats.
+"""Miniature data sets, three images each, in the real ones' formats.
 
 ``build_tree`` writes one as a benchmark reads it, ``build_sources`` as it is downloaded: what there is before
-``cliper data prepare``. Both have the pictures and labels of ``expected``, and none of the package's code.
+``cliper data prepare``. Both have the images and labels of ``expected``, and none of the package's code.
 """
 
 from dataset_trees.content import NAMES, expected

@@ -1,4 +1,4 @@
-"""What is in the miniature data sets: names, pictures, and the labels that a benchmark should give."""
+"""What is in the miniature data sets: names, images, and the labels that a benchmark should give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COCO = ("000000000139", "000000000285", "000000581781")
 ADE = ("ADE_val_00000001", "ADE_val_00000002", "ADE_val_00002000")
 CITYSCAPES = ("frankfurt_000000_000294", "frankfurt_000001_083852", "munster_000173_000019")
 
-# Names of the pictures, and the labels that occur in their masks after reading.
+# Names of the images, and the labels that occur in their masks after reading.
 CONTENT: dict[str, tuple[tuple[str, ...], list[int]]] = {
     "voc21": (VOC, [*range(21), 255]),
     "voc20": (VOC, [*range(21), 255]),
@@ -28,7 +28,7 @@ BLOCK = 6  # pixels; each label is a square of this side
 
 
 def labels_of(benchmark: str, number: int) -> np.ndarray:
-    """Of a whole picture, [H, W] uint8: every label of the benchmark in turn, in squares; no two pictures agree."""
+    """Of a whole image, [H, W] uint8: every label of the benchmark in turn, in squares; no two images agree."""
     labels = CONTENT[benchmark][1]
     columns = 2 * (3 + int(len(labels) ** 0.5) // 2 + number)
     rows = -(-len(labels) // columns)
@@ -36,8 +36,8 @@ def labels_of(benchmark: str, number: int) -> np.ndarray:
     return np.kron(squares, np.ones((BLOCK, BLOCK), np.uint8))
 
 
-def picture_of(benchmark: str, number: int) -> Image.Image:
-    """A picture of the labels' size, its colours following them."""
+def make_image(benchmark: str, number: int) -> Image.Image:
+    """An image of the labels' size, its colours following them."""
     labels = labels_of(benchmark, number)
     colours = np.random.default_rng(7).integers(0, 256, (256, 3)).astype(np.uint8)
     return Image.fromarray(colours[labels])

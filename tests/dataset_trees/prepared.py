@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset_trees.content import CONTENT, labels_of, picture_of
+from dataset_trees.content import CONTENT, labels_of, make_image
 
 VOC2012 = Path("VOCdevkit/VOC2012")
 VOC2010 = Path("VOCdevkit/VOC2010")
@@ -28,8 +28,8 @@ def write_lines(path: Path, names: tuple[str, ...]) -> None:
     path.write_text("\n".join(names) + "\n")
 
 
-def picture_path(benchmark: str, name: str) -> Path:
-    """Where a picture lies, below the root folder."""
+def image_path(benchmark: str, name: str) -> Path:
+    """Path of an image below the root folder."""
     city = name.partition("_")[0]
     return {
         "voc21": VOC2012 / "JPEGImages" / f"{name}.jpg",
@@ -44,7 +44,7 @@ def picture_path(benchmark: str, name: str) -> Path:
 
 
 def mask_path(benchmark: str, name: str) -> Path:
-    """Where a mask lies, below the root folder."""
+    """Path of a mask below the root folder."""
     city = name.partition("_")[0]
     return {
         "voc21": VOC2012 / "SegmentationClassAug" / f"{name}.png",
@@ -58,11 +58,11 @@ def mask_path(benchmark: str, name: str) -> Path:
     }[benchmark]
 
 
-def write_pictures(benchmark: str, root: Path) -> None:
+def write_images(benchmark: str, root: Path) -> None:
     for number, name in enumerate(CONTENT[benchmark][0]):
-        path = root / picture_path(benchmark, name)
+        path = root / image_path(benchmark, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture_of(benchmark, number).save(path)
+        make_image(benchmark, number).save(path)
 
 
 def write_lists(benchmark: str, root: Path) -> None:
@@ -83,8 +83,8 @@ STORED: dict[str, Callable[[np.ndarray], np.ndarray]] = {"coco-stuff171": _less_
 
 
 def build_tree(benchmark: str, root: Path) -> None:
-    """Write pictures, masks and lists of one benchmark below ``root``."""
-    write_pictures(benchmark, root)
+    """Write images, masks and lists of one benchmark below ``root``."""
+    write_images(benchmark, root)
     write_lists(benchmark, root)
     for number, name in enumerate(CONTENT[benchmark][0]):
         stored = STORED.get(benchmark, lambda labels: labels)(labels_of(benchmark, number))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dataset_trees.content import CONTENT, labels_of
-from dataset_trees.prepared import VOC2010, VOC2012, write_lists, write_pictures, write_png
+from dataset_trees.prepared import VOC2010, VOC2012, write_images, write_lists, write_png
 
 # Numbers that the publishers give to the classes, in the order of the benchmarks' labels, from their documentation.
 COCO_IDS = [
@@ -49,7 +49,7 @@ def build_sources(benchmark: str, root: Path, *, form: str = "") -> None:
     ``form`` chooses where there are two: "json" (the default) or "mat" for PASCAL-Context, "numbers" (the default) or
     "polygons" for Cityscapes.
     """
-    write_pictures(benchmark, root)
+    write_images(benchmark, root)
     write_lists(benchmark, root)
     masks = {name: labels_of(benchmark, number) for number, name in enumerate(CONTENT[benchmark][0])}
     if benchmark.startswith("voc"):
@@ -98,7 +98,7 @@ def save_mat(path: Path, content: dict[str, Any]) -> None:
 
 
 def _voc(root: Path, masks: dict[str, np.ndarray]) -> None:
-    """VOC's masks, and SBD with one of the same pictures, labelled otherwise, and one of train."""
+    """VOC's masks, and SBD with one of the same images, labelled otherwise, and one of train."""
     for name, labels in masks.items():
         write_png(root / VOC2012 / "SegmentationClass" / f"{name}.png", labels, indexed=True)
     folder = root / "benchmark_RELEASE" / "dataset" / "cls"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliper.benchmarks import Benchmark, Sample
+from cliper.datasets import Benchmark, Sample
 from cliper.ops import assign_labels
 
 __all__ = ["published_labels", "published_pixels"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from published_order import published_pixels
 
-from cliper.benchmarks import find_benchmark
+from cliper.datasets import find_benchmark
 from cliper.evaluation.runner import evaluate_samples
 from cliper.images import patch_size_for, prepare
 from dataset_trees import build_tree

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from published_order import published_labels
 
-from cliper.benchmarks import find_benchmark
+from cliper.datasets import find_benchmark
 from cliper.evaluation import ConfusionMatrix
 from dataset_trees import NAMES, build_tree, expected
 from dataset_trees.own import own_arguments, own_data, report_of

@@ -81,9 +81,7 @@ def test_bad_pictures_are_named_and_left_out(
     assert ended.code == 1
     lines = ended.err.splitlines()
     assert len(lines) == 3
-    for path, words in zip(
-        bad, ("whole picture", "of its picture's size", "labels 0 to 2 or 255, got 77"), strict=True
-    ):
+    for path, words in zip(bad, ("whole picture", "of the image's size", "labels 0 to 2 or 255, got 77"), strict=True):
         (line,) = [line for line in lines if str(path) in line]
         assert line.startswith("cliper: error: expected")
         assert words in line

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cliper.benchmarks import Sample
+from cliper.datasets import Sample
 from cliper.errors import ImageError
 from cliper.evaluation.loading import load_ahead
 

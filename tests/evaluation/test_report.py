@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cliper.benchmarks import find_benchmark
-from cliper.cli.evaluate_show import show_report
+from cliper.cli.tables import print_report
+from cliper.datasets import find_benchmark
 from cliper.evaluation.job import Job, Variant
 from cliper.evaluation.records import Record
 from cliper.evaluation.report import make_report
@@ -90,7 +90,7 @@ def test_a_preprint_preset_is_compared_with_its_log_too(capsys: pytest.CaptureFi
         "logged_difference_percent": 8.3,
         "changed": [],
     }
-    show_report(made)
+    print_report(made)
     assert "published 41.7 (logged 41.702), difference +8.3 (logged +8.30)\n" in capsys.readouterr().out
 
 
@@ -102,5 +102,5 @@ def test_a_log_is_of_a_run_with_its_refiner() -> None:
 def test_of_a_part_of_the_benchmark_no_difference_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     made = report(replace(PREPRINT_JOB, limit=3), 3)
     assert made["published"]["logged_difference_percent"] is None
-    show_report(made)
+    print_report(made)
     assert "published 41.7 (logged 41.702)\n" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from cliper.cli.help import CommandGroup
 from cliper.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from cliper.benchmarks.verify import DataReport
+    from cliper.datasets.verify import DataReport
 
 __all__ = ["data"]
 
@@ -43,7 +43,7 @@ _root_argument = click.argument("root", type=click.Path(path_type=Path))
 def data() -> None:
     """List, verify and prepare the benchmarks' data sets.
 
-    ROOT is the folder of all data sets; docs/benchmarks.md describes its layout.
+    ROOT is the folder of all data sets; docs/datasets.md describes its layout.
     """
 
 
@@ -53,12 +53,12 @@ def list_data() -> None:
 
     The last column is the command of cliper data prepare that makes the masks which the download does not contain.
     """
-    from cliper.benchmarks import benchmark_names, find_benchmark
+    from cliper.datasets import benchmark_names, find_benchmark
 
     rows = []
     for name in benchmark_names():
         benchmark = find_benchmark(name)
-        images = " or ".join(f"{size:,}" for size in (benchmark.size, *benchmark.also_sizes))
+        images = " or ".join(f"{size:,}" for size in benchmark.accepted_sizes)
         background = "not counted" if 0 in benchmark.ignore else "counted"
         classes = str(len(benchmark.class_names))
         rows.append((name, benchmark.title, classes, images, background, _PREPARED_BY.get(name, "")))
@@ -76,30 +76,30 @@ def verify(root: Path, names: tuple[str, ...], full: bool) -> int:
     Without NAMES all benchmarks are checked. The exit code is 1 if images or masks are missing or unreadable, and 2 if
     a named benchmark, or every benchmark, is not in ROOT.
     """
-    from cliper.benchmarks import benchmark_names
-    from cliper.benchmarks.verify import verify_data
+    from cliper.datasets import benchmark_names
+    from cliper.datasets.verify import verify_data
 
     reports = []
-    for report in verify_data(root, names or benchmark_names(), deep=full, track=_track):
+    for report in verify_data(root, names or benchmark_names(), full=full, progress=_progress):
         _print_report(report)
         reports.append(report)
     absent = [report for report in reports if report.absent]
     if absent and (names or len(absent) == len(reports)):
         return ExitCode.BAD_INPUT
-    complete = all(report.whole for report in reports if not report.absent)
+    complete = all(report.complete for report in reports if not report.absent)
     return ExitCode.DONE if complete else ExitCode.IMAGES_FAILED
 
 
 def _print_report(report: DataReport) -> None:
     name = report.benchmark.name
     if report.absent:
-        click.echo(f"{name}: not here; {report.absent.partition(': ')[2]}")
+        click.echo(f"{name}: missing; {report.absent.partition(': ')[2]}")
         return
     problems = [f"expected a file, got nothing there: {path!r}" for path in report.missing] + list(report.unreadable)
     _echo_errors([f"{name}: {problem}" for problem in problems])
-    sizes = " or ".join(f"{size:,}" for size in report.expected)
-    verdict = "complete" if report.whole else "not complete"
-    counts = f"{report.found:,} samples, expected {sizes}"
+    sizes = " or ".join(f"{size:,}" for size in report.benchmark.accepted_sizes)
+    verdict = "complete" if report.complete else "incomplete"
+    counts = f"{report.valid:,} valid samples, expected {sizes}"
     if problems:
         counts += f"; {len(report.missing):,} files missing, {len(report.unreadable):,} unreadable"
     click.echo(f"{name}: {verdict}; {counts}")
@@ -109,29 +109,30 @@ def _print_report(report: DataReport) -> None:
 def prepare() -> None:
     """Make the masks that a data set's download does not contain.
 
-    Masks that exist are kept, so an interrupted command continues. The exit code is 1 if some masks could not be made.
+    Existing masks are skipped, so that an interrupted command can be run again. The exit code is
+    1 if some masks could not be made.
     """
 
 
-def _add_prepare_command(name: str, summary: str, option: str = "", text: str = "", default: str = "") -> None:
-    """Add the command for ``NAME_masks`` of :mod:`cliper.benchmarks.prepare`, with an option for another source."""
+def _add_prepare_command(name: str, description: str, option: str = "", text: str = "", default: str = "") -> None:
+    """Add the command for ``NAME_masks`` of :mod:`cliper.datasets.prepare`, with an option for another source."""
 
     @_root_argument
     def command(root: Path, **source: Path | None) -> int:
-        from cliper.benchmarks import prepare as plans
+        from cliper.datasets import prepare as plans
 
         plan = getattr(plans, f"{name.replace('-', '_')}_masks")(root, *source.values())
-        outcome = plans.carry_out(plan, _track)
-        _echo_errors(outcome.failed)
-        failed = f", {len(outcome.failed):,} failed" if outcome.failed else ""
-        click.echo(f"{plan.folder}: {outcome.written:,} masks written, {outcome.kept:,} there already{failed}")
-        return ExitCode.IMAGES_FAILED if outcome.failed else ExitCode.DONE
+        summary = plans.write_masks(plan, _progress)
+        _echo_errors(summary.errors)
+        failed = f", {len(summary.errors):,} failed" if summary.errors else ""
+        click.echo(f"{plan.folder}: {summary.written:,} masks written, {summary.skipped:,} skipped{failed}")
+        return ExitCode.IMAGES_FAILED if summary.errors else ExitCode.DONE
 
     example = f"cliper data prepare {name} ROOT"
     if option:
         command = click.option(option, type=click.Path(path_type=Path), show_default=default, help=text)(command)
         example += f"\n{example} {option} PATH"
-    prepare.command(name, help=summary, epilog=example)(command)
+    prepare.command(name, help=description, epilog=example)(command)
 
 
 _add_prepare_command(
@@ -172,7 +173,7 @@ def _echo_errors(errors: Sequence[str]) -> None:
         echo_error(f"{len(errors) - _MAX_ERRORS_SHOWN:,} more")
 
 
-def _track(items: Sequence[T], title: str) -> Iterator[T]:
+def _progress(items: Sequence[T], title: str) -> Iterator[T]:
     """The items, with a progress bar if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import track

@@ -28,7 +28,7 @@ from cliper.settings import ATTENTIONS, Preset, load_preset, presets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cliper.benchmarks import Benchmark, Sample
+    from cliper.datasets import Benchmark, Sample
     from cliper.evaluation.job import CustomData, Job
     from cliper.evaluation.records import Record
     from cliper.evaluation.workers import Outcome

@@ -1,6 +1,6 @@
 """How a segmentation is measured."""
 
-from cliper.benchmarks.texts import BenchmarkTexts, benchmark_texts
+from cliper.datasets.texts import BenchmarkTexts, benchmark_texts
 from cliper.evaluation.confusion import ConfusionMatrix
 
 __all__ = ["BenchmarkTexts", "ConfusionMatrix", "benchmark_texts"]

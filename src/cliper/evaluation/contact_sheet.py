@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cliper.benchmarks import Benchmark, Sample
+from cliper.datasets import Benchmark, Sample
 from cliper.evaluation.loading import Loaded
 from cliper.evaluation.records import Record
 from cliper.evaluation.report import picture_miou
@@ -66,9 +66,9 @@ def write_sheet(
     for record, miou in chosen:
         sample = by_name[record.name]
         whole, labels = benchmark.read_whole(sample)
-        picture, truth = sample.cut(whole, labels)
+        picture, truth = sample.crop(whole, labels)
         (found,) = segment_loaded(benchmark, segmenter, [Loaded(sample, whole, picture, truth)])
-        shown = np.where(truth == benchmark.void, 0, truth).astype(np.int32)
+        shown = np.where(truth == benchmark.ignore_label, 0, truth).astype(np.int32)
         rows.append(Row(picture, shown, found, f"{sample.name}   mIoU {miou:.3f}"))
     sheet = draw_sheet(rows, benchmark.class_names)
     with atomic_write(path) as temporary:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.benchmarks import Benchmark, Sample, custom_benchmark, find_benchmark
+from cliper.datasets import Benchmark, Sample, custom_benchmark, find_benchmark
 from cliper.errors import InputError, SettingsError
 from cliper.prompts import ClassPrompt
 from cliper.settings import ATTENTIONS, Settings
@@ -23,7 +23,7 @@ __all__ = ["CustomData", "Job", "Variant", "ablation_variants", "benchmark_setti
 
 @dataclass(frozen=True)
 class CustomData:
-    """Somebody's own pictures and masks; see :func:`cliper.benchmarks.custom_benchmark`."""
+    """Custom images and masks; see :func:`cliper.datasets.custom_benchmark`."""
 
     images: Path
     masks: Path

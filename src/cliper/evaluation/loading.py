@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from cliper.benchmarks import Benchmark, Sample
+from cliper.datasets import Benchmark, Sample
 from cliper.errors import ImageError, ResourceError
 from cliper.grouping import groups_of_one_size
 
@@ -59,7 +59,7 @@ def load_ahead(
     def read(sample: Sample) -> Loaded:
         try:
             whole, labels = benchmark.read_whole(sample)
-            return Loaded(sample, whole, *sample.cut(whole, labels))
+            return Loaded(sample, whole, *sample.crop(whole, labels))
         except (ImageError, ResourceError) as error:
             return Loaded(sample, error=" ".join(str(error).split()))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliper.benchmarks import Benchmark
+from cliper.datasets import Benchmark
 from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.evaluation.job import Job, Variant
 from cliper.evaluation.provenance import machine, versions
@@ -30,7 +30,7 @@ def make_report(job: Job, benchmark: Benchmark, identity: Mapping[str, Any], out
     """
     counted = [record for record in outcome.records if record.error is None]
     skipped = [{"name": r.name, "error": r.error} for r in outcome.records if r.error is not None]
-    whole = job.limit is None and len(outcome.records) in (benchmark.size, *benchmark.also_sizes)
+    whole = job.limit is None and len(outcome.records) in benchmark.accepted_sizes
     found: dict[str, Any] = {
         "benchmark": benchmark.name,
         "title": benchmark.title,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cliper.benchmarks import Benchmark, Sample
+from cliper.datasets import Benchmark, Sample
 from cliper.errors import ImageError, ResourceError
 from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.evaluation.loading import Loaded, load_ahead

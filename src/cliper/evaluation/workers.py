@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliper.benchmarks import Sample
+from cliper.datasets import Sample
 from cliper.errors import CliperError, InputError, ResourceError
 from cliper.evaluation.folder import claimed
 from cliper.evaluation.job import Job

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.benchmarks import Benchmark, Sample
+from cliper.datasets import Benchmark, Sample
 from cliper.evaluation.job import CustomData, Job
 from cliper.evaluation.records import Record
 from cliper.evaluation.runner import Timing, evaluate_samples

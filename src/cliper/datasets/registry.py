@@ -5,13 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from cliper.benchmarks.ade import ade150
-from cliper.benchmarks.base import Benchmark
-from cliper.benchmarks.cityscapes import cityscapes
-from cliper.benchmarks.coco_object import coco_object
-from cliper.benchmarks.coco_stuff import coco_stuff
-from cliper.benchmarks.context import context59, context60
-from cliper.benchmarks.voc import voc20, voc21
+from cliper.datasets.ade import ade150
+from cliper.datasets.benchmark import Benchmark
+from cliper.datasets.cityscapes import cityscapes
+from cliper.datasets.coco import coco_object, coco_stuff
+from cliper.datasets.pascal import context59, context60, voc20, voc21
 from cliper.errors import InputError
 
 __all__ = ["benchmark_names", "find_benchmark"]
@@ -37,7 +35,7 @@ def find_benchmark(name: str) -> Benchmark:
     """A benchmark by its name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: the name is unknown.
 
     Example:
         >>> find_benchmark("voc21").class_names[:2]

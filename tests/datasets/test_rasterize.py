@@ -1,30 +1,20 @@
-"""Annotations of COCO and PASCAL-Context: damaged and hostile ones are named, the others give pycocotools' masks."""
+"""Annotations to label maps: invalid ones are named, valid ones give the masks of pycocotools."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pycocotools import mask as coco
 
-from cliper.benchmarks.prepare.regions import Annotation, rasterize
+from cliper.datasets.prepare.rasterize import Annotation, rasterize
 from cliper.errors import ImageError
-from dataset_trees import build_sources
 
 HEIGHT, WIDTH = 30, 40
 PIXELS = HEIGHT * WIDTH
-BENCHMARKS = {"coco-object": "coco-object", "context": "context60"}
-SOURCES = {"coco-object": "annotations/instances_val2017.json", "context": "VOCdevkit/VOC2010/trainval_merged.json"}
-MASKS = {"coco-object": "coco2014/coco_seg_anno", "context": "VOCdevkit/VOC2010/SegmentationClassContext"}
-KEYS = {"coco-object": "annotations", "context": "annos_segmentation"}
 
 
 def polygon(*numbers: Any) -> list[list[Any]]:
@@ -52,21 +42,21 @@ BAD_SEGMENTATIONS = {
     "two points after a polygon": ([[1, 1, 4, 1, 4, 4], [1, 1, 4, 4]], "got 4 numbers"),
     "no polygon": ([], "expected 1 to 10,000 polygons, got 0"),
     "too many polygons": ([[1, 1, 4, 1, 4, 4]] * 10_001, "got 10,001"),
-    "too long an outline": (polygon(*[0, 0, 40, 30] * 20_000), "1,000,000 pixels along its outlines"),
+    "too long an outline": (polygon(*[0, 0, 40, 30] * 20_000), "1,000,000 pixels along the outlines"),
     "a polygon that is no list": ([5], r"expected a polygon \[x, y, x, y, ...\], got 5"),
-    "no segmentation": (None, "expected polygons or run lengths as its segmentation, got None"),
-    "a text as segmentation": ("all", "expected polygons or run lengths as its segmentation, got 'all'"),
+    "no segmentation": (None, "expected polygons or run lengths as segmentation, got None"),
+    "a text as segmentation": ("all", "expected polygons or run lengths as segmentation, got 'all'"),
     "an enormous size": (runs([10**12], [10**6, 10**6]), r"size \[30, 40\], got \[1000000, 1000000\]"),
     "an enormous size, compressed": (runs("PPYo10", [10**6, 10**6]), r"size \[30, 40\], got \[1000000, 1000000\]"),
     "another image's size": (runs([PIXELS], [WIDTH, HEIGHT]), r"size \[30, 40\], got \[40, 30\]"),
     "a size of texts": (runs([PIXELS], ["30", "40"]), r"size \[30, 40\], got \['30', '40'\]"),
     "a size of one": (runs([PIXELS], [PIXELS]), r"got \[1200\]"),
     "no size": ({"counts": [PIXELS]}, r"size \[30, 40\], got None"),
-    "no counts": ({"size": [HEIGHT, WIDTH]}, "expected counts as a list or a text, got None"),
-    "counts that are short": (runs([PIXELS - 1]), "1,200 pixels together, got 1,199"),
-    "counts that are long": (runs([PIXELS, 1]), "1,200 pixels together, got 1,201"),
-    "no runs": (runs([]), "1,200 pixels together, got 0"),
-    "no runs, compressed": (runs(""), "1,200 pixels together, got 0"),
+    "no counts": ({"size": [HEIGHT, WIDTH]}, "expected counts as a list or a string, got None"),
+    "counts that are short": (runs([PIXELS - 1]), "a sum of 1,200 pixels, got 1,199"),
+    "counts that are long": (runs([PIXELS, 1]), "a sum of 1,200 pixels, got 1,201"),
+    "no runs": (runs([]), "a sum of 1,200 pixels, got 0"),
+    "no runs, compressed": (runs(""), "a sum of 1,200 pixels, got 0"),
     "a negative count": (runs([-5, PIXELS + 5]), "expected counts from 0 to 1,200, got -5"),
     "a negative count, compressed": (runs("Kj0"), "expected counts from 0 to 1,200, got -5"),
     "a count of 10^30": (runs([10**30]), "expected counts from 0 to 1,200, got 1000"),
@@ -101,13 +91,13 @@ def test_unknown_category_is_named(category: Any) -> None:
     ("height", "width", "message"),
     [
         (100_000, 100_000, "at most 128 megapixels, got 100000x100000"),
-        (10**400, 10, "expected its height as an integer from 1 on, got 1000"),
-        (0, 10, "expected its height as an integer from 1 on, got 0"),
-        (-30, -40, "expected its height as an integer from 1 on, got -30"),
-        (None, 10, "expected its height as an integer from 1 on, got None"),
-        (10, "10", "expected its width as an integer from 1 on, got '10'"),
-        (True, 10, "expected its height as an integer from 1 on, got True"),
-        (10, float("nan"), "expected its width as an integer from 1 on, got nan"),
+        (10**400, 10, "expected a positive integer height, got 1000"),
+        (0, 10, "expected a positive integer height, got 0"),
+        (-30, -40, "expected a positive integer height, got -30"),
+        (None, 10, "expected a positive integer height, got None"),
+        (10, "10", "expected a positive integer width, got '10'"),
+        (True, 10, "expected a positive integer height, got True"),
+        (10, float("nan"), "expected a positive integer width, got nan"),
     ],
 )
 def test_bad_image_size_is_named(height: Any, width: Any, message: str) -> None:
@@ -123,7 +113,7 @@ def test_too_many_annotations_for_the_size_are_refused_before_painting() -> None
 
 
 def test_too_long_outlines_of_one_image_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliper.benchmarks.prepare.regions._MAX_OUTLINES", 25)
+    monkeypatch.setattr("cliper.datasets.prepare.rasterize._MAX_OUTLINES", 25)
     triangle = [[0, 0, 3, 0, 3, 3]]  # 12 pixels along its outline
     paint(triangle, triangle)
     with pytest.raises(ImageError, match="annotation 3: expected at most 25 pixels along all outlines of an image"):
@@ -172,123 +162,3 @@ def test_run_lengths_are_expanded_as_pycocotools_expands_them(seed: int, share: 
         segmentation = runs(np.diff(edges, prepend=0, append=PIXELS).tolist())
     np.testing.assert_array_equal(by_pycocotools(segmentation), mask)
     np.testing.assert_array_equal(paint(segmentation), 3 * mask)
-
-
-# --- through the command line ---------------------------------------------------------------------------------
-
-
-def edit(what: str, root: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Build the sources of a benchmark and change its json."""
-    build_sources(BENCHMARKS[what], root)
-    path = root / SOURCES[what]
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-    return path
-
-
-def masks(what: str, root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((root / MASKS[what]).glob("*.png"))}
-
-
-@pytest.fixture
-def whole(tmp_path: Path, command: Callable[..., Any]) -> Callable[[str], dict[str, bytes]]:
-    """The masks of undamaged sources."""
-
-    def make(what: str) -> dict[str, bytes]:
-        root = tmp_path / "whole"
-        edit(what, root, lambda data: None)
-        command("data", "prepare", what, root)
-        return masks(what, root)
-
-    return make
-
-
-@pytest.mark.parametrize("what", BENCHMARKS)
-@pytest.mark.parametrize(
-    "segmentation", [polygon(1e9, 1, 4, 4), polygon(float("nan"), 1, 4, 4), runs("PPYo10", [10**6, 10**6])]
-)
-def test_image_with_a_bad_annotation_is_named_and_the_others_are_made(
-    what: str, segmentation: Any, tmp_path: Path, command: Callable[..., Any], whole: Callable[[str], dict[str, bytes]]
-) -> None:
-    def change(data: dict[str, Any]) -> None:
-        data[KEYS[what]][0].update(segmentation=segmentation, id=17)
-
-    path = edit(what, tmp_path, change)
-    done = command("data", "prepare", what, tmp_path)
-    assert done.code == 1
-    assert done.err.count("\n") == 1
-    assert str(path) in done.err
-    assert "annotation 17: expected " in done.err
-    assert "2 masks written, 0 there already, 1 failed" in done.out
-    made = masks(what, tmp_path)
-    assert len(made) == 2
-    assert made.items() <= whole(what).items()
-
-
-@pytest.mark.parametrize("what", BENCHMARKS)
-def test_entries_that_cannot_be_assigned_are_named_and_all_others_are_made(
-    what: str, tmp_path: Path, command: Callable[..., Any], whole: Callable[[str], dict[str, bytes]]
-) -> None:
-    first: list[int] = []
-
-    def change(data: dict[str, Any]) -> None:
-        first.extend([len(data[KEYS[what]]), len(data["images"])])
-        # The last one's image is not listed, which is no error.
-        data[KEYS[what]] += [5, {"category_id": 1}, {"image_id": True, "id": 3}, {"image_id": 10**30, "id": 4}]
-        data["images"] += [None, {}, {**data["images"][0]}, {"id": -1, "file_name": "../a.jpg", "phase": "val"}]
-
-    edit(what, tmp_path, change)
-    done = command("data", "prepare", what, tmp_path)
-    assert done.code == 1
-    annotation, image = first
-    named = [f"images[{image + i}]: " for i in range(4)]
-    named += [f"{KEYS[what]}[{annotation + i}]: " for i in range(2)] + ["annotation 3: "]
-    for line, text in zip(done.err.splitlines(), named, strict=True):
-        assert text in line
-    assert masks(what, tmp_path) == whole(what)
-
-
-@pytest.mark.parametrize("what", BENCHMARKS)
-def test_image_of_another_size_than_its_file_is_named(what: str, tmp_path: Path, command: Callable[..., Any]) -> None:
-    edit(what, tmp_path, lambda data: data["images"][0].update(height=31, width=17))
-    done = command("data", "prepare", what, tmp_path)
-    assert done.code == 1
-    assert done.err.count("\n") == 1
-    assert "got 17x31" in done.err
-    assert len(masks(what, tmp_path)) == 2
-
-
-@pytest.mark.parametrize("what", BENCHMARKS)
-@pytest.mark.parametrize("state", ["absent", "damaged", "a pipe", "a decompression bomb"])
-def test_masks_are_made_without_image_files(
-    what: str, state: str, tmp_path: Path, command: Callable[..., Any], whole: Callable[[str], dict[str, bytes]]
-) -> None:
-    edit(what, tmp_path, lambda data: None)
-    for image in tmp_path.rglob("*.jpg"):
-        image.unlink()
-        if state == "damaged":
-            image.write_bytes(b"\xff\xd8\xff")
-        elif state == "a pipe":
-            os.mkfifo(image)
-        elif state == "a decompression bomb":
-            Image.new("L", (1, 1)).save(image, "GIF")
-    assert command("data", "prepare", what, tmp_path).code == 0
-    assert masks(what, tmp_path) == whole(what)
-
-
-@pytest.mark.parametrize("what", BENCHMARKS)
-@pytest.mark.parametrize("state", ["a pipe", "too large"])
-def test_json_that_is_no_file_or_too_large_is_refused(
-    what: str, state: str, tmp_path: Path, command: Callable[..., Any]
-) -> None:
-    path = tmp_path / "other.json"
-    if state == "a pipe":
-        os.mkfifo(path)
-    else:
-        path.touch()
-        os.truncate(path, 2_000_000_001)  # sparse
-    done = command("data", "prepare", what, tmp_path, {"context": "--annotations"}.get(what, "--instances"), path)
-    assert done.code == 2
-    assert done.err.count("\n") == 1
-    assert str(path) in done.err

@@ -1,4 +1,4 @@
-"""From a data set on disk to pictures and labels: order, offsets, ignored labels, halves."""
+"""Benchmarks read from disk: order of samples, label offsets, ignored labels, halves of Cityscapes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliper.benchmarks import Benchmark, benchmark_names, find_benchmark
+from cliper.datasets import Benchmark, benchmark_names, find_benchmark
 from cliper.errors import ImageError, InputError
 from dataset_trees import NAMES, build_tree, expected
-from dataset_trees.content import picture_of
+from dataset_trees.content import make_image
 
-# The published protocol's: docs/method.md, section 5.
+# The published protocol: docs/method.md, section 5. Number of classes, ignored labels, accepted sizes.
 PROTOCOL = {
     "voc21": (20, (255,), (1449,)),
     "voc20": (20, (0, 255), (1449,)),
@@ -26,7 +26,7 @@ PROTOCOL = {
     "ade150": (150, (0, 255), (2000,)),
     "cityscapes": (19, (0, 255), (1000,)),
 }
-# Label -> class, at both ends and somewhere between.
+# Label -> class: the first, the last and some between.
 CLASSES = {
     "voc21": {1: "aeroplane", 3: "bird", 15: "person", 20: "tvmonitor"},
     "voc20": {1: "aeroplane", 9: "chair", 20: "tvmonitor"},
@@ -39,24 +39,24 @@ CLASSES = {
 }
 
 
-def test_the_benchmarks_are_those_of_the_protocol() -> None:
+def test_benchmark_names_match_the_protocol() -> None:
     assert benchmark_names() == list(PROTOCOL) == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_benchmark_says_what_the_protocol_says(name: str) -> None:
+def test_benchmark_matches_the_protocol(name: str) -> None:
     benchmark = find_benchmark(name)
     classes, ignore, sizes = PROTOCOL[name]
     assert benchmark.name == name
     assert benchmark.ignore == ignore
-    assert (benchmark.size, *benchmark.also_sizes) == sizes
+    assert benchmark.accepted_sizes == sizes
     assert len(benchmark.class_names) == len(benchmark.texts.classes) == classes
     assert benchmark.num_labels == classes + 1
     assert len(set(benchmark.class_names)) == classes
     assert {label: benchmark.class_names[label - 1] for label in CLASSES[name]} == CLASSES[name]
 
 
-def test_plain_names_are_those_of_the_prompts_or_stand_for_them() -> None:
+def test_plain_names_equal_prompts_or_are_shorter() -> None:
     for name in NAMES:
         benchmark = find_benchmark(name)
         for plain, prompt in zip(benchmark.class_names, benchmark.texts.classes, strict=True):
@@ -65,28 +65,28 @@ def test_plain_names_are_those_of_the_prompts_or_stand_for_them() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_samples_and_labels(name: str, tmp_path: Path) -> None:
+def test_samples_have_expected_names_and_labels(name: str, tmp_path: Path) -> None:
     build_tree(name, tmp_path)
     benchmark = find_benchmark(name)
     samples = benchmark.samples(tmp_path)
-    wanted = expected(name)
-    assert [sample.name for sample in samples] == list(wanted)
+    expected_labels = expected(name)
+    assert [sample.name for sample in samples] == list(expected_labels)
     for sample in samples:
-        picture, labels = benchmark.read(sample)
-        assert picture.mode == "RGB"
+        image, labels = benchmark.read(sample)
+        assert image.mode == "RGB"
         assert labels.dtype == np.uint8
         assert labels.flags.c_contiguous
-        assert picture.size == labels.shape[::-1]
-        np.testing.assert_array_equal(labels, wanted[sample.name])
-    # No label is lost in the miniature, so one that moved would be seen.
-    seen = set(np.unique(np.concatenate([labels.ravel() for labels in wanted.values()])).tolist())
-    assert seen >= set(range(1, benchmark.num_labels))
+        assert image.size == labels.shape[::-1]
+        np.testing.assert_array_equal(labels, expected_labels[sample.name])
+    # Every label occurs, so that a shifted label would be noticed.
+    present = set(np.unique(np.concatenate([labels.ravel() for labels in expected_labels.values()])).tolist())
+    assert present >= set(range(1, benchmark.num_labels))
 
 
-def test_cityscapes_halves_are_of_picture_and_mask_alike(tmp_path: Path) -> None:
+def test_cityscapes_halves_crop_image_and_mask(tmp_path: Path) -> None:
     build_tree("cityscapes", tmp_path)
     benchmark = find_benchmark("cityscapes")
-    whole = np.asarray(picture_of("cityscapes", 0))
+    whole = np.asarray(make_image("cityscapes", 0))
     left, right = (benchmark.read(sample) for sample in benchmark.samples(tmp_path)[:2])
     middle = whole.shape[1] // 2
     np.testing.assert_array_equal(np.asarray(left[0]), whole[:, :middle])
@@ -94,7 +94,7 @@ def test_cityscapes_halves_are_of_picture_and_mask_alike(tmp_path: Path) -> None
     assert left[1].shape == right[1].shape == (whole.shape[0], middle)
 
 
-def test_halves_of_an_odd_width_share_no_pixel_and_leave_none_out(tmp_path: Path) -> None:
+def test_halves_of_odd_width_cover_each_column_once(tmp_path: Path) -> None:
     Image.new("RGB", (7, 2)).save(tmp_path / "a.png")
     Image.fromarray(np.zeros((2, 7), np.uint8)).save(tmp_path / "m.png")
     benchmark = find_benchmark("cityscapes")
@@ -104,14 +104,14 @@ def test_halves_of_an_odd_width_share_no_pixel_and_leave_none_out(tmp_path: Path
 
 
 @pytest.mark.parametrize("folder", ["ADEchallengeData2016", "ADEChallengeData2016"])
-def test_ade_in_both_spellings(folder: str, tmp_path: Path) -> None:
+def test_ade_folder_in_both_spellings(folder: str, tmp_path: Path) -> None:
     build_tree("ade150", tmp_path)
     (tmp_path / "ADEChallengeData2016").rename(tmp_path / folder)
     samples = find_benchmark("ade150").samples(tmp_path)
     assert [sample.name for sample in samples] == list(expected("ade150"))
 
 
-def test_voc_without_the_augmented_masks_takes_its_own(tmp_path: Path) -> None:
+def test_voc_without_augmented_masks_uses_its_own(tmp_path: Path) -> None:
     build_tree("voc21", tmp_path)
     folder = tmp_path / "VOCdevkit" / "VOC2012"
     (folder / "SegmentationClassAug").rename(folder / "SegmentationClass")
@@ -120,14 +120,14 @@ def test_voc_without_the_augmented_masks_takes_its_own(tmp_path: Path) -> None:
     assert all(sample.mask.is_file() for sample in samples)
 
 
-def test_the_order_is_that_of_the_list(tmp_path: Path) -> None:
+def test_samples_follow_the_order_of_the_list(tmp_path: Path) -> None:
     build_tree("voc21", tmp_path)
     names = list(expected("voc21"))[::-1]
     (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("\n".join(names))
     assert [sample.name for sample in find_benchmark("voc21").samples(tmp_path)] == names
 
 
-def test_context_prefers_its_own_list(tmp_path: Path) -> None:
+def test_context_list_replaces_voc_list(tmp_path: Path) -> None:
     build_tree("context60", tmp_path)
     own = tmp_path / "VOCdevkit/VOC2010/ImageSets/SegmentationContext/val.txt"
     own.parent.mkdir()
@@ -135,7 +135,7 @@ def test_context_prefers_its_own_list(tmp_path: Path) -> None:
     assert [sample.name for sample in find_benchmark("context60").samples(tmp_path)] == ["2008_000009"]
 
 
-def test_coco_object_goes_by_the_list_and_leaves_train_out(tmp_path: Path) -> None:
+def test_coco_object_uses_the_list_and_skips_train_masks(tmp_path: Path) -> None:
     build_tree("coco-object", tmp_path)
     folder = tmp_path / "coco2014"
     (folder / "coco_seg_anno" / "000000000009.png").write_bytes(b"of train2014")
@@ -146,7 +146,7 @@ def test_coco_object_goes_by_the_list_and_leaves_train_out(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_root_without_the_data_is_named(name: str, tmp_path: Path) -> None:
+def test_missing_data_error_names_the_path(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected its data at .*, got nothing there") as caught:
         find_benchmark(name).samples(tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -154,30 +154,30 @@ def test_a_root_without_the_data_is_named(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a\nb\na\n"])
-def test_a_list_that_is_empty_or_repeats_itself(text: str, tmp_path: Path) -> None:
+def test_list_that_is_empty_or_has_duplicates_is_refused(text: str, tmp_path: Path) -> None:
     build_tree("voc21", tmp_path)
     (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text(text)
-    with pytest.raises(InputError, match=r"expected names, each once.*val\.txt"):
+    with pytest.raises(InputError, match=r"expected unique names in .*val\.txt"):
         find_benchmark("voc21").samples(tmp_path)
 
 
-def test_a_name_nearly_right() -> None:
+def test_misspelled_name_gets_a_suggestion() -> None:
     with pytest.raises(InputError, match="did you mean voc21"):
         find_benchmark("voc12")
     assert find_benchmark(" VOC21 ").name == "voc21"
 
 
-# --- what cannot be read: one line, naming the file ----------------------------------------------------------
+# --- unreadable files: a one-line error that names the file ----------------------------------------------------------
 
 
-def first(name: str, root: Path) -> tuple[Benchmark, Path, Path]:
+def build_first(name: str, root: Path) -> tuple[Benchmark, Path, Path]:
     build_tree(name, root)
     benchmark = find_benchmark(name)
     sample = benchmark.samples(root)[0]
     return benchmark, sample.image, sample.mask
 
 
-def complaint(benchmark: Benchmark, root: Path) -> str:
+def read_error(benchmark: Benchmark, root: Path) -> str:
     with pytest.raises(ImageError) as caught:
         benchmark.read(benchmark.samples(root)[0])
     assert "\n" not in str(caught.value)
@@ -186,32 +186,32 @@ def complaint(benchmark: Benchmark, root: Path) -> str:
 
 @pytest.mark.parametrize("which", ["image", "mask"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_a_file_that_cannot_be_read(which: str, damage: str, tmp_path: Path) -> None:
-    benchmark, image, mask = first("voc21", tmp_path)
+def test_unreadable_file_is_named(which: str, damage: str, tmp_path: Path) -> None:
+    benchmark, image, mask = build_first("voc21", tmp_path)
     path = image if which == "image" else mask
     data = path.read_bytes()
     path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "text": b"<html>not found"}[damage])
-    assert str(path) in complaint(benchmark, tmp_path)
+    assert str(path) in read_error(benchmark, tmp_path)
 
 
-def test_a_mask_that_is_not_there(tmp_path: Path) -> None:
-    benchmark, _, mask = first("voc21", tmp_path)
+def test_missing_mask_is_named(tmp_path: Path) -> None:
+    benchmark, _, mask = build_first("voc21", tmp_path)
     mask.unlink()
-    said = complaint(benchmark, tmp_path)
-    assert str(mask) in said
-    assert "nothing there" in said
+    message = read_error(benchmark, tmp_path)
+    assert str(mask) in message
+    assert "nothing there" in message
 
 
-def test_a_mask_of_another_size(tmp_path: Path) -> None:
-    benchmark, _, mask = first("ade150", tmp_path)
+def test_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    benchmark, _, mask = build_first("ade150", tmp_path)
     Image.fromarray(np.zeros((5, 4), np.uint8)).save(mask)
-    said = complaint(benchmark, tmp_path)
-    assert "got 4x5" in said
-    assert str(mask) in said
+    message = read_error(benchmark, tmp_path)
+    assert "got 4x5" in message
+    assert str(mask) in message
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "allowed"),
+    ("name", "value", "expected_message"),
     [
         ("voc21", 21, "expected labels 0 to 20 or 255, got 21"),
         ("context59", 60, "expected labels 0 to 59 or 255, got 60"),
@@ -221,31 +221,31 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
         ("cityscapes", 19, "expected labels 0 to 18 or 255, got 19"),
     ],
 )
-def test_a_label_out_of_range(name: str, value: int, allowed: str, tmp_path: Path) -> None:
-    benchmark, _, mask = first(name, tmp_path)
+def test_label_out_of_range_is_refused(name: str, value: int, expected_message: str, tmp_path: Path) -> None:
+    benchmark, _, mask = build_first(name, tmp_path)
     values = np.array(Image.open(mask))
     values[0, 0] = value
     Image.fromarray(values).save(mask)
-    said = complaint(benchmark, tmp_path)
-    assert allowed in said
-    assert str(mask) in said
+    message = read_error(benchmark, tmp_path)
+    assert expected_message in message
+    assert str(mask) in message
 
 
-def test_stored_pixels_are_not_turned(tmp_path: Path) -> None:
-    """The published masks belong to the pixels as they are stored."""
-    benchmark, image, _ = first("voc21", tmp_path)
+def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
+    """The published masks belong to the stored pixels."""
+    benchmark, image, _ = build_first("voc21", tmp_path)
     stored = Image.open(image)
     size = stored.size
     exif = Image.Exif()
     exif[0x0112] = 6
     stored.save(image, exif=exif)
-    picture, _ = benchmark.read(benchmark.samples(tmp_path)[0])
-    assert picture.size == size
-    assert not picture.getexif()  # nor will the segmenter turn it
+    loaded, _ = benchmark.read(benchmark.samples(tmp_path)[0])
+    assert loaded.size == size
+    assert not loaded.getexif()  # so that the segmenter does not apply it either
 
 
-# SHA-256 of the names, of the class prompts and of the background prompts, one a line, in order. Made when they had
-# been compared with the published protocol word by word; two that change places are noticed here.
+# SHA-256 of the names, the class prompts and the background prompts, one per line, in order. Computed after they were
+# compared with the published protocol word by word; detects two entries that change places.
 ORDERS = {
     "voc21": ("7d877f185c807bc5", "3f1922c71826f97c", "bb063b8a0aaa19e5"),
     "voc20": ("7d877f185c807bc5", "3f1922c71826f97c", "bb063b8a0aaa19e5"),
@@ -259,7 +259,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_order_of_classes_and_texts_is_the_protocols(name: str) -> None:
+def test_order_of_classes_and_prompts_matches_the_protocol(name: str) -> None:
     benchmark = find_benchmark(name)
     texts = (benchmark.texts.classes, benchmark.texts.background)
     lists = [benchmark.class_names, *([prompt for item in part for prompt in item.prompts] for part in texts)]

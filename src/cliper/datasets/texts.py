@@ -1,4 +1,4 @@
-"""What the benchmarks prompt with, in the published protocol."""
+"""Prompts of the benchmarks in the published protocol."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["BenchmarkTexts", "benchmark_texts"]
 
 @dataclass(frozen=True)
 class BenchmarkTexts:
-    """Texts of one family of benchmarks. Class i is label ``i + 1``.
+    """Prompts of one family of benchmarks. Class i has label ``i + 1``.
 
     Args:
-        classes: prompts in label order; each is one text, commas and all.
-        background: names of what is not a class.
+        classes: prompts in label order; each is one text, commas included.
+        background: names of the background.
     """
 
     classes: tuple[ClassPrompt, ...]
@@ -28,26 +28,26 @@ class BenchmarkTexts:
 
 
 def benchmark_texts(family: str) -> BenchmarkTexts:
-    """The published protocol's texts. Source: ``docs/method.md``, section 5.
+    """Prompts of the published protocol. Source: ``docs/method.md``, section 5.
 
     Args:
         family: ``"voc"``, ``"context"``, ``"coco-object"``, ``"coco-stuff"``, ``"ade"`` or ``"cityscapes"``.
 
     Raises:
-        InputError: there is no such family.
+        InputError: the family is unknown.
 
     Example:
         >>> len(benchmark_texts("voc").classes)
         20
     """
-    known = _texts()
-    if family not in known:
-        raise InputError(f"expected one of {', '.join(known)}, got {family!r}")
-    return known[family]
+    families = _load_texts()
+    if family not in families:
+        raise InputError(f"expected one of {', '.join(families)}, got {family!r}")
+    return families[family]
 
 
 @cache
-def _texts() -> dict[str, BenchmarkTexts]:
+def _load_texts() -> dict[str, BenchmarkTexts]:
     text = (resources.files("cliper") / "assets" / "benchmark_texts.yaml").read_text(encoding="utf-8")
     return {
         name: BenchmarkTexts(*(tuple(ClassPrompt(t, (t,)) for t in lists[key]) for key in ("classes", "background")))

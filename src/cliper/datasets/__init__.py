@@ -1,0 +1,16 @@
+"""Data sets of the published benchmarks: file layout, label conventions and prompts; see ``docs/datasets.md``."""
+
+from cliper.datasets.benchmark import Benchmark, Sample
+from cliper.datasets.image_folder import custom_benchmark
+from cliper.datasets.registry import benchmark_names, find_benchmark
+from cliper.datasets.texts import BenchmarkTexts, benchmark_texts
+
+__all__ = [
+    "Benchmark",
+    "BenchmarkTexts",
+    "Sample",
+    "benchmark_names",
+    "benchmark_texts",
+    "custom_benchmark",
+    "find_benchmark",
+]
