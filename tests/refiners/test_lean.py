@@ -4,22 +4,16 @@ import os
 import platform
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from cliper.ops.parallel import ordered_map
 from cliper.refiners import lean
-from cliper.refiners.pool import Pool, give_back_memory
-from cliper.refiners.winograd import WinogradConv2d
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(
@@ -28,8 +22,6 @@ needs_onednn = pytest.mark.skipif(
 
 # Sums in another order, values of about 1.
 TOLERANCE = 2e-5
-# Winograd's points are not whole numbers: about three times the rounding error of a plain sum of 9 * C products.
-WINOGRAD_TOLERANCE = 1e-4
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +31,12 @@ def _inference() -> None:
         yield
 
 
-def lean_copy(module: nn.Module, **how) -> nn.Module:
+def lean_copy(module: nn.Module) -> nn.Module:
     """The module made lean, with the same weights."""
     import copy
 
     holder = nn.ModuleDict({"it": copy.deepcopy(module)})
-    lean.make_lean(holder, CPU, torch.float32, Pool(), large=lambda _: True, **how)
+    lean.make_lean(holder, CPU, torch.float32)
     for name, weights in nn.ModuleDict({"it": module}).named_parameters():
         owner, _, leaf = name.rpartition(".")
         part = holder.get_submodule(owner)
@@ -56,61 +48,6 @@ def lean_copy(module: nn.Module, **how) -> nn.Module:
 def picture(*shape: int, last: bool = True) -> Tensor:
     x = torch.randn(*shape)
     return x.contiguous(memory_format=torch.channels_last) if last else x
-
-
-@needs_onednn
-@pytest.mark.parametrize("size", [(48, 48), (52, 64), (96, 100), (200, 48)])
-@pytest.mark.parametrize("last", [True, False])
-def test_winograd_convolution(size: tuple[int, int], last: bool) -> None:
-    plain = nn.Conv2d(64, 80, 3, padding=1)
-    ours = WinogradConv2d(plain, Pool())
-    ours.pack(plain.weight)
-    x = picture(2, 64, *size, last=last)
-    before = x.clone()
-    assert WinogradConv2d.can_replace(plain)
-    assert ours.fits(x)
-    torch.testing.assert_close(ours(x), plain(x), atol=WINOGRAD_TOLERANCE, rtol=0)
-    assert torch.equal(x, before)
-
-
-@needs_onednn
-def test_winograd_rounding_error() -> None:
-    """In the mean it is near to that of a plain sum, against float64."""
-    plain = nn.Conv2d(128, 128, 3, padding=1)
-    ours = WinogradConv2d(plain, Pool())
-    ours.pack(plain.weight)
-    x = picture(1, 128, 64, 64)
-    exact = F.conv2d(x.double(), plain.weight.double(), plain.bias.double(), padding=1)
-    ours_error, plain_error = ((y - exact).square().mean().sqrt() for y in (ours(x), plain(x)))
-    assert ours_error < 6 * plain_error
-    assert ours_error < 5e-6
-
-
-@needs_onednn
-def test_winograd_leaves_small_and_odd_pictures_to_the_plain_convolution() -> None:
-    plain = nn.Conv2d(64, 64, 3, padding=1)
-    ours = WinogradConv2d(plain, Pool())
-    ours.pack(plain.weight)
-    for size in ((8, 8), (49, 64), (3, 1000)):
-        x = picture(1, 64, *size)
-        assert not ours.fits(x)
-        torch.testing.assert_close(ours(x), plain(x), atol=TOLERANCE, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "conv",
-    [
-        nn.Conv2d(64, 64, 1),
-        nn.Conv2d(64, 64, 3),
-        nn.Conv2d(64, 64, 3, padding=1, stride=2),
-        nn.Conv2d(64, 64, 3, padding=1, groups=2),
-        nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular"),
-        nn.Conv2d(3, 64, 3, padding=1),
-        nn.Conv2d(64, 64, 5, padding=2),
-    ],
-)
-def test_winograd_is_for_one_kind_of_convolution(conv: nn.Conv2d) -> None:
-    assert not WinogradConv2d.can_replace(conv)
 
 
 @needs_onednn
@@ -127,36 +64,9 @@ def test_residual_block(size: int, channels: tuple[int, int], timed: bool, last:
     expected = block(x, temb)
     ours = lean_copy(block)
     assert type(ours) is lean.LeanResnet
-    for _ in range(2):  # the second time in memory that is there
-        torch.testing.assert_close(ours(x, temb), expected, atol=WINOGRAD_TOLERANCE, rtol=0)
+    torch.testing.assert_close(ours(x, temb), expected, atol=TOLERANCE, rtol=0)
     assert torch.equal(x, before[0])
     assert temb is None or torch.equal(temb, before[1])
-    in_place = lean_copy(block, in_place=True)
-    torch.testing.assert_close(in_place(x.clone(), temb), expected, atol=WINOGRAD_TOLERANCE, rtol=0)
-
-
-@needs_onednn
-def test_group_norm_of_large_means() -> None:
-    """Where a difference of large sums would lose everything."""
-    block = ResnetBlock2D(in_channels=64, out_channels=64, temb_channels=None, groups=8).eval()
-    x = picture(1, 64, 64, 64) * 0.1 + 300
-    normed = F.silu(F.group_norm(x.double(), 8).float())
-    exact = block.conv1(normed)
-    ours = lean_copy(block).conv1
-    # A float32 of 300 is right to 1.5e-5, which the normalisation multiplies by 10.
-    torch.testing.assert_close(ours.fused(x, norm=block.norm1), exact, atol=1e-3, rtol=0)
-
-
-@needs_onednn
-@pytest.mark.parametrize("size", [(8, 8), (64, 96)])
-def test_downsampling_of_the_autoencoder(size: tuple[int, int]) -> None:
-    block = Downsample2D(32, use_conv=True, out_channels=32, padding=0, name="op").eval()
-    ours = lean_copy(block)
-    assert type(ours) is lean.LeanDownsample
-    x = picture(2, 32, *size)
-    torch.testing.assert_close(ours(x), block(x), atol=TOLERANCE, rtol=0)
-    padded_by_conv = Downsample2D(32, use_conv=True, out_channels=32, padding=1, name="op")
-    assert type(lean_copy(padded_by_conv)) is Downsample2D
 
 
 @needs_onednn
@@ -171,19 +81,18 @@ def test_feed_forward(tokens: int) -> None:
 
 
 @needs_onednn
-def test_linear_and_other_convolutions() -> None:
-    x, y = torch.randn(3, 7, 24), picture(2, 24, 9, 11)
-    for plain, given, kind in (
-        (nn.Linear(24, 40), x, lean.PackedLinear),
-        (nn.Linear(24, 40, bias=False), x[0, :1], lean.PackedLinear),
-        (nn.Conv2d(24, 40, 3, padding=1), y, lean.PackedConv2d),
-        (nn.Conv2d(24, 40, 3, stride=2), y.contiguous(), lean.PackedConv2d),
-        (nn.Conv2d(24, 40, 1), y, lean.PointwiseConv2d),
-        (nn.Conv2d(24, 40, 1, bias=False), y.contiguous(), lean.PointwiseConv2d),
-    ):
+def test_linear() -> None:
+    x = torch.randn(3, 7, 24)
+    for plain, given in ((nn.Linear(24, 40), x), (nn.Linear(24, 40, bias=False), x[0, :1])):
         ours = lean_copy(plain)
-        assert type(ours) is kind
+        assert type(ours) is lean.PackedLinear
         torch.testing.assert_close(ours(given), plain(given), atol=TOLERANCE, rtol=0)
+
+
+def test_convolutions_stay_as_accurate_as_in_pytorch() -> None:
+    """oneDNN's convolution of packed weights rounds three to four times worse."""
+    conv = nn.Conv2d(24, 40, 3, padding=1)
+    assert type(lean_copy(conv)) is nn.Conv2d
 
 
 @pytest.mark.parametrize("keys", [77, 1024, 1500])
@@ -236,50 +145,3 @@ def test_a_processor_without_bfloat16_has_plain_layers(pipelines: dict[str, Path
     [can, replaced, finite] = done.stdout.splitlines()
     assert can.endswith(replaced)  # packed layers exactly where they work
     assert finite == "tensor(True)"
-
-
-def test_pool_gives_the_same_memory_again() -> None:
-    pool = Pool()
-    first = pool.take("a", 4, 5)
-    assert pool.take("a", 10).data_ptr() == first.data_ptr()
-    assert pool.take("b", 10).data_ptr() != first.data_ptr()
-    assert pool.take("a", 100).shape == (100,)
-    give_back_memory()
-
-
-def test_pool_does_not_grow_with_the_number_of_callers() -> None:
-    """As in a web server, which has a thread for each of many requests: they take turns."""
-    pool, turn = Pool(), threading.Lock()
-    held = threading.Barrier(9)
-
-    def call() -> None:
-        with turn:
-            for _ in ordered_map(lambda index: pool.take("piece", 1000), 4):
-                pass
-            pool.take("whole", 1000)
-        held.wait()  # nobody ends before all have been there: threads that have ended could lend their numbers
-
-    threads = [threading.Thread(target=call) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    held.wait()
-    for thread in threads:
-        thread.join()
-    # One for the callers, and for each worker one (or none: with one core callers do the work themselves).
-    assert len(pool._pieces) <= 1 + max(1, torch.get_num_threads())
-
-
-def test_workers_have_memory_of_their_own() -> None:
-    pool, both = Pool(), threading.Barrier(2)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        mine = pool.take("piece", 10)
-
-        def work(index: int) -> int:
-            both.wait(timeout=60)  # both workers are at it
-            return pool.take("piece", 10).data_ptr()
-
-        assert len({mine.data_ptr(), *ordered_map(work, 2)}) == 3
-    finally:
-        torch.set_num_threads(before)

@@ -18,7 +18,6 @@ from cliper.ops.compensation import Heads, compensate_heads
 from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
 from cliper.refiners.capture import capture_heads, count_maps, find_layers, layer_names, tokens_grid
 from cliper.refiners.pipeline import check_parts
-from cliper.refiners.pool import Pool, give_back_memory
 from cliper.refiners.prompt import empty_prompt
 from cliper.refiners.schedule import load_scheduler, noised
 from cliper.refiners.weights import load_unet, load_vae_encoder
@@ -75,10 +74,9 @@ class DiffusionRefiner:
             self._scheduler = load_scheduler(folder)
             # The prompt before the networks: its encoder, of up to 1.4 GB, is gone before the UNet comes.
             self.prompt = empty_prompt(folder).to(device, dtype)
-            self._pool = Pool()
-            self.vae: Any = load_vae_encoder(folder, self._pool, device=device, dtype=dtype)
-            self.unet: Any = load_unet(folder, self.prompt, self._pool, device=device, dtype=dtype)
-        # Attention processors and memory are one for all: one thread at a time.
+            self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
+            self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
+        # Attention processors are shared: one thread at a time.
         self._lock = threading.RLock()
         timestep = int(self._scheduler.timesteps[METHOD_STEP])
         if timestep != METHOD_TIMESTEP:
@@ -169,7 +167,6 @@ class DiffusionRefiner:
                 settings.refine_mode,
                 settings.refine_map,
                 size=tokens_grid(latent, layers[0].query.shape[-2]),
-                memory=(lambda *shape: self._pool.take("hidden", *shape)) if self.device.type == "cpu" else None,
             )
         check_finite(refined, self.name, self.dtype)
         return refined.to(maps.device)
@@ -186,10 +183,8 @@ class DiffusionRefiner:
         Returns:
             [1, 4, size / 8, size / 8] in the refiner's dtype.
         """
-        if self.device.type == "cpu":
-            give_back_memory()
         pixels = resize_picture(picture.to(self.device), size, resize)[None] * 2 - 1
-        pixels = pixels.to(self.dtype, memory_format=torch.channels_last)  # as the encoder's layers keep it
+        pixels = pixels.to(self.dtype)
         with self._lock:
             moments = self.vae.encoder(pixels)
             if self.vae.quant_conv is not None:

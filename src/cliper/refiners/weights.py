@@ -18,7 +18,6 @@ from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError
 from cliper.refiners.lean import LeanVaeAttention, fix_prompt, make_lean
 from cliper.refiners.pipeline import check_prompt_width
-from cliper.refiners.pool import Pool
 
 __all__ = ["load_unet", "load_vae_encoder"]
 
@@ -27,7 +26,7 @@ __all__ = ["load_unet", "load_vae_encoder"]
 _CHUNK_BYTES = 128 << 20
 
 
-def load_unet(folder: Path, prompt: Tensor, pool: Pool, *, device: torch.device, dtype: torch.dtype) -> Any:
+def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torch.dtype) -> Any:
     """The pipeline's ``UNet2DConditionModel``, ready for inference with this one prompt.
 
     Raises:
@@ -37,15 +36,13 @@ def load_unet(folder: Path, prompt: Tensor, pool: Pool, *, device: torch.device,
 
     check_prompt_width(folder, prompt.shape[-1])
     unet = _build(UNet2DConditionModel, folder / "unet")
-    last = len(unet.up_blocks) - 1
-    largest = ("down_blocks.0.", f"up_blocks.{last}.", f"up_blocks.{last - 1}.upsamplers.")
     fix_prompt(unet, prompt)
-    make_lean(unet, device, dtype, pool, large=lambda name: name.startswith(largest))
+    make_lean(unet, device, dtype)
     _fill(unet, folder, "unet", device, dtype)
     return unet
 
 
-def load_vae_encoder(folder: Path, pool: Pool, *, device: torch.device, dtype: torch.dtype) -> Any:
+def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
     """The pipeline's ``AutoencoderKL`` with its encoder only; the decoder is never read.
 
     Raises:
@@ -56,7 +53,7 @@ def load_vae_encoder(folder: Path, pool: Pool, *, device: torch.device, dtype: t
     vae = _build(AutoencoderKL, folder / "vae")
     del vae.decoder
     vae.post_quant_conv = None
-    make_lean(vae, device, dtype, pool, large=lambda name: True, in_place=True)
+    make_lean(vae, device, dtype)
     for attn in (a for a in getattr(vae.encoder.mid_block, "attentions", ()) if a is not None):
         if LeanVaeAttention.can_replace(attn):
             attn.set_processor(LeanVaeAttention())
