@@ -25,6 +25,7 @@ IDENTITY = {
     "refiner_dtype": "float32",
     "classes": [],
     "background": [],
+    "proxy_models": {},
 }
 PRESET = load_preset("vit-b-16/context59")
 JOB = Job("context59", Path("data"), "ViT-B/16", (Variant("", PRESET.settings, "sd2.1"),), preset=PRESET.name)
