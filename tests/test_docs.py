@@ -39,8 +39,8 @@ def test_command_line_page_is_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_numbers_of_the_readme_are_those_of_the_reports() -> None:
-    check = [sys.executable, str(DOCS / "readme_tables.py"), "--check"]
+def test_tables_of_performance_page_and_readme_are_current() -> None:
+    check = [sys.executable, str(DOCS / "generate_performance.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,7 @@
-"""Write the README's tables from the files that the benchmarks wrote: ``python docs/readme_tables.py [--check]``."""
+"""Write the tables of docs/performance.md and the README from benchmarks/results.
+
+``python docs/generate_performance.py`` writes both pages; with ``--check`` it fails if one of them is out of date.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from typing import Any
 import cliper
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -27,7 +29,7 @@ def source(name: str, report: dict[str, Any]) -> str:
     machine = made["machine"]
     return (
         f"Measured {made['date']} on {machine['processor']}, {machine['torch_threads']} threads, float32, torch "
-        f"{made['versions']['torch']}: [{name}.json](benchmarks/results/{name}.json)."
+        f"{made['versions']['torch']}: [{name}.json](../benchmarks/results/{name}.json)."
     )
 
 
@@ -133,7 +135,7 @@ def batch_throughput() -> str:
         f"quiet machine, memory is of {many['ways']['local']['pictures']:,} "
         f"(the loop: {many['ways']['loop with files']['pictures']}), with "
         "other work beside them, which made those rates lower: [batch_throughput_2000.json]"
-        "(benchmarks/results/batch_throughput_2000.json)."
+        "(../benchmarks/results/batch_throughput_2000.json)."
     )
     return "\n".join([*lines, "", f"{text} {source('batch_throughput', few)}"])
 
@@ -202,37 +204,75 @@ def published() -> str:
     return "\n".join(lines)
 
 
-TABLES = {
-    "clip_stage": clip_stage,
-    "compensation": compensation,
-    "batch_throughput": batch_throughput,
-    "service_load": service_load,
-    "self_refiner": self_refiner,
-    "voc_attention": voc_attention,
-    "published": published,
+def summary() -> str:
+    """Five rows for the README."""
+    clip, many, load, own = (
+        read(n) for n in ("clip_stage_vit-b16", "batch_throughput", "service_load", "self_refiner")
+    )
+    sharpen = read("compensation")["models"]["sd2.1"]
+    way = next(iter(clip["ratio"]))
+    batch, client = many["ways"]["local"], load["ways"]["one client"]
+    without, refined = own["reported_on"]["without"], own["reported_on"]["best"]
+    rows = [
+        (
+            "CLIP stage, ViT-B/16 at 336x448",
+            f"{clip['seconds']['cliper']['median']:.2f} s, {clip['ratio'][way]['median']:.1f} times as fast as the "
+            "published way",
+        ),
+        (
+            "Compensation with Stable Diffusion 2.1",
+            f"{sharpen['ours']['seconds']['total']:.1f} s, {sharpen['ratio']['total']:.1f} times as fast; memory "
+            f"{sharpen['ours']['peak_gib']:.1f} GiB instead of {sharpen['published']['peak_gib']:.1f} GiB",
+        ),
+        ("`cliper batch`, bundled checkpoint at 224", f"{batch['pictures_per_second']:.1f} images per second"),
+        (
+            "`cliper serve`, one client, bundled checkpoint at 112",
+            f"{client['requests_per_second']:.1f} requests per second, median {client['seconds']['p50']:.2f} s",
+        ),
+        (
+            "`--refiner self`, 75 VOC images, bundled checkpoint",
+            f"mIoU (voc21) {without['voc21']:.3f} without, {refined['voc21']:.3f} with",
+        ),
+    ]
+    return "\n".join(
+        ["| measured on two CPU cores, float32 | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows)]
+    )
+
+
+PAGES = {
+    "docs/performance.md": {
+        "clip_stage": clip_stage,
+        "compensation": compensation,
+        "batch_throughput": batch_throughput,
+        "service_load": service_load,
+        "self_refiner": self_refiner,
+        "voc_attention": voc_attention,
+        "published": published,
+    },
+    "README.md": {"summary": summary},
 }
 
 
-def filled(text: str) -> str:
-    """The README with every table written anew."""
-    for name, make in TABLES.items():
+def filled(page: str) -> str:
+    """A page with every table written again."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, make in PAGES[page].items():
         table = make()
         pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
         if count != 1:
-            raise SystemExit(f"README.md: expected one table {name}, found {count}")
+            raise SystemExit(f"{page}: expected one table {name}, found {count}")
     return text
 
 
 def main() -> None:
-    """Write the README, or with ``--check`` say whether it is current."""
-    old = README.read_text(encoding="utf-8")
-    new = filled(old)
-    if "--check" in sys.argv[1:]:
-        if old != new:
-            raise SystemExit("README.md: its tables are not those of benchmarks/results; run docs/readme_tables.py")
-        return
-    README.write_text(new, encoding="utf-8")
+    """Write the pages, or with ``--check`` fail if one is out of date."""
+    for page in PAGES:
+        path, new = ROOT / page, filled(page)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(new, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != new:
+            raise SystemExit(f"{page}: its tables differ from benchmarks/results; run docs/generate_performance.py")
 
 
 if __name__ == "__main__":
