@@ -49,15 +49,15 @@ def save_clip(folder: Path, *, seed: int = 1, patch: int = 16, layers: int = 3, 
     config = CLIPConfig(
         vision_config=vision, text_config={**sizes, **special, "num_hidden_layers": 2}, projection_dim=24
     )
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    model = CLIPModel(config)
+    with torch.random.fork_rng(devices=[]):
+        model = CLIPModel(config)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        # All that the library draws is drawn again: how it draws depends on its version.
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 or name.endswith("class_embedding"):
                 gain = 0.02 if "position" in name else 2.0 / parameter.shape[-1] ** 0.5
-                parameter.copy_(torch.randn_like(parameter) * gain)
-    torch.set_rng_state(state)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * gain)
     with quiet_transformers():
         model.save_pretrained(folder)
     (folder / "settings.json").write_text(json.dumps(TINY_SETTINGS))
