@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
 # PyTorch's own index has the build without CUDA under the version that constraints.txt pins.
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
-    --constraint constraints.txt ".[web]"
+    --constraint constraints.txt ".[server]"
 
 USER cliper
 WORKDIR /home/cliper

@@ -7,10 +7,11 @@ are not in the package (``NOT_HERE``) are only parsed. Other programs (pip, make
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -19,8 +20,8 @@ import pytest
 from PIL import Image
 
 import cliper
-from cliper.datasets import find_benchmark
 from cliper.cli.main import cli
+from cliper.datasets import find_benchmark
 from dataset_trees import build_tree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +54,7 @@ COMMANDS = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder that the snippets assume."""
     photo = cliper.example_photo()
     for name in ("photo.jpg", "photos/horses.jpg", "photos/garden/cat.jpg", "garden/cat.jpg", "images/horses.jpg"):
@@ -67,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "classes.txt").write_text("horse\ndog\n", encoding="utf-8")
     build_tree("voc21", tmp_path / "ROOT")
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 def parse(arguments: list[str]) -> None:
@@ -106,6 +107,6 @@ def test_words_of_commands_are_known_to_the_bundled_checkpoint() -> None:
         for arguments in commands(page):
             if NOT_HERE.search(" ".join(arguments)):
                 continue
-            given = [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag == "-c"]
+            given = [value for flag, value in itertools.pairwise(arguments) if flag == "-c"]
             words = {word.strip() for text in given for word in re.split(r"[;:,]", text)}
             assert words <= known, f"{page.name}: mini was not taught {sorted(words - known)}"

@@ -127,7 +127,7 @@ def test_python_is_one_that_the_package_and_all_that_is_pinned_take() -> None:
 
 def test_all_that_is_installed_is_pinned_to_what_the_package_takes() -> None:
     described, pins = project()["project"], {name.lower().replace("_", "-"): pin for name, pin in pinned().items()}
-    for text in (*described["dependencies"], *described["optional-dependencies"]["web"]):
+    for text in (*described["dependencies"], *described["optional-dependencies"]["server"]):
         wanted = Requirement(text)
         assert wanted.specifier.contains(pins[wanted.name.lower().replace("_", "-")]), text
 
