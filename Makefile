@@ -1,15 +1,32 @@
-# make test and make demo set everything up by themselves, in .venv; they need a Python of at least 3.11.
+# Each target sets up what it needs, in environments of its own. Python 3.11 or later is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+# Two processes of one thread each: two of two would wait for each other most of the time. What is computed with
+# several threads is tested with several, too.
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2
+THREADED := tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/test_whole_path.py
 
-.PHONY: setup test lint typecheck unit demo docs clean
+.PHONY: setup demo test test-all lint typecheck check-project unit test-oldest test-extra wheel image docs clean
 
-setup: $(VENV)/ready
+# --- what a user runs --------------------------------------------------------------------------------------------
 
-$(VENV)/ready: pyproject.toml constraints.txt
+demo: $(VENV)/user
+	$(BIN)/cliper segment --example --refiner self --out demo
+
+$(VENV)/user: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+# --- what a developer runs ---------------------------------------------------------------------------------------
+
+setup: $(VENV)/dev
+
+$(VENV)/dev: $(VENV)/user
+	$(BIN)/$(PIP) --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 test: lint typecheck unit
@@ -17,21 +34,55 @@ test: lint typecheck unit
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 typecheck: setup
 	$(BIN)/mypy
 
-# Two processes of one thread each: two of two would wait for each other most of the time. What is computed with
-# several threads is tested with several, too.
 unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
-	$(BIN)/python -m pytest tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/test_whole_path.py
-
-demo: setup
-	$(BIN)/cliper segment --example --refiner self --out demo
+	$(PARALLEL) -m "not full"
+	$(PYTEST) -m "not full" $(THREADED)
 
 docs: setup
 	$(BIN)/python docs/generate_command_line.py
 
+# --- what continuous integration runs too ------------------------------------------------------------------------
+
+test-all: lint typecheck check-project
+	$(PARALLEL)
+	$(PYTEST) $(THREADED)
+
+# The files that a code host and a citation manager read.
+check-project: setup
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/pre-commit validate-config
+
+# With the oldest dependencies that pyproject.toml allows; PYTHON should be the oldest Python. The page needs Gradio,
+# which takes newer ones.
+test-oldest:
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/$(PIP) --constraint constraints-oldest.txt --editable ".[test]"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -m "not full" --ignore tests/web/page
+
+# One extra alone, in an environment of its own: make test-extra EXTRA=video
+test-extra:
+	$(PYTHON) -m venv --clear .venv-extra
+	.venv-extra/bin/$(PIP) --constraint constraints.txt ".[$(EXTRA)]" pytest pytest-socket
+	.venv-extra/bin/python -m pytest tests/test_extras.py -k "[$(EXTRA)]"
+
+# The wheel, built and installed clean.
+wheel:
+	rm -rf dist
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/$(PIP) --constraint constraints.txt dist/*.whl
+	cd dist && ../.venv-wheel/bin/cliper doctor
+
+image:
+	docker build --tag cliper .
+
 clean:
-	rm -rf $(VENV) demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
