@@ -192,7 +192,7 @@ def ours(folder: Path, quick: bool, dtype: torch.dtype = torch.float32):
 
     refiner: Any = load_refiner(folder, device="cpu", dtype=dtype)
     picture, maps, side = inputs(quick)
-    settings = Settings(threshold=THRESHOLD)
+    settings = Settings(map_threshold=THRESHOLD)
 
     @torch.inference_mode()
     def run() -> tuple[dict[str, float], torch.Tensor]:

@@ -70,7 +70,9 @@ def main() -> None:
             token = kept.put(result)
             report["milliseconds"][name] = {
                 "maps": list(result.refined.shape),
-                "relabel": measured(lambda at, result=result: result.relabel(score=0.0, background=at)),
+                "relabel": measured(
+                    lambda at, result=result: result.relabel(score_threshold=0.0, background_threshold=at)
+                ),
                 "answer": measured(lambda at, token=token: actions.move(token, 0.0, at)),
             }
     for name, row in report["milliseconds"].items():

@@ -72,11 +72,16 @@ class Runner:
                     )
                 size = (target.shape[0], target.shape[1])
                 for benchmark, (background, score) in {
-                    "voc21": (settings.background, settings.score),
+                    "voc21": (settings.background_threshold, settings.score_threshold),
                     "voc20": (1e-4, 0.0),
                 }.items():
                     labels = assign_labels(
-                        refined, maps, size, background=background, score=score, normalize=settings.normalize
+                        refined,
+                        maps,
+                        size,
+                        background_threshold=background,
+                        score_threshold=score,
+                        normalize=settings.normalize,
                     )
                     matrices[candidate][benchmark].update(target, labels)
         return {c: {b: round(m.miou, 4) for b, m in both.items()} for c, both in matrices.items()}

@@ -61,7 +61,12 @@ def main() -> None:
             for key in keys:
                 background_value, score = (1e-4, 0.0) if key == "voc20" else (key, key)
                 labels = assign_labels(
-                    maps, maps, target.shape, background=background_value, score=score, normalize=one.settings.normalize
+                    maps,
+                    maps,
+                    target.shape,
+                    background_threshold=background_value,
+                    score_threshold=score,
+                    normalize=one.settings.normalize,
                 )
                 matrices[variant][key].update(target, labels)
     rows = {}
@@ -71,7 +76,7 @@ def main() -> None:
             "settings": variants[variant].settings.to_dict(),
             "voc20": round(by_key["voc20"].miou, 4),
             "voc21_by_threshold": swept,
-            "voc21_at_recommended": swept[str(segmenter.settings.background)],
+            "voc21_at_recommended": swept[str(segmenter.settings.background_threshold)],
             "voc21_best": max(swept.values()),
         }
     report = {
@@ -85,7 +90,7 @@ def main() -> None:
     }
     path = write_report("voc_attention", report, options.out)
     print(f"{options.model}, {len(names)} pictures of VOC 2012 val, no refiner; mIoU")
-    print(f"{'attention':36} voc21 (best of 8)  voc21 at {segmenter.settings.background:g}  voc20")
+    print(f"{'attention':36} voc21 (best of 8)  voc21 at {segmenter.settings.background_threshold:g}  voc20")
     for variant, row in rows.items():
         print(f"{variant:36} {row['voc21_best']:17.3f}  {row['voc21_at_recommended']:12.3f}  {row['voc20']:5.3f}")
     print(f"wrote {path}")

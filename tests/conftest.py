@@ -17,7 +17,13 @@ from PIL import Image
 MINI = Path(__file__).parents[1] / "src" / "cliper" / "checkpoints" / "mini"
 
 # For a tiny random CLIP: small, and with labels that vary over a picture.
-TINY_SETTINGS = {"size": 64, "scale": 30, "score": 0.05, "background": 0.3, "templates": ["a photo of a {}."]}
+TINY_SETTINGS = {
+    "size": 64,
+    "logit_scale": 30,
+    "score_threshold": 0.05,
+    "background_threshold": 0.3,
+    "templates": ["a photo of a {}."],
+}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,13 +14,13 @@ TOLERANCE = 1e-4
 # Of the ablations, maps of "vanilla" attention reach 22: there 1e-4 is 5e-6 of the value, less than the cosines allow.
 RELATIVE = 1e-5
 
-FIRST = {"scale": 100, "threshold": 0.1, "select_layer": -1}
-SECOND = {"scale": 50, "threshold": 0.2, "select_layer": -2}
+FIRST = {"logit_scale": 100, "map_threshold": 0.1, "select_layer": -1}
+SECOND = {"logit_scale": 50, "map_threshold": 0.2, "select_layer": -2}
 CASES = {
     "conference.0": FIRST,
     "conference.1": SECOND,
     "conference.2": {**SECOND, "window": 224},
-    "preprint": {"recipe": "preprint", "scale": 50, "threshold": 0.2, "select_layer": -1},
+    "preprint": {"recipe": "preprint", "logit_scale": 50, "map_threshold": 0.2, "select_layer": -1},
     **{f"attention.{name}": {**FIRST, "attention": name} for name in ("q-q", "k-k", "v-v", "vanilla", "identity")},
 }
 

@@ -48,8 +48,8 @@ PREPRINT_LOGS = {
 # "Settings as in the table above without windows, but:". H/14's were not published and are L/14's.
 PREPRINT_BUT = {
     ("B/16", "voc21"): {"normalize": False},
-    ("L/14", "voc21"): {"background": 0.0},
-    ("L/14", "voc20"): {"scale": 50.0, "score": 0.0},
+    ("L/14", "voc21"): {"background_threshold": 0.0},
+    ("L/14", "voc20"): {"logit_scale": 50.0, "score_threshold": 0.0},
 }
 
 
@@ -64,11 +64,11 @@ def settings_of(row: list[str]) -> Settings:
         recipe="conference",
         templates=templates,
         size=int(size),
-        threshold=float(threshold),
+        map_threshold=float(threshold),
         select_layer=int(select),
-        scale=float(scale),
-        score=float(score),
-        background=float(background),
+        logit_scale=float(scale),
+        score_threshold=float(score),
+        background_threshold=float(background),
         normalize={"yes": True, "no": False}[normalize],
         window=0,
         attention="fused",
@@ -92,7 +92,7 @@ def expected() -> dict[str, tuple[str, str, Settings, dict[str, float]]]:
         window, _, lower = row[8].rstrip(")").partition(" (")
         slid = settings.replace(window=int(window))
         if lower:
-            slid = slid.replace(score=float(lower), background=float(lower))
+            slid = slid.replace(score_threshold=float(lower), background_threshold=float(lower))
         table[f"{name}-windows"] = (f"ViT-{model}", benchmark, slid, numbers(row[10]))
     for model, values in PREPRINT.items():
         logs = PREPRINT_LOGS.get(model, (None,) * len(values))
@@ -101,7 +101,7 @@ def expected() -> dict[str, tuple[str, str, Settings, dict[str, float]]]:
             settings = settings_of(rows()[like, benchmark]).replace(
                 recipe="preprint",
                 select_layer=-1,
-                threshold=0.1 if model == "H/14" else 0.2,
+                map_threshold=0.1 if model == "H/14" else 0.2,
                 refine_threshold=0.1,
                 **PREPRINT_BUT.get((like, benchmark), {}),
             )

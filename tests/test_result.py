@@ -17,7 +17,7 @@ from cliper.ops import assign_labels, class_confidence, class_scores
 from cliper.result import Segmentation
 from cliper.settings import Settings
 
-SETTINGS = Settings(score=0.3, background=0.25, normalize=False)
+SETTINGS = Settings(score_threshold=0.3, background_threshold=0.25, normalize=False)
 
 
 def make_result(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Settings = SETTINGS) -> Segmentation:
@@ -30,8 +30,8 @@ def make_result(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Se
         refined,
         maps,
         size,
-        background=settings.background,
-        score=settings.score,
+        background_threshold=settings.background_threshold,
+        score_threshold=settings.score_threshold,
         normalize=settings.normalize,
     )
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
@@ -53,9 +53,9 @@ def test_labels_are_the_maximum_of_the_scores() -> None:
     assert scores.dtype == np.float32
     assert scores.shape == (3, 20, 30)
     assert not scores[2].any()
-    assert result.confidence[2] <= SETTINGS.score < result.confidence[:2].min()
+    assert result.confidence[2] <= SETTINGS.score_threshold < result.confidence[:2].min()
     expected = class_scores(
-        torch.from_numpy(result.refined), torch.from_numpy(result.maps), (20, 30), score=0.3, normalize=False
+        torch.from_numpy(result.refined), torch.from_numpy(result.maps), (20, 30), score_threshold=0.3, normalize=False
     )
     assert np.array_equal(scores, expected.numpy())
     assert np.array_equal(result.labels, np.where(scores.max(0) < 0.25, 0, scores.argmax(0) + 1))
@@ -74,12 +74,12 @@ def test_areas_are_shares_of_pixels() -> None:
     "changes",
     [
         {},
-        {"background": 0.6},
-        {"background": 0.0},
-        {"score": 0.0},
-        {"score": 1.0},
+        {"background_threshold": 0.6},
+        {"background_threshold": 0.0},
+        {"score_threshold": 0.0},
+        {"score_threshold": 1.0},
         {"normalize": True},
-        {"background": 0.5, "score": 0.1, "normalize": True},
+        {"background_threshold": 0.5, "score_threshold": 0.1, "normalize": True},
     ],
 )
 def test_relabel_equals_a_result_of_those_settings(changes: dict[str, Any]) -> None:
@@ -92,12 +92,15 @@ def test_relabel_equals_a_result_of_those_settings(changes: dict[str, Any]) -> N
     assert other.labels.dtype == np.int32
     assert other.settings == fresh.settings
     assert other.areas == fresh.areas
-    assert np.array_equal(other.relabel(background=0.25, score=0.3, normalize=False).labels, before)
+    assert np.array_equal(other.relabel(background_threshold=0.25, score_threshold=0.3, normalize=False).labels, before)
     assert result.settings == SETTINGS
     assert np.array_equal(result.labels, before)
 
 
-@pytest.mark.parametrize("changes", [{"background": 1.5}, {"score": -0.1}, {"normalize": 1}, {"background": "auto"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"background_threshold": 1.5}, {"score_threshold": -0.1}, {"normalize": 1}, {"background_threshold": "auto"}],
+)
 def test_thresholds_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         make_result().relabel(**changes)
@@ -132,7 +135,7 @@ def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_overlay_without_classes_is_the_image() -> None:
     result = make_result()
-    blank = make_result(settings=SETTINGS.replace(score=1.0))
+    blank = make_result(settings=SETTINGS.replace(score_threshold=1.0))
     assert not blank.labels.any()
     assert np.array_equal(np.asarray(blank.overlay(legend=False)), np.asarray(blank.image))
     assert not np.array_equal(np.asarray(result.overlay(legend=False)), np.asarray(result.image))

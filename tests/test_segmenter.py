@@ -75,7 +75,7 @@ def test_a_result_is_the_methods_parts_put_together(tiny: Any, make_picture: Cal
     classes = parse_classes(CLASSES)
     maps = tiny.class_maps(pixels, tiny.encode_text(CLASSES), tiny.encode_text(scene_background(classes)))
     refined = tiny.refine(torch.rand(3, 60, 80), maps)
-    labels = assign_labels(refined, maps, (60, 80), background=0.3, score=0.05, normalize=True)
+    labels = assign_labels(refined, maps, (60, 80), background_threshold=0.3, score_threshold=0.05, normalize=True)
     result = tiny(picture, CLASSES)
     assert np.array_equal(result.maps, maps.numpy())
     assert np.array_equal(result.labels, labels.numpy())
@@ -131,7 +131,7 @@ def test_a_bad_picture_in_a_list(tiny: Any, photo: Path, tmp_path: Path) -> None
 
 
 def test_other_settings_for_the_same_models(own_tiny: Any, photo: Path, clip_folder: Path) -> None:
-    settings = own_tiny.settings.replace(size=96, scale=10, select_layer=0, attention="k-k", fuse_features=False)
+    settings = own_tiny.settings.replace(size=96, logit_scale=10, select_layer=0, attention="k-k", fuse_features=False)
     other = own_tiny.with_settings(settings)
     assert other.encoder is own_tiny.encoder
     assert other.settings == settings
@@ -145,14 +145,14 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe": "preprint"},
     {"recipe": "preprint-h"},
     {"size": 96},
-    {"scale": 10},
-    {"threshold": 0.9},
+    {"logit_scale": 10},
+    {"map_threshold": 0.9},
     {"select_layer": 0},
     {"window": 112},
     *({"attention": name} for name in ("vanilla", "q-q", "k-k", "v-v", "identity")),
     {"fuse_features": False},
-    {"score": 0.9},
-    {"background": 0.9},
+    {"score_threshold": 0.9},
+    {"background_threshold": 0.9},
     {"normalize": False},
     {"templates": ["the colour of a {}"]},
 ]
@@ -162,7 +162,7 @@ CHANGES: list[dict[str, Any]] = [
 def test_every_setting_matters(tiny: Any, photo: Path, change: dict[str, Any]) -> None:
     before = tiny(photo, CLASSES)
     after = tiny.with_settings(tiny.settings.replace(**change))(photo, CLASSES)
-    if set(change) <= {"score", "background", "normalize"}:
+    if set(change) <= {"score_threshold", "background_threshold", "normalize"}:
         assert np.array_equal(after.maps, before.maps)
         assert not np.array_equal(after.labels, before.labels)
     else:
@@ -170,7 +170,13 @@ def test_every_setting_matters(tiny: Any, photo: Path, change: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
-    "changes", [{"background": 0.0}, {"score": 0.5}, {"normalize": False}, {"background": 0.7, "normalize": False}]
+    "changes",
+    [
+        {"background_threshold": 0.0},
+        {"score_threshold": 0.5},
+        {"normalize": False},
+        {"background_threshold": 0.7, "normalize": False},
+    ],
 )
 def test_relabelled_equals_a_fresh_call(tiny: Any, photo: Path, changes: dict[str, Any]) -> None:
     fresh = tiny.with_settings(tiny.settings.replace(**changes))(photo, CLASSES)
@@ -183,12 +189,14 @@ def test_where_settings_come_from(clip_folder: Path, tmp_path: Path) -> None:
     def settings(value: Any) -> Settings:
         return cliper.Segmenter.from_pretrained(clip_folder, settings=value, device="cpu").settings
 
-    recommended = Settings(size=64, scale=30, score=0.05, background=0.3, templates=("a photo of a {}.",))
+    recommended = Settings(
+        size=64, logit_scale=30, score_threshold=0.05, background_threshold=0.3, templates=("a photo of a {}.",)
+    )
     assert settings(None) == recommended
     assert settings("vit-b-16/ade150") == load_preset("vit-b-16/ade150").settings
     assert settings(Settings(size=32)) == Settings(size=32)
-    (tmp_path / "own.yaml").write_text("scale: 5")
-    assert settings(tmp_path / "own.yaml") == recommended.replace(scale=5)
+    (tmp_path / "own.yaml").write_text("logit_scale: 5")
+    assert settings(tmp_path / "own.yaml") == recommended.replace(logit_scale=5)
     with pytest.raises(SettingsError, match="no preset is called 'vit-b-16/ade'"):
         settings("vit-b-16/ade")
 
@@ -442,7 +450,7 @@ def test_a_loaded_copy_gives_the_same_bits(clip_folder: Path, photo: Path, own_t
 def test_the_bundled_checkpoint_finds_the_horses(mini: Any) -> None:
     result = mini(cliper.example_photo(), "horse; car")
     assert mini.checkpoint.name == "mini"
-    assert mini.settings.scale == 32
+    assert mini.settings.logit_scale == 32
     assert 0.1 < result.areas["horse"] < 0.3
     assert result.areas["car"] < 0.01
     assert result.confidence[0] > 0.7

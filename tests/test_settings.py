@@ -35,15 +35,15 @@ NAN, INFINITE = math.nan, math.inf
 WRONG: dict[str, list[Any]] = {
     "recipe": ["best", "", 1, None, ["conference"]],
     "size": [0, -1, 4097, 336.0, "336", True, None, 10**400],
-    "scale": [-0.1, 10_001, "100", True, None, NAN, INFINITE, 10**400, [1]],
-    "threshold": [-0.01, 1.01, "0.1", None, NAN, False],
+    "logit_scale": [-0.1, 10_001, "100", True, None, NAN, INFINITE, 10**400, [1]],
+    "map_threshold": [-0.01, 1.01, "0.1", None, NAN, False],
     "select_layer": [-1001, 1000, 0.0, "last", None, True],
     "window": [-1, 4097, 224.0, None, False],
     "attention": ["flash", "Fused", None, 3],
     "proxy_model": ["", "  ", None, 3, ["dino-b8"]],
     "fuse_features": [0, 1, "yes", None],
-    "score": [-0.01, 1.01, "0.7", None, NAN],
-    "background": [-0.01, 1.01, "auto", None, NAN],
+    "score_threshold": [-0.01, 1.01, "0.7", None, NAN],
+    "background_threshold": [-0.01, 1.01, "auto", None, NAN],
     "normalize": [0, 1, "no", None],
     "templates": [
         "scene16",
@@ -73,15 +73,15 @@ WRONG: dict[str, list[Any]] = {
 RIGHT: dict[str, list[Any]] = {
     "recipe": list(RECIPES),
     "size": [1, 4096],
-    "scale": [0, 10_000, 50],
-    "threshold": [0, 1],
+    "logit_scale": [0, 10_000, 50],
+    "map_threshold": [0, 1],
     "select_layer": [-1000, 999],
     "window": [0, 4096],
     "attention": list(ATTENTIONS),
     "proxy_model": ["dino-s16", "some/folder"],
     "fuse_features": [True, False],
-    "score": [0, 1],
-    "background": [0, 1],
+    "score_threshold": [0, 1],
+    "background_threshold": [0, 1],
     "normalize": [True, False],
     "templates": [*TEMPLATES, ["{}"], ("a {}.", "the {}")],
     "refine_threshold": [None, 0, 1],
@@ -135,7 +135,7 @@ def test_settings_are_frozen_and_can_be_compared() -> None:
 @pytest.mark.parametrize(
     ("given_name", "words"),
     [
-        ("treshold", "did you mean 'threshold'"),
+        ("treshold", "did you mean 'map_threshold'"),
         ("refine_layer", "did you mean 'refine_layers'"),
         ("Size", "did you mean 'size'"),
         ("zzz", "known are: recipe, size"),
@@ -162,15 +162,15 @@ settings_strategy = st.builds(
     Settings,
     recipe=st.sampled_from(RECIPES),
     size=st.integers(1, 4096),
-    scale=st.floats(0, 1e4),
-    threshold=shares,
+    logit_scale=st.floats(0, 1e4),
+    map_threshold=shares,
     select_layer=st.integers(-1000, 999),
     window=st.integers(0, 4096),
     attention=st.sampled_from(ATTENTIONS),
     proxy_model=st.sampled_from(["dino-b8", "dinov2-s14", "models/my dino"]),
     fuse_features=st.booleans(),
-    score=shares,
-    background=shares,
+    score_threshold=shares,
+    background_threshold=shares,
     normalize=st.booleans(),
     templates=st.one_of(
         st.sampled_from(TEMPLATES),
@@ -197,13 +197,13 @@ def test_settings_travel_through_dictionaries_and_files(settings: Settings) -> N
             path = Path(folder, name)
             path.write_text(text, encoding="utf-8")
             assert load_settings(path) == settings
-            assert load_settings(str(path), base=Settings(size=1, score=0.25)) == settings
+            assert load_settings(str(path), base=Settings(size=1, score_threshold=0.25)) == settings
 
 
 @given(settings_strategy, settings_strategy, st.sets(st.sampled_from(FIELDS)), st.sets(st.sampled_from(FIELDS)))
 def test_preset_below_file_below_flag(base: Settings, other: Settings, in_file: set[str], in_flags: set[str]) -> None:
     """What a file names comes from it, what a flag names from the flag, the rest from below."""
-    flags = {name: getattr(Settings(size=7, score=0.125, refine_step=3), name) for name in in_flags}
+    flags = {name: getattr(Settings(size=7, score_threshold=0.125, refine_step=3), name) for name in in_flags}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.json")
         path.write_text(json.dumps({name: other.to_dict()[name] for name in in_file}))
@@ -214,7 +214,7 @@ def test_preset_below_file_below_flag(base: Settings, other: Settings, in_file: 
 
 
 def test_a_preset_is_complete_and_settings_pass_through() -> None:
-    base = Settings(scale=3, refine_size=100)
+    base = Settings(logit_scale=3, refine_size=100)
     assert load_settings("vit-l-14/voc21", base=base) == load_preset("vit-l-14/voc21").settings
     settings = Settings(size=5)
     assert load_settings(settings, base=base) is settings
@@ -223,20 +223,21 @@ def test_a_preset_is_complete_and_settings_pass_through() -> None:
 def test_a_file_may_be_written_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(
-        b"\xef\xbb\xbf# with a byte order mark\r\nnormalize: no\r\nbackground: 1e-4\r\nrefine_size: [448, 512]\r\n"
+        b"\xef\xbb\xbf# with a byte order mark\r\nnormalize: no\r\n"
+        b"background_threshold: 1e-4\r\nrefine_size: [448, 512]\r\n"
     )
     settings = load_settings(path)
-    assert settings == Settings(normalize=False, background=0.0001, refine_size=(448, 512))
+    assert settings == Settings(normalize=False, background_threshold=0.0001, refine_size=(448, 512))
     other = tmp_path / "own.json"
-    other.write_text('{\n\t"background": 1E-05,\n\t"refine_layers": ["a"]\n}')
-    assert load_settings(other) == Settings(background=1e-5, refine_layers=("a",))
+    other.write_text('{\n\t"background_threshold": 1E-05,\n\t"refine_layers": ["a"]\n}')
+    assert load_settings(other) == Settings(background_threshold=1e-5, refine_layers=("a",))
 
 
 @pytest.mark.parametrize("number", ["1e-4", "1E-4", "0.1e-3", "1.e-4", ".1e-3", "+1e-4", "1.0e-4"])
 def test_exponents_are_numbers(tmp_path: Path, number: str) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text(f"threshold: {number}")
-    assert load_settings(path).threshold == pytest.approx(1e-4, rel=1e-12)
+    path.write_text(f"map_threshold: {number}")
+    assert load_settings(path).map_threshold == pytest.approx(1e-4, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_exponents_are_numbers(tmp_path: Path, number: str) -> None:
         ("a.yaml", "[" * 5000, "could not read them"),
         ("a.json", "{", "could not read them"),
         ("a.yaml", "{[1]: 2}", "could not read them"),
-        ("a.yaml", "treshold: 0.1", "did you mean 'threshold'"),
+        ("a.yaml", "treshold: 0.1", "did you mean 'map_threshold'"),
         ("a.yaml", "size: 2020-01-01", "size: expected a whole number"),
         ("a.yaml", "origin: 1", "unknown setting 'origin'"),
         ("a.yaml", "self: 1", "unknown setting 'self'"),

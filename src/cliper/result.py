@@ -26,7 +26,7 @@ class Segmentation:
         image: RGB, W x H pixels, EXIF orientation applied.
         classes: C names; label ``i + 1`` is ``classes[i]``, label 0 is background.
         labels: [H, W] int32.
-        confidence: [C] float32; a class whose confidence is not above ``settings.score`` is off.
+        confidence: [C] float32; a class whose confidence is not above ``settings.score_threshold`` is off.
         maps: [C, h, w] float32, class maps before refinement.
         refined: [C, S, S'] float32, class maps after refinement (the same as ``maps`` without a refiner).
         settings: the settings in use.
@@ -62,7 +62,7 @@ class Segmentation:
         refined, maps = torch.from_numpy(self.refined), torch.from_numpy(self.maps)
         with memory_errors():
             values: npt.NDArray[np.float32] = class_scores(
-                refined, maps, size, score=self.settings.score, normalize=self.settings.normalize
+                refined, maps, size, score_threshold=self.settings.score_threshold, normalize=self.settings.normalize
             ).numpy()
         return values
 
@@ -74,7 +74,11 @@ class Segmentation:
         return {name: float(share) for name, share in zip(self.classes, shares, strict=True)}
 
     def relabel(
-        self, *, background: float | None = None, score: float | None = None, normalize: bool | None = None
+        self,
+        *,
+        background_threshold: float | None = None,
+        score_threshold: float | None = None,
+        normalize: bool | None = None,
     ) -> Segmentation:
         """Assign labels again with other thresholds, without running a network; None keeps a setting.
 
@@ -85,14 +89,18 @@ class Segmentation:
 
         from cliper.ops.labels import assign_labels
 
-        given: dict[str, Any] = {"background": background, "score": score, "normalize": normalize}
+        given: dict[str, Any] = {
+            "background_threshold": background_threshold,
+            "score_threshold": score_threshold,
+            "normalize": normalize,
+        }
         settings = self.settings.replace(**{k: v for k, v in given.items() if v is not None})
         labels = assign_labels(
             torch.from_numpy(self.refined),
             torch.from_numpy(self.maps),
             (self.image.height, self.image.width),
-            background=settings.background,
-            score=settings.score,
+            background_threshold=settings.background_threshold,
+            score_threshold=settings.score_threshold,
             normalize=settings.normalize,
         )
         return replace(self, labels=labels.numpy().astype(np.int32), settings=settings)

@@ -362,8 +362,8 @@ class Segmenter:
             refined,
             maps,
             (picture.height, picture.width),
-            background=settings.background,
-            score=settings.score,
+            background_threshold=settings.background_threshold,
+            score_threshold=settings.score_threshold,
             normalize=settings.normalize,
         )
         return Segmentation(

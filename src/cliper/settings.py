@@ -48,18 +48,18 @@ class Settings:
         recipe: ``"conference"``, ``"preprint"`` (which picks ViT-H/14's variant by itself for that model) or
             ``"preprint-h"`` (that variant for any model). ``docs/method.md``, section 2.
         size: short side of the resized picture in pixels; both sides become multiples of the patch size.
-        scale: multiplies the cosine of patch and text before the softmax over texts.
-        threshold: share of a class's own maximum below which the selected layer's map is set to 0.
+        logit_scale: multiplies the cosine of patch and text before the softmax over texts.
+        map_threshold: share of a class's own maximum below which the selected layer's map is set to 0.
         select_layer: which layer's scores become the class maps; -1 is the last.
         window: side of the sliding windows in pixels (stride 112); 0 means no windows.
         attention: the last layer's attention: ``"fused"``, one of the ablations, or ``"proxy"``, a DINO's affinity.
         proxy_model: the DINO for ``attention="proxy"``, named as a refiner is: an alias, a hub name or a folder.
         fuse_features: whether the mean over all layers' scores is added to the selected layer's maps.
-        score: classes whose confidence is not above this are off.
-        background: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
+        score_threshold: classes whose confidence is not above this are off.
+        background_threshold: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
-        refine_threshold: threshold of the self-attention maps; None takes ``threshold``.
+        refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
         refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map``).
         refine_map: index of the self-attention map for ``"selected"``.
         refine_layers: names of the refiner's self-attention layers; None takes the refiner's own choice.
@@ -74,21 +74,21 @@ class Settings:
         SettingsError: a value of the wrong type or out of its range.
 
     Example:
-        >>> Settings(size=448).replace(scale=50).scale
+        >>> Settings(size=448).replace(logit_scale=50).logit_scale
         50.0
     """
 
     recipe: str = "conference"
     size: int = 336
-    scale: float = 100.0
-    threshold: float = 0.1
+    logit_scale: float = 100.0
+    map_threshold: float = 0.1
     select_layer: int = -1
     window: int = 0
     attention: str = "fused"
     proxy_model: str = "dino-b8"
     fuse_features: bool = True
-    score: float = 0.7
-    background: float = 0.6
+    score_threshold: float = 0.7
+    background_threshold: float = 0.6
     normalize: bool = True
     templates: str | tuple[str, ...] = "scene15"
     refine_threshold: float | None = None
@@ -120,10 +120,10 @@ class Settings:
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name}: expected true or false, got {getattr(self, name)!r}")
         for name, low, high in (
-            ("scale", 0.0, 1e4),
-            ("threshold", 0.0, 1.0),
-            ("score", 0.0, 1.0),
-            ("background", 0.0, 1.0),
+            ("logit_scale", 0.0, 1e4),
+            ("map_threshold", 0.0, 1.0),
+            ("score_threshold", 0.0, 1.0),
+            ("background_threshold", 0.0, 1.0),
         ):
             object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
         if self.refine_threshold is not None:

@@ -40,9 +40,9 @@ def test_unknown_checkpoint_gets_the_preset_of_its_architecture(tmp_path, vision
 
 def test_local_folder_has_its_own_settings(tmp_path):
     path = tmp_path / "settings.json"
-    path.write_text('{"scale": 20, "size": 224}')
+    path.write_text('{"logit_scale": 20, "size": 224}')
     settings = recommended_settings(resolve(tmp_path, "clip"))
-    assert (settings.scale, settings.size) == (20, 224)
+    assert (settings.logit_scale, settings.size) == (20, 224)
     for text, words in (
         ('{"skale": 20}', "'skale'"),
         ("{", "could not read"),

@@ -158,15 +158,15 @@ def test_control_characters_of_class_names_are_escaped(
 FLAGS: dict[str, tuple[list[str], Any]] = {
     "recipe": (["--recipe", "preprint"], "preprint"),
     "size": (["--size", "80"], 80),
-    "scale": (["--logit-scale", "7.5"], 7.5),
-    "threshold": (["--map-threshold", "0"], 0.0),
+    "logit_scale": (["--logit-scale", "7.5"], 7.5),
+    "map_threshold": (["--map-threshold", "0"], 0.0),
     "select_layer": (["--select-layer", "-2"], -2),
     "window": (["--window", "32"], 32),
     "attention": (["--attention", "k-k"], "k-k"),
     "proxy_model": (["--proxy-model", "dino-s16"], "dino-s16"),
     "fuse_features": (["--no-fuse-features"], False),
-    "score": (["--score-threshold", "0"], 0.0),
-    "background": (["--background-threshold", "0"], 0.0),
+    "score_threshold": (["--score-threshold", "0"], 0.0),
+    "background_threshold": (["--background-threshold", "0"], 0.0),
     "normalize": (["--no-normalize"], False),
     "templates": (["--templates", "imagenet80"], "imagenet80"),
     "refine_threshold": (["--refine-threshold", "0"], 0.0),
@@ -204,7 +204,9 @@ def test_option_changes_its_setting_only(
     flags, value = FLAGS[name]
     ended = command("segment", "--example", "-m", clip_folder, *flags)
     assert (ended.code, ended.err) == (2, "cliper: error: not loaded\n")
-    recommended = Settings(size=64, scale=30, score=0.05, background=0.3, templates=("a photo of a {}.",))
+    recommended = Settings(
+        size=64, logit_scale=30, score_threshold=0.05, background_threshold=0.3, templates=("a photo of a {}.",)
+    )
     assert getattr(recommended, name) != value
     assert loaded[0]["settings"] == recommended.replace(**{name: value})
 
@@ -224,9 +226,11 @@ def test_settings_precedence_is_recommended_preset_file_option(
     command: Any, loaded: list[dict[str, Any]], clip_folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text("size: 96\nscale: 5\n")
+    path.write_text("size: 96\nlogit_scale: 5\n")
     arguments = ["segment", "--example", "-m", clip_folder]
-    recommended = Settings(size=64, scale=30, score=0.05, background=0.3, templates=("a photo of a {}.",))
+    recommended = Settings(
+        size=64, logit_scale=30, score_threshold=0.05, background_threshold=0.3, templates=("a photo of a {}.",)
+    )
     command(*arguments)
     assert loaded[-1]["settings"] == recommended  # what the checkpoint recommends
     command(*arguments, "-s", "vit-l-14/cityscapes")
@@ -234,9 +238,9 @@ def test_settings_precedence_is_recommended_preset_file_option(
     command(*arguments, "-s", "vit-l-14/cityscapes", "--size", "336")
     assert loaded[-1]["settings"] == load_preset("vit-l-14/cityscapes").settings.replace(size=336)
     command(*arguments, "--settings", path)
-    assert loaded[-1]["settings"] == recommended.replace(size=96, scale=5)
+    assert loaded[-1]["settings"] == recommended.replace(size=96, logit_scale=5)
     command(*arguments, "--settings", path, "--logit-scale", "6")
-    assert loaded[-1]["settings"] == recommended.replace(size=96, scale=6)
+    assert loaded[-1]["settings"] == recommended.replace(size=96, logit_scale=6)
 
 
 def test_model_options_reach_from_pretrained(command: Any, loaded: list[dict[str, Any]]) -> None:
@@ -255,7 +259,7 @@ def test_settings_change_the_labels(
 ) -> None:
     flags = ["--attention", "identity", "--size", "96", "--no-normalize", "--background-threshold", "0.1"]
     assert command("segment", photo, "-c", CLASSES, "-m", clip_folder, "-o", tmp_path, *flags).code == 0
-    settings = own_tiny.settings.replace(attention="identity", size=96, normalize=False, background=0.1)
+    settings = own_tiny.settings.replace(attention="identity", size=96, normalize=False, background_threshold=0.1)
     expected = own_tiny.with_settings(settings)(photo, CLASSES).labels
     assert np.array_equal(labels_of(tmp_path / "photo.labels.png"), expected)
     assert not np.array_equal(expected, own_tiny(photo, CLASSES).labels)

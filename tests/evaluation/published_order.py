@@ -43,8 +43,8 @@ def published_labels(segmenter: Any, benchmark: Benchmark, sample: Sample) -> np
         maps,
         maps,
         (height, columns),
-        background=settings.background,
-        score=settings.score,
+        background_threshold=settings.background_threshold,
+        score_threshold=settings.score_threshold,
         normalize=settings.normalize,
     )
     return labels.numpy()

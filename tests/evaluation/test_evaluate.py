@@ -50,7 +50,7 @@ def test_every_benchmark_goes_through(
     benchmark = find_benchmark(name)
     settings = own_tiny.settings
     if 0 in benchmark.ignore:  # nothing is background there
-        settings = settings.replace(score=0.0, background=1e-4)
+        settings = settings.replace(score_threshold=0.0, background_threshold=1e-4)
     assert report["settings"] == settings.to_dict()
     segmenter = own_tiny.with_settings(settings)
     pairs = []
@@ -95,7 +95,7 @@ def test_the_report_says_where_the_number_comes_from(
         assert key in report
     for key in ("model", "refiner", "versions", "machine", "seed", "seconds", "peak_memory", "date"):
         assert report[key] not in (None, "", {}), key
-    assert (report["seed"], report["images"], report["settings"]["scale"]) == (3, 2, 20.0)
+    assert (report["seed"], report["images"], report["settings"]["logit_scale"]) == (3, 2, 20.0)
     (name, digest) = next(iter(report["model"]["sha256"].items()))
     assert name == "model.safetensors"
     assert len(digest) == 64

@@ -41,7 +41,7 @@ def test_nothing_that_is_given_is_changed(name: str) -> None:
     embeddings = F.normalize(torch.randn(3, 9, 5), dim=-1)
     affinity, texts = torch.rand(9, 9), text_matrix(torch.randn(2, 5))
     before = embeddings.clone(), affinity.clone(), texts.clone()
-    class_maps(embeddings, affinity, texts, 2, scale=10, threshold=0.5, selected=-2, recipe=RECIPES[name])
+    class_maps(embeddings, affinity, texts, 2, logit_scale=10, map_threshold=0.5, selected=-2, recipe=RECIPES[name])
     assert all(torch.equal(a, b) for a, b in zip((embeddings, affinity, texts), before, strict=True))
 
 

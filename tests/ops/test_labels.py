@@ -16,10 +16,15 @@ from golden import load_golden
 from oracle import reference
 
 CASES = {
-    "labels.0": {"background": 0.6, "score": 0.4, "normalize": True},
-    "labels.1": {"background": 0.3, "score": 0.3, "normalize": False},
-    "labels.2": {"background": 0.0, "score": 0.1, "normalize": False},
+    "labels.0": {"background_threshold": 0.6, "score_threshold": 0.4, "normalize": True},
+    "labels.1": {"background_threshold": 0.3, "score_threshold": 0.3, "normalize": False},
+    "labels.2": {"background_threshold": 0.0, "score_threshold": 0.1, "normalize": False},
 }
+
+
+def reference_names(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as the oracle names them."""
+    return {name.removesuffix("_threshold"): value for name, value in options.items()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -55,8 +60,8 @@ levels = st.sampled_from([0.0, 0.0001, 0.1, 0.3, 0.45, 0.6, 0.9, 1.0])
     fine=st.tuples(side, side),
     size=st.tuples(st.integers(1, 23), st.integers(1, 23)),
     kind=st.sampled_from(["plain", "ties", "sparse", "large"]),
-    background=levels,
-    score=levels,
+    background_threshold=levels,
+    score_threshold=levels,
     normalize=st.booleans(),
     chunk=st.sampled_from([1, 100, 1000, labels._CHUNK_ELEMENTS]),
 )
@@ -85,10 +90,12 @@ def test_labels_are_the_oracles(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(labels, "_CHUNK_ELEMENTS", chunk)
         got = assign_labels(refined, maps, size, **options)
-        scores = class_scores(refined, maps, size, score=options["score"], normalize=options["normalize"])
-    expected = reference.label(refined, maps, size, **options)
+        scores = class_scores(
+            refined, maps, size, score_threshold=options["score_threshold"], normalize=options["normalize"]
+        )
+    expected = reference.label(refined, maps, size, **reference_names(options))
     if not torch.equal(got, expected):
-        level = options["background"]
+        level = options["background_threshold"]
         rival = torch.full(size, level) if level else (1 - scores.amax(0)) ** 2
         values = torch.cat([rival[None], scores])
         apart = (values.gather(0, got[None]) - values.gather(0, expected[None])).abs()
@@ -97,7 +104,7 @@ def test_labels_are_the_oracles(
     assert torch.equal(kept[1], refined)
     # What labels were chosen by says the same.
     best, index = scores.max(0)
-    level = options["background"]
+    level = options["background_threshold"]
     off = (1 - best) ** 2 >= best if level == 0 else (best < level) | (best <= 0)
     assert torch.equal(got, torch.where(off, 0, index + 1))
 
@@ -109,31 +116,37 @@ def test_labels_are_the_oracles_to_the_bit_in_one_chunk(
 ) -> None:
     """Ties too: where no class is off and all are resized together, the kernel is the oracle's."""
     maps = maps_of(seed, (classes, *shape), "ties") + 0.25
-    options = {"background": background, "score": 0.1, "normalize": normalize}
-    assert torch.equal(assign_labels(maps, maps, size, **options), reference.label(maps, maps, size, **options))
+    options = {"background_threshold": background, "score_threshold": 0.1, "normalize": normalize}
+    assert torch.equal(
+        assign_labels(maps, maps, size, **options), reference.label(maps, maps, size, **reference_names(options))
+    )
 
 
 @pytest.mark.parametrize("background", [0.0, 0.5])
 def test_all_classes_off_is_all_background(background: float) -> None:
     maps = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.5
-    options = {"background": background, "score": 0.6, "normalize": True}
+    options = {"background_threshold": background, "score_threshold": 0.6, "normalize": True}
     assert class_confidence(maps, maps).max() <= 0.6
     assert not assign_labels(maps, maps, (5, 6), **options).any()
-    assert not reference.label(maps, maps, (5, 6), **options).any()
-    assert not class_scores(maps, maps, (5, 6), score=0.6).any()
+    assert not reference.label(maps, maps, (5, 6), **reference_names(options)).any()
+    assert not class_scores(maps, maps, (5, 6), score_threshold=0.6).any()
 
 
 def test_a_score_is_a_bound_that_must_be_passed() -> None:
     maps = torch.full((1, 2, 2), 0.5)
-    assert not assign_labels(maps, maps, (2, 2), background=0.1, score=0.5, normalize=False).any()
-    assert assign_labels(maps, maps, (2, 2), background=0.1, score=0.49, normalize=False).all()
+    assert not assign_labels(maps, maps, (2, 2), background_threshold=0.1, score_threshold=0.5, normalize=False).any()
+    assert assign_labels(maps, maps, (2, 2), background_threshold=0.1, score_threshold=0.49, normalize=False).all()
 
 
 def test_of_equals_the_first_class_wins() -> None:
     maps = torch.ones(3, 2, 2)
-    assert assign_labels(maps, maps, (3, 3), background=0.1, score=0.1, normalize=False).unique().tolist() == [1]
+    assert assign_labels(
+        maps, maps, (3, 3), background_threshold=0.1, score_threshold=0.1, normalize=False
+    ).unique().tolist() == [1]
     maps[0] = 0.5
-    assert assign_labels(maps, maps, (3, 3), background=0.1, score=0.1, normalize=False).unique().tolist() == [2]
+    assert assign_labels(
+        maps, maps, (3, 3), background_threshold=0.1, score_threshold=0.1, normalize=False
+    ).unique().tolist() == [2]
 
 
 def test_confidence_is_half_and_half() -> None:
@@ -146,8 +159,10 @@ def test_confidence_is_half_and_half() -> None:
 def test_other_dtypes_are_computed_in_float32(dtype: torch.dtype) -> None:
     refined = torch.rand(4, 5, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
     maps = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(2)).to(dtype)
-    got = assign_labels(refined, maps, (7, 8), background=0.4, score=0.2)
-    assert torch.equal(got, assign_labels(refined.float(), maps.float(), (7, 8), background=0.4, score=0.2))
+    got = assign_labels(refined, maps, (7, 8), background_threshold=0.4, score_threshold=0.2)
+    assert torch.equal(
+        got, assign_labels(refined.float(), maps.float(), (7, 8), background_threshold=0.4, score_threshold=0.2)
+    )
     assert class_confidence(refined, maps).dtype == torch.float32
     assert class_scores(refined, maps, (7, 8)).dtype == torch.float32
 
@@ -165,7 +180,7 @@ def test_full_size_maps_of_all_classes_are_never_held(monkeypatch: pytest.Monkey
     monkeypatch.setattr(F, "interpolate", watched)
     monkeypatch.setattr(labels, "_CHUNK_ELEMENTS", chunk)
     maps = torch.rand(30, 4, 4, generator=torch.Generator().manual_seed(0)) + 1
-    assign_labels(maps, maps, (60, 50), score=0.5)
+    assign_labels(maps, maps, (60, 50), score_threshold=0.5)
     assert sum(sizes) == 30 * 60 * 50
     assert max(sizes) <= max(chunk, 60 * 50)
     assert len(sizes) == {1: 30, 60 * 50 * 7: 5}.get(chunk, 1)
@@ -176,7 +191,7 @@ def test_a_class_that_is_off_is_not_resized(monkeypatch: pytest.MonkeyPatch) -> 
     interpolate = F.interpolate
     monkeypatch.setattr(F, "interpolate", lambda x, **o: seen.append(x.shape[1]) or interpolate(x, **o))
     maps = torch.ones(6, 2, 2) * torch.tensor([0.1, 0.9, 0.1, 0.9, 0.1, 0.1])[:, None, None]
-    assign_labels(maps, maps, (4, 4), score=0.5)
+    assign_labels(maps, maps, (4, 4), score_threshold=0.5)
     assert seen == [2]
 
 

@@ -16,7 +16,7 @@ from cliper.settings import Settings
 # Two orders of summation in float32 differ by about 1e-6 in queries and keys, and by less in what the chain makes of
 # them.
 TOLERANCE = 1e-4
-SETTINGS = Settings(threshold=0.1, refine_size=128)
+SETTINGS = Settings(map_threshold=0.1, refine_size=128)
 PLACE = "up_blocks.3.attentions.2.transformer_blocks.0.attn2.processor"
 
 
@@ -61,7 +61,7 @@ def test_arguments_are_not_changed(refiner: DiffusionRefiner, pictures: list[Ten
 def test_own_threshold(
     pipelines: dict[str, Path], refiner: DiffusionRefiner, pictures: list[Tensor], maps: list[Tensor]
 ) -> None:
-    ours = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(threshold=0.9, refine_threshold=0.1))[0]
+    ours = refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(map_threshold=0.9, refine_threshold=0.1))[0]
     assert torch.equal(ours, refiner.refine(pictures[:1], maps[:1], SETTINGS)[0])
 
 

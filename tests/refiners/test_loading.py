@@ -16,7 +16,7 @@ from cliper.refiners import load_refiner, prompt, refiner_names
 from cliper.refiners.prompt import empty_prompt
 from cliper.settings import Settings
 
-SETTINGS = Settings(threshold=0.1, refine_size=64)
+SETTINGS = Settings(map_threshold=0.1, refine_size=64)
 
 
 @pytest.fixture

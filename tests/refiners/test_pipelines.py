@@ -19,7 +19,7 @@ from cliper.settings import Settings
 # What diffusers' schedulers do with today's numpy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
-SETTINGS = Settings(threshold=0.1, refine_size=64, refine_mode="mean")
+SETTINGS = Settings(map_threshold=0.1, refine_size=64, refine_mode="mean")
 SCHEDULER = "scheduler/scheduler_config.json"
 
 

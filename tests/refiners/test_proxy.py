@@ -74,7 +74,7 @@ def test_proxy_is_not_the_fused_attention(dinos: dict[str, Path]) -> None:
     model = random_clip(16, 4, seed=5)
     pixels, fg, bg = inputs(16, (7, 11), seed=16)
     proxy = ours(model, dinos["dino"], pixels, fg, bg, scale=50.0, threshold=0.2)
-    fused = CoarseMapper(ClipEncoder(model, Path()), Settings(scale=50.0, threshold=0.2), "tiny")
+    fused = CoarseMapper(ClipEncoder(model, Path()), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
     assert (proxy - fused(pixels[None], text_matrix(fg, bg), len(fg))[0]).abs().max() > 100 * TOLERANCE
 
 
@@ -123,7 +123,14 @@ def test_class_token_takes_no_part() -> None:
 def test_segmenter_with_proxy_attention(
     clip_folder: Path, dinos: dict[str, Path], make_picture: Any, kind: str
 ) -> None:
-    settings = Settings(size=64, scale=30, score=0.05, background=0.3, attention="proxy", proxy_model=str(dinos[kind]))
+    settings = Settings(
+        size=64,
+        logit_scale=30,
+        score_threshold=0.05,
+        background_threshold=0.3,
+        attention="proxy",
+        proxy_model=str(dinos[kind]),
+    )
     segmenter = cliper.Segmenter.from_pretrained(clip_folder, settings=settings, device="cpu")
     result = segmenter(make_picture(), ["dog", "grass"])
     assert result.labels.shape == (64, 96)

@@ -15,7 +15,7 @@ from oracle import reference
 # Two orders of summation in float32 differ by about 1e-6 in queries and keys, and by less than this in what the chain
 # makes of them, unless a value lies at the threshold.
 TOLERANCE = 1e-4
-SETTINGS = Settings(threshold=0.1, refine_size=128)
+SETTINGS = Settings(map_threshold=0.1, refine_size=128)
 
 
 @pytest.mark.parametrize("kind", ["sd2.1", "sd1.5"])

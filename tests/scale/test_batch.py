@@ -162,7 +162,7 @@ def test_what_failed_is_tried_again_where_that_is_asked_for(
     [
         ([], "dog; cat", "classes"),
         (["-b", "none"], CLASSES, "background"),
-        (["--logit-scale", "7"], CLASSES, "settings.scale"),
+        (["--logit-scale", "7"], CLASSES, "settings.logit_scale"),
         (["-r", "self"], CLASSES, "refiner"),
         (["--format", "labels"], CLASSES, "formats"),
         (["--min-area", "3"], CLASSES, "cleaning.min_area"),

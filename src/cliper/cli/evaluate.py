@@ -199,7 +199,9 @@ def _make_job(context: click.Context, target: str | None, options: dict[str, Any
             options = {**options, name: getattr(preset, name)}
     settings = read_settings(options, None if preset is None else preset.settings)
     if preset is None and options["settings"] is None:
-        given = {name: options[name] for name in ("score", "background") if options[name] is not None}
+        given = {
+            name: options[name] for name in ("score_threshold", "background_threshold") if options[name] is not None
+        }
         settings = benchmark_settings(settings, load_benchmark(data)).replace(**given)
     refiner = None if options["refiner"] == "none" else options["refiner"]
     variants: tuple[Variant, ...] = (Variant("", settings, refiner),)

@@ -155,7 +155,11 @@ def _print_result(result: Segmentation, image: Path, files: list[Path], seconds:
     classes = sorted(zip(result.classes, result.confidence, strict=True), key=lambda row: (-areas[row[0]], -row[1]))
     rows = []
     for name, confidence in classes[:_MAX_ROWS]:
-        reason = "" if confidence > settings.score else f"left out: not above score threshold {settings.score:g}"
+        reason = (
+            ""
+            if confidence > settings.score_threshold
+            else f"left out: not above score threshold {settings.score_threshold:g}"
+        )
         rows.append((name, f"{areas[name]:.1%}", f"{confidence:.2f}", reason))
     rows.append(("background", f"{max(0.0, 1 - sum(areas.values())):.1%}", "", ""))
     click.echo(f"\n{printable(str(image))}  {result.image.width}x{result.image.height}, {seconds:.2f} s")
@@ -164,8 +168,9 @@ def _print_result(result: Segmentation, image: Path, files: list[Path], seconds:
         click.echo(f"... and {len(classes) - _MAX_ROWS} more classes (--json has them all)")
     if not any(areas.values()):
         click.echo(
-            f"nothing was found: no class is above score threshold {settings.score:g} and background threshold "
-            f"{settings.background:g} anywhere; lower --score-threshold and --background-threshold to see more"
+            f"nothing was found: no class is above score threshold {settings.score_threshold:g} and background "
+            f"threshold {settings.background_threshold:g} anywhere; lower --score-threshold and --background-threshold "
+            "to see more"
         )
     for file in files:
         click.echo(printable(f"wrote {file}"))

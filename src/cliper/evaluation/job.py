@@ -202,7 +202,7 @@ def benchmark_settings(settings: Settings, benchmark: Benchmark) -> Settings:
 
     The published settings of VOC20 and Cityscapes do the same.
     """
-    return settings.replace(score=0.0, background=1e-4) if 0 in benchmark.ignore else settings
+    return settings.replace(score_threshold=0.0, background_threshold=1e-4) if 0 in benchmark.ignore else settings
 
 
 def ablation_variants(

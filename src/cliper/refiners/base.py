@@ -34,7 +34,7 @@ class Refiner(Protocol):
         Args:
             pictures: each [3, H, W] in [0, 1], at its own original size.
             maps: for each picture its class maps [C, h, w] before refinement.
-            settings: of these ``threshold`` and all that begin with ``refine_``.
+            settings: of these ``map_threshold`` and all that begin with ``refine_``.
             seed: of the noise, if there is any; the same for each picture, whatever batch it is in.
 
         Returns:

@@ -158,7 +158,7 @@ class DiffusionRefiner:
             ShapeError: layers of different resolutions.
             SettingsError: a ``refine_map`` that none of the maps is.
         """
-        threshold = settings.threshold if settings.refine_threshold is None else settings.refine_threshold
+        threshold = settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold
         with self._lock:
             refined = compensate_heads(
                 maps.to(self.device, torch.float32),

@@ -44,7 +44,9 @@ def test_segment_says_how_far_it_is_and_keeps_the_result(make_actions: Make, for
     assert {name for _, name in steps[:-1]} == {""}
     status, name = steps[-1]
     assert "of 2 classes found in 96 x 64 pixels" in status["text"]
-    settings = tiny.settings.replace(score=0.0, background=0.1, refine_max_patches=actions.limits.patches)
+    settings = tiny.settings.replace(
+        score_threshold=0.0, background_threshold=0.1, refine_max_patches=actions.limits.patches
+    )
     expected = tiny.with_settings(settings)(Image.open(form().picture), ["dog", "cat"])
     assert np.array_equal(actions.kept.get(name).labels, expected.labels)
     assert actions.kept.get(name).settings == settings
@@ -75,7 +77,7 @@ def test_thresholds_run_no_network(make_actions: Make, form: Fill, tiny: Any, mo
     seen = set()
     for score, background in ((0.0, 0.1), (0.0, 0.9), (1.0, 0.1), (0, 0)):
         view = actions.move(name, score, background)
-        expected = result.relabel(score=score, background=background)
+        expected = result.relabel(score_threshold=score, background_threshold=background)
         assert view["areas"] == list(expected.areas.values())
         scene, labels = actions.scene(name, score, background)
         assert labels == view
@@ -184,7 +186,7 @@ def test_loading_a_refiner_is_said(make_actions: Make, form: Fill) -> None:
 def test_files_are_those_of_the_thresholds(make_actions: Make, form: Fill) -> None:
     actions = make_actions()
     _, name = last(actions, form())
-    expected = actions.kept.get(name).relabel(score=0.0, background=0.5)
+    expected = actions.kept.get(name).relabel(score_threshold=0.0, background_threshold=0.5)
     assert expected.labels.any()
 
     def file(**asked: Any) -> Path:

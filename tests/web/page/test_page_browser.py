@@ -67,7 +67,7 @@ def test_a_picture_and_words_give_an_overlay(
     slider = page.one("#threshold input[type=range]")
     for _ in range(15):
         slider.send_keys("\ue014")  # the right arrow
-    moved = expected.relabel(background=expected.settings.background + 0.15)
+    moved = expected.relabel(background_threshold=expected.settings.background_threshold + 0.15)
     assert abs(moved.areas["horse"] - expected.areas["horse"]) > 0.01
     page.until(lambda: page.area("horse") == f"{100 * moved.areas['horse']:.1f}")
     assert calls - before == ran

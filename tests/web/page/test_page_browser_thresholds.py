@@ -29,7 +29,7 @@ def address(small: Any) -> Iterator[str]:
 
     def with_other(self: Models, model: str) -> Any:
         if model == OTHER:
-            return small.settings.replace(score=SCORE, background=BACKGROUND)
+            return small.settings.replace(score_threshold=SCORE, background_threshold=BACKGROUND)
         return settings(self, model)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +66,7 @@ def downloaded(page: Page, folder: Path) -> np.ndarray:
 
 def all_at(page: Page, expected: Any, score: float, background: float, folder: Path) -> None:
     """Wait until the table has these thresholds; then the sliders and the file have them, too."""
-    at = expected.relabel(score=score, background=background)
+    at = expected.relabel(score_threshold=score, background_threshold=background)
     page.until(lambda: page.area("horse") == f"{100 * at.areas['horse']:.1f}")
     assert (slider(page, "score"), slider(page)) == (score, background)
     assert np.array_equal(downloaded(page, folder), at.labels)
@@ -79,7 +79,7 @@ def moved(page: Page, expected: Any, steps: int) -> float:
         page.one("#threshold input[type=range]").send_keys("\ue014")  # the right arrow
     after = round(before + 0.01 * steps, 2)
     assert slider(page) == after
-    at = expected.relabel(background=after)
+    at = expected.relabel(background_threshold=after)
     assert abs(at.areas["horse"] - expected.areas["horse"]) > 0.01, "nobody would see that it has moved"
     page.until(lambda: page.area("horse") == f"{100 * at.areas['horse']:.1f}")
     return after
@@ -89,7 +89,7 @@ def test_a_slider_that_is_reset(drawn: Page, expected: Any, tmp_path: Path) -> N
     settings = expected.settings
     moved(drawn, expected, 15)
     drawn.one("#threshold .reset-button").click()
-    all_at(drawn, expected, settings.score, settings.background, tmp_path)
+    all_at(drawn, expected, settings.score_threshold, settings.background_threshold, tmp_path)
 
 
 def test_another_model_sets_the_thresholds(drawn: Page, expected: Any, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_an_error_ends_with_the_next_success(drawn: Page, expected: Any) -> None
     assert drawn.status()[1] == "Background threshold: expected a number from 0 to 1, got 7"
     number.send_keys("\ue0030.3")
     drawn.until(lambda: drawn.status()[1] == "")
-    at = expected.relabel(background=0.3)
+    at = expected.relabel(background_threshold=0.3)
     drawn.until(lambda: drawn.area("horse") == f"{100 * at.areas['horse']:.1f}")
 
 

@@ -64,7 +64,7 @@ def test_background_is_one_of_three() -> None:
 
 
 def test_settings_change_only_what_the_page_offers() -> None:
-    base = Settings(size=336, scale=32)
+    base = Settings(size=336, logit_scale=32)
     changed = read_settings(base, "preprint", 448.0, 0, FEW)
     assert changed == base.replace(recipe="preprint", size=448, refine_max_patches=FEW.patches)
 

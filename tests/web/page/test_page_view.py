@@ -49,7 +49,7 @@ def result(request: pytest.FixtureRequest, make_picture: Any) -> Segmentation:
         confidence=np.float32([1.2, 0.7, 0.5]),
         maps=maps,
         refined=refined,
-        settings=Settings(score=0.1, background=0.3),
+        settings=Settings(score_threshold=0.1, background_threshold=0.3),
         model="none",
         refiner="self",
     )

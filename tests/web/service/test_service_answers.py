@@ -65,7 +65,7 @@ def test_only_what_was_asked_for_is_answered(usual: Any, picture_file: bytes) ->
 
 
 def test_a_form_is_answered_as_json_is(usual: Any, picture_file: bytes) -> None:
-    settings = {"size": 48, "background": 0.2}
+    settings = {"size": 48, "background_threshold": 0.2}
     wanted = usual.segment(picture_file, ["cat", "dog"], background=["sky"], settings=settings).json()
     fields = {"classes": ["cat", "dog"], "background": "sky", "settings": json.dumps(settings)}
     got = usual.client.post("/v1/segment", data=fields, files={"image": ("../../etc/passwd", picture_file)}).json()
@@ -77,7 +77,7 @@ def test_a_form_is_answered_as_json_is(usual: Any, picture_file: bytes) -> None:
 
 def test_settings_count_and_leave_others_requests_alone(usual: Any, picture_file: bytes) -> None:
     usual_answer = usual.segment(picture_file).json()
-    none_off = usual.segment(picture_file, settings={"score": 1.0, "background": 1.0}).json()
+    none_off = usual.segment(picture_file, settings={"score_threshold": 1.0, "background_threshold": 1.0}).json()
     assert none_off["masks"] == []
     again = usual.segment(picture_file).json()
     assert again["masks"] == usual_answer["masks"] != []

@@ -107,7 +107,17 @@ VALUES = st.recursive(
 )
 SETTINGS = st.dictionaries(
     st.sampled_from(
-        ["size", "scale", "threshold", "select_layer", "window", "attention", "score", "templates", "recipe"]
+        [
+            "size",
+            "logit_scale",
+            "map_threshold",
+            "select_layer",
+            "window",
+            "attention",
+            "score_threshold",
+            "templates",
+            "recipe",
+        ]
     )
     | st.text(max_size=6),
     VALUES | st.integers(-5, 400) | st.floats(0, 1),

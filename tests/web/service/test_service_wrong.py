@@ -85,7 +85,7 @@ WRONG_VALUES: list[dict[str, Any]] = [
     {"settings": {"size": True}},
     {"settings": {"size": "48"}},
     {"settings": {"treshold": 0.1}},
-    {"settings": {"threshold": 1.1}},
+    {"settings": {"map_threshold": 1.1}},
     {"settings": {"select_layer": 900}},
     {"settings": {"window": 113}},
     {"settings": {"templates": ["{}{}"]}},
@@ -108,10 +108,10 @@ def test_wrong_values(usual: Any, picture_file: bytes, values: dict[str, Any], m
 
 
 def test_not_a_number_in_a_form(usual: Any, picture_file: bytes) -> None:
-    for settings in ('{"threshold": NaN}', '{"threshold": 1e999}', "{", "\x00"):
+    for settings in ('{"map_threshold": NaN}', '{"map_threshold": 1e999}', "{", "\x00"):
         fields = {"classes": "cat", "settings": settings}
         refused(usual.client.post("/v1/segment", data=fields, files={"image": picture_file}), 400, "JSON")
-    for settings in ("3", "[]", '{"threshold": "0.1"}'):
+    for settings in ("3", "[]", '{"map_threshold": "0.1"}'):
         fields = {"classes": "cat", "settings": settings}
         refused(usual.client.post("/v1/segment", data=fields, files={"image": picture_file}), 422, "settings")
 

@@ -173,9 +173,11 @@ def _at(result: Segmentation, score: Any, background: Any) -> Segmentation:
     """The result at other thresholds; a field that was emptied says None: what it was stays."""
     was = result.settings
     now = read_thresholds(
-        was, was.score if score is None else score, was.background if background is None else background
+        was,
+        was.score_threshold if score is None else score,
+        was.background_threshold if background is None else background,
     )
-    return result.relabel(score=now.score, background=now.background)
+    return result.relabel(score_threshold=now.score_threshold, background_threshold=now.background_threshold)
 
 
 def _what(model: str, refiner: str) -> str:

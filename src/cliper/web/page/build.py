@@ -104,18 +104,18 @@ def build(actions: Actions) -> gr.Blocks:
                     score = gr.Slider(
                         0,
                         1,
-                        value=start.score,
+                        value=start.score_threshold,
                         step=0.01,
-                        label=LABELS["score"],
+                        label=LABELS["score_threshold"],
                         info="Classes not above this confidence are off; one above 1 stays on.",
                         elem_id="score",
                     )
                     threshold = gr.Slider(
                         0,
                         1,
-                        value=start.background,
+                        value=start.background_threshold,
                         step=0.01,
-                        label=LABELS["background"],
+                        label=LABELS["background_threshold"],
                         info="Pixels below this are background; 0 lets background compete.",
                         elem_id="threshold",
                     )
@@ -156,7 +156,7 @@ def build(actions: Actions) -> gr.Blocks:
                 best = actions.models.settings(chosen)
             except Exception as error:
                 return (_error(error), *(gr.skip() for _ in range(5)))
-            return _FINE, best.recipe, best.size, best.window, best.score, best.background
+            return _FINE, best.recipe, best.size, best.window, best.score_threshold, best.background_threshold
 
         def take_example() -> tuple[str, list[str]]:
             # A copy among the uploads: a visitor learns nothing of where the package lies.

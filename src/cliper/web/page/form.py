@@ -33,8 +33,8 @@ LABELS = {
     "recipe": "Recipe",
     "size": "Size",
     "window": "Window",
-    "score": "Class threshold",
-    "background": "Background threshold",
+    "score_threshold": "Class threshold",
+    "background_threshold": "Background threshold",
 }
 """What the page calls a setting, by its name."""
 
@@ -116,7 +116,7 @@ def read_thresholds(base: Settings, score: Any, background: Any) -> Settings:
     Raises:
         SettingsError: one that is no number from 0 to 1.
     """
-    return _changed(base, score=score, background=background)
+    return _changed(base, score_threshold=score, background_threshold=background)
 
 
 def check_patches(width: int, height: int, size: int, patch: int, limits: Limits) -> None:

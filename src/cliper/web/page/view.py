@@ -108,8 +108,8 @@ def labels_view(result: Segmentation) -> dict[str, Any]:
         "fused": None if result.refiner is None else _label_uri(_fused(result).labels),
         "areas": areas,
         "background": max(0.0, 1.0 - sum(areas)),
-        "score": result.settings.score,
-        "threshold": result.settings.background,
+        "score": result.settings.score_threshold,
+        "threshold": result.settings.background_threshold,
     }
 
 

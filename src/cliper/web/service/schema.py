@@ -49,14 +49,14 @@ class SettingsChange(Taken):
 
     recipe: Literal["conference", "preprint", "preprint-h"] | None = None
     size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    scale: Annotated[float, Field(ge=0, le=10000)] | None = None
-    threshold: Share | None = None
+    logit_scale: Annotated[float, Field(ge=0, le=10000)] | None = None
+    map_threshold: Share | None = None
     select_layer: Annotated[int, Field(ge=-1000, le=999)] | None = None
     window: Annotated[int, Field(ge=0, le=4096)] | None = None
     attention: Literal["fused", "vanilla", "q-q", "k-k", "v-v", "identity", "proxy"] | None = None
     fuse_features: bool | None = None
-    score: Share | None = None
-    background: Share | None = None
+    score_threshold: Share | None = None
+    background_threshold: Share | None = None
     normalize: bool | None = None
     templates: Literal["imagenet80", "scene15"] | Templates | None = None
     refine_threshold: Share | None = None
@@ -118,7 +118,7 @@ class ClassFound(BaseModel):
 
     label: int = Field(description="Its number in label maps; 0 is background.")
     name: str
-    confidence: float = Field(description="Not above the setting `score`: the class is off.")
+    confidence: float = Field(description="Not above the setting `score_threshold`: the class is off.")
     area: float = Field(ge=0, le=1, description="Share of the picture's pixels.")
 
 
