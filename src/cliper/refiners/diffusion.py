@@ -184,7 +184,8 @@ class DiffusionRefiner:
             [1, 4, size / 8, size / 8] in the refiner's dtype.
         """
         pixels = resize_picture(picture.to(self.device), size, resize)[None] * 2 - 1
-        pixels = pixels.to(self.dtype)
+        # An image cut from [H, W, 3] is in channels-last memory, where norms and convolutions are less accurate.
+        pixels = pixels.to(self.dtype).contiguous()
         with self._lock:
             moments = self.vae.encoder(pixels)
             if self.vae.quant_conv is not None:

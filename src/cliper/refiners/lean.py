@@ -114,7 +114,8 @@ class LeanResnet(nn.Module):
         )
 
     def forward(self, x: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """[B, C, h, w] -> [B, C', h, w]."""
+        """[B, C, h, w] -> [B, C', h, w] in contiguous memory, whatever that of the input."""
+        x = x.contiguous()
         h: Tensor = self.conv1(F.silu(self.norm1(x), inplace=True))
         if temb is not None and self.time_emb_proj is not None:
             h += self.time_emb_proj(F.silu(temb))[:, :, None, None]
@@ -164,7 +165,7 @@ class LeanVaeAttention:
         )
         mixed = attend(query, key, value, attn.scale).transpose(1, 2).flatten(2)
         out: Tensor = attn.to_out[0](mixed).unflatten(1, hidden_states.shape[-2:]).permute(0, 3, 1, 2)
-        mended: Tensor = (out + hidden_states) / attn.rescale_output_factor
+        mended: Tensor = (out.contiguous() + hidden_states) / attn.rescale_output_factor
         return mended
 
     @staticmethod
