@@ -2,11 +2,13 @@
 
 import json
 import string
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
@@ -16,7 +18,18 @@ from oracle import reference
 PIPELINES = {
     "sd2.1": {"attention_head_dim": [2, 4, 4, 4], "cross_attention_dim": 24, "use_linear_projection": True},
     "sd1.5": {"attention_head_dim": 4, "cross_attention_dim": 16, "use_linear_projection": False},
+    "wide-unet": {
+        "attention_head_dim": [5, 10],
+        "cross_attention_dim": 24,
+        "use_linear_projection": True,
+        "block_out_channels": (320, 640),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "norm_num_groups": 32,
+    },
 }
+PIPELINES["wide-vae"] = PIPELINES["sd2.1"]
+_FEW_CHANNELS = {"block_out_channels": (16, 32, 32, 32), "norm_num_groups": 8}
 METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 
 
@@ -24,22 +37,24 @@ def build_pipeline(folder: Path, kind: str, sharpness: float = 6) -> Path:
     """A pipeline with Stable Diffusion's architecture and few channels.
 
     Self-attention's queries and keys are multiplied by ``sharpness``: with the usual initialisation all maps are
-    nearly flat, and no threshold cuts anything off.
+    nearly flat, and no threshold cuts anything off. Two kinds have real widths: ``"wide-unet"`` the uppermost two
+    levels of Stable Diffusion 2.1's UNet, ``"wide-vae"`` its VAE.
     """
     torch.manual_seed(0)
     shape = PIPELINES[kind]
-    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(16, 32, 32, 32), norm_num_groups=8, **shape)
+    unet = UNet2DConditionModel(**{"sample_size": 8, **_FEW_CHANNELS, **shape})
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if name.endswith(("attn1.to_q.weight", "attn1.to_k.weight")):
                 parameter *= sharpness
     unet.save_pretrained(folder / "unet")
+    wide = kind == "wide-vae"
     AutoencoderKL(
-        block_out_channels=(8, 16, 16, 16),
+        block_out_channels=(128, 256, 512, 512) if wide else (8, 16, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
-        norm_num_groups=4,
+        norm_num_groups=32 if wide else 4,
     ).save_pretrained(folder / "vae")
     vocabulary = build_tokenizer(folder / "tokenizer", "!" if kind == "sd2.1" else "<|endoftext|>")
     CLIPTextModel(
@@ -100,8 +115,12 @@ def build_dino(folder: Path, kind: str) -> Path:
     return folder
 
 
+class _StopForward(Exception):
+    """Every wanted map has been seen."""
+
+
 class _Collect:
-    """The textbook attention, which keeps the softmaxed map of every self-attention."""
+    """The textbook attention, which keeps the softmaxed maps of the self-attentions that ``maps`` has a name for."""
 
     def __init__(self, name: str, maps: dict[str, Tensor]) -> None:
         self.name, self.maps = name, maps
@@ -111,30 +130,46 @@ class _Collect:
         q = attn.head_to_batch_dim(attn.to_q(hidden_states))
         k, v = (attn.head_to_batch_dim(layer(context)) for layer in (attn.to_k, attn.to_v))
         probabilities = attn.get_attention_scores(q, k)
-        if encoder_hidden_states is None:
+        if encoder_hidden_states is None and self.name in self.maps:
             self.maps[self.name] = probabilities
+            if all(len(kept) for kept in self.maps.values()):
+                raise _StopForward
         return attn.to_out[0](attn.batch_to_head_dim(torch.bmm(probabilities, v)))
 
 
 @torch.no_grad()
 def plain_attention(
-    folder: Path, picture: Tensor, seed: int, size=(64, 64), layers=METHOD_LAYERS, step=45, resize="nearest"
+    folder: Path,
+    picture: Tensor,
+    seed: int,
+    size=(64, 64),
+    layers=METHOD_LAYERS,
+    step=45,
+    resize="nearest",
+    shift: float = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The softmaxed maps [n, T, T] of one whole run of the pipeline on one picture."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, feature_extractor=None)
+    """The softmaxed maps [n, T, T] of one whole run of the pipeline, in ``dtype``, on one image.
+
+    ``shift`` is added to the noisy latents before the UNet.
+    """
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, feature_extractor=None).to(dtype=dtype)
     tokens = pipe.tokenizer("", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt")
     prompt = pipe.text_encoder(tokens.input_ids)[0]
     align = False if resize in ("bilinear", "bicubic") else None
-    pixels = F.interpolate(picture[None], size=size, mode=resize, align_corners=align) * 2 - 1
+    pixels = F.interpolate(picture[None].to(dtype), size=size, mode=resize, align_corners=align) * 2 - 1
+    pipe.vae.set_attn_processor(AttnProcessor())
     latents = pipe.vae.encode(pixels).latent_dist.mean * pipe.vae.config.scaling_factor
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     pipe.scheduler.set_timesteps(50)
     timestep = pipe.scheduler.timesteps[step]
-    noisy = pipe.scheduler.add_noise(latents, noise, timestep[None])
-    maps: dict[str, Tensor] = {}
+    noisy = pipe.scheduler.add_noise(latents, noise, timestep[None]) + shift
+    places = [f"{layer}.transformer_blocks.0.attn1.processor" for layer in layers]
+    maps: dict[str, Tensor] = dict.fromkeys(places, torch.empty(0))
     pipe.unet.set_attn_processor({name: _Collect(name, maps) for name in pipe.unet.attn_processors})
-    pipe.unet(noisy, timestep, encoder_hidden_states=prompt)
-    return torch.cat([maps[f"{layer}.transformer_blocks.0.attn1.processor"] for layer in layers])
+    with suppress(_StopForward):
+        pipe.unet(noisy, timestep, encoder_hidden_states=prompt)
+    return torch.cat([maps[place] for place in places])
 
 
 # How far ours and the plain run's maps, divided by their column maxima, are apart at most: queries and keys differ by
