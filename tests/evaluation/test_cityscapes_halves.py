@@ -111,7 +111,7 @@ def test_the_refiner_gets_halves_of_the_original(own_tiny: Any, tmp_path: Path, 
         np.testing.assert_array_equal(shown, half)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_every_engine_gives_the_same_matrix(command: Any, clip_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     build_tree("cityscapes", tmp_path)

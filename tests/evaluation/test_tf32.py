@@ -52,7 +52,7 @@ def test_in_worker_processes(job: RecordingJob, tmp_path: Path) -> None:
     assert list(itertools.chain(*found.values())) == [OFF] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_in_ray_workers(job: RecordingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     # The workers import the job's module.
