@@ -66,37 +66,58 @@ def voc_attention() -> str:
 
 
 def compensation() -> str:
-    """Seconds and memory of fine-grained compensation, both ways."""
+    """Seconds, memory and errors of fine-grained compensation: a table by stage, and one of all implementations."""
     report = read("compensation")
     lines = [
         "| | published way | cliper | ratio | floor | cliper, bfloat16 |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    others = [
+        "| | VAE, s | UNet, s | chain, s | total, s | peak, GiB | attention maps, error | refined maps, error |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for model, result in report["models"].items():
-        lines += compensation_rows(model.upper().replace("SD", "SD "), result)
+        rows, more = compensation_rows(model.upper().replace("SD", "SD "), result)
+        lines, others = lines + rows, others + more
     rates, settings = report["rates_gflops"], report["settings"]
     differences = [result["largest_difference"] for result in report["models"].values()]
-    worst = [f"{max(d[way] for d in differences):.0e}" for way in differences[0]]
-    height, width = settings["picture"]
+    worst = [f"{max(d[way] for d in differences):.0e}" for way in ("ours", "bfloat16") if way in differences[0]]
+    height, width = settings["image"]
     text = (
-        f"Random weights of the real shapes, a picture of {width}x{height}, {settings['classes']} classes, the best of "
+        f"Random weights of the real shapes, an image of {width}x{height}, {settings['classes']} classes, the best of "
         f"{settings['repeats']} runs of each stage. Largest difference of the refined maps from the published way's: "
         f"{', in bfloat16 '.join(worst)}. Floor: operations over the rates measured in the same run (convolution "
         f"{rates['convolution']:.0f}, matrix product {rates['matmul']:.0f} GFLOP/s)."
     )
+    if len(others) > 2:
+        note = (
+            "Each implementation in a process of its own, in the same run. Errors are the median and the 90th "
+            "percentile of the absolute distance from float64, as multiples of the published way's. The chain of "
+            "torch.compile and OpenVINO is cliper's."
+        )
+        lines += ["", *others, "", note]
     return "\n".join([*lines, "", f"{text} {source('compensation', report)}"])
 
 
-def compensation_rows(title: str, result: dict[str, Any]) -> list[str]:
-    """A row for each stage, and one for memory."""
+def compensation_rows(title: str, result: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """A row for each stage and one for memory; and a row for each implementation whose error was measured."""
     stages = {
         "vae": "VAE encoder, s",
         "unet": "UNet, s",
         "chain": "chain, s",
         "chain from maps": "chain from given maps, s",
-        "total": "picture and maps to refined maps, s",
+        "total": "image and maps to refined maps, s",
     }
-    old, new, half = (result.get(way, {"seconds": {}}) for way in ("published", "ours", "bfloat16"))
+    ways = {
+        "published": "published way",
+        "ours": "cliper",
+        "baseline": "cliper at an earlier revision",
+        "bfloat16": "cliper, bfloat16",
+        "torch_compile": "torch.compile",
+        "openvino": "OpenVINO",
+        "openvino_bfloat16": "OpenVINO, bfloat16",
+    }
+    old, new, half = ({"seconds": {}} | result.get(way, {}) for way in ("published", "ours", "bfloat16"))
     rows = []
     for stage, words in stages.items():
         first = "chain" if stage == "chain from maps" else stage
@@ -106,7 +127,18 @@ def compensation_rows(title: str, result: dict[str, Any]) -> list[str]:
         rows.append(f"| {title}: {words} | {cells} |")
     peaks = (old.get("peak_gib"), new.get("peak_gib"), result["ratio"]["memory"], None, half.get("peak_gib"))
     cells = " | ".join("" if value is None else f"{value:.2f}" for value in peaks)
-    return [*rows, f"| {title}: peak memory, GiB | {cells} |"]
+    rows.append(f"| {title}: peak memory, GiB | {cells} |")
+    more = []
+    for way, words in ways.items():
+        row = result.get(way, {})
+        if "reason" in row:
+            more.append(f"| {title}: {words} | not measured: {row['reason'].replace('|', ' ')} | | | | | | |")
+        elif "error" in row:
+            values = [*(row["seconds"][stage] for stage in ("vae", "unet", "chain", "total")), row["peak_gib"]]
+            cells = [f"{value:.2f}" for value in values]
+            cells += [f"{e['median_ratio']:.2f}, {e['p90_ratio']:.2f}" for e in row["error"].values()]
+            more.append(f"| {title}: {words} | {' | '.join(cells)} |")
+    return rows, more
 
 
 def batch_throughput() -> str:
