@@ -133,7 +133,6 @@ def torch_compile(folder: Path, quick: bool, limit: int) -> Way:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    inductor.freezing_discard_parameters = True  # or the weights are held twice
     encoder, unet, scheduler = _trimmed(folder)
     image, _, side = inputs(quick)
     encode, attend = torch.compile(encoder), torch.compile(unet)
