@@ -107,7 +107,7 @@ def cliper(folder: Path, quick: bool, limit: int, dtype: torch.dtype = torch.flo
 
     refiner: Any = load_refiner(folder, device="cpu", dtype=dtype)
     image, maps, side = inputs(quick)
-    settings = Settings(threshold=THRESHOLD)
+    settings = Settings(refine_threshold=THRESHOLD)  # a name that all revisions have
 
     @torch.inference_mode()
     def run():
