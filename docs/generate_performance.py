@@ -252,7 +252,7 @@ def summary() -> str:
             "published way",
         ),
         (
-            "Compensation with Stable Diffusion 2.1",
+            "Compensation with Stable Diffusion 2.1 (before its convolutions were made exact)",
             f"{sharpen['ours']['seconds']['total']:.1f} s, {sharpen['ratio']['total']:.1f} times as fast; memory "
             f"{sharpen['ours']['peak_gib']:.1f} GiB instead of {sharpen['published']['peak_gib']:.1f} GiB",
         ),

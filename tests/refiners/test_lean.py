@@ -100,7 +100,7 @@ def test_linear() -> None:
 
 
 def test_convolutions_stay_as_accurate_as_in_pytorch() -> None:
-    """oneDNN's convolution of packed weights rounds three to four times worse."""
+    """oneDNN's convolution of packed weights rounds worse."""
     conv = nn.Conv2d(24, 40, 3, padding=1)
     assert type(lean_copy(conv)) is nn.Conv2d
 

@@ -28,7 +28,7 @@ def make_lean(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Non
     """Replace modules of a model that has no weights yet by faster equivalents.
 
     Convolutions and group norms stay PyTorch's own, on contiguous memory: in channels-last memory oneDNN's convolution
-    rounds three to four times worse, and PyTorch computes the moments of a group norm as sums of squares.
+    rounds worse, and PyTorch computes the moments of a group norm as sums of squares.
 
     Args:
         model: on the meta device, for inference only.
