@@ -100,7 +100,7 @@ def _peak_gib() -> float:
 
 def rates() -> dict[str, float]:
     """GFLOP/s of a large convolution and of a large matrix product, float32, the best this machine shows."""
-    from cliper.ops.linear import linear
+    from cliper.kernels.linear import linear
 
     def best(work, operations: float) -> float:
         work()

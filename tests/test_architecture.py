@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,16 +25,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": BASE,
     "grouping": set(),
     "settings": BASE,
-    "ops": BASE,
+    "kernels": BASE,
+    "ops": BASE | {"kernels"},
     "image_limits": BASE,
     "decoding": BASE | {"image_limits"},
     "devices": BASE,
     "images": BASE | {"decoding", "image_limits"},
     "checkpoints": BASE | {"settings"},
-    "encoders": BASE | {"ops", "quiet"},
+    "encoders": BASE | {"kernels", "ops", "quiet"},
     "text_cache": {"cache"},
     "prompts": BASE | {"encoders", "text_cache"},
-    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "ops", "quiet", "settings"},
+    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "kernels", "ops", "quiet", "settings"},
     "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "coarse": BASE | {"devices", "encoders", "ops", "settings"},
@@ -56,7 +58,7 @@ EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 # Library -> the rooms that may import it, wherever in the file.
 LIBRARIES: dict[str, set[str]] = {
     "transformers": {"checkpoints", "encoders", "quiet", "refiners"},
-    "diffusers": {"checkpoints", "refiners"},
+    "diffusers": {"checkpoints", "kernels", "refiners"},
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
@@ -90,7 +92,7 @@ LATE = {
     "ray",
     "fsspec",
 }
-TORCH_AT_HOME = {"coarse", "devices", "encoders", "ops", "refiners", "segmenter", "text_cache"}
+TORCH_AT_HOME = {"coarse", "devices", "encoders", "kernels", "ops", "refiners", "segmenter", "text_cache"}
 
 
 class Import(NamedTuple):
@@ -168,6 +170,24 @@ def test_heavy_libraries_are_imported_where_they_are_first_used() -> None:
         library = item.module.partition(".")[0]
         if item.at_once and (library in LATE or (library == "torch" and item.room not in TORCH_AT_HOME)):
             wrong.append(f"{item.where} imports {item.module}")
+    assert not wrong, "; ".join(wrong)
+
+
+def test_only_kernels_call_private_operators_of_pytorch() -> None:
+    private = re.compile(
+        r"torch\.ops\.mkldnn|torch\._C\b|\b_C\._nn|_reorder_linear_weight|_linear_pointwise|mkldnn_\w+\("
+    )
+    files = [path.relative_to(PACKAGE).as_posix() for path in FILES if private.search(path.read_text(encoding="utf-8"))]
+    assert files == ["kernels/linear.py"]
+
+
+def test_kernels_import_only_torch_and_the_standard_library() -> None:
+    own = {"cliper", "torch", "diffusers"} | set(sys.stdlib_module_names)
+    wrong = [
+        f"{item.where} imports {item.module}"
+        for item in IMPORTS
+        if item.room == "kernels" and item.module.partition(".")[0] not in own
+    ]
     assert not wrong, "; ".join(wrong)
 
 

@@ -35,7 +35,7 @@ def test_all_heads_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         given = tensors(seed)
         expected = here.attend(*given)
         with monkeypatch.context() as patch:
-            patch.setattr("cliper.ops.attention.head_by_head", lambda _: False)
+            patch.setattr("cliper.ops.attention.use_cpu_kernels", lambda _: False)
             torch.testing.assert_close(there.attend(*given), expected, atol=1e-5, rtol=0)  # another order of sums
     torch.testing.assert_close(there.total, here.total, atol=1e-6, rtol=0)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cliper.errors import SettingsError, ShapeError
 from cliper.ops import compensate
-from cliper.ops.compensation import Heads, compensate_heads, times_transposed
+from cliper.ops.compensation import Heads, compensate_heads
 from golden import load_golden
 from oracle import reference
 
@@ -191,12 +191,6 @@ def test_only_one_map_is_held() -> None:
         peak = max(peak, held)
     # One map, a block's worth of scores (4 MB here is one more), and small change.
     assert peak < 3 * tokens * tokens * 4
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_times_transposed(dtype: torch.dtype) -> None:
-    weight, x = torch.randn(70, 33, dtype=dtype), torch.randn(19, 33, dtype=dtype)
-    torch.testing.assert_close(times_transposed(weight, 16)(x), x @ weight.T, atol=1e-4, rtol=0)
 
 
 GOOD = torch.rand(2, 3, 3)

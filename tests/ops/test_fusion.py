@@ -98,7 +98,7 @@ def test_all_heads_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for recipe in RECIPES.values():
         expected = fuse_values(total, values, [0, 1, 2], 3, recipe)
         with monkeypatch.context() as patch:
-            patch.setattr("cliper.ops.fusion.head_by_head", lambda _: False)
+            patch.setattr("cliper.ops.fusion.use_cpu_kernels", lambda _: False)
             got = fuse_values(total, values, [0, 1, 2], 3, recipe)
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=0)  # sums in another order

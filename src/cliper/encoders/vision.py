@@ -13,10 +13,12 @@ from torch import Tensor
 
 from cliper.encoders.base import PictureFeatures, ProxyAffinity
 from cliper.errors import ShapeError
+from cliper.kernels import optimize_for_cpu
+from cliper.kernels.linear import linear
+from cliper.kernels.switch import use_cpu_kernels
+from cliper.kernels.threads import map_rows, threaded_map
 from cliper.ops.attention import AttentionSum, ablated_attention, attend, attend_by_affinity, merge_heads, split_heads
 from cliper.ops.fusion import fuse_values
-from cliper.ops.linear import linear, relayout_linears
-from cliper.ops.parallel import by_rows, head_by_head, ordered_map
 from cliper.ops.positions import resize_positions
 from cliper.ops.recipes import Recipe
 from cliper.ops.windows import WindowMerger, window_grid
@@ -38,7 +40,7 @@ class VisionTower:
     """
 
     def __init__(self, vision_model: Any, projection: Any) -> None:
-        relayout_linears(vision_model)
+        optimize_for_cpu(vision_model)
         config = vision_model.config
         self._model = vision_model
         self._layers = list(vision_model.encoder.layers)
@@ -214,10 +216,10 @@ class VisionTower:
             hidden = (1.702 * hidden).sigmoid_().mul_(hidden) if self._quick_gelu else block.mlp.activation_fn(hidden)
             return (_apply(block.mlp.fc2, hidden).add_(x),)
 
-        normed, *projected = by_rows(before, x)
+        normed, *projected = map_rows(before, x)
         query, key, value = (split_heads(p, self._heads) for p in projected)
         mixed = summed.attend(query, key, value) if summed else attend(query, key, value)
-        return by_rows(after, x, merge_heads(mixed))[0], normed
+        return map_rows(after, x, merge_heads(mixed))[0], normed
 
     def _project(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> query, key and value, each [B, H, N, d]."""
@@ -251,4 +253,4 @@ def _apply(layer: Any, x: Tensor) -> Tensor:
 
 def _each(work: Callable[[int], T], count: int, x: Tensor) -> Iterator[T]:
     """``work`` of 0 to ``count - 1``, on the CPU (where ``x`` tells) side by side."""
-    return ordered_map(work, count) if head_by_head(x) else map(work, range(count))
+    return threaded_map(work, count) if use_cpu_kernels(x) else map(work, range(count))

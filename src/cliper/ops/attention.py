@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.ops.linear import linear
-from cliper.ops.parallel import head_by_head, ordered_map
+from cliper.kernels.linear import linear
+from cliper.kernels.switch import use_cpu_kernels
+from cliper.kernels.threads import threaded_map
 
 __all__ = ["AttentionSum", "ablated_attention", "attend", "attend_by_affinity", "merge_heads", "split_heads"]
 
@@ -85,7 +86,7 @@ class AttentionSum:
         if self._total is None:
             self._total = query.new_zeros((batch, heads, tokens, tokens), dtype=torch.float32)
         scale = dim**-0.5
-        if not head_by_head(query):
+        if not use_cpu_kernels(query):
             attention = torch.softmax((query * scale) @ key.transpose(-1, -2), dim=-1, dtype=torch.float32)
             self._total += attention
             return attention.to(value.dtype) @ value
@@ -99,7 +100,7 @@ class AttentionSum:
             total[at].add_(scores)
             out[at] = linear(scores.to(value.dtype), value[at].contiguous().t())
 
-        for _ in ordered_map(head, batch * heads):
+        for _ in threaded_map(head, batch * heads):
             pass
         return out
 

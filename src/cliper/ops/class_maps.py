@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.errors import ShapeError
-from cliper.ops.linear import linear
+from cliper.kernels.linear import linear
 from cliper.ops.recipes import Recipe
 
 __all__ = ["class_maps", "class_probabilities", "text_matrix"]

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.errors import SettingsError, ShapeError
+from cliper.kernels.linear import packed_linear
 
-__all__ = ["MODES", "Heads", "compensate", "compensate_heads", "times_transposed"]
+__all__ = ["MODES", "Heads", "compensate", "compensate_heads"]
 
 MODES = ("chain", "mean", "selected")
 
@@ -193,7 +194,7 @@ def _apply_head(x: Tensor, head: Heads, threshold: float, keep: Tensor | None) -
     x = x.to(head.query.device)
     query = head.query.float() * head.scale
     rows = _rows(len(x))
-    times_key = times_transposed(head.key.float(), rows)
+    times_key = packed_linear(head.key.float(), rows)
 
     def block(index: int) -> Tensor:
         mine = slice(index * rows, (index + 1) * rows)
@@ -223,37 +224,6 @@ def _thresholded_product(block: Callable[[int], Tensor], peak: Tensor, x: Tensor
 def _each(x: Tensor, work: Callable[[int], Tensor]) -> list[Tensor]:
     """``work`` for every block of rows of x."""
     return [work(index) for index in range(-(-len(x) // _rows(len(x))))]
-
-
-def times_transposed(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
-    """The function ``x -> x @ weight^T`` for many blocks x of about ``rows`` rows and one weight [N, K].
-
-    Args:
-        weight: float32 [N, K]; a view will do.
-        rows: how many rows most blocks have; others are computed as well.
-    """
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and _can_pack():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
-    return lambda x: x @ weight.T
-
-
-@functools.cache
-def _can_pack() -> bool:
-    """Whether oneDNN's linear takes a weight in its own layout, and agrees with the plain product.
-
-    With so few products per number (d is 40 to 64) most of the time goes into laying out the key; doing it once
-    per head in place of once per block is four times faster than without, and twice as fast as MKL.
-    """
-    if not torch.backends.mkldnn.is_available():
-        return False
-    x = torch.linspace(-1, 1, 512 * 8).reshape(512, 8)
-    try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(x, 16)
-        product = torch.ops.mkldnn._linear_pointwise(x[:16], packed, None, "none", [], "")
-        return bool(torch.allclose(product, x[:16] @ x.T, atol=1e-5))
-    except (AttributeError, RuntimeError):  # a build of PyTorch without these operators
-        return False
 
 
 def _rows(tokens: int) -> int:

@@ -14,8 +14,9 @@ from threading import Condition
 import torch
 from torch import Tensor
 
-from cliper.ops.linear import linear
-from cliper.ops.parallel import head_by_head, ordered_map
+from cliper.kernels.linear import linear
+from cliper.kernels.switch import use_cpu_kernels
+from cliper.kernels.threads import threaded_map
 from cliper.ops.recipes import Recipe
 
 __all__ = ["fuse_values", "fused_attention"]
@@ -84,7 +85,7 @@ def fuse_values(
         last = attention.div_(sums)
         return last if last.dim() == 2 else last.sum(0)
 
-    if not head_by_head(total):
+    if not use_cpu_kernels(total):
         return mixed, fuse(slice(None)) / heads
     mean = total.new_zeros(tokens, tokens)
     turn, added = Condition(), 0
@@ -102,7 +103,7 @@ def fuse_values(
                 added += 1
                 turn.notify_all()
 
-    for _ in ordered_map(fuse_and_add, heads):
+    for _ in threaded_map(fuse_and_add, heads):
         pass
     return mixed, mean / heads
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cliper.errors import RefinerError
+from cliper.kernels.attention import chunked_attention
 from cliper.ops.attention import split_heads
 from cliper.ops.compensation import Heads
-from cliper.refiners.lean import attend
 
 __all__ = ["METHOD_LAYERS", "capture_heads", "count_maps", "find_layers", "layer_names", "tokens_grid"]
 
@@ -186,9 +186,9 @@ class _Lean:
         value = split_heads(attn.to_v(context), attn.heads)
         if attn.upcast_attention:
             # Stable Diffusion 2.1 overflows in float16 here.
-            mixed = attend(query.float(), key.float(), value.float(), attn.scale).to(value.dtype)
+            mixed = chunked_attention(query.float(), key.float(), value.float(), attn.scale).to(value.dtype)
         else:
-            mixed = attend(query, key, value, attn.scale)
+            mixed = chunked_attention(query, key, value, attn.scale)
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out / attn.rescale_output_factor if attn.rescale_output_factor != 1 else out
 

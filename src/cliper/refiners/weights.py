@@ -16,7 +16,8 @@ from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.tensors import canonical_tensor_name, iter_tensors
 from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError
-from cliper.refiners.lean import LeanVaeAttention, fix_prompt, make_lean
+from cliper.kernels import optimize_for_cpu
+from cliper.kernels.diffusers_modules import precompute_prompt
 from cliper.refiners.pipeline import check_prompt_width
 
 __all__ = ["load_unet", "load_vae_encoder"]
@@ -36,8 +37,8 @@ def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torc
 
     check_prompt_width(folder, prompt.shape[-1])
     unet = _build(UNet2DConditionModel, folder / "unet")
-    fix_prompt(unet, prompt)
-    make_lean(unet, device, dtype)
+    precompute_prompt(unet, prompt)
+    optimize_for_cpu(unet, device, dtype)
     _fill(unet, folder, "unet", device, dtype)
     return unet
 
@@ -53,10 +54,7 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
     vae = _build(AutoencoderKL, folder / "vae")
     del vae.decoder
     vae.post_quant_conv = None
-    make_lean(vae, device, dtype)
-    for attn in (a for a in getattr(vae.encoder.mid_block, "attentions", ()) if a is not None):
-        if LeanVaeAttention.can_replace(attn):
-            attn.set_processor(LeanVaeAttention())
+    optimize_for_cpu(vae, device, dtype)
     _fill(vae, folder, "vae", device, dtype)
     return vae
 
@@ -92,8 +90,8 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
                 tensor = tensor.squeeze()  # old autoencoders hold linear weights as 1x1 convolutions
             if tensor.shape != expected:
                 raise CheckpointError(f"{path}: {stored}: expected shape {list(expected)}, got {list(tensor.shape)}")
-            if leaf == "weight" and hasattr(owner, "pack"):
-                owner.pack(tensor.to(dtype))
+            if leaf == "weight" and hasattr(owner, "load_weight"):
+                owner.load_weight(tensor.to(dtype))
                 continue
             copy = torch.empty(expected, device=device, dtype=dtype).copy_(tensor)
             setattr(owner, leaf, nn.Parameter(copy, requires_grad=False))

@@ -1,4 +1,4 @@
-"""The linear map by the faster kernel."""
+"""Linear maps by oneDNN compared with PyTorch's."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cliper.ops.linear import linear, relayout_linears
+from cliper.kernels.linear import linear, packed_linear, transpose_linear_weights
 
 
 @given(
@@ -15,7 +15,9 @@ from cliper.ops.linear import linear, relayout_linears
     bias=st.booleans(), layout=st.sampled_from(["rows", "columns", "strided"]), seed=st.integers(0, 99),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60)
-def test_any_shape_and_layout(lead: list[int], inner: int, outer: int, bias: bool, layout: str, seed: int) -> None:
+def test_linear_of_any_shape_and_layout(
+    lead: list[int], inner: int, outer: int, bias: bool, layout: str, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(*lead, inner, generator=generator)
     weight = torch.randn(outer, inner, generator=generator)
@@ -29,30 +31,36 @@ def test_any_shape_and_layout(lead: list[int], inner: int, outer: int, bias: boo
     torch.testing.assert_close(got, F.linear(x, weight, added), atol=1e-5, rtol=1e-5)  # another order of summation
 
 
-def test_a_sliced_input() -> None:
+def test_linear_of_a_sliced_input() -> None:
     x, weight = torch.randn(4, 9, 6), torch.randn(5, 6)
     with torch.no_grad():
         torch.testing.assert_close(linear(x[:, 1:], weight), F.linear(x[:, 1:], weight), atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_flow_where_they_are_recorded() -> None:
+def test_gradients_are_computed() -> None:
     weight = torch.randn(3, 4, requires_grad=True)
     linear(torch.randn(2, 4), weight).sum().backward()
     assert weight.grad is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_are_kept(dtype: torch.dtype) -> None:
+def test_dtype_is_preserved(dtype: torch.dtype) -> None:
     with torch.no_grad():
         assert linear(torch.ones(2, 3, dtype=dtype), torch.ones(4, 3, dtype=dtype)).dtype == dtype
 
 
-def test_a_relaid_module_computes_the_same() -> None:
+def test_module_with_transposed_weights_computes_the_same() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 2))
     x = torch.randn(5, 6)
     with torch.no_grad():
         before, weights = module(x), [p.clone() for p in module.parameters()]
-        relayout_linears(module)
+        transpose_linear_weights(module)
         assert all(torch.equal(a, b) for a, b in zip(module.parameters(), weights, strict=True))
         torch.testing.assert_close(module(x), before, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_packed_linear_equals_the_product(dtype: torch.dtype) -> None:
+    weight, x = torch.randn(70, 33, dtype=dtype), torch.randn(19, 33, dtype=dtype)
+    torch.testing.assert_close(packed_linear(weight, 16)(x), x @ weight.T, atol=1e-4, rtol=0)

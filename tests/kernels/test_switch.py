@@ -1,0 +1,77 @@
+"""``CLIPER_KERNELS=0`` turns every kernel off, and results stay the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import cliper
+from cliper.kernels import kernels_enabled, optimize_for_cpu
+from cliper.kernels.linear import can_pack, linear, packed_linear
+from cliper.kernels.switch import use_cpu_kernels
+from golden import load_golden, save_golden_clip
+from recorded_operators import RecordOperators
+
+# As in tests/test_golden.py: two orders of summation, scaled by 100 before a softmax.
+TOLERANCE = 1e-4
+
+
+@pytest.fixture
+def kernels_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment variable is set, and read again."""
+    monkeypatch.setenv("CLIPER_KERNELS", "0")
+    _forget()
+    yield
+    monkeypatch.undo()
+    _forget()
+
+
+def _forget() -> None:
+    kernels_enabled.cache_clear()
+    can_pack.cache_clear()
+
+
+@pytest.mark.usefixtures("kernels_off")
+@pytest.mark.parametrize("patch", [14, 16])
+@pytest.mark.parametrize("window", [0, 224])
+def test_golden_class_maps_without_kernels(patch: int, window: int, tmp_path: Path) -> None:
+    golden = load_golden(f"patch{patch}")
+    settings = cliper.Settings(scale=50, threshold=0.2, select_layer=-2, window=window)
+    segmenter = cliper.Segmenter.from_pretrained(save_golden_clip(patch, tmp_path / "clip"), settings=settings)
+    with RecordOperators() as operators:
+        maps = segmenter.class_maps(golden["pixels"], golden["foreground"], golden["background"])
+    expected = golden["conference.2" if window else "conference.1"]
+    torch.testing.assert_close(maps, expected, atol=TOLERANCE, rtol=1e-5)
+    assert operators.namespaces == {"aten"}
+
+
+@pytest.mark.usefixtures("kernels_off")
+def test_only_plain_operators_run_without_kernels() -> None:
+    x, weight = torch.randn(5, 6), torch.randn(4, 6)
+    with torch.no_grad(), RecordOperators() as operators:
+        assert torch.equal(linear(x, weight), nn.functional.linear(x, weight))
+        assert torch.equal(packed_linear(weight, 16)(x), x @ weight.T)
+    assert operators.namespaces == {"aten"}
+    assert not use_cpu_kernels(x)
+
+
+@pytest.mark.usefixtures("kernels_off")
+def test_weights_stay_as_they_are_without_kernels() -> None:
+    layer = nn.Linear(6, 4)
+    weight = layer.weight
+    optimize_for_cpu(layer)
+    assert layer.weight is weight
+
+
+@pytest.mark.parametrize(("value", "enabled"), [(None, True), ("1", True), ("", True), ("0", False), (" 0 ", False)])
+def test_switch_is_read_from_the_environment(value: str | None, enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        if value is None:
+            patch.delenv("CLIPER_KERNELS", raising=False)
+        else:
+            patch.setenv("CLIPER_KERNELS", value)
+        _forget()
+        assert kernels_enabled() is enabled
+    _forget()
