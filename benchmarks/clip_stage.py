@@ -41,7 +41,7 @@ def ways(
     from transformers import CLIPConfig, CLIPModel
 
     from cliper.encoders.clip import ClipEncoder
-    from cliper.ops import RECIPES, class_maps, text_matrix
+    from cliper.ops import RECIPES, build_text_classifier, class_maps
     from oracle import reference
 
     hidden, intermediate, layers, heads, patch, joint = SHAPES[shape]
@@ -83,8 +83,8 @@ def ways(
         recipe = RECIPES["conference"]
         features = encoder.encode_pictures(pixels[None], recipe=recipe, attention="fused", layers=range(layers))[0]
         maps = class_maps(
-            features.embeddings, features.affinity, text_matrix(fg, bg), foreground,
-            logit_scale=SCALE, map_threshold=THRESHOLD, selected=-1, recipe=recipe,
+            features.embeddings, features.affinity, build_text_classifier(fg, bg), foreground,
+            scale=SCALE, threshold=THRESHOLD, selected=-1, recipe=recipe,
         )  # fmt: skip
         return maps.reshape(foreground, *features.grid)
 

@@ -61,7 +61,7 @@ class CoarseMapper:
 
         Args:
             pixels: [B, 3, H, W], normalised.
-            texts: [T, D] from :func:`cliper.ops.text_matrix`.
+            texts: [T, D] from :func:`cliper.ops.build_text_classifier`.
             num_classes: how many of the texts are classes.
 
         Returns:

@@ -19,7 +19,7 @@ from cliper.encoders.base import Encoder
 from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
-from cliper.ops.class_maps import text_matrix
+from cliper.ops.class_maps import build_text_classifier
 from cliper.ops.labels import assign_labels, class_confidence
 from cliper.prompts import ClassPrompt, encode_classes, parse_classes, scene_background
 from cliper.refiners import Refiner, check_proxy, check_refiner, load_refiner
@@ -201,7 +201,7 @@ class Segmenter:
             (48, 64)
         """
         named = parse_classes(classes)
-        texts = self._text_matrix(named, background)
+        texts = self._build_text_classifier(named, background)
         loaded = map(load_image, image if isinstance(image, list) else [image])
         results = self._segment_all(((one, self.preprocess(one)) for one in loaded), named, texts)
         return results if isinstance(image, list) else results[0]
@@ -257,7 +257,9 @@ class Segmenter:
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
         named = parse_classes(classes)
-        return self._segment_all(zip(images, pixels, strict=True), named, self._text_matrix(named, background))
+        return self._segment_all(
+            zip(images, pixels, strict=True), named, self._build_text_classifier(named, background)
+        )
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes, by the settings' templates; kept on disk.
@@ -295,7 +297,7 @@ class Segmenter:
         if pixels.dim() not in (3, 4):
             raise ShapeError(f"pixels: expected [3, H, W] or [B, 3, H, W], got {list(pixels.shape)}")
         batch = pixels if pixels.dim() == 4 else pixels[None]
-        maps = self._coarse(batch, text_matrix(foreground, background), len(foreground))
+        maps = self._coarse(batch, build_text_classifier(foreground, background), len(foreground))
         return maps if pixels.dim() == 4 else maps[0]
 
     def refine(self, picture: Tensor, maps: Tensor) -> Tensor:
@@ -407,7 +409,7 @@ class Segmenter:
         tokens = 1 + pixels[0].numel() // self.encoder.patch_size**2
         return max(1, min(self.batch_size, _BATCH_BYTES // (16 * tokens**2 * 4)))
 
-    def _text_matrix(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
+    def _build_text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
         """The texts of the last call are kept: whoever has many pictures asks for the same words each time."""
         others = background if background is None or isinstance(background, str) else tuple(background)
         key = (tuple(classes), others, self.settings.templates)
@@ -417,7 +419,7 @@ class Segmenter:
         foreground = self.encode_text(classes)
         names = self._encode_background(background, classes)
         # With one class the mean of the classes would be that class once more, and compete with it.
-        texts = text_matrix(foreground, names, with_mean=len(classes) > 1 or names is None)
+        texts = build_text_classifier(foreground, names, with_mean=len(classes) > 1 or names is None)
         self._texts = (key, texts)
         return texts
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cliper.ops import AttentionSum, ablated_attention
+from cliper.ops import AttentionAccumulator, ablated_attention
 from cliper.ops.attention import attend, merge_heads, split_heads
 
 
@@ -16,8 +16,8 @@ def plain(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
 
 
-def test_output_and_sum_over_layers() -> None:
-    summed, expected = AttentionSum(), torch.zeros(2, 3, 11, 11)
+def test_output_and_accumulated_maps() -> None:
+    summed, expected = AttentionAccumulator(), torch.zeros(2, 3, 11, 11)
     for seed in range(3):
         query, key, value = tensors(seed)
         out = summed.attend(query, key, value)
@@ -28,9 +28,9 @@ def test_output_and_sum_over_layers() -> None:
     torch.testing.assert_close(summed.total, expected, atol=1e-6, rtol=0)
 
 
-def test_all_heads_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_heads_at_once_equal_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way that a GPU takes, run here on the CPU."""
-    here, there = AttentionSum(), AttentionSum()
+    here, there = AttentionAccumulator(), AttentionAccumulator()
     for seed in range(2):
         given = tensors(seed)
         expected = here.attend(*given)
@@ -40,13 +40,13 @@ def test_all_heads_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(there.total, here.total, atol=1e-6, rtol=0)
 
 
-def test_the_sum_is_not_there_before_a_layer() -> None:
+def test_sum_before_the_first_layer_raises() -> None:
     with pytest.raises(RuntimeError, match="at least one layer"):
-        _ = AttentionSum().total
+        _ = AttentionAccumulator().total
 
 
 @pytest.mark.parametrize(("kind", "pair"), [("vanilla", (0, 1)), ("q-q", (0, 0)), ("k-k", (1, 1)), ("v-v", (2, 2))])
-def test_ablations(kind: str, pair: tuple[int, int]) -> None:
+def test_ablated_attention(kind: str, pair: tuple[int, int]) -> None:
     given = tensors()
     out, mean = ablated_attention(kind, *given)
     attention = plain(given[pair[0]], given[pair[1]])
@@ -54,7 +54,7 @@ def test_ablations(kind: str, pair: tuple[int, int]) -> None:
     torch.testing.assert_close(mean, attention.mean(1), atol=1e-6, rtol=0)
 
 
-def test_identity_passes_values_through() -> None:
+def test_identity_attention_returns_the_values() -> None:
     query, key, value = tensors()
     out, mean = ablated_attention("identity", query, key, value)
     assert torch.equal(out, value)
@@ -62,14 +62,14 @@ def test_identity_passes_values_through() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_keeps_its_dtype_and_sums_in_float32(dtype: torch.dtype) -> None:
-    summed = AttentionSum()
+def test_half_precision_output_and_float32_sum(dtype: torch.dtype) -> None:
+    summed = AttentionAccumulator()
     out = summed.attend(*(t.to(dtype) for t in tensors()))
     assert out.dtype == dtype
     assert summed.total.dtype == torch.float32
 
 
-def test_heads_come_apart_and_together() -> None:
+def test_split_and_merge_heads() -> None:
     x = torch.randn(2, 5, 12)
     assert split_heads(x, 3).shape == (2, 3, 5, 4)
     assert torch.equal(merge_heads(split_heads(x, 3)), x)

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from cliper.errors import InputError, ShapeError
 from cliper.ops import clean_labels
-from cliper.ops.cleaning import fill_holes, remove_specks, smooth_borders
+from cliper.ops.cleaning import fill_holes, remove_small_regions, smooth_borders
 
 untimed = settings(deadline=None)
 
@@ -53,7 +53,7 @@ def around(piece: set[tuple[int, int]], labels: np.ndarray) -> list[int]:
 
 @untimed
 @given(LABELS, AREAS, st.booleans(), st.integers(0, 4))
-def test_no_new_label_and_none_too_small(labels: np.ndarray, area: int, fill: bool, smooth: int) -> None:
+def test_no_new_label_and_no_small_region(labels: np.ndarray, area: int, fill: bool, smooth: int) -> None:
     before = labels.copy()
     cleaned = clean_labels(labels, min_area=area, fill_holes=fill, smooth=smooth)
     assert np.array_equal(labels, before)
@@ -64,23 +64,23 @@ def test_no_new_label_and_none_too_small(labels: np.ndarray, area: int, fill: bo
 
 @untimed
 @given(LABELS, AREAS, st.booleans())
-def test_twice_is_once(labels: np.ndarray, area: int, fill: bool) -> None:
+def test_cleaning_is_idempotent(labels: np.ndarray, area: int, fill: bool) -> None:
     once = clean_labels(labels, min_area=area, fill_holes=fill)
     np.testing.assert_array_equal(clean_labels(once, min_area=area, fill_holes=fill), once)
 
 
 @untimed
 @given(LABELS)
-def test_nothing_asked_nothing_done(labels: np.ndarray) -> None:
+def test_no_option_changes_nothing(labels: np.ndarray) -> None:
     np.testing.assert_array_equal(clean_labels(labels), labels)
-    np.testing.assert_array_equal(remove_specks(labels, 1), labels)
+    np.testing.assert_array_equal(remove_small_regions(labels, 1), labels)
     np.testing.assert_array_equal(smooth_borders(labels, 0), labels)
 
 
 @untimed
 @given(LABELS, AREAS)
-def test_large_regions_and_background_stay(labels: np.ndarray, area: int) -> None:
-    cleaned = remove_specks(labels, area)
+def test_large_regions_and_background_are_unchanged(labels: np.ndarray, area: int) -> None:
+    cleaned = remove_small_regions(labels, area)
     for piece in pieces(labels, SIDES):
         if labels[min(piece)] == 0 or len(piece) >= area:
             assert all(cleaned[place] == labels[place] for place in piece)
@@ -88,8 +88,8 @@ def test_large_regions_and_background_stay(labels: np.ndarray, area: int) -> Non
 
 @untimed
 @given(LABELS, AREAS)
-def test_a_speck_takes_the_label_it_has_most_border_with(labels: np.ndarray, area: int) -> None:
-    cleaned = remove_specks(labels, area)
+def test_small_region_gets_the_label_of_the_longest_border(labels: np.ndarray, area: int) -> None:
+    cleaned = remove_small_regions(labels, area)
     stays = np.zeros(labels.shape, bool)
     for piece in pieces(labels, SIDES):
         if labels[min(piece)] == 0 or len(piece) >= area:
@@ -106,7 +106,7 @@ def test_a_speck_takes_the_label_it_has_most_border_with(labels: np.ndarray, are
 
 @untimed
 @given(LABELS)
-def test_holes_are_what_one_class_encloses(labels: np.ndarray) -> None:
+def test_holes_enclosed_by_one_class_are_filled(labels: np.ndarray) -> None:
     filled = fill_holes(labels)
     expected = labels.copy()
     for piece in pieces(labels, ALL_ROUND):
@@ -120,7 +120,7 @@ def test_holes_are_what_one_class_encloses(labels: np.ndarray) -> None:
 
 @untimed
 @given(LABELS, st.integers(1, 4))
-def test_smoothing_is_a_majority(labels: np.ndarray, radius: int) -> None:
+def test_smoothing_is_a_majority_filter(labels: np.ndarray, radius: int) -> None:
     smooth = smooth_borders(labels, radius)
     for y, x in np.ndindex(labels.shape):
         window = labels[max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1]
@@ -129,21 +129,21 @@ def test_smoothing_is_a_majority(labels: np.ndarray, radius: int) -> None:
         assert smooth[y, x] == (labels[y, x] if labels[y, x] in best else best[0])
 
 
-def test_a_speck_in_a_speck_waits_for_it() -> None:
+def test_small_region_inside_a_small_region() -> None:
     labels = np.full((9, 9), 1)
     labels[3:6, 3:6] = 2
     labels[4, 4] = 3
-    assert (remove_specks(labels, 20) == 1).all()
+    assert (remove_small_regions(labels, 20) == 1).all()
     # The ring of label 2 has 8 pixels, the speck in it 1.
-    assert remove_specks(labels, 8)[4, 4] == 2
+    assert remove_small_regions(labels, 8)[4, 4] == 2
 
 
-def test_nothing_large_enough_is_background() -> None:
-    assert not remove_specks([[1, 1, 2, 2]], 3).any()
-    assert not remove_specks([[5]], 2).any()
+def test_without_large_regions_all_is_background() -> None:
+    assert not remove_small_regions([[1, 1, 2, 2]], 3).any()
+    assert not remove_small_regions([[5]], 2).any()
 
 
-def test_a_ring_of_corners_is_closed() -> None:
+def test_ring_connected_by_corners_encloses_a_hole() -> None:
     diamond = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
     np.testing.assert_array_equal(fill_holes(diamond), diamond)  # the corners are the same background
     ring = np.ones((4, 4), int)
@@ -165,6 +165,6 @@ def test_a_ring_of_corners_is_closed() -> None:
         ([[1]], {"smooth": True}, InputError, "smooth.*True"),
     ],
 )
-def test_misfits(labels: Any, options: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_bad_input(labels: Any, options: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         clean_labels(labels, **options)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cliper.errors import SettingsError, ShapeError
 from cliper.ops import compensate
-from cliper.ops.compensation import Heads, compensate_heads
+from cliper.ops.compensation import QueryKey, compensate_query_key
 from golden import load_golden
 from oracle import reference
 
@@ -25,19 +25,19 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden_from_maps(golden: dict[str, Tensor], case: str) -> None:
+def test_golden_maps_from_attention_maps(golden: dict[str, Tensor], case: str) -> None:
     attention = (golden["query"] @ golden["key"].transpose(-1, -2) * 1.3).softmax(-1).flatten(0, 1)
-    mode, select = CASES[case]
-    refined = compensate(golden["maps"], attention, 0.1, mode, select)
+    mode, index = CASES[case]
+    refined = compensate(golden["maps"], attention, 0.1, mode, index)
     # What the issue asks for; it is met to 3e-7.
     torch.testing.assert_close(refined, golden[f"refined.{case}"], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden_from_queries_and_keys(golden: dict[str, Tensor], case: str) -> None:
-    heads = [Heads(q, k, 1.3) for q, k in zip(golden["query"], golden["key"], strict=True)]
-    mode, select = CASES[case]
-    refined = compensate_heads(golden["maps"], heads, 0.1, mode, select)
+def test_golden_maps_from_queries_and_keys(golden: dict[str, Tensor], case: str) -> None:
+    heads = [QueryKey(q, k, 1.3) for q, k in zip(golden["query"], golden["key"], strict=True)]
+    mode, index = CASES[case]
+    refined = compensate_query_key(golden["maps"], heads, 0.1, mode, index)
     difference = (refined - golden[f"refined.{case}"]).abs()
     # Of 67 million values that are compared with the threshold a few lie within rounding of it, and fall on the other
     # side when a product is summed in another order. Each changes one pixel of one map, by less than the threshold over
@@ -76,7 +76,7 @@ def test_right_to_left_equals_left_to_right(side: int, count: int, classes: int,
 
 @examples
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 4), threshold=st.floats(0, 1))
-def test_modes(seed: int, count: int, threshold: float) -> None:
+def test_modes_equal_explicit_products(seed: int, count: int, threshold: float) -> None:
     attention, maps = random_attention(count, 25, seed), random_maps(2, 5, 5, seed)
     alone = [compensate(maps, attention[i : i + 1], threshold) for i in range(count)]
     for i in range(count):
@@ -92,7 +92,7 @@ def test_modes(seed: int, count: int, threshold: float) -> None:
 
 @examples
 @given(seed=st.integers(0, 10**6), threshold=st.floats(0, 1))
-def test_rows_sum_to_one(seed: int, threshold: float) -> None:
+def test_normalised_rows_sum_to_one(seed: int, threshold: float) -> None:
     # Every column's maximum is kept unless the threshold is above what it is divided to; with 1e-5 beside maxima
     # that are far larger, rows that keep anything of size 1 sum to 1 within 1e-5.
     attention, ones = random_attention(3, 16, seed), torch.ones(1, 4, 4)
@@ -105,13 +105,13 @@ def test_rows_sum_to_one(seed: int, threshold: float) -> None:
 
 @examples
 @given(seed=st.integers(0, 10**6))
-def test_linear_in_the_maps(seed: int) -> None:
+def test_compensation_is_linear_in_the_maps(seed: int) -> None:
     attention, a, b = random_attention(3, 16, seed), random_maps(1, 4, 4, seed), random_maps(1, 4, 4, seed + 1)
     together = compensate(torch.cat([a, b, a + 2 * b]), attention, 0.2)
     torch.testing.assert_close(together[2], together[0] + 2 * together[1], atol=TOLERANCE, rtol=0)
 
 
-def test_the_threshold_itself_is_kept() -> None:
+def test_values_equal_to_the_threshold_are_kept() -> None:
     # Columns of one value: divided by their maximum all are 1, less 1e-5 over the value.
     attention = torch.full((1, 4, 4), 0.25)
     value = float(attention[0, 0, 0] * (1 / (attention[0, 0, 0] + 1e-5)))
@@ -122,7 +122,7 @@ def test_the_threshold_itself_is_kept() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_dtype_is_kept_and_nothing_is_changed(dtype: torch.dtype) -> None:
+def test_dtype_is_preserved_and_arguments_are_not_changed(dtype: torch.dtype) -> None:
     attention, maps = random_attention(3, 64, 0).to(dtype), random_maps(3, 4, 6, 0).to(dtype)
     before = attention.clone(), maps.clone()
     refined = compensate(maps, attention, 0.1)
@@ -151,7 +151,7 @@ def test_attention_may_be_any_iterable() -> None:
         assert torch.equal(compensate(maps, given_as, 0.1), expected)
 
 
-def test_grids_that_are_not_square() -> None:
+def test_grid_that_is_not_square() -> None:
     attention, maps = random_attention(2, 4 * 6, 3), random_maps(2, 3, 3, 3)
     refined = compensate(maps, attention, 0.1, size=(4, 6))
     x = F.interpolate(maps[None], size=(4, 6), mode="bilinear", align_corners=False)[0].flatten(1).T
@@ -163,26 +163,26 @@ def test_grids_that_are_not_square() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "largest"), [(64, 0), (64, 1 << 30), (1024, 0), (1024, 1 << 30)])
-def test_heads_equal_maps(monkeypatch: pytest.MonkeyPatch, tokens: int, largest: int) -> None:
+def test_queries_and_keys_equal_attention_maps(monkeypatch: pytest.MonkeyPatch, tokens: int, largest: int) -> None:
     """Whether a map is kept between its two passes or made twice."""
     monkeypatch.setattr("cliper.ops.compensation.MAP_BYTES", largest)
     monkeypatch.setattr("cliper.ops.compensation.BLOCK_BYTES", 4 * tokens * 48)  # the last block is shorter
     generator = torch.Generator().manual_seed(4)
-    layers = [Heads(*torch.randn(2, 3, tokens, 8, generator=generator).unbind(0), 0.4) for _ in range(2)]
+    layers = [QueryKey(*torch.randn(2, 3, tokens, 8, generator=generator).unbind(0), 0.4) for _ in range(2)]
     before = [(h.query.clone(), h.key.clone()) for h in layers]
     maps = random_maps(3, 5, 5, 4)
     attention = torch.cat([(q @ k.transpose(1, 2) * s).softmax(-1) for q, k, s in layers])
-    refined = compensate_heads(maps, layers, 0.05)
+    refined = compensate_query_key(maps, layers, 0.05)
     torch.testing.assert_close(refined, compensate(maps, attention, 0.05), atol=TOLERANCE, rtol=0)
     assert all(torch.equal(h.query, q) and torch.equal(h.key, k) for h, (q, k) in zip(layers, before, strict=True))
 
 
-def test_only_one_map_is_held() -> None:
+def test_only_one_map_is_in_memory() -> None:
     """The chain of n maps takes no more memory than one of them."""
     tokens, heads = 1024, 6
-    layers = [Heads(torch.randn(heads, tokens, 8), torch.randn(heads, tokens, 8), 0.3)]
+    layers = [QueryKey(torch.randn(heads, tokens, 8), torch.randn(heads, tokens, 8), 0.3)]
     with torch.profiler.profile(profile_memory=True) as profile:
-        compensate_heads(torch.rand(2, 8, 8), layers, 0.1)
+        compensate_query_key(torch.rand(2, 8, 8), layers, 0.1)
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert largest <= tokens * tokens * 4
     held, peak = 0, 0
@@ -211,7 +211,7 @@ GOOD = torch.rand(2, 3, 3)
         (GOOD, torch.rand(1, 16, 16), {"mode": "sum"}, SettingsError, "chain, mean, selected"),
         (GOOD, torch.rand(1, 16, 16), {"threshold": 1.5}, SettingsError, "from 0 to 1"),
         (GOOD, torch.rand(1, 16, 16), {"threshold": float("nan")}, SettingsError, "from 0 to 1"),
-        (GOOD, torch.rand(2, 16, 16), {"mode": "selected", "select": 2}, SettingsError, "0 to 1; got 2"),
+        (GOOD, torch.rand(2, 16, 16), {"mode": "selected", "map_index": 2}, SettingsError, "0 to 1; got 2"),
     ],
 )
 def test_bad_input(maps: Tensor, attention: object, kwargs: dict, error: type[Exception], words: str) -> None:
@@ -219,9 +219,9 @@ def test_bad_input(maps: Tensor, attention: object, kwargs: dict, error: type[Ex
         compensate(maps, attention, **{"threshold": 0.1} | kwargs)
 
 
-def test_heads_that_do_not_fit() -> None:
+def test_queries_and_keys_of_wrong_shape_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"\[H, T, d\]"):
-        compensate_heads(GOOD, [Heads(torch.rand(2, 16, 4), torch.rand(2, 9, 4), 1.0)], 0.1)
-    layers = [Heads(torch.rand(2, n, 4), torch.rand(2, n, 4), 1.0) for n in (16, 9)]
+        compensate_query_key(GOOD, [QueryKey(torch.rand(2, 16, 4), torch.rand(2, 9, 4), 1.0)], 0.1)
+    layers = [QueryKey(torch.rand(2, n, 4), torch.rand(2, n, 4), 1.0) for n in (16, 9)]
     with pytest.raises(ShapeError, match="one resolution, got 9 and 16 tokens"):
-        compensate_heads(GOOD, layers, 0.1)
+        compensate_query_key(GOOD, layers, 0.1)

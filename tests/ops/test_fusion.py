@@ -31,9 +31,7 @@ def plain(total: torch.Tensor, rounds: int, recipe: Recipe) -> torch.Tensor:
     name=st.sampled_from(sorted(RECIPES)),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_rounds_as_scalings_equal_rounds_as_rewriting(
-    heads: int, tokens: int, rounds: int, seed: int, name: str
-) -> None:
+def test_scaling_vectors_equal_rewriting_the_matrix(heads: int, tokens: int, rounds: int, seed: int, name: str) -> None:
     total = random_total(heads, tokens, seed)
     before = total.clone()
     got = fused_attention(total, rounds, RECIPES[name])
@@ -46,7 +44,7 @@ def test_rounds_as_scalings_equal_rounds_as_rewriting(
 
 @given(seed=st.integers(0, 999), tokens=st.integers(2, 24))
 @settings(max_examples=25, deadline=None)
-def test_the_order_of_tokens_does_not_matter(seed: int, tokens: int) -> None:
+def test_fusion_is_equivariant_to_token_order(seed: int, tokens: int) -> None:
     total = random_total(1, tokens, seed)[0]
     order = torch.randperm(tokens, generator=torch.Generator().manual_seed(seed))
     straight = fused_attention(total, 4)
@@ -56,7 +54,7 @@ def test_the_order_of_tokens_does_not_matter(seed: int, tokens: int) -> None:
 
 @pytest.mark.parametrize("layers", [[0, 1, 2, 3], [3], [1], [0, 2]])
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_values_are_mixed_layer_by_layer(layers: list[int], name: str) -> None:
+def test_values_of_each_layer_equal_the_dense_product(layers: list[int], name: str) -> None:
     total = random_total(3, 17, seed=1)
     values = torch.randn(len(layers), 3, 17, 8, generator=torch.Generator().manual_seed(2))
     before = total.clone(), values.clone()
@@ -69,7 +67,7 @@ def test_values_are_mixed_layer_by_layer(layers: list[int], name: str) -> None:
     assert torch.equal(values, before[1])
 
 
-def test_a_token_nobody_attends_to_is_no_division_by_zero() -> None:
+def test_token_without_attention_gives_finite_values() -> None:
     total = random_total(1, 6, seed=3)
     total[:, :, 2] = 0
     total[:, 4, :] = 0
@@ -78,7 +76,7 @@ def test_a_token_nobody_attends_to_is_no_division_by_zero() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_number_of_threads_and_the_run_do_not_change_a_bit(threads: int) -> None:
+def test_result_is_bitwise_equal_for_any_number_of_threads(threads: int) -> None:
     total, values = random_total(6, 30, seed=4), torch.randn(2, 6, 30, 8, generator=torch.Generator().manual_seed(5))
     before = torch.get_num_threads()
     try:
@@ -92,7 +90,7 @@ def test_the_number_of_threads_and_the_run_do_not_change_a_bit(threads: int) -> 
         torch.set_num_threads(before)
 
 
-def test_all_heads_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_heads_at_once_equal_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way that a GPU takes, run here on the CPU."""
     total, values = random_total(4, 21, seed=6), torch.randn(3, 4, 21, 8, generator=torch.Generator().manual_seed(7))
     for recipe in RECIPES.values():

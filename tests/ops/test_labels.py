@@ -28,7 +28,7 @@ def reference_names(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_labels_are_those_of_the_published_implementation(case: str) -> None:
+def test_labels_equal_the_published_implementation(case: str) -> None:
     golden = load_golden("refine")
     got = assign_labels(golden["refined.chain"], golden["maps"], (120, 160), **CASES[case])
     assert got.dtype == torch.int64
@@ -65,7 +65,7 @@ levels = st.sampled_from([0.0, 0.0001, 0.1, 0.3, 0.45, 0.6, 0.9, 1.0])
     normalize=st.booleans(),
     chunk=st.sampled_from([1, 100, 1000, labels._CHUNK_ELEMENTS]),
 )
-def test_labels_are_the_oracles(
+def test_labels_equal_the_oracle(
     seed: int,
     classes: int,
     coarse: tuple[int, int],
@@ -111,7 +111,7 @@ def test_labels_are_the_oracles(
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(2, 40), st.tuples(side, side), st.tuples(side, side), levels, st.booleans())
-def test_labels_are_the_oracles_to_the_bit_in_one_chunk(
+def test_labels_are_bitwise_equal_to_the_oracle_in_one_chunk(
     seed: int, classes: int, shape: tuple[int, int], size: tuple[int, int], background: float, normalize: bool
 ) -> None:
     """Ties too: where no class is off and all are resized together, the kernel is the oracle's."""
@@ -123,7 +123,7 @@ def test_labels_are_the_oracles_to_the_bit_in_one_chunk(
 
 
 @pytest.mark.parametrize("background", [0.0, 0.5])
-def test_all_classes_off_is_all_background(background: float) -> None:
+def test_no_confident_class_gives_background(background: float) -> None:
     maps = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.5
     options = {"background_threshold": background, "score_threshold": 0.6, "normalize": True}
     assert class_confidence(maps, maps).max() <= 0.6
@@ -132,13 +132,13 @@ def test_all_classes_off_is_all_background(background: float) -> None:
     assert not class_scores(maps, maps, (5, 6), score_threshold=0.6).any()
 
 
-def test_a_score_is_a_bound_that_must_be_passed() -> None:
+def test_confidence_must_exceed_the_score() -> None:
     maps = torch.full((1, 2, 2), 0.5)
     assert not assign_labels(maps, maps, (2, 2), background_threshold=0.1, score_threshold=0.5, normalize=False).any()
     assert assign_labels(maps, maps, (2, 2), background_threshold=0.1, score_threshold=0.49, normalize=False).all()
 
 
-def test_of_equals_the_first_class_wins() -> None:
+def test_tie_goes_to_the_first_class() -> None:
     maps = torch.ones(3, 2, 2)
     assert assign_labels(
         maps, maps, (3, 3), background_threshold=0.1, score_threshold=0.1, normalize=False
@@ -149,7 +149,7 @@ def test_of_equals_the_first_class_wins() -> None:
     ).unique().tolist() == [2]
 
 
-def test_confidence_is_half_and_half() -> None:
+def test_confidence_is_the_mean_of_both_maxima() -> None:
     refined = torch.tensor([[[0.2, 0.8]], [[0.0, 0.1]]])
     maps = torch.tensor([[[0.4], [0.0]], [[0.3], [0.9]]])
     torch.testing.assert_close(class_confidence(refined, maps), torch.tensor([0.6, 0.5]))
@@ -168,7 +168,7 @@ def test_other_dtypes_are_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 60 * 50 * 7, labels._CHUNK_ELEMENTS])
-def test_full_size_maps_of_all_classes_are_never_held(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_full_size_maps_of_all_classes_are_never_in_memory(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     sizes: list[int] = []
 
     def watched(x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -186,7 +186,7 @@ def test_full_size_maps_of_all_classes_are_never_held(monkeypatch: pytest.Monkey
     assert len(sizes) == {1: 30, 60 * 50 * 7: 5}.get(chunk, 1)
 
 
-def test_a_class_that_is_off_is_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_below_the_score_is_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     interpolate = F.interpolate
     monkeypatch.setattr(F, "interpolate", lambda x, **o: seen.append(x.shape[1]) or interpolate(x, **o))
@@ -195,7 +195,7 @@ def test_a_class_that_is_off_is_not_resized(monkeypatch: pytest.MonkeyPatch) -> 
     assert seen == [2]
 
 
-def test_what_a_chunk_may_hold() -> None:
+def test_chunk_size() -> None:
     """The docstring and the memory table speak of 64 MiB of float32."""
     assert labels._CHUNK_ELEMENTS * 4 == 64 * 2**20
 
@@ -210,7 +210,7 @@ def test_what_a_chunk_may_hold() -> None:
         ((1, 3, 3), (1, 3, 3), (4, -1), "size: expected"),
     ],
 )
-def test_shapes_that_do_not_fit(refined: Any, maps: Any, size: tuple[int, int], words: str) -> None:
+def test_bad_shapes(refined: Any, maps: Any, size: tuple[int, int], words: str) -> None:
     with pytest.raises(ShapeError, match=words):
         assign_labels(torch.ones(refined), torch.ones(maps), size)
     with pytest.raises(ShapeError, match=words):

@@ -15,7 +15,7 @@ from cliper.ops import class_iou, confusion_matrix, mean_accuracy, mean_iou, pix
 from golden import load_golden
 
 
-def test_the_golden_numbers() -> None:
+def test_golden_metrics() -> None:
     golden = load_golden("refine")
     matrix = confusion_matrix(golden["target"], golden["labels.0"].long(), 6)
     assert matrix.dtype == torch.int64
@@ -48,7 +48,7 @@ def plain_metrics(matrix: np.ndarray) -> tuple[list[float], float, float, float]
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> tuple[list[int], list[int], int, set[int]]:
+def label_maps(draw: st.DrawFn) -> tuple[list[int], list[int], int, set[int]]:
     classes = draw(st.integers(1, 12))
     ignore = draw(st.sets(st.sampled_from([0, 1, 200, 254, 255]), max_size=3))
     outside = sorted(value for value in ignore if value >= classes)
@@ -58,8 +58,8 @@ def pictures(draw: st.DrawFn) -> tuple[list[int], list[int], int, set[int]]:
     return [t for t, _ in pixels], [p for _, p in pixels], classes, ignore
 
 
-@given(pictures(), st.sampled_from([torch.uint8, torch.int16, torch.int32, torch.int64]))
-def test_plain_counting_says_the_same(data: tuple[list[int], list[int], int, set[int]], dtype: torch.dtype) -> None:
+@given(label_maps(), st.sampled_from([torch.uint8, torch.int16, torch.int32, torch.int64]))
+def test_matrix_equals_plain_counting(data: tuple[list[int], list[int], int, set[int]], dtype: torch.dtype) -> None:
     target, prediction, classes, ignore = data
     if dtype != torch.uint8 or all(value < 256 for value in target):
         matrix = confusion_matrix(torch.tensor(target).to(dtype), torch.tensor(prediction).to(dtype), classes, ignore)
@@ -72,7 +72,7 @@ def test_plain_counting_says_the_same(data: tuple[list[int], list[int], int, set
     np.testing.assert_allclose(class_iou(matrix).numpy(), iou, atol=1e-12, rtol=0, equal_nan=True)
 
 
-def test_classes_that_are_absent_do_not_count() -> None:
+def test_absent_classes_are_not_in_the_mean() -> None:
     # 2 is neither there nor predicted, 3 is only predicted: it lowers the IoU of 0, and has none itself.
     matrix = confusion_matrix(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 3, 1, 1]), 4)
     assert class_iou(matrix)[:2].tolist() == [0.5, 1.0]
@@ -82,21 +82,21 @@ def test_classes_that_are_absent_do_not_count() -> None:
     assert pixel_accuracy(matrix) == 0.75
 
 
-def test_no_pixels_give_no_numbers() -> None:
+def test_no_pixels_give_nan() -> None:
     empty = torch.empty(0, 5, dtype=torch.int64)
     matrix = confusion_matrix(empty, empty, 3)
     assert matrix.tolist() == [[0] * 3] * 3
     assert all(math.isnan(f(matrix)) for f in (mean_iou, mean_accuracy, pixel_accuracy))
 
 
-def test_counts_beyond_what_float32_can_hold() -> None:
+def test_counts_larger_than_float32_precision() -> None:
     matrix = torch.diag(torch.tensor([2**40 + 1, 2**40 - 1]))
     matrix[0, 1] = 1
     assert class_iou(matrix)[0].item() == (2**40 + 1) / (2**40 + 2)
     assert pixel_accuracy(matrix) == 2**41 / (2**41 + 1)
 
 
-def test_ignored_values_that_bytes_cannot_hold() -> None:
+def test_ignored_values_outside_the_range_of_uint8() -> None:
     bytes_ = torch.tensor([44, 255], dtype=torch.uint8)
     prediction = torch.tensor([0, 1])
     assert int(confusion_matrix(bytes_, prediction, 256, ignore=(300, -1)).sum()) == 2
@@ -118,12 +118,12 @@ def test_ignored_values_that_bytes_cannot_hold() -> None:
         ([1j], [0], "target: expected integers"),
     ],
 )
-def test_labels_that_cannot_be_counted(target: list, prediction: list, words: str) -> None:
+def test_bad_labels(target: list, prediction: list, words: str) -> None:
     with pytest.raises(ShapeError, match=words):
         confusion_matrix(torch.tensor(target), torch.tensor(prediction), 3)
 
 
-def test_arguments_are_left_alone() -> None:
+def test_arguments_are_not_changed() -> None:
     target, prediction = torch.tensor([0, 255, 1]), torch.tensor([1, 1, 1])
     matrix = confusion_matrix(target, prediction, 2)
     before = matrix.clone()

@@ -24,7 +24,7 @@ sides = st.integers(1, 900)
 
 @settings(deadline=None)
 @given(height=sides, width=sides, crop=st.integers(30, 400), stride=st.integers(30, 400))
-def test_windows_are_the_published_ones(height: int, width: int, crop: int, stride: int) -> None:
+def test_windows_equal_the_published_ones(height: int, width: int, crop: int, stride: int) -> None:
     published = published_grid(height, width, crop, stride)
     seen = torch.zeros(height, width, dtype=torch.bool)
     for top, bottom, left, right in published:
@@ -38,7 +38,7 @@ def test_windows_are_the_published_ones(height: int, width: int, crop: int, stri
 
 @settings(deadline=None, max_examples=50)
 @given(height=sides, width=sides, crop=st.integers(60, 400), share=st.floats(0.2, 1))
-def test_windows_lie_inside_and_cover_everything(height: int, width: int, crop: int, share: float) -> None:
+def test_windows_are_inside_and_cover_the_image(height: int, width: int, crop: int, share: float) -> None:
     seen = torch.zeros(height, width, dtype=torch.bool)
     for top, bottom, left, right in window_grid(height, width, crop, max(1, int(crop * share))):
         assert 0 <= top < bottom <= height
@@ -51,7 +51,7 @@ def test_windows_lie_inside_and_cover_everything(height: int, width: int, crop: 
 
 @settings(deadline=None)
 @given(grid=st.tuples(st.integers(1, 5), st.integers(1, 6)), seed=st.integers(0, 99))
-def test_one_window_over_everything_spreads_by_its_own_attention(grid: tuple[int, int], seed: int) -> None:
+def test_single_window_propagates_by_its_own_attention(grid: tuple[int, int], seed: int) -> None:
     patches = grid[0] * grid[1]
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(2, patches, 3, generator=generator)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from cliper.errors import CheckpointError, RefinerError, ResourceError, SettingsError, ShapeError
-from cliper.ops.positions import interpolate_dino_positions
+from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.refiners import load_refiner
 from cliper.refiners.affinity import spread_by_affinity
 from cliper.refiners.dino import DinoRefiner

@@ -14,7 +14,7 @@ import cliper
 from cliper.coarse import CoarseMapper
 from cliper.encoders.clip import ClipEncoder
 from cliper.errors import CheckpointError, SettingsError
-from cliper.ops import text_matrix
+from cliper.ops import build_text_classifier
 from cliper.ops.attention import attend_by_affinity
 from cliper.refiners import load_refiner
 from cliper.refiners.affinity import feature_affinity
@@ -35,7 +35,7 @@ def ours(model: CLIPModel, folder: Path, pixels: Tensor, fg: Tensor, bg: Tensor,
     chosen = Settings(attention="proxy", proxy_model=str(folder), **settings)
     mapper = CoarseMapper(ClipEncoder(model, Path()), chosen, "tiny", load_dino(folder))
     batch = pixels if pixels.dim() == 4 else pixels[None]
-    return mapper(batch, text_matrix(fg, bg), len(fg))[0 if pixels.dim() == 3 else slice(None)]
+    return mapper(batch, build_text_classifier(fg, bg), len(fg))[0 if pixels.dim() == 3 else slice(None)]
 
 
 @torch.no_grad()
@@ -74,8 +74,8 @@ def test_proxy_is_not_the_fused_attention(dinos: dict[str, Path]) -> None:
     model = random_clip(16, 4, seed=5)
     pixels, fg, bg = inputs(16, (7, 11), seed=16)
     proxy = ours(model, dinos["dino"], pixels, fg, bg, scale=50.0, threshold=0.2)
-    fused = CoarseMapper(ClipEncoder(model, Path()), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
-    assert (proxy - fused(pixels[None], text_matrix(fg, bg), len(fg))[0]).abs().max() > 100 * TOLERANCE
+    fused = CoarseMapper(ClipEncoder(model, Path()), Settings(scale=50.0, threshold=0.2), "tiny")
+    assert (proxy - fused(pixels[None], build_text_classifier(fg, bg), len(fg))[0]).abs().max() > 100 * TOLERANCE
 
 
 def test_batch_gives_what_its_images_give_alone(dinos: dict[str, Path]) -> None:
@@ -123,14 +123,7 @@ def test_class_token_takes_no_part() -> None:
 def test_segmenter_with_proxy_attention(
     clip_folder: Path, dinos: dict[str, Path], make_picture: Any, kind: str
 ) -> None:
-    settings = Settings(
-        size=64,
-        logit_scale=30,
-        score_threshold=0.05,
-        background_threshold=0.3,
-        attention="proxy",
-        proxy_model=str(dinos[kind]),
-    )
+    settings = Settings(size=64, scale=30, score=0.05, background=0.3, attention="proxy", proxy_model=str(dinos[kind]))
     segmenter = cliper.Segmenter.from_pretrained(clip_folder, settings=settings, device="cpu")
     result = segmenter(make_picture(), ["dog", "grass"])
     assert result.labels.shape == (64, 96)

@@ -17,9 +17,16 @@ from cliper.kernels import optimize_for_cpu
 from cliper.kernels.linear import linear
 from cliper.kernels.switch import use_cpu_kernels
 from cliper.kernels.threads import map_rows, threaded_map
-from cliper.ops.attention import AttentionSum, ablated_attention, attend, attend_by_affinity, merge_heads, split_heads
+from cliper.ops.attention import (
+    AttentionAccumulator,
+    ablated_attention,
+    attend,
+    attend_by_affinity,
+    merge_heads,
+    split_heads,
+)
 from cliper.ops.fusion import fuse_values
-from cliper.ops.positions import resize_positions
+from cliper.ops.position_embedding import interpolate_position_embedding
 from cliper.ops.recipes import Recipe
 from cliper.ops.windows import WindowMerger, window_grid
 
@@ -112,7 +119,7 @@ class VisionTower:
     ) -> tuple[Tensor, Tensor]:
         """-> unit embeddings [B, L', P, D] and affinity [B, P, P], both float32."""
         fused = attention == "fused"
-        summed = AttentionSum() if fused else None
+        summed = AttentionAccumulator() if fused else None
         wanted = set(layers)
         if isinstance(attention, str) and not fused:
             wanted.add(self.num_layers - 1)  # the map of an ablation is the last layer's
@@ -195,13 +202,13 @@ class VisionTower:
         known = self._tables.get(grid)
         if known is None:
             table = self._model.embeddings.position_embedding.weight
-            known = resize_positions(table.float(), grid).to(table.dtype)
+            known = interpolate_position_embedding(table.float(), grid).to(table.dtype)
             # A new dictionary, so that threads that share the tower never see one that is changing.
             recent = list(self._tables.items())[-15:]
             self._tables = {**dict(recent), grid: known}
         return known
 
-    def _block(self, block: Any, x: Tensor, summed: AttentionSum | None) -> tuple[Tensor, Tensor]:
+    def _block(self, block: Any, x: Tensor, summed: AttentionAccumulator | None) -> tuple[Tensor, Tensor]:
         """One layer -> its output and its normalised input, both [B, N, width]."""
 
         def before(rows: Tensor) -> tuple[Tensor, ...]:

@@ -1,24 +1,25 @@
 """The formulas of the method as pure functions on tensors: no model, no I/O, no argument changed."""
 
-from cliper.ops.attention import AttentionSum, ablated_attention
-from cliper.ops.class_maps import class_maps, class_probabilities, text_matrix
+from cliper.ops.attention import AttentionAccumulator, ablated_attention
+from cliper.ops.class_maps import build_text_classifier, class_maps, class_probabilities
 from cliper.ops.cleaning import clean_labels
 from cliper.ops.compensation import compensate
 from cliper.ops.fusion import fuse_values, fused_attention
 from cliper.ops.labels import assign_labels, class_confidence, class_scores
 from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, pixel_accuracy
-from cliper.ops.positions import resize_positions
+from cliper.ops.position_embedding import interpolate_position_embedding
 from cliper.ops.recipes import RECIPES, Recipe
 from cliper.ops.windows import Window, WindowMerger, window_grid
 
 __all__ = [
     "RECIPES",
-    "AttentionSum",
+    "AttentionAccumulator",
     "Recipe",
     "Window",
     "WindowMerger",
     "ablated_attention",
     "assign_labels",
+    "build_text_classifier",
     "class_confidence",
     "class_iou",
     "class_maps",
@@ -29,10 +30,9 @@ __all__ = [
     "confusion_matrix",
     "fuse_values",
     "fused_attention",
+    "interpolate_position_embedding",
     "mean_accuracy",
     "mean_iou",
     "pixel_accuracy",
-    "resize_positions",
-    "text_matrix",
     "window_grid",
 ]

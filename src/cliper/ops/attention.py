@@ -1,4 +1,4 @@
-"""Self-attention whose maps are wanted, not only its output."""
+"""Self-attention that returns its maps besides its output."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from cliper.kernels.linear import linear
 from cliper.kernels.switch import use_cpu_kernels
 from cliper.kernels.threads import threaded_map
 
-__all__ = ["AttentionSum", "ablated_attention", "attend", "attend_by_affinity", "merge_heads", "split_heads"]
+__all__ = ["AttentionAccumulator", "ablated_attention", "attend", "attend_by_affinity", "merge_heads", "split_heads"]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -24,14 +24,14 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Scaled dot-product attention without keeping its map. All [B, H, N, d]."""
+    """Scaled dot-product attention, without its map. All [B, H, N, d]."""
     return F.scaled_dot_product_attention(query, key, value)
 
 
 def attend_by_affinity(affinity: Tensor, value: Tensor) -> Tensor:
     """Attention of the patches by a given affinity, the same for all heads.
 
-    The class token, which the affinity does not have, attends to nothing, and no patch attends to it.
+    The affinity has no class token: the class token attends to nothing, and no patch attends to it.
 
     Args:
         affinity: [B, P, P], rows sum to 1.
@@ -45,16 +45,16 @@ def attend_by_affinity(affinity: Tensor, value: Tensor) -> Tensor:
     return out
 
 
-class AttentionSum:
-    """Runs self-attention layer after layer and keeps the sum of the softmax maps, per head.
+class AttentionAccumulator:
+    """Computes self-attention layer by layer and accumulates the sum of the softmax maps, per head.
 
-    The sum is held once; no layer's map outlives the layer. On the CPU a core does one head after the other,
-    so that a map stays in its cache between product, softmax, sum and product.
+    Only the sum is stored; each layer's map is freed after the layer. On the CPU each core computes one head at a
+    time, so that a map stays in its cache between product, softmax, sum and product.
 
     Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 
     Example:
-        >>> attention = AttentionSum()
+        >>> attention = AttentionAccumulator()
         >>> q = torch.zeros(1, 2, 5, 4)
         >>> attention.attend(q, q, q).shape, attention.total.shape
         (torch.Size([1, 2, 5, 4]), torch.Size([1, 2, 5, 5]))
@@ -68,7 +68,7 @@ class AttentionSum:
         """[B, H, N, N] float32, the sum of the maps so far.
 
         Raises:
-            RuntimeError: no layer has been run.
+            RuntimeError: no layer was computed yet.
         """
         if self._total is None:
             raise RuntimeError("expected at least one layer before the sum is read, got none")
@@ -110,7 +110,7 @@ def ablated_attention(kind: str, query: Tensor, key: Tensor, value: Tensor) -> t
 
     Args:
         kind: ``"vanilla"`` (q-k), ``"q-q"``, ``"k-k"``, ``"v-v"`` or ``"identity"``.
-        query: [B, H, N, d], as are the other two; what ``kind`` does not need may be any of them.
+        query: [B, H, N, d], as are the other two; those that ``kind`` does not need are ignored.
         key: see ``query``.
         value: see ``query``.
 
@@ -127,6 +127,6 @@ def ablated_attention(kind: str, query: Tensor, key: Tensor, value: Tensor) -> t
         "k-k": (key, key),
         "v-v": (value, value),
     }[kind]
-    summed = AttentionSum()  # over heads instead of layers: their mean without ever holding [H, N, N]
+    summed = AttentionAccumulator()  # over heads instead of layers: their mean without storing [H, N, N]
     heads_out = [summed.attend(left[:, h : h + 1], right[:, h : h + 1], value[:, h : h + 1]) for h in range(heads)]
     return torch.cat(heads_out, dim=1), summed.total[:, 0] / heads

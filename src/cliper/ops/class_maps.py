@@ -11,17 +11,17 @@ from cliper.errors import ShapeError
 from cliper.kernels.linear import linear
 from cliper.ops.recipes import Recipe
 
-__all__ = ["class_maps", "class_probabilities", "text_matrix"]
+__all__ = ["build_text_classifier", "class_maps", "class_probabilities"]
 
 
-def text_matrix(foreground: Tensor, background: Tensor | None = None, *, with_mean: bool = True) -> Tensor:
-    """The texts that patches are compared with: classes, background names, and the mean of the classes.
+def build_text_classifier(foreground: Tensor, background: Tensor | None = None, *, with_mean: bool = True) -> Tensor:
+    """The text classifier that patches are compared with: classes, background names, and the mean of the classes.
 
     Args:
         foreground: [C, D] text embeddings of the classes, C >= 1.
         background: [B, D] or None; B may be 0.
-        with_mean: whether the mean of the classes is a text of its own, as the method has it. For a single class
-            it is that class once more, and halves its probability.
+        with_mean: whether the mean of the classes is a text too, as in the method. For a single class it equals
+            that class and halves its probability.
 
     Returns:
         [C + B + 1, D] float32, rows of length 1; one row less without the mean.
@@ -43,19 +43,19 @@ def text_matrix(foreground: Tensor, background: Tensor | None = None, *, with_me
     return F.normalize(torch.cat(rows).float(), dim=-1)
 
 
-def class_probabilities(embeddings: Tensor, texts: Tensor, logit_scale: float, num_classes: int) -> Tensor:
-    """Softmax over the texts of ``logit_scale * cosine``, of which the first ``num_classes`` are kept.
+def class_probabilities(embeddings: Tensor, texts: Tensor, scale: float, num_classes: int) -> Tensor:
+    """Softmax over the texts of ``scale * cosine``, for the first ``num_classes`` texts.
 
     Args:
         embeddings: [P, D] float32 patch embeddings of length 1 (or means of such).
         texts: [T, D] float32 of length 1.
-        logit_scale: multiplies the cosine.
+        scale: multiplies the cosine.
         num_classes: C <= T.
 
     Returns:
         [C, P] float32 in [0, 1].
     """
-    logits = linear(embeddings, texts) * logit_scale
+    logits = linear(embeddings, texts) * scale
     return torch.softmax(logits, dim=-1)[:, :num_classes].t()
 
 
@@ -65,22 +65,22 @@ def class_maps(
     texts: Tensor,
     num_classes: int,
     *,
-    logit_scale: float,
-    map_threshold: float,
+    scale: float,
+    threshold: float,
     selected: int,
     recipe: Recipe,
     fuse_features: bool = True,
     window_embeddings: Tensor | None = None,
 ) -> Tensor:
-    """Class maps before refinement. One layer's scores are held at a time, and the selected layer's.
+    """Class maps before refinement. Only one layer's scores and the selected layer's are in memory at a time.
 
     Args:
         embeddings: [L', P, D] float32, patches' embeddings by layer, of length 1.
         affinity: [P, P] float32, the last layer's attention averaged over heads, class token dropped.
-        texts: [T, D] from :func:`text_matrix`.
+        texts: [T, D] from :func:`build_text_classifier`.
         num_classes: how many of the texts are classes.
-        logit_scale: multiplies the cosine before the softmax.
-        map_threshold: share of a class's own maximum below which the selected layer's map becomes 0.
+        scale: multiplies the cosine before the softmax.
+        threshold: share of a class's own maximum below which the selected layer's map becomes 0.
         selected: index into the first dimension of ``embeddings``.
         recipe: see :class:`Recipe`.
         fuse_features: whether the mean over layers is added.
@@ -91,10 +91,10 @@ def class_maps(
     """
 
     def probabilities(layer: int) -> Tensor:
-        scores = class_probabilities(embeddings[layer], texts, logit_scale, num_classes)
+        scores = class_probabilities(embeddings[layer], texts, scale, num_classes)
         if window_embeddings is None:
             return scores
-        return (scores + class_probabilities(window_embeddings[layer], texts, logit_scale, num_classes)) / 2
+        return (scores + class_probabilities(window_embeddings[layer], texts, scale, num_classes)) / 2
 
     embeddings, affinity, texts = embeddings.float(), affinity.float(), texts.float()
     if window_embeddings is not None:
@@ -102,15 +102,15 @@ def class_maps(
     layers = len(embeddings)
     selected %= layers
     top = probabilities(selected)
-    # What is cut off here is missing from the mean over layers too, as in the published implementation.
-    top = torch.where(top < top.amax(-1, keepdim=True) * map_threshold, 0.0, top)
-    maps = top @ (affinity if recipe.spread == "columns" else affinity.t())
+    # The thresholded map is also the one in the mean over layers, as in the published implementation.
+    top = torch.where(top < top.amax(-1, keepdim=True) * threshold, 0.0, top)
+    maps = top @ (affinity if recipe.propagate_along == "columns" else affinity.t())
     if fuse_features:
-        meant = range(layers if recipe.last_in_mean else layers - 1)
+        mean_layers = range(layers if recipe.include_last_layer else layers - 1)
         early = torch.zeros_like(top)
-        for layer in meant:
+        for layer in mean_layers:
             early += top if layer == selected else probabilities(layer)
-        maps = maps + early * (recipe.early_weight / len(meant))
-    if recipe.cap:
+        maps = maps + early * (recipe.mean_weight / len(mean_layers))
+    if recipe.clip_to_one:
         maps = maps / maps.amax(-1, keepdim=True).clamp_min(1)
     return maps

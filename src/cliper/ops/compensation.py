@@ -1,9 +1,9 @@
 """Fine-grained compensation: class maps sharpened by a chain of self-attention maps.
 
 The method multiplies n normalised maps [T, T] and then the class maps: ``A_1 @ ... @ A_n @ x``. The product
-is associative, so here it is taken from the right: n products [T, T] x [T, C] in place of n of [T, T] x
-[T, T], and one map at a time is all that ever exists. :func:`compensate_heads` goes one step further and
-takes queries and keys, so that even that one map is made, used and forgotten in blocks of rows.
+is associative, so here it is taken from the right: n products [T, T] x [T, C] instead of n of [T, T] x
+[T, T], and only one map exists at a time. :func:`compensate_query_key` goes one step further and
+takes queries and keys, so that even that one map is computed and used in blocks of rows.
 """
 
 import functools
@@ -17,21 +17,21 @@ from torch import Tensor
 from cliper.errors import SettingsError, ShapeError
 from cliper.kernels.linear import packed_linear
 
-__all__ = ["MODES", "Heads", "compensate", "compensate_heads"]
+__all__ = ["MODES", "QueryKey", "compensate", "compensate_query_key"]
 
 MODES = ("chain", "mean", "selected")
 
-EPS = 1e-5  # the method's, added to column maxima and to row sums
+EPS = 1e-5  # the method's constant, added to column maxima and to row sums
 
-# Rows of a map are handled in blocks of about 4 MB: the few passes over a block then run in the cache. (With 1 or
-# 2 MB it is a tenth slower; whole blocks for each core, side by side, are slower by a third.)
+# A map is computed in blocks of rows of about 4 MB, so that the passes over a block run in the cache. (Blocks of 1 or
+# 2 MB are a tenth slower; one block per core in parallel is slower by a third.)
 BLOCK_BYTES = 4 << 20
-# A map is kept between its two passes up to this size and computed twice beyond it. At 64x64 it is 64 MB; at
+# A map up to this size is stored between its two passes; a larger one is computed twice. At 64x64 it is 64 MB; at
 # 128x128 it would be 1 GB.
 MAP_BYTES = 256 << 20
 
 
-class Heads(NamedTuple):
+class QueryKey(NamedTuple):
     """Queries and keys of one attention layer; its maps are ``softmax(query @ key^T * scale)``.
 
     Args:
@@ -51,7 +51,7 @@ def compensate(
     attention: Tensor | Iterable[Tensor],
     threshold: float,
     mode: str = "chain",
-    select: int = 0,
+    map_index: int = 0,
     *,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
@@ -67,7 +67,7 @@ def compensate(
             [n, S*S', S*S'] or any iterable. A sequence is read from its end, one map at a time.
         threshold: 0 to 1.
         mode: ``"chain"``, ``"mean"`` or ``"selected"``.
-        select: index of the map for ``"selected"``.
+        map_index: index of the map for ``"selected"``.
         size: (S, S') of the attention's grid; None for a square one.
 
     Returns:
@@ -75,7 +75,7 @@ def compensate(
 
     Raises:
         ShapeError: maps that are not square, differ in size, or do not fit ``size``; no maps at all.
-        SettingsError: an unknown mode, a threshold out of range, a ``select`` that is none of the maps.
+        SettingsError: an unknown mode, a threshold out of range, a ``map_index`` out of range.
 
     Example:
         >>> compensate(torch.rand(3, 4, 4), torch.rand(2, 64, 64).softmax(-1), 0.1).shape
@@ -94,27 +94,27 @@ def compensate(
             raise ShapeError(f"attention: expected maps of one size, got {tokens} and {_tokens(steps[index])} tokens")
         return _apply_map(x, steps[index], threshold)
 
-    return _compensate(maps, len(steps), tokens, apply, threshold, mode, select, size)
+    return _compensate(maps, len(steps), tokens, apply, threshold, mode, map_index, size)
 
 
 @torch.no_grad()
-def compensate_heads(
+def compensate_query_key(
     maps: Tensor,
-    layers: Sequence[Heads],
+    layers: Sequence[QueryKey],
     threshold: float,
     mode: str = "chain",
-    select: int = 0,
+    map_index: int = 0,
     *,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """:func:`compensate` from queries and keys, so that no stack of attention maps is ever held.
+    """:func:`compensate` from queries and keys, without storing a stack of attention maps.
 
     Beyond its result this needs at most one map [T, T] in float32, and beyond 8192 tokens a few rows of it.
 
     Args:
         maps: as for :func:`compensate`.
-        layers: for each layer its :class:`Heads`, any floating dtype; the maps are made in float32.
-        threshold, mode, select, size: as for :func:`compensate`.
+        layers: for each layer its :class:`QueryKey`, any floating dtype; the maps are computed in float32.
+        threshold, mode, map_index, size: as for :func:`compensate`.
 
     Returns:
         As :func:`compensate`.
@@ -123,11 +123,11 @@ def compensate_heads(
         ShapeError: as :func:`compensate`; queries and keys that do not fit.
         SettingsError: as :func:`compensate`.
     """
-    heads: list[Heads] = []
+    heads: list[QueryKey] = []
     for query, key, scale in layers:
         if query.ndim != 3 or query.shape != key.shape:
             raise ShapeError(f"heads: expected query and key [H, T, d], got {list(query.shape)}, {list(key.shape)}")
-        heads.extend(Heads(q, k, scale) for q, k in zip(query, key, strict=True))
+        heads.extend(QueryKey(q, k, scale) for q, k in zip(query, key, strict=True))
     counts = sorted({len(h.query) for h in heads})
     if len(counts) > 1:
         raise ShapeError(f"attention: expected layers of one resolution, got {' and '.join(map(str, counts))} tokens")
@@ -139,7 +139,7 @@ def compensate_heads(
     def apply(index: int, x: Tensor) -> Tensor:
         return _apply_head(x, heads[index], threshold, keep)
 
-    return _compensate(maps, len(heads), tokens, apply, threshold, mode, select, size)
+    return _compensate(maps, len(heads), tokens, apply, threshold, mode, map_index, size)
 
 
 def _compensate(
@@ -149,18 +149,18 @@ def _compensate(
     apply: Callable[[int, Tensor], Tensor],
     threshold: float,
     mode: str,
-    select: int,
+    map_index: int,
     size: tuple[int, int] | None,
 ) -> Tensor:
-    """What both public functions share: checks, resizing, and the order in which maps are applied."""
+    """Common part of both public functions: checks, resizing, and the order in which maps are applied."""
     if mode not in MODES:
         raise SettingsError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
     if not 0 <= threshold <= 1:
         raise SettingsError(f"threshold: expected a number from 0 to 1, got {threshold!r}")
     if not count:
         raise ShapeError("attention: expected at least one map, got none")
-    if mode == "selected" and not -count <= select < count:
-        raise SettingsError(f"select: there are {count} attention maps, 0 to {count - 1}; got {select}")
+    if mode == "selected" and not -count <= map_index < count:
+        raise SettingsError(f"map_index: there are {count} attention maps, 0 to {count - 1}; got {map_index}")
     if maps.ndim not in (3, 4) or not maps.is_floating_point() or not maps.numel():
         raise ShapeError(f"maps: expected [C, h, w] or [B, C, h, w] of floats, got {list(maps.shape)} {maps.dtype}")
     grid = _grid(tokens, size)
@@ -173,23 +173,23 @@ def _compensate(
     elif mode == "mean":
         x = functools.reduce(torch.add, (apply(index, x) for index in range(count))) / count
     else:
-        x = apply(select, x)
+        x = apply(map_index, x)
     return x.T.reshape(*maps.shape[:-2], *grid).to(maps.dtype, memory_format=torch.contiguous_format)
 
 
 def _apply_map(x: Tensor, attention: Tensor, threshold: float) -> Tensor:
-    """One softmaxed map [T, T], normalised, times x [T, C] -> [T, C] float32. The map is only read."""
+    """One softmaxed map [T, T], normalised, times x [T, C] -> [T, C] float32. The map is not changed."""
     attention = attention.to(x.device)
     peak = attention.amax(0).float()  # before the cast: a maximum is exact in any dtype
     rows = _rows(len(x))
     return _thresholded_product(lambda i: attention[i * rows : (i + 1) * rows].float(), peak, x, threshold)
 
 
-def _apply_head(x: Tensor, head: Heads, threshold: float, keep: Tensor | None) -> Tensor:
+def _apply_head(x: Tensor, head: QueryKey, threshold: float, keep: Tensor | None) -> Tensor:
     """The map of one head, normalised, times x [T, C] -> [T, C] float32.
 
-    Column maxima need the whole map before the first row can be thresholded, so there are two passes; between
-    them the map lies in ``keep`` [T, T], or where that is None it is computed again.
+    Column maxima need the whole map before the first row can be thresholded, so there are two passes. Between
+    them the map is stored in ``keep`` [T, T]; if that is None, it is computed again.
     """
     x = x.to(head.query.device)
     query = head.query.float() * head.scale
@@ -197,31 +197,31 @@ def _apply_head(x: Tensor, head: Heads, threshold: float, keep: Tensor | None) -
     times_key = packed_linear(head.key.float(), rows)
 
     def block(index: int) -> Tensor:
-        mine = slice(index * rows, (index + 1) * rows)
-        scores = times_key(query[mine])
-        return torch.softmax(scores, -1, out=scores if keep is None else keep[mine])
+        block_rows = slice(index * rows, (index + 1) * rows)
+        scores = times_key(query[block_rows])
+        return torch.softmax(scores, -1, out=scores if keep is None else keep[block_rows])
 
-    def kept(index: int) -> Tensor:
+    def stored_block(index: int) -> Tensor:
         return block(index) if keep is None else keep[index * rows : (index + 1) * rows]
 
-    peaks = _each(x, lambda index: block(index).amax(0))
-    return _thresholded_product(kept, torch.stack(peaks).amax(0), x, threshold)
+    peaks = _map_blocks(x, lambda index: block(index).amax(0))
+    return _thresholded_product(stored_block, torch.stack(peaks).amax(0), x, threshold)
 
 
 def _thresholded_product(block: Callable[[int], Tensor], peak: Tensor, x: Tensor, threshold: float) -> Tensor:
     """A map, given by blocks of rows, divided by column maxima, thresholded, divided by row sums, times x."""
-    # The row sums come out of the same product, as the column that a column of ones makes.
+    # A column of ones in the product gives the row sums.
     values = torch.cat([x, torch.ones_like(x[:, :1])], 1)
     scale = 1 / (peak + EPS)
-    # F.threshold keeps what is greater; what equals the threshold has to stay.
+    # F.threshold sets values equal to the threshold to 0 too; the method keeps them.
     below = float(torch.nextafter(torch.tensor(threshold), torch.tensor(-1.0)))
-    # Not oneDNN's linear: over thousands of products its sums round twice as badly as the plain product's.
-    products = _each(x, lambda i: F.threshold(block(i) * scale, below, 0.0, inplace=True) @ values)
+    # Not oneDNN's linear: its rounding error over sums of thousands of products is twice the plain product's.
+    products = _map_blocks(x, lambda i: F.threshold(block(i) * scale, below, 0.0, inplace=True) @ values)
     product = torch.cat(products)
     return product[:, :-1] / (product[:, -1:] + EPS)
 
 
-def _each(x: Tensor, work: Callable[[int], Tensor]) -> list[Tensor]:
+def _map_blocks(x: Tensor, work: Callable[[int], Tensor]) -> list[Tensor]:
     """``work`` for every block of rows of x."""
     return [work(index) for index in range(-(-len(x) // _rows(len(x))))]
 

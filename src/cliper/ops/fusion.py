@@ -1,11 +1,11 @@
-"""Early-layer fusion: the earlier layers' attention, made doubly stochastic, in the last layer's place.
+"""Early-layer fusion: the earlier layers' attention, made doubly stochastic, in place of the last layer's.
 
 Source: arXiv 2411.13836, "early-layer fusion"; ``docs/method.md``, section 2.
 
-The published code rewrites the whole [H, N, N] stack several times for every layer. Here the stack is only
-ever read: after any number of rounds of "divide by column sums, then by row sums" it is still
-``diag(row) @ M @ diag(column)``, so a round is two matrix-vector products, and the column means that are
-taken off next fall out of them.
+The published code rewrites the whole [H, N, N] stack several times for every layer. Here the stack is not
+changed: after any number of rounds of "divide by column sums, then by row sums" it is still
+``diag(row) @ M @ diag(column)``, so a round is two matrix-vector products, which also give the column means
+that are subtracted next.
 """
 
 from collections.abc import Sequence
@@ -21,30 +21,30 @@ from cliper.ops.recipes import Recipe
 
 __all__ = ["fuse_values", "fused_attention"]
 
-# Below what a sum of softmax maps can hold; keeps a column that nobody attends to from becoming 0 / 0.
-_TINY = 1e-30
+# Smaller than any positive sum of softmax maps; avoids 0 / 0 in a column that no patch attends to.
+_EPS = 1e-30
 
 
 @torch.no_grad()
 def fused_attention(total: Tensor, rounds: int, recipe: Recipe | None = None) -> Tensor:
-    """The attention that layer number ``rounds`` sees.
+    """The fused attention of layer number ``rounds``.
 
     Args:
         total: [..., N, N] float32, non-negative, the sum of the earlier layers' attention maps.
-        rounds: how often columns, then rows are normalised; layer l (counted from 1) sees l.
+        rounds: how often columns, then rows are normalised; layer l (counted from 1) uses l rounds.
         recipe: see :class:`Recipe`.
 
     Returns:
-        [..., N, N]; rows sum to 1 (or are 0 where nothing is above its column's level).
+        [..., N, N]; rows sum to 1 (or are 0 where no value is above its column's center).
 
     Example:
         >>> fused_attention(torch.eye(3) + 0.1, rounds=2).shape
         torch.Size([3, 3])
     """
-    balance = _Balance(total, recipe or Recipe())
+    sinkhorn = _Sinkhorn(total, recipe or Recipe())
     for _ in range(rounds):
-        balance.advance()
-    attention, sums = balance.attention()
+        sinkhorn.step()
+    attention, sums = sinkhorn.attention()
     return attention.div_(sums)
 
 
@@ -52,7 +52,7 @@ def fused_attention(total: Tensor, rounds: int, recipe: Recipe | None = None) ->
 def fuse_values(
     total: Tensor, values: Tensor, layers: Sequence[int], depth: int, recipe: Recipe
 ) -> tuple[Tensor, Tensor]:
-    """Mix the values of the wanted layers with the attention that each of them sees.
+    """Multiply the values of the wanted layers by the fused attention of each layer.
 
     Args:
         total: [H, N, N] float32, the sum of the earlier layers' attention maps; not changed.
@@ -66,29 +66,29 @@ def fuse_values(
         heads, [N, N] float32.
     """
     heads, tokens, _ = total.shape
-    place = {layer: index for index, layer in enumerate(layers)}
+    position = {layer: index for index, layer in enumerate(layers)}
     values = values.contiguous()
     count, _, _, dim = values.shape
-    # Laid out token by token, so that putting the heads together later copies nothing.
+    # In memory by token, so that merging the heads later copies nothing.
     mixed = values.new_empty(count, tokens, heads, dim).transpose(1, 2)
 
     def fuse(block: int | slice) -> Tensor:
-        balance = _Balance(total[block], recipe)
+        sinkhorn = _Sinkhorn(total[block], recipe)
         for layer in range(depth):
-            balance.advance()
-            if layer in place:
+            sinkhorn.step()
+            if layer in position:
                 # Rows are normalised after the product, which is narrower than the map.
-                attention, sums = balance.attention()
-                mixed[place[layer], block] = _mix(attention, values[place[layer], block]).div_(sums)
-        if depth - 1 not in place:
-            attention, sums = balance.attention()
+                attention, sums = sinkhorn.attention()
+                mixed[position[layer], block] = _mix(attention, values[position[layer], block]).div_(sums)
+        if depth - 1 not in position:
+            attention, sums = sinkhorn.attention()
         last = attention.div_(sums)
         return last if last.dim() == 2 else last.sum(0)
 
     if not use_cpu_kernels(total):
         return mixed, fuse(slice(None)) / heads
     mean = total.new_zeros(tokens, tokens)
-    turn, added = Condition(), 0
+    changed, added = Condition(), 0
 
     def fuse_and_add(head: int) -> None:
         nonlocal added
@@ -96,12 +96,12 @@ def fuse_values(
         try:
             last = fuse(head)
         finally:
-            with turn:  # heads are added in their order, so that the sum is rounded in the same way every time
-                turn.wait_for(lambda: added == head)
+            with changed:  # heads are added in order, so that the sum is rounded in the same way every time
+                changed.wait_for(lambda: added == head)
                 if last is not None:
                     mean.add_(last)
                 added += 1
-                turn.notify_all()
+                changed.notify_all()
 
     for _ in threaded_map(fuse_and_add, heads):
         pass
@@ -113,8 +113,8 @@ def _mix(attention: Tensor, value: Tensor) -> Tensor:
     return linear(attention, value.t()) if value.dim() == 2 else attention @ value
 
 
-class _Balance:
-    """``diag(row) @ total @ diag(column)``, moved on one round at a time; ``total`` is only read."""
+class _Sinkhorn:
+    """Sinkhorn's normalisation ``diag(row) @ total @ diag(column)``, one round per step; ``total`` is not changed."""
 
     def __init__(self, total: Tensor, recipe: Recipe) -> None:
         self._total = total
@@ -125,26 +125,26 @@ class _Balance:
         self._column_sums = _left(self._row, total)  # of diag(row) @ total
         self._scratch = torch.empty_like(total), torch.empty_like(total)
 
-    def advance(self) -> None:
+    def step(self) -> None:
         """Divide by the column sums, then by the row sums."""
-        self._column = 1 / self._column_sums.clamp_min(_TINY)
-        self._row = 1 / _right(self._total, self._column).clamp_min(_TINY)
+        self._column = 1 / self._column_sums.clamp_min(_EPS)
+        self._row = 1 / _right(self._total, self._column).clamp_min(_EPS)
         self._column_sums = _left(self._row, self._total)
 
     def attention(self) -> tuple[Tensor, Tensor]:
-        """Symmetric, less each column's level, not negative; and its row sums [..., N, 1], never 0.
+        """The symmetric map minus each column's center, clamped at 0, and its row sums [..., N, 1], never 0.
 
-        The map lies in memory that the next call writes to.
+        The next call overwrites the map.
         """
         row, column = self._row, self._column
         both, other = self._scratch
         weight, size = self._recipe.center_weight, both.shape[-1]
         if self._recipe.center == "mean":
-            # Column means of A + A^T: A's column sums are known, and A's row sums were just made 1.
+            # Column means of A + A^T: A's column sums are known, and A's row sums are 1.
             start = (column * self._column_sums + 1) * (-weight / size)
         else:
             start = torch.zeros_like(column)
-        # Twice the symmetric map, A + A^T: the factor goes away when rows are divided by their sums.
+        # Twice the symmetric map, A + A^T: the factor cancels when rows are divided by their sums.
         torch.mul(self._total, row[..., :, None], out=both)
         torch.addcmul(start[..., None, :], both, column[..., None, :], out=both)
         torch.mul(self._transposed, column[..., :, None], out=other)
@@ -152,7 +152,7 @@ class _Balance:
         if self._recipe.center == "peak":
             both.sub_(weight * both.amax(-2, keepdim=True))
         both.relu_()
-        return both, both.sum(-1, keepdim=True).clamp_min_(_TINY)
+        return both, both.sum(-1, keepdim=True).clamp_min_(_EPS)
 
 
 def _left(vector: Tensor, matrix: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from cliper.errors import ShapeError
 
 __all__ = ["assign_labels", "class_confidence", "class_scores"]
 
-# Full-size maps held at a time while labels are assigned: 64 MiB of float32.
+# Size of the upsampled maps in memory at a time while labels are assigned: 64 MiB of float32.
 _CHUNK_ELEMENTS = 16 * 1024 * 1024
 
 
@@ -42,20 +42,20 @@ def assign_labels(
     maps: Tensor,
     size: tuple[int, int],
     *,
-    background_threshold: float = 0.6,
-    score_threshold: float = 0.7,
+    background: float = 0.6,
+    score: float = 0.7,
     normalize: bool = True,
 ) -> Tensor:
-    """Label of every pixel. Classes are gone through one after the other; [C, H, W] is never held.
+    """Label of every pixel, computed in chunks of classes, so that [C, H, W] is never in memory.
 
     Args:
         refined: [C, S, S'] class maps after refinement.
         maps: [C, h, w] class maps before refinement.
-        size: (H, W) of the picture.
-        background_threshold: value below which a pixel is background; 0 lets background compete as
+        size: (H, W) of the image.
+        background: value below which a pixel is background; 0 lets background compete as
             ``(1 - maximum over classes) ** 2``.
-        score_threshold: classes whose confidence is not above this are off.
-        normalize: stretch each class to [0, 1] over the picture before they are compared.
+        score: classes whose confidence is not above this get no pixel.
+        normalize: stretch each class to [0, 1] over the image before they are compared.
 
     Returns:
         [H, W] int64: 0 is background, ``i + 1`` is class i.
@@ -65,44 +65,44 @@ def assign_labels(
 
     Example:
         >>> left = torch.tensor([[[1.0, 0.0]]])
-        >>> assign_labels(left, left, (1, 2), background_threshold=0.5, score_threshold=0.5)
+        >>> assign_labels(left, left, (1, 2), background=0.5, score=0.5)
         tensor([[1, 0]])
     """
     confidence = class_confidence(refined, maps)
-    # From 0, as a class that is off has it everywhere: nothing that is not above it can win.
+    # 0 is the value of a class without confidence: only values above it can win.
     best = torch.zeros(_check(size), device=refined.device)
     labels = torch.zeros(size, dtype=torch.int64, device=refined.device)
-    for index, value in _full_size(refined, confidence, size, score_threshold, normalize):
-        better = value > best  # the first of equals wins, as argmax has it
+    for index, value in _upsampled_maps(refined, confidence, size, score, normalize):
+        better = value > best  # on a tie the first class wins, as in argmax
         best = torch.where(better, value, best)
         labels = torch.where(better, index + 1, labels)
-    if background_threshold > 0:
-        return torch.where(best < background_threshold, 0, labels)
+    if background > 0:
+        return torch.where(best < background, 0, labels)
     return torch.where((1 - best) ** 2 >= best, 0, labels)
 
 
 def class_scores(
-    refined: Tensor, maps: Tensor, size: tuple[int, int], *, score_threshold: float = 0.7, normalize: bool = True
+    refined: Tensor, maps: Tensor, size: tuple[int, int], *, score: float = 0.7, normalize: bool = True
 ) -> Tensor:
-    """The values that :func:`assign_labels` compares, before the background is cut off.
+    """The values that :func:`assign_labels` compares, before the background threshold.
 
     Args and errors are those of :func:`assign_labels`.
 
     Returns:
-        [C, H, W] float32; 0 for classes that are off. This is large: 4 * C * H * W bytes.
+        [C, H, W] float32; 0 for classes without confidence. This is large: 4 * C * H * W bytes.
     """
     confidence = class_confidence(refined, maps)
     scores = torch.zeros((len(refined), *_check(size)), device=refined.device)
-    for index, value in _full_size(refined, confidence, size, score_threshold, normalize):
+    for index, value in _upsampled_maps(refined, confidence, size, score, normalize):
         scores[index] = value
     return scores
 
 
-def _full_size(
-    refined: Tensor, confidence: Tensor, size: tuple[int, int], score_threshold: float, normalize: bool
+def _upsampled_maps(
+    refined: Tensor, confidence: Tensor, size: tuple[int, int], score: float, normalize: bool
 ) -> Iterator[tuple[int, Tensor]]:
-    """(class, [H, W]) of the classes that are on, in order."""
-    on = [index for index, keep in enumerate((confidence > score_threshold).tolist()) if keep]
+    """(class, [H, W]) of the classes whose confidence is above ``score``, in order."""
+    on = [index for index, keep in enumerate((confidence > score).tolist()) if keep]
     step = max(1, _CHUNK_ELEMENTS // (size[0] * size[1]))
     for first in range(0, len(on), step):
         chunk = on[first : first + step]

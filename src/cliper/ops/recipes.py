@@ -1,4 +1,4 @@
-"""What differs between the published versions of the method."""
+"""The published versions of the method, as data."""
 
 from dataclasses import dataclass
 
@@ -10,34 +10,34 @@ class Recipe:
     """One published version of early-layer fusion. ``docs/method.md``, section 2.
 
     Args:
-        center: what is taken off the symmetric attention, per column: its ``"mean"`` or its ``"peak"``.
-        center_weight: the share of it that is taken off.
-        subtract_input: whether a layer's own input is taken off the last layer's attention output.
-        spread: ``"columns"``, class maps times attention, or ``"rows"``, attention times class maps.
-        last_in_mean: whether the last layer takes part in the mean over layers.
-        early_weight: weight of that mean.
-        cap: whether each class map is divided by its maximum where that is above one.
+        center: what is subtracted from the symmetric attention, per column: its ``"mean"`` or its maximum (``"peak"``).
+        center_weight: the share of it that is subtracted.
+        subtract_input: whether a layer's features are subtracted from the last layer's attention output for them.
+        propagate_along: ``"columns"``, class maps times attention, or ``"rows"``, attention times class maps.
+        include_last_layer: whether the mean over layers includes the last layer.
+        mean_weight: weight of that mean.
+        clip_to_one: whether each class map is divided by its maximum where that is above one.
     """
 
     center: str = "mean"
     center_weight: float = 1.0
     subtract_input: bool = False
-    spread: str = "columns"
-    last_in_mean: bool = True
-    early_weight: float = 1.0
-    cap: bool = False
+    propagate_along: str = "columns"
+    include_last_layer: bool = True
+    mean_weight: float = 1.0
+    clip_to_one: bool = False
 
 
 RECIPES = {
     "conference": Recipe(),
-    "preprint": Recipe(spread="rows", last_in_mean=False),
+    "preprint": Recipe(propagate_along="rows", include_last_layer=False),
     "preprint-h": Recipe(
         center="peak",
         center_weight=0.2,
         subtract_input=True,
-        spread="rows",
-        last_in_mean=False,
-        early_weight=0.2,
-        cap=True,
+        propagate_along="rows",
+        include_last_layer=False,
+        mean_weight=0.2,
+        clip_to_one=True,
     ),
 }

@@ -1,4 +1,4 @@
-"""Sliding windows: where they lie, and how what they saw is put together.
+"""Sliding windows: their positions, and the average of their embeddings and attention.
 
 Source: ``docs/method.md``, section 2, "Sliding windows".
 """
@@ -26,16 +26,16 @@ class Window(NamedTuple):
 
 
 def window_grid(height: int, width: int, crop: int, stride: int = STRIDE) -> list[Window]:
-    """Windows that cover the picture; the last row and column are shifted back to fit.
+    """Windows that cover the image; the last row and column are shifted back to fit.
 
     Args:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        crop: side of a window; a picture that is smaller is covered by one window of its own size.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        crop: side of a window; a smaller image is covered by one window of its own size.
         stride: from one window to the next.
 
     Raises:
-        ShapeError: windows smaller than their stride that would leave parts of the picture unseen.
+        ShapeError: windows smaller than their stride, which would not cover the image.
 
     Example:
         >>> window_grid(336, 448, 336)
@@ -58,42 +58,42 @@ def _ends(length: int, crop: int, stride: int) -> list[int]:
 
 
 class WindowMerger:
-    """Averages windows' embeddings and attention over one picture's patches.
+    """Averages windows' embeddings and attention over one image's patches.
 
     The published code averages logits. Logits are linear in the embeddings, so the mean embedding gives the
-    same logits for any texts, and is [L, P, D] however many texts there are.
+    same logits for any texts, and takes [L, P, D] for any number of texts.
 
     Args:
         layers: L.
-        grid: (h, w), the picture's patches.
+        grid: (h, w), the image's patches.
         width: D.
         patch: side of a patch in pixels.
-        device: where the sums are held (float32).
+        device: of the sums (float32).
     """
 
     def __init__(self, layers: int, grid: tuple[int, int], width: int, patch: int, device: torch.device) -> None:
         h, w = grid
         self._patch = patch
         self._sum = torch.zeros(layers, h, w, width, device=device)
-        self._seen = torch.zeros(h, w, device=device)
+        self._count = torch.zeros(h, w, device=device)
         self._attention = torch.zeros(h, w, h, w, device=device)
-        self._attention_seen = torch.zeros(h, w, h, w, device=device)
+        self._attention_count = torch.zeros(h, w, h, w, device=device)
 
     def add(self, window: Window, embeddings: Tensor, affinity: Tensor) -> None:
-        """Add what one window saw: embeddings [L, p, D], affinity [p, p], p patches row by row."""
+        """Add one window: embeddings [L, p, D], affinity [p, p], p patches row by row."""
         rows = slice(window.top // self._patch, window.bottom // self._patch)
         columns = slice(window.left // self._patch, window.right // self._patch)
         h, w = rows.stop - rows.start, columns.stop - columns.start
         self._sum[:, rows, columns] += embeddings.reshape(len(embeddings), h, w, -1)
-        self._seen[rows, columns] += 1
+        self._count[rows, columns] += 1
         self._attention[rows, columns, rows, columns] += affinity.reshape(h, w, h, w)
-        self._attention_seen[rows, columns, rows, columns] += 1
+        self._attention_count[rows, columns, rows, columns] += 1
 
     def merged(self) -> Tensor:
-        """[L, P, D]: mean embeddings, spread by the windows' mean attention."""
-        patches = self._seen.numel()
-        attention = (self._attention / (self._attention_seen + 1e-5)).reshape(patches, patches)
-        # A patch that attends to no other has a row of zeros, and keeps it.
+        """[L, P, D]: mean embeddings, propagated by the windows' mean attention."""
+        patches = self._count.numel()
+        attention = (self._attention / (self._attention_count + 1e-5)).reshape(patches, patches)
+        # The row of a patch that attends to no other stays zero.
         attention = attention / attention.sum(-1, keepdim=True).clamp_min(1e-30)
-        mean = (self._sum / self._seen[..., None]).flatten(1, 2)
+        mean = (self._sum / self._count[..., None]).flatten(1, 2)
         return attention.t() @ mean

@@ -15,7 +15,7 @@ from torch import Tensor
 from cliper.errors import RefinerError
 from cliper.kernels.attention import chunked_attention
 from cliper.ops.attention import split_heads
-from cliper.ops.compensation import Heads
+from cliper.ops.compensation import QueryKey
 
 __all__ = ["METHOD_LAYERS", "capture_heads", "count_maps", "find_layers", "layer_names", "tokens_grid"]
 
@@ -99,7 +99,7 @@ def tokens_grid(latent: tuple[int, int], tokens: int) -> tuple[int, int]:
 @torch.inference_mode()
 def capture_heads(
     unet: Any, latents: Tensor, timestep: Tensor, prompt: Tensor, wanted: Sequence[str] | None
-) -> list[list[Heads]]:
+) -> list[list[QueryKey]]:
     """One step of the UNet, as far as needed.
 
     Args:
@@ -110,13 +110,13 @@ def capture_heads(
         wanted: names of layers as :func:`layer_names` has them; None means the method's two.
 
     Returns:
-        For each of the B pictures, for each layer in the order of ``wanted``, its :class:`Heads`.
+        For each of the B pictures, for each layer in the order of ``wanted``, its :class:`QueryKey`.
 
     Raises:
         RefinerError: no such layer.
     """
     layers = find_layers(unet, wanted)
-    found: dict[str, Heads] = {}
+    found: dict[str, QueryKey] = {}
     processors: dict[str, Any] = dict(unet.attn_processors)
     for place in processors:
         if _is_plain(unet, place):
@@ -128,7 +128,7 @@ def capture_heads(
     with _processors(unet, processors), suppress(_Done):
         unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
     stacks = [found[name] for name in layers]
-    return [[Heads(s.query[i], s.key[i], s.scale) for s in stacks] for i in range(len(latents))]
+    return [[QueryKey(s.query[i], s.key[i], s.scale) for s in stacks] for i in range(len(latents))]
 
 
 @contextmanager
@@ -199,7 +199,7 @@ class _Lean:
 class _Capture(_Lean):
     """Keeps the queries and keys of a layer, and leaves the UNet if it was the last wanted."""
 
-    def __init__(self, name: str, found: dict[str, Heads], count: int) -> None:
+    def __init__(self, name: str, found: dict[str, QueryKey], count: int) -> None:
         self._name, self._found, self._count = name, found, count
 
     def see(self, query: Tensor, key: Tensor, scale: float) -> None:
@@ -208,6 +208,6 @@ class _Capture(_Lean):
         Raises:
             _Done: nothing more is wanted.
         """
-        self._found[self._name] = Heads(query, key, scale)
+        self._found[self._name] = QueryKey(query, key, scale)
         if len(self._found) == self._count:
             raise _Done

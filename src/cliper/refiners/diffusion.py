@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliper.devices import memory_errors
 from cliper.errors import SettingsError
-from cliper.ops.compensation import Heads, compensate_heads
+from cliper.ops.compensation import QueryKey, compensate_query_key
 from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
 from cliper.refiners.capture import capture_heads, count_maps, find_layers, layer_names, tokens_grid
 from cliper.refiners.pipeline import check_parts
@@ -141,7 +141,9 @@ class DiffusionRefiner:
         return [self.compensate(stack, layers, latent, settings) for stack, layers in zip(maps, heads, strict=True)]
 
     @torch.inference_mode()
-    def compensate(self, maps: Tensor, layers: Sequence[Heads], latent: tuple[int, int], settings: Settings) -> Tensor:
+    def compensate(
+        self, maps: Tensor, layers: Sequence[QueryKey], latent: tuple[int, int], settings: Settings
+    ) -> Tensor:
         """The chain, or what ``refine_mode`` says, of captured heads, applied to one picture's class maps.
 
         Args:
@@ -160,7 +162,7 @@ class DiffusionRefiner:
         """
         threshold = settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold
         with self._lock:
-            refined = compensate_heads(
+            refined = compensate_query_key(
                 maps.to(self.device, torch.float32),
                 layers,
                 threshold,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliper.devices import memory_errors
 from cliper.errors import CheckpointError, SettingsError, loading_reason
-from cliper.ops.positions import interpolate_dino_positions
+from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import feature_affinity, spread_by_affinity
 from cliper.refiners.base import check_finite, check_inputs, limit_patches, resize_picture, without_gradients

@@ -1,4 +1,4 @@
-"""Position tables for grids other than the one they were trained on."""
+"""Position embeddings for grids other than the one they were trained on."""
 
 import torch
 import torch.nn.functional as F
@@ -6,11 +6,11 @@ from torch import Tensor
 
 from cliper.errors import ShapeError
 
-__all__ = ["interpolate_dino_positions", "resize_positions"]
+__all__ = ["interpolate_dino_positions", "interpolate_position_embedding"]
 
 
-def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize the patch part of a position table; the class token's row stays.
+def interpolate_position_embedding(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resize the patch part of a position embedding; the class token's row stays.
 
     Bilinear, ``align_corners=False``, without antialiasing. Source: ``docs/method.md``, section 1.
 
@@ -30,7 +30,7 @@ def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def interpolate_dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize the patch part of DINO's position table as the code of DINO and DINOv2 does; the class token's row stays.
+    """Resize the patch part of DINO's position embedding as DINO and DINOv2 do; the class token's row stays.
 
     Bicubic, with the scale factors ``(h + 0.1) / s`` and ``(w + 0.1) / s`` in place of ``h / s`` and ``w / s``: the
     sampling positions are those of a grid that is 0.1 patches larger. A grid of ``s`` by ``s`` gets the table itself.
