@@ -84,7 +84,7 @@ def ways(
         features = encoder.encode_pictures(pixels[None], recipe=recipe, attention="fused", layers=range(layers))[0]
         maps = class_maps(
             features.embeddings, features.affinity, build_text_classifier(fg, bg), foreground,
-            scale=SCALE, threshold=THRESHOLD, selected=-1, recipe=recipe,
+            logit_scale=SCALE, map_threshold=THRESHOLD, selected=-1, recipe=recipe,
         )  # fmt: skip
         return maps.reshape(foreground, *features.grid)
 

@@ -62,7 +62,7 @@ def test_only_the_whole_benchmark_is_whole(pictures: int, skipped: int, limit: i
         ({}, 41.6, []),
         ({"variants": (Variant("", PRESET.settings),)}, 38.4, []),  # published without compensation
         ({"variants": (Variant("", PRESET.settings, "self"),)}, 41.6, ["refiner self"]),
-        ({"variants": (Variant("", PRESET.settings.replace(logit_scale=50), "sd2.1"),)}, 41.6, ["scale 50.0"]),
+        ({"variants": (Variant("", PRESET.settings.replace(logit_scale=50), "sd2.1"),)}, 41.6, ["logit_scale 50.0"]),
         ({"model": "a/folder"}, 41.6, ["model a/folder"]),
         ({"dtype": "bfloat16"}, 41.6, ["dtype bfloat16"]),
     ],

@@ -38,7 +38,7 @@ def _forget() -> None:
 @pytest.mark.parametrize("window", [0, 224])
 def test_golden_class_maps_without_kernels(patch: int, window: int, tmp_path: Path) -> None:
     golden = load_golden(f"patch{patch}")
-    settings = cliper.Settings(scale=50, threshold=0.2, select_layer=-2, window=window)
+    settings = cliper.Settings(logit_scale=50, map_threshold=0.2, select_layer=-2, window=window)
     segmenter = cliper.Segmenter.from_pretrained(save_golden_clip(patch, tmp_path / "clip"), settings=settings)
     with RecordOperators() as operators:
         maps = segmenter.class_maps(golden["pixels"], golden["foreground"], golden["background"])

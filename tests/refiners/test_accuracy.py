@@ -43,7 +43,7 @@ def refined_by_us(folder: Path, pixels: Tensor, layers: tuple[str, ...], shift: 
     noisy, timestep = refiner.add_noise(latents, 45, SEED)
     [heads] = capture_heads(refiner.unet, noisy + shift, timestep, refiner.prompt, layers)
     attention = torch.cat([torch.softmax(q @ k.transpose(1, 2) * scale, -1) for q, k, scale in heads])
-    settings = Settings(threshold=0)
+    settings = Settings(map_threshold=0)
     refined = refiner.compensate(class_maps(latents.shape[-1] // 2), heads, latents.shape[-2:], settings)
     return attention, refined
 

@@ -54,7 +54,9 @@ def test_class_maps_equal_the_plain_statement(
     expected = theirs(
         model, dinos["dino"], pixels, fg, bg, scale=50.0, threshold=0.2, layer=-2, recipe=RECIPE_OF[recipe]
     )
-    got = ours(model, dinos["dino"], pixels, fg, bg, scale=50.0, threshold=0.2, select_layer=-2, recipe=recipe)
+    got = ours(
+        model, dinos["dino"], pixels, fg, bg, logit_scale=50.0, map_threshold=0.2, select_layer=-2, recipe=recipe
+    )
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
@@ -65,7 +67,7 @@ def test_windows_attend_by_the_affinity_of_each_window(
     model = random_clip(patch, 3, seed=crop)
     pixels, fg, bg = inputs(patch, grid, seed=grid[1])
     expected = theirs(model, dinos["dino"], pixels, fg, bg, scale=50.0, threshold=0.1, crop=crop)
-    got = ours(model, dinos["dino"], pixels, fg, bg, scale=50.0, threshold=0.1, window=crop)
+    got = ours(model, dinos["dino"], pixels, fg, bg, logit_scale=50.0, map_threshold=0.1, window=crop)
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
@@ -73,8 +75,8 @@ def test_proxy_is_not_the_fused_attention(dinos: dict[str, Path]) -> None:
     """If both gave nearly the same, the tests above would prove nothing."""
     model = random_clip(16, 4, seed=5)
     pixels, fg, bg = inputs(16, (7, 11), seed=16)
-    proxy = ours(model, dinos["dino"], pixels, fg, bg, scale=50.0, threshold=0.2)
-    fused = CoarseMapper(ClipEncoder(model, Path()), Settings(scale=50.0, threshold=0.2), "tiny")
+    proxy = ours(model, dinos["dino"], pixels, fg, bg, logit_scale=50.0, map_threshold=0.2)
+    fused = CoarseMapper(ClipEncoder(model, Path()), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
     assert (proxy - fused(pixels[None], build_text_classifier(fg, bg), len(fg))[0]).abs().max() > 100 * TOLERANCE
 
 
@@ -82,9 +84,9 @@ def test_batch_gives_what_its_images_give_alone(dinos: dict[str, Path]) -> None:
     model = random_clip(16, 3, seed=11)
     pixels = torch.stack([inputs(16, (7, 9), seed=seed)[0] for seed in range(2)])
     _, fg, bg = inputs(16, (7, 9), seed=0)
-    together = ours(model, dinos["dino"], pixels, fg, bg, scale=50.0, window=112)
+    together = ours(model, dinos["dino"], pixels, fg, bg, logit_scale=50.0, window=112)
     for image, maps in zip(pixels, together, strict=True):
-        alone = ours(model, dinos["dino"], image, fg, bg, scale=50.0, window=112)
+        alone = ours(model, dinos["dino"], image, fg, bg, logit_scale=50.0, window=112)
         torch.testing.assert_close(maps, alone, atol=TOLERANCE, rtol=0)
 
 
@@ -123,7 +125,14 @@ def test_class_token_takes_no_part() -> None:
 def test_segmenter_with_proxy_attention(
     clip_folder: Path, dinos: dict[str, Path], make_picture: Any, kind: str
 ) -> None:
-    settings = Settings(size=64, scale=30, score=0.05, background=0.3, attention="proxy", proxy_model=str(dinos[kind]))
+    settings = Settings(
+        size=64,
+        logit_scale=30,
+        score_threshold=0.05,
+        background_threshold=0.3,
+        attention="proxy",
+        proxy_model=str(dinos[kind]),
+    )
     segmenter = cliper.Segmenter.from_pretrained(clip_folder, settings=settings, device="cpu")
     result = segmenter(make_picture(), ["dog", "grass"])
     assert result.labels.shape == (64, 96)

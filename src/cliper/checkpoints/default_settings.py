@@ -22,7 +22,7 @@ def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
 
     Example:
         >>> from cliper.checkpoints import resolve
-        >>> recommended_settings(resolve("mini", "clip")).scale
+        >>> recommended_settings(resolve("mini", "clip")).logit_scale
         32.0
     """
     # A file of that name in a hub repository may be about anything.

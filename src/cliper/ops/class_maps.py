@@ -43,19 +43,19 @@ def build_text_classifier(foreground: Tensor, background: Tensor | None = None, 
     return F.normalize(torch.cat(rows).float(), dim=-1)
 
 
-def class_probabilities(embeddings: Tensor, texts: Tensor, scale: float, num_classes: int) -> Tensor:
-    """Softmax over the texts of ``scale * cosine``, for the first ``num_classes`` texts.
+def class_probabilities(embeddings: Tensor, texts: Tensor, logit_scale: float, num_classes: int) -> Tensor:
+    """Softmax over the texts of ``logit_scale * cosine``, for the first ``num_classes`` texts.
 
     Args:
         embeddings: [P, D] float32 patch embeddings of length 1 (or means of such).
         texts: [T, D] float32 of length 1.
-        scale: multiplies the cosine.
+        logit_scale: multiplies the cosine.
         num_classes: C <= T.
 
     Returns:
         [C, P] float32 in [0, 1].
     """
-    logits = linear(embeddings, texts) * scale
+    logits = linear(embeddings, texts) * logit_scale
     return torch.softmax(logits, dim=-1)[:, :num_classes].t()
 
 
@@ -65,8 +65,8 @@ def class_maps(
     texts: Tensor,
     num_classes: int,
     *,
-    scale: float,
-    threshold: float,
+    logit_scale: float,
+    map_threshold: float,
     selected: int,
     recipe: Recipe,
     fuse_features: bool = True,
@@ -79,8 +79,8 @@ def class_maps(
         affinity: [P, P] float32, the last layer's attention averaged over heads, class token dropped.
         texts: [T, D] from :func:`build_text_classifier`.
         num_classes: how many of the texts are classes.
-        scale: multiplies the cosine before the softmax.
-        threshold: share of a class's own maximum below which the selected layer's map becomes 0.
+        logit_scale: multiplies the cosine before the softmax.
+        map_threshold: share of a class's own maximum below which the selected layer's map becomes 0.
         selected: index into the first dimension of ``embeddings``.
         recipe: see :class:`Recipe`.
         fuse_features: whether the mean over layers is added.
@@ -91,10 +91,10 @@ def class_maps(
     """
 
     def probabilities(layer: int) -> Tensor:
-        scores = class_probabilities(embeddings[layer], texts, scale, num_classes)
+        scores = class_probabilities(embeddings[layer], texts, logit_scale, num_classes)
         if window_embeddings is None:
             return scores
-        return (scores + class_probabilities(window_embeddings[layer], texts, scale, num_classes)) / 2
+        return (scores + class_probabilities(window_embeddings[layer], texts, logit_scale, num_classes)) / 2
 
     embeddings, affinity, texts = embeddings.float(), affinity.float(), texts.float()
     if window_embeddings is not None:
@@ -103,7 +103,7 @@ def class_maps(
     selected %= layers
     top = probabilities(selected)
     # The thresholded map is also the one in the mean over layers, as in the published implementation.
-    top = torch.where(top < top.amax(-1, keepdim=True) * threshold, 0.0, top)
+    top = torch.where(top < top.amax(-1, keepdim=True) * map_threshold, 0.0, top)
     maps = top @ (affinity if recipe.propagate_along == "columns" else affinity.t())
     if fuse_features:
         mean_layers = range(layers if recipe.include_last_layer else layers - 1)

@@ -42,8 +42,8 @@ def assign_labels(
     maps: Tensor,
     size: tuple[int, int],
     *,
-    background: float = 0.6,
-    score: float = 0.7,
+    background_threshold: float = 0.6,
+    score_threshold: float = 0.7,
     normalize: bool = True,
 ) -> Tensor:
     """Label of every pixel, computed in chunks of classes, so that [C, H, W] is never in memory.
@@ -52,9 +52,9 @@ def assign_labels(
         refined: [C, S, S'] class maps after refinement.
         maps: [C, h, w] class maps before refinement.
         size: (H, W) of the image.
-        background: value below which a pixel is background; 0 lets background compete as
+        background_threshold: value below which a pixel is background; 0 lets background compete as
             ``(1 - maximum over classes) ** 2``.
-        score: classes whose confidence is not above this get no pixel.
+        score_threshold: classes whose confidence is not above this get no pixel.
         normalize: stretch each class to [0, 1] over the image before they are compared.
 
     Returns:
@@ -65,24 +65,24 @@ def assign_labels(
 
     Example:
         >>> left = torch.tensor([[[1.0, 0.0]]])
-        >>> assign_labels(left, left, (1, 2), background=0.5, score=0.5)
+        >>> assign_labels(left, left, (1, 2), background_threshold=0.5, score_threshold=0.5)
         tensor([[1, 0]])
     """
     confidence = class_confidence(refined, maps)
     # 0 is the value of a class without confidence: only values above it can win.
     best = torch.zeros(_check(size), device=refined.device)
     labels = torch.zeros(size, dtype=torch.int64, device=refined.device)
-    for index, value in _upsampled_maps(refined, confidence, size, score, normalize):
+    for index, value in _upsampled_maps(refined, confidence, size, score_threshold, normalize):
         better = value > best  # on a tie the first class wins, as in argmax
         best = torch.where(better, value, best)
         labels = torch.where(better, index + 1, labels)
-    if background > 0:
-        return torch.where(best < background, 0, labels)
+    if background_threshold > 0:
+        return torch.where(best < background_threshold, 0, labels)
     return torch.where((1 - best) ** 2 >= best, 0, labels)
 
 
 def class_scores(
-    refined: Tensor, maps: Tensor, size: tuple[int, int], *, score: float = 0.7, normalize: bool = True
+    refined: Tensor, maps: Tensor, size: tuple[int, int], *, score_threshold: float = 0.7, normalize: bool = True
 ) -> Tensor:
     """The values that :func:`assign_labels` compares, before the background threshold.
 
@@ -93,16 +93,16 @@ def class_scores(
     """
     confidence = class_confidence(refined, maps)
     scores = torch.zeros((len(refined), *_check(size)), device=refined.device)
-    for index, value in _upsampled_maps(refined, confidence, size, score, normalize):
+    for index, value in _upsampled_maps(refined, confidence, size, score_threshold, normalize):
         scores[index] = value
     return scores
 
 
 def _upsampled_maps(
-    refined: Tensor, confidence: Tensor, size: tuple[int, int], score: float, normalize: bool
+    refined: Tensor, confidence: Tensor, size: tuple[int, int], score_threshold: float, normalize: bool
 ) -> Iterator[tuple[int, Tensor]]:
     """(class, [H, W]) of the classes whose confidence is above ``score``, in order."""
-    on = [index for index, keep in enumerate((confidence > score).tolist()) if keep]
+    on = [index for index, keep in enumerate((confidence > score_threshold).tolist()) if keep]
     step = max(1, _CHUNK_ELEMENTS // (size[0] * size[1]))
     for first in range(0, len(on), step):
         chunk = on[first : first + step]
