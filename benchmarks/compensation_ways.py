@@ -319,7 +319,7 @@ def _library_run(encode, attend, scheduler, scale, quick, chain=None, dtype=torc
 def _chain(maps: Tensor, heads: list[tuple[Tensor, Tensor, float]]) -> Tensor:
     from cliper.ops import compensation
 
-    return compensation.compensate_heads(maps, [compensation.Heads(*layer) for layer in heads], THRESHOLD)
+    return compensation.compensate_query_key(maps, [compensation.QueryKey(*layer) for layer in heads], THRESHOLD)
 
 
 def _chain_float64(maps: Tensor, heads: list[tuple[Tensor, Tensor, float]]) -> Tensor:
