@@ -16,7 +16,7 @@ from typing import IO
 
 from PIL import Image, ImageFile
 
-from cliper.errors import ImageError, ResourceError
+from cliper.errors import ImageError, ResourceError, quote_path
 from cliper.image_limits import LimitExceededError, check_avif_frames, check_limits, without_exif
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "load_pixels",
     "one_line",
     "open_picture",
-    "shown_path",
 ]
 
 MAX_PIXELS = 128_000_000
@@ -62,7 +61,7 @@ def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         Traceback (most recent call last):
         cliper.errors.ImageError: expected a picture at 'no.png', got nothing there; check the path
     """
-    name = shown_path(path)
+    name = quote_path(path)
     try:
         info = Path(path).stat()
         if stat.S_ISDIR(info.st_mode):
@@ -237,9 +236,3 @@ def _out_of_memory(name: str) -> ResourceError:
 def one_line(error: BaseException) -> str:
     """What an error says, fit to stand inside a message."""
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def shown_path(path: str | Path) -> str:
-    """A path, fit to stand inside a message: quoted, on one line, not endless."""
-    text = repr(str(path))
-    return text if len(text) <= 300 else f"{text[:297]}...'"

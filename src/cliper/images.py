@@ -28,9 +28,8 @@ from cliper.decoding import (
     load_pixels,
     one_line,
     open_picture,
-    shown_path,
 )
-from cliper.errors import ImageError
+from cliper.errors import ImageError, quote_path
 from cliper.image_limits import exif_orientation
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
         name = "the array"
         picture = _from_array(source, max_pixels)
     elif isinstance(source, str | Path):
-        name = shown_path(source)
+        name = quote_path(source)
         picture = open_picture(source, max_pixels=max_pixels)
     else:
         raise ImageError(
@@ -118,7 +117,7 @@ def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -
         ImageError: it is not a picture, it is damaged or too large.
         ResourceError: memory ran out while it was decoded.
     """
-    return _finished(decode_stream(stream, shown_path(name), max_pixels), shown_path(name))
+    return _finished(decode_stream(stream, quote_path(name), max_pixels), quote_path(name))
 
 
 def column_bounds(width: int, column: tuple[int, int]) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.decoding import decoding_memory_errors, one_line, shown_path
-from cliper.errors import ImageError, ResourceError
+from cliper.decoding import decoding_memory_errors, one_line
+from cliper.errors import ImageError, ResourceError, quote_path
 from cliper.images import load_image, load_stream
 from cliper.scale.places import is_remote, open_file
 
@@ -67,12 +67,12 @@ class Item:
         shown = self.address if self.size is None and self.held is None else f"{self.address}:{self.name}"
         data = self.held if self.held is not None else self._bytes(shown)
         if not data:
-            raise ImageError(f"expected a picture, got an empty file (0 bytes): {shown_path(shown)}; fetch it again")
+            raise ImageError(f"expected a picture, got an empty file (0 bytes): {quote_path(shown)}; fetch it again")
         return load_stream(io.BytesIO(data), shown)
 
     def _bytes(self, shown: str) -> bytes:
         try:
-            with decoding_memory_errors(shown_path(shown)), open_file(self.address) as stream:
+            with decoding_memory_errors(quote_path(shown)), open_file(self.address) as stream:
                 if self.start:
                     stream.seek(self.start)
                 return stream.read(-1 if self.size is None else self.size)
@@ -80,7 +80,7 @@ class Item:
             raise
         except Exception as error:  # object stores have exceptions of their own
             raise ImageError(
-                f"expected a picture, could not read {shown_path(shown)} ({one_line(error)}); check the address"
+                f"expected a picture, could not read {quote_path(shown)} ({one_line(error)}); check the address"
             ) from None
 
 

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from cliper.decoding import one_line, shown_path
-from cliper.errors import CliperError, InputError
+from cliper.decoding import one_line
+from cliper.errors import CliperError, InputError, quote_path
 from cliper.scale.folder import MANIFEST, PARTS, RUN
 from cliper.scale.globs import matcher
 from cliper.scale.items import Item, is_picture_name, safe_name
@@ -67,22 +67,22 @@ def find_source(address: str, *, glob: Sequence[str] = (), every: int | None = N
     place = Place(address)
     is_video = lower.endswith(_VIDEOS)
     if every is not None and not is_video:
-        raise InputError(f"--every: it is for videos, got {shown_path(address)}; leave it out")
+        raise InputError(f"--every: it is for videos, got {quote_path(address)}; leave it out")
     try:
         is_folder, is_file = place.is_folder(), place.is_file()
     except Exception as error:  # each store has exceptions of its own
         raise InputError(
-            f"expected a folder, list, tar or video at {shown_path(address)}, could not look there "
+            f"expected a folder, list, tar or video at {quote_path(address)}, could not look there "
             f"({one_line(error)}); check the address, and the rights to read there"
         ) from None
     if is_folder:
         return FolderSource(address, is_meant, skip)
     if not is_file:
         raise InputError(
-            f"expected a folder, list, tar or video at {shown_path(address)}, got nothing there; check the path"
+            f"expected a folder, list, tar or video at {quote_path(address)}, got nothing there; check the path"
         )
     if place.local is not None and not place.local.is_file():
-        raise InputError(f"expected a folder, list, tar or video, got a pipe or device: {shown_path(address)}")
+        raise InputError(f"expected a folder, list, tar or video, got a pipe or device: {quote_path(address)}")
     if is_video:
         if glob:
             raise InputError("--glob: it is for folders, lists and tars, got a video; leave it out")
@@ -97,7 +97,7 @@ def find_source(address: str, *, glob: Sequence[str] = (), every: int | None = N
         return ListSource(address, is_meant if glob else None)
     hint = "for one picture use `cliper segment`" if is_picture_name(address) else "check the path"
     raise InputError(
-        f"expected a folder, a list ({', '.join(_LISTS)}), a tar or a video, got {shown_path(address)}; {hint}"
+        f"expected a folder, a list ({', '.join(_LISTS)}), a tar or a video, got {quote_path(address)}; {hint}"
     )
 
 
@@ -186,7 +186,7 @@ class FolderSource:
                     if keep:
                         pictures.append(entry.name)
         except Exception as error:  # object stores have exceptions of their own
-            text = f"expected a folder that can be read, got {shown_path(self._where(folder))} ({one_line(error)})"
+            text = f"expected a folder that can be read, got {quote_path(self._where(folder))} ({one_line(error)})"
             if not folder:
                 raise InputError(f"{text}; check its permissions") from None
             raise _UnreadableError(text) from None
@@ -239,6 +239,6 @@ class ListSource:
             raise
         except Exception as error:  # object stores have exceptions of their own
             raise InputError(
-                f"expected a list of paths, could not read {shown_path(self.address)} ({one_line(error)}); "
+                f"expected a list of paths, could not read {quote_path(self.address)} ({one_line(error)}); "
                 "check the address"
             ) from None

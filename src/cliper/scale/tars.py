@@ -9,8 +9,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from cliper.decoding import decoding_memory_errors, one_line, shown_path
-from cliper.errors import CliperError, InputError
+from cliper.decoding import decoding_memory_errors, one_line
+from cliper.errors import CliperError, InputError, quote_path
 from cliper.scale.items import Item, safe_name
 from cliper.scale.names import NameIndex
 from cliper.scale.places import open_file
@@ -90,7 +90,7 @@ class TarSource:
             if not self.held:
                 return Item(number, name, self.address, start=member.offset_data, size=member.size)
             content = tar.extractfile(member)
-            with decoding_memory_errors(shown_path(f"{self.address}:{name}")):
+            with decoding_memory_errors(quote_path(f"{self.address}:{name}")):
                 return Item(number, name, self.address, held=b"" if content is None else content.read())
         if member.islnk() and not self.held:
             place = linked.find(member.linkname)
@@ -98,7 +98,7 @@ class TarSource:
                 return Item(number, name, self.address, start=place[0], size=place[1])
         what = f"a link to {member.linkname!r}" if member.islnk() or member.issym() else "something else"
         hint = "unpack it" if member.islnk() and self.held else "make the tar with files"
-        error = f"expected a picture, got {what} in the tar: {shown_path(member.name)}; {hint}"
+        error = f"expected a picture, got {what} in the tar: {quote_path(member.name)}; {hint}"
         return Item(number, name, self.address, error=error)
 
     def _open(self) -> IO[bytes]:
@@ -108,12 +108,12 @@ class TarSource:
             raise
         except Exception as error:
             raise InputError(
-                f"expected a tar, could not read {shown_path(self.address)} ({one_line(error)}); check the address"
+                f"expected a tar, could not read {quote_path(self.address)} ({one_line(error)}); check the address"
             ) from None
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(
-            f"expected a whole tar, got a damaged one or something else: {shown_path(self.address)} ({reason}); "
+            f"expected a whole tar, got a damaged one or something else: {quote_path(self.address)} ({reason}); "
             "fetch or make it again"
         )
 
