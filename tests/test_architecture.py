@@ -42,13 +42,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "segmenter": BASE
     | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
+    "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
     "evaluation": BASE
     | {"checkpoints", "datasets", "devices", "files", "formats", "grouping", "ops"}
-    | {"prompts", "refiners", "segmenter", "settings"},
+    | {"prompts", "provenance", "refiners", "segmenter", "settings"},
     "scale": BASE
     | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
-    | {"prompts", "result", "segmenter", "settings"},
+    | {"prompts", "provenance", "result", "segmenter", "settings"},
     "web": BASE
     | {"checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts", "refiners"}
     | {"result", "segmenter", "settings", "text_cache"},

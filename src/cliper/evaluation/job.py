@@ -147,7 +147,7 @@ class Job:
 
     def identity(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What a run that goes on has to share with the one that began: all that its matrix depends on."""
-        from cliper.evaluation.provenance import checkpoint_record, versions
+        from cliper.provenance import checkpoint_record, versions
 
         names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
         benchmark, device = self.benchmark(), _device_type(self.device)

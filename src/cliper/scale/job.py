@@ -117,7 +117,7 @@ class Job:
             CliperError: a model that does not exist or cannot be fetched.
         """
         from cliper.devices import pick_device
-        from cliper.evaluation.provenance import checkpoint_record, versions
+        from cliper.provenance import checkpoint_record, versions
 
         background = self.background
         return {
