@@ -32,15 +32,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": BASE,
     "images": BASE | {"decoding", "image_limits"},
     "checkpoints": BASE | {"settings"},
-    "encoders": BASE | {"kernels", "ops", "quiet"},
+    "encoders": BASE | {"devices", "kernels", "ops", "quiet", "settings"},
     "text_cache": {"cache"},
     "prompts": BASE | {"encoders", "text_cache"},
     "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "kernels", "ops", "quiet", "settings"},
     "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
-    "coarse": BASE | {"devices", "encoders", "ops", "settings"},
     "segmenter": BASE
-    | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
+    | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
     "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
@@ -93,7 +92,7 @@ LATE = {
     "ray",
     "fsspec",
 }
-TORCH_AT_HOME = {"coarse", "devices", "encoders", "kernels", "ops", "refiners", "segmenter", "text_cache"}
+TORCH_AT_HOME = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter", "text_cache"}
 
 
 class Import(NamedTuple):

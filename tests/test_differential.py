@@ -79,7 +79,7 @@ def ours(
     attention: str = "fused",
 ) -> torch.Tensor:
     encoder = ClipEncoder(model, Path())
-    features = encoder.encode_pictures(
+    features = encoder.encode_images(
         pixels[None], recipe=RECIPES[recipe], attention=attention, layers=range(encoder.num_layers), window=crop
     )[0]
     maps = class_maps(
@@ -178,7 +178,7 @@ def test_feature_fusion_off_is_the_selected_layer_alone(recipe: str) -> None:
         top = torch.where(top < top.amax(-1, keepdim=True) * 0.2, 0, top)
         spread = attention.mean(0)[1:, 1:]
         expected = top @ (spread if recipe == "conference" else spread.T)
-        features = encoder.encode_pictures(pixels[None], recipe=kind, attention="fused", layers=[layer])[0]
+        features = encoder.encode_images(pixels[None], recipe=kind, attention="fused", layers=[layer])[0]
         got = class_maps(
             features.embeddings,
             features.affinity,
@@ -198,9 +198,9 @@ def test_a_batch_gives_what_its_pictures_give_alone() -> None:
     encoder = ClipEncoder(model, Path())
     pixels = torch.stack([inputs(16, (7, 9), seed=s)[0] for s in range(3)])
     options: dict[str, Any] = {"recipe": RECIPES["conference"], "attention": "fused", "layers": range(4), "window": 96}
-    together = encoder.encode_pictures(pixels, **options)
+    together = encoder.encode_images(pixels, **options)
     for picture, features in zip(pixels, together, strict=True):
-        alone = encoder.encode_pictures(picture[None], **options)[0]
+        alone = encoder.encode_images(picture[None], **options)[0]
         # Rows of a larger product may be summed in another order.
         torch.testing.assert_close(features.embeddings, alone.embeddings, atol=1e-5, rtol=0)
         torch.testing.assert_close(features.affinity, alone.affinity, atol=1e-5, rtol=0)

@@ -247,7 +247,7 @@ class Counting:
         self.texts: list[str] = []
         self.print = fingerprint
 
-    def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+    def encode_texts(self, prompts: Sequence[str]) -> torch.Tensor:
         self.texts.extend(prompts)
         rows = [torch.randn(16, generator=torch.Generator().manual_seed(hash(p) % 2**31)) for p in prompts]
         return F.normalize(torch.stack(rows), dim=-1)

@@ -264,7 +264,7 @@ def test_text_embeddings_are_kept_between_segmenters(clip_folder: Path, own_cach
     assert expected.dtype == torch.float32
     assert (own_cache / "text-embeddings.sqlite").is_file()
     second = cliper.Segmenter.from_pretrained(clip_folder, device="cpu")
-    second.encoder.encode_prompts = lambda _: pytest.fail("it was encoded before")
+    second.encoder.encode_texts = lambda _: pytest.fail("it was encoded before")
     assert torch.equal(second.encode_text(CLASSES), expected)
     half = cliper.Segmenter.from_pretrained(clip_folder, device="cpu", dtype="bfloat16")
     assert not torch.equal(half.encode_text(CLASSES), expected)
@@ -393,7 +393,7 @@ def test_running_out_of_memory_is_one_error(tiny: Any, photo: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(tiny.encoder, name)
 
-        def encode_pictures(self, *_: Any, **__: Any) -> Any:
+        def encode_images(self, *_: Any, **__: Any) -> Any:
             raise self.error
 
     greedy: Any = Greedy()

@@ -202,7 +202,7 @@ def encode_classes(
     new = [prompt for prompt in prompts if prompt not in known]
     if new:
         texts = [form.format(prompt) for prompt in new for form in forms]
-        embedded = encoder.encode_prompts(texts).reshape(len(new), len(forms), -1)
+        embedded = encoder.encode_texts(texts).reshape(len(new), len(forms), -1)
         means = F.normalize(embedded.mean(1), dim=-1).cpu()
         fresh = dict(zip(new, means, strict=True))
         if cache is not None:

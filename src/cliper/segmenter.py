@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve
-from cliper.coarse import CoarseMapper
 from cliper.devices import memory_errors, pick_device, pick_dtype
 from cliper.encoders.base import Encoder
+from cliper.encoders.class_map_predictor import ClassMapPredictor
 from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
@@ -83,7 +83,7 @@ class Segmenter:
         if isinstance(refiner, DinoRefiner):
             self._dinos[refiner.name] = refiner
         self._texts: tuple[object, Tensor] | None = None
-        self._coarse = self._mapper(settings)
+        self._predictor = self._make_predictor(settings)
 
     @classmethod
     def from_pretrained(
@@ -133,7 +133,7 @@ class Segmenter:
     @property
     def settings(self) -> Settings:
         """The settings in use; :meth:`with_settings` gives a segmenter with others."""
-        return self._coarse.settings
+        return self._predictor.settings
 
     def with_settings(self, settings: Settings) -> Segmenter:
         """The same models with other settings; nothing is loaded again.
@@ -146,7 +146,7 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         other = copy.copy(self)
-        other._coarse = self._mapper(settings)
+        other._predictor = self._make_predictor(settings)
         return other
 
     def with_refiner(self, refiner: str | Path | None) -> Segmenter:
@@ -297,7 +297,7 @@ class Segmenter:
         if pixels.dim() not in (3, 4):
             raise ShapeError(f"pixels: expected [3, H, W] or [B, 3, H, W], got {list(pixels.shape)}")
         batch = pixels if pixels.dim() == 4 else pixels[None]
-        maps = self._coarse(batch, build_text_classifier(foreground, background), len(foreground))
+        maps = self._predictor(batch, build_text_classifier(foreground, background), len(foreground))
         return maps if pixels.dim() == 4 else maps[0]
 
     def refine(self, picture: Tensor, maps: Tensor) -> Tensor:
@@ -328,11 +328,11 @@ class Segmenter:
             results.extend(self._segment(images, torch.stack(pixels), classes, texts))
         return results
 
-    def _mapper(self, settings: Settings) -> CoarseMapper:
+    def _make_predictor(self, settings: Settings) -> ClassMapPredictor:
         check_proxy(settings)
         loaded = self._load_refiner(settings.proxy_model.strip()) if settings.attention == "proxy" else None
         proxy = loaded if isinstance(loaded, DinoRefiner) else None
-        return CoarseMapper(self.encoder, settings, self.checkpoint.name, proxy)
+        return ClassMapPredictor(self.encoder, settings, self.checkpoint.name, proxy)
 
     def _load_refiner(self, name: str) -> Refiner | None:
         """Load a refiner. A DINO in use, as refiner or for ``attention="proxy"``, is not loaded twice."""
@@ -350,7 +350,7 @@ class Segmenter:
         self, images: Sequence[Image.Image], pixels: Tensor, classes: Sequence[ClassPrompt], texts: Tensor
     ) -> list[Segmentation]:
         """Images of one size, and the encoder's input [B, 3, H, W]."""
-        maps = list(self._coarse(pixels, texts, len(classes)))
+        maps = list(self._predictor(pixels, texts, len(classes)))
         refined = maps
         if self.refiner is not None:
             refined = self._refine([to_unit_tensor(image) for image in images], maps)

@@ -8,7 +8,7 @@ from torch import Tensor, device, dtype
 
 from cliper.ops.recipes import Recipe
 
-__all__ = ["Encoder", "PictureFeatures", "ProxyAffinity"]
+__all__ = ["Encoder", "ImageFeatures", "ProxyAffinity"]
 
 ProxyAffinity = Callable[[Tensor, tuple[int, int]], Tensor]
 """Attention of the last layer that another model computes: normalised pixels [B, 3, H, W] and a grid (h, w) of patches
@@ -16,7 +16,7 @@ ProxyAffinity = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 @dataclass(frozen=True)
-class PictureFeatures:
+class ImageFeatures:
     """What class maps are computed from, for one picture; it depends on no text.
 
     Args:
@@ -44,9 +44,9 @@ class Encoder(Protocol):
     device: device
     dtype: dtype
 
-    def encode_pictures(
+    def encode_images(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
-    ) -> list[PictureFeatures]:
+    ) -> list[ImageFeatures]:
         """[B, 3, H, W] normalised pixels -> features of each picture, for the wanted layers."""
         ...
 
@@ -54,10 +54,10 @@ class Encoder(Protocol):
         """[B, 3, H, W] normalised pixels -> the patches after ``layer`` layers, [B, h * w, width]."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+    def encode_texts(self, prompts: Sequence[str]) -> Tensor:
         """Texts -> [n, D] float32 of length 1."""
         ...
 
     def text_fingerprint(self) -> str:
-        """Identifies what :meth:`encode_prompts` computes: weights, tokenizer and dtype."""
+        """Identifies what :meth:`encode_texts` computes: weights, tokenizer and dtype."""
         ...

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliper.encoders.base import PictureFeatures, ProxyAffinity
+from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
 from cliper.errors import CheckpointError, loading_reason
@@ -43,9 +43,9 @@ class ClipEncoder:
         # The preprint treats ViT-H/14 apart; nothing but its shape tells it from other checkpoints.
         self.is_vit_h14 = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size) == (32, 1280, 14)
 
-    def encode_pictures(
+    def encode_images(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
-    ) -> list[PictureFeatures]:
+    ) -> list[ImageFeatures]:
         """See :meth:`VisionTower.encode`."""
         return self.vision.encode(
             pixels.to(self.device), recipe=recipe, attention=attention, layers=layers, window=window
@@ -55,7 +55,7 @@ class ClipEncoder:
         """See :meth:`VisionTower.patch_features`."""
         return self.vision.patch_features(pixels.to(self.device), layer)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+    def encode_texts(self, prompts: Sequence[str]) -> Tensor:
         """See :meth:`TextTower.encode`."""
         return self.text.encode(prompts)
 

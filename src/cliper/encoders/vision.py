@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.encoders.base import PictureFeatures, ProxyAffinity
+from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.errors import ShapeError
 from cliper.kernels import optimize_for_cpu
 from cliper.kernels.linear import linear
@@ -57,12 +57,12 @@ class VisionTower:
         self.patch_size: int = config.patch_size
         self.num_layers: int = config.num_hidden_layers
         self.embedding_width: int = projection.out_features
-        self._tables: dict[tuple[int, int], Tensor] = {}  # position tables by grid
+        self._position_embeddings: dict[tuple[int, int], Tensor] = {}  # position tables by grid
 
     @torch.inference_mode()
     def encode(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
-    ) -> list[PictureFeatures]:
+    ) -> list[ImageFeatures]:
         """Features of each picture of a batch.
 
         Args:
@@ -82,8 +82,8 @@ class VisionTower:
         embeddings, affinity = self._embed(pixels, recipe, attention, layers)
         merged: list[Tensor] | list[None] = [None] * len(pixels)
         if window:
-            merged = [self._slide(p, window, recipe, attention, layers) for p in pixels]
-        return [PictureFeatures(e, a, grid, m) for e, a, m in zip(embeddings, affinity, merged, strict=True)]
+            merged = [self._encode_windows(p, window, recipe, attention, layers) for p in pixels]
+        return [ImageFeatures(e, a, grid, m) for e, a, m in zip(embeddings, affinity, merged, strict=True)]
 
     @torch.inference_mode()
     def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
@@ -97,9 +97,9 @@ class VisionTower:
             [B, h * w, width] in the tower's dtype.
         """
         self._check(pixels, 0)
-        x = self._enter(pixels)
+        x = self._embed_patches(pixels)
         for block in self._layers[:layer]:
-            x, _ = self._block(block, x, None)
+            x, _ = self._run_layer(block, x, None)
         return x[:, 1:]
 
     def _check(self, pixels: Tensor, window: int) -> None:
@@ -124,10 +124,10 @@ class VisionTower:
         if isinstance(attention, str) and not fused:
             wanted.add(self.num_layers - 1)  # the map of an ablation is the last layer's
         features: dict[int, Tensor] = {}
-        x = self._enter(pixels)
+        x = self._embed_patches(pixels)
         *body, last = self._layers
         for index, block in enumerate(body):
-            x, normed = self._block(block, x, summed)
+            x, normed = self._run_layer(block, x, summed)
             if index in wanted:
                 features[index] = normed
         if self.num_layers - 1 in wanted:
@@ -188,27 +188,27 @@ class VisionTower:
 
         return {index: attend_layer(feature) for index, feature in features.items()}
 
-    def _enter(self, pixels: Tensor) -> Tensor:
+    def _embed_patches(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 1 + P, width], what enters the first layer."""
         embeddings = self._model.embeddings
         patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.weight.dtype))
         grid = (patches.shape[-2], patches.shape[-1])
         cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
-        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_table(grid)
-        entered: Tensor = self._model.pre_layrnorm(x)
-        return entered
+        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_embedding(grid)
+        hidden: Tensor = self._model.pre_layrnorm(x)
+        return hidden
 
-    def _position_table(self, grid: tuple[int, int]) -> Tensor:
-        known = self._tables.get(grid)
+    def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
+        known = self._position_embeddings.get(grid)
         if known is None:
             table = self._model.embeddings.position_embedding.weight
             known = interpolate_position_embedding(table.float(), grid).to(table.dtype)
             # A new dictionary, so that threads that share the tower never see one that is changing.
-            recent = list(self._tables.items())[-15:]
-            self._tables = {**dict(recent), grid: known}
+            recent = list(self._position_embeddings.items())[-15:]
+            self._position_embeddings = {**dict(recent), grid: known}
         return known
 
-    def _block(self, block: Any, x: Tensor, summed: AttentionAccumulator | None) -> tuple[Tensor, Tensor]:
+    def _run_layer(self, block: Any, x: Tensor, summed: AttentionAccumulator | None) -> tuple[Tensor, Tensor]:
         """One layer -> its output and its normalised input, both [B, N, width]."""
 
         def before(rows: Tensor) -> tuple[Tensor, ...]:
@@ -237,7 +237,7 @@ class VisionTower:
         )
         return query, key, value
 
-    def _slide(
+    def _encode_windows(
         self, pixels: Tensor, crop: int, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int]
     ) -> Tensor:
         """[3, H, W] -> [L', P, D], what the sliding windows saw."""

@@ -150,14 +150,14 @@ def test_words_of_visitors_stay_in_memory(mini: Any, tiny: Any, tmp_path: Path) 
 
 def test_words_are_encoded_once_for_all_and_few_are_kept(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    run = tiny.encoder.encode_prompts
+    run = tiny.encoder.encode_texts
 
     def encode(prompts: Any, *more: Any, **options: Any) -> Any:
         encoded.extend(prompts)
         return run(prompts, *more, **options)
 
     models = Models(tiny, never, texts=2)
-    monkeypatch.setattr(tiny.encoder, "encode_prompts", encode)
+    monkeypatch.setattr(tiny.encoder, "encode_texts", encode)
     for word in ("one", "two", "one", "two", "three", "one"):
         models.get(models.start_model, "self").encode_text([word])
     assert [text.split()[-1].rstrip(".") for text in encoded] == ["one", "two", "three", "one"]

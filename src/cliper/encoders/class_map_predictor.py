@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from cliper.devices import memory_errors
-from cliper.encoders.base import Encoder, PictureFeatures, ProxyAffinity
+from cliper.encoders.base import Encoder, ImageFeatures, ProxyAffinity
 from cliper.errors import CheckpointError, SettingsError, ShapeError
 from cliper.ops.class_maps import class_maps
 from cliper.ops.recipes import RECIPES
 from cliper.settings import Settings
 
-__all__ = ["CoarseMapper", "ProxyModel"]
+__all__ = ["ClassMapPredictor", "ProxyModel"]
 
 
 class ProxyModel(Protocol):
@@ -27,7 +27,7 @@ class ProxyModel(Protocol):
         ...
 
 
-class CoarseMapper:
+class ClassMapPredictor:
     """An encoder and the settings that it is used with.
 
     Args:
@@ -89,9 +89,9 @@ class CoarseMapper:
             )
         return maps.clone()  # out of inference mode, so that the caller may do with it what one does with tensors
 
-    def _features(self, pixels: Tensor) -> list[PictureFeatures]:
+    def _features(self, pixels: Tensor) -> list[ImageFeatures]:
         settings, depth = self.settings, self._encoder.num_layers
-        return self._encoder.encode_pictures(
+        return self._encoder.encode_images(
             pixels,
             recipe=self._recipe,
             attention=self._attention,
@@ -99,7 +99,7 @@ class CoarseMapper:
             window=settings.window,
         )
 
-    def _maps(self, features: PictureFeatures, texts: Tensor, num_classes: int) -> Tensor:
+    def _maps(self, features: ImageFeatures, texts: Tensor, num_classes: int) -> Tensor:
         settings = self.settings
         maps = class_maps(
             features.embeddings,
