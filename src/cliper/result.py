@@ -55,12 +55,12 @@ class Segmentation:
         """
         import torch
 
-        from cliper.devices import memory_errors
+        from cliper.devices import convert_out_of_memory
         from cliper.ops.labels import class_scores
 
         size = (self.image.height, self.image.width)
         refined, maps = torch.from_numpy(self.refined), torch.from_numpy(self.maps)
-        with memory_errors():
+        with convert_out_of_memory():
             values: npt.NDArray[np.float32] = class_scores(
                 refined, maps, size, score_threshold=self.settings.score_threshold, normalize=self.settings.normalize
             ).numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve
-from cliper.devices import memory_errors, pick_device, pick_dtype
+from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
 from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
 from cliper.encoders.clip import load_clip
@@ -117,7 +117,7 @@ class Segmenter:
             >>> Segmenter.from_pretrained().checkpoint.name
             'mini'
         """
-        place, number, seed = pick_device(device), pick_dtype(dtype), check_seed(seed)
+        target, clip_dtype, seed = resolve_device(device), resolve_dtype(dtype), check_seed(seed)
         if refiner is not None:
             check_refiner(str(refiner))  # before anything large is fetched
         checkpoint = resolve(model, "clip")
@@ -125,10 +125,10 @@ class Segmenter:
         base = recommended_settings(checkpoint)
         chosen = base if settings is None else load_settings(settings, base=base)
         check_proxy(chosen)
-        with memory_errors():
-            encoder = load_clip(checkpoint.folder, device=place, dtype=number)
-        asked = None if dtype is None else number
-        return cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache(), dtype=asked).with_refiner(refiner)
+        with convert_out_of_memory():
+            encoder = load_clip(checkpoint.folder, device=target, dtype=clip_dtype)
+        refiner_dtype = None if dtype is None else clip_dtype
+        return cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache(), dtype=refiner_dtype).with_refiner(refiner)
 
     @property
     def settings(self) -> Settings:
@@ -206,7 +206,7 @@ class Segmenter:
         results = self._segment_all(((one, self.preprocess(one)) for one in loaded), named, texts)
         return results if isinstance(image, list) else results[0]
 
-    @memory_errors()
+    @convert_out_of_memory()
     def preprocess(self, image: Image.Image, column: tuple[int, int] | None = None) -> Tensor:
         """An image as this segmenter's encoder takes it: resized and normalised by the encoder's and its own settings.
 
@@ -273,7 +273,7 @@ class Segmenter:
         Raises:
             ClassListError: a list that cannot be used, or a class longer than the text tower can read.
         """
-        with memory_errors():
+        with convert_out_of_memory():
             return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self.cache)
 
     def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
@@ -345,7 +345,7 @@ class Segmenter:
             self._dinos[name] = loaded
         return loaded
 
-    @memory_errors()
+    @convert_out_of_memory()
     def _segment(
         self, images: Sequence[Image.Image], pixels: Tensor, classes: Sequence[ClassPrompt], texts: Tensor
     ) -> list[Segmentation]:
@@ -384,7 +384,7 @@ class Segmenter:
         if self.refiner is None:
             refined = [m.float() for m in maps]
         else:
-            with memory_errors():
+            with convert_out_of_memory():
                 refined = self.refiner.refine(pictures, maps, self.settings, seed=self.seed)
         # Tensors of inference mode could not be changed in place, nor take part in a backward pass.
         return [r.clone() if r.is_inference() else r for r in refined]

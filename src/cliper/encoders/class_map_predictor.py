@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cliper.devices import memory_errors
+from cliper.devices import convert_out_of_memory
 from cliper.encoders.base import Encoder, ImageFeatures, ProxyAffinity
 from cliper.errors import CheckpointError, SettingsError, ShapeError
 from cliper.ops.class_maps import class_maps
@@ -77,7 +77,7 @@ class ClassMapPredictor:
             raise ShapeError(
                 f"foreground: expected embeddings of width {encoder.embedding_width}, got {texts.shape[1]}"
             )
-        with memory_errors(), torch.inference_mode():
+        with convert_out_of_memory(), torch.inference_mode():
             texts = texts.to(encoder.device)
             maps = torch.stack([self._maps(f, texts, num_classes) for f in self._features(pixels)])
         if not maps.isfinite().all():

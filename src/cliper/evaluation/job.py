@@ -236,6 +236,6 @@ def _texts(prompts: Sequence[ClassPrompt]) -> list[list[str]]:
 
 
 def _device_type(name: str | None) -> str:
-    from cliper.devices import pick_device
+    from cliper.devices import resolve_device
 
-    return pick_device(name).type
+    return resolve_device(name).type

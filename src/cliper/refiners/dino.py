@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.devices import memory_errors
+from cliper.devices import convert_out_of_memory
 from cliper.errors import CheckpointError, SettingsError, loading_reason
 from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.quiet import quiet_transformers
@@ -58,7 +58,7 @@ class DinoRefiner:
         self.device = device
         self.dtype = dtype
         self._source, self._revision = source, revision
-        with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
+        with convert_out_of_memory(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
             self.model: Any = _load(folder, dtype).to(device)
         patch = self.model.config.patch_size
         self.patch: int = patch if isinstance(patch, int) else patch[0]
@@ -96,7 +96,7 @@ class DinoRefiner:
         results = []
         for picture, stack in zip(pictures, maps, strict=True):
             size = self._size((picture.shape[-2], picture.shape[-1]), settings)
-            with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
+            with convert_out_of_memory(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
                 features = self.features(picture, size, settings.refine_resize or "bilinear")
                 grid = (size[0] // self.patch, size[1] // self.patch)
                 refined = spread_by_affinity(stack, features, grid)
