@@ -20,7 +20,7 @@ BASE = {"errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "cache": set(),
-    "quiet": set(),
+    "hf_logging": set(),
     "examples": set(),
     "files": BASE,
     "grouping": set(),
@@ -32,10 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": BASE,
     "images": BASE | {"decoding", "image_limits"},
     "checkpoints": BASE | {"settings"},
-    "encoders": BASE | {"devices", "kernels", "ops", "quiet", "settings"},
+    "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
     "text_cache": {"cache"},
     "prompts": BASE | {"encoders", "text_cache"},
-    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "kernels", "ops", "quiet", "settings"},
+    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "hf_logging", "kernels", "ops", "settings"},
     "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "segmenter": BASE
@@ -57,7 +57,7 @@ EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
 # Library -> the rooms that may import it, wherever in the file.
 LIBRARIES: dict[str, set[str]] = {
-    "transformers": {"checkpoints", "encoders", "quiet", "refiners"},
+    "transformers": {"checkpoints", "encoders", "hf_logging", "refiners"},
     "diffusers": {"checkpoints", "kernels", "refiners"},
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},

@@ -11,8 +11,8 @@ from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
 from cliper.errors import CheckpointError, loading_reason
+from cliper.hf_logging import silence_transformers
 from cliper.ops.recipes import Recipe
-from cliper.quiet import quiet_transformers
 
 __all__ = ["ClipEncoder", "load_clip"]
 
@@ -73,7 +73,7 @@ def load_clip(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Clip
     from transformers import CLIPModel
 
     try:
-        with quiet_transformers():
+        with silence_transformers():
             model, info = CLIPModel.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
             )

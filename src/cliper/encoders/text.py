@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.errors import CheckpointError, ClassListError
-from cliper.quiet import quiet_transformers
+from cliper.hf_logging import silence_transformers
 
 __all__ = ["TextTower"]
 
@@ -104,7 +104,7 @@ def _load_tokenizer(folder: Path) -> Any:
             f"weights, found none; copy it from where the checkpoint came from"
         )
     try:
-        with quiet_transformers():
+        with silence_transformers():
             tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises whatever the parser below it raised
         raise CheckpointError(f"{folder}: could not read the tokenizer: {' '.join(str(error).split())}") from None

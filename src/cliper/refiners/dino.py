@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cliper.devices import convert_out_of_memory
 from cliper.errors import CheckpointError, SettingsError, loading_reason
+from cliper.hf_logging import silence_transformers
 from cliper.ops.position_embedding import interpolate_dino_positions
-from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import feature_affinity, spread_by_affinity
 from cliper.refiners.base import check_finite, check_inputs, limit_patches, resize_picture, without_gradients
 from cliper.settings import Settings
@@ -184,7 +184,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModel
 
     try:
-        with quiet_transformers():
+        with silence_transformers():
             model, info = AutoModel.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
             )

@@ -14,7 +14,7 @@ from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError, loading_reason
-from cliper.quiet import quiet_transformers
+from cliper.hf_logging import silence_transformers
 
 __all__ = ["empty_prompt"]
 
@@ -52,7 +52,7 @@ def _encode(folder: Path) -> Tensor:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
-        with quiet_transformers():
+        with silence_transformers():
             tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
             encoder, info = CLIPTextModel.from_pretrained(
                 str(folder / "text_encoder"), dtype=torch.float32, local_files_only=True, output_loading_info=True
