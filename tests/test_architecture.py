@@ -33,14 +33,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": BASE | {"decoding", "image_limits"},
     "checkpoints": BASE | {"settings"},
     "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
-    "text_cache": {"cache"},
-    "prompts": BASE | {"encoders", "text_cache"},
+    "prompts": BASE | {"cache", "encoders"},
     "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "hf_logging", "kernels", "ops", "settings"},
     "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "segmenter": BASE
     | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
-    | {"prompts", "refiners", "result", "settings", "text_cache"},
+    | {"prompts", "refiners", "result", "settings"},
     "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
     "evaluation": BASE
@@ -50,8 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
     | {"prompts", "provenance", "result", "segmenter", "settings"},
     "web": BASE
-    | {"checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts", "refiners"}
-    | {"result", "segmenter", "settings", "text_cache"},
+    | {"cache", "checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts"}
+    | {"refiners", "result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -92,7 +91,7 @@ LATE = {
     "ray",
     "fsspec",
 }
-TORCH_AT_HOME = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter", "text_cache"}
+TORCH_AT_HOME = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter"}
 
 
 class Import(NamedTuple):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPModel, CLIPTokenizer
 
+from cliper.cache import SQLiteTextCache
 from cliper.encoders.clip import load_clip
 from cliper.errors import ClassListError, SettingsError
 from cliper.prompts import (
@@ -24,7 +25,6 @@ from cliper.prompts import (
     scene_background,
     template_names,
 )
-from cliper.text_cache import TextCache
 
 
 def pairs(classes: Sequence[ClassPrompt]) -> list[tuple[str, tuple[str, ...]]]:
@@ -259,14 +259,14 @@ class Counting:
 def test_a_thousand_classes_and_none_the_second_time(own_cache: Path) -> None:
     classes = parse_classes("; ".join(f"thing number {i}" for i in range(1000)))
     first, second = Counting(), Counting()
-    expected = encode_classes(first, classes, "scene15", TextCache())
+    expected = encode_classes(first, classes, "scene15", SQLiteTextCache())
     assert len(first.texts) == 15_000
-    got = encode_classes(second, classes, "scene15", TextCache())
+    got = encode_classes(second, classes, "scene15", SQLiteTextCache())
     assert second.texts == []
     assert torch.equal(got, expected)
     assert (own_cache / "text-embeddings.sqlite").is_file()
     # One more is one more.
-    encode_classes(second, [*classes, ClassPrompt("new", ("new",))], "scene15", TextCache())
+    encode_classes(second, [*classes, ClassPrompt("new", ("new",))], "scene15", SQLiteTextCache())
     assert len(second.texts) == 15
 
 
@@ -277,7 +277,7 @@ def test_a_prompt_of_two_classes_is_encoded_once() -> None:
 
 
 def test_other_templates_checkpoints_and_classes_do_not_share() -> None:
-    cache = TextCache()
+    cache = SQLiteTextCache()
 
     def encoded(templates: Any, fingerprint: str = "a", name: str = "dog") -> int:
         encoder = Counting(fingerprint)
@@ -328,7 +328,7 @@ def test_a_changed_checkpoint_has_another_fingerprint(own_clip: Path, change: st
 def test_texts_that_are_too_long(tiny: Any) -> None:
     for text in ("x" * 10_000, "word " * 100, "犬" * 10_000):
         with pytest.raises(ClassListError, match="expected a text of at most 77 tokens") as caught:
-            encode_classes(tiny.encoder, [ClassPrompt("a", (text,))], "scene15", TextCache())
+            encode_classes(tiny.encoder, [ClassPrompt("a", (text,))], "scene15", SQLiteTextCache())
         assert len(str(caught.value)) < 300
     # 10,000 characters of which a tokenizer keeps three are no reason to complain.
     (item,) = parse_classes("a" + " " * 9998 + "b")

@@ -20,8 +20,8 @@ from cliper.errors import ClassListError, SettingsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cliper.cache import TextEmbeddingCache
     from cliper.encoders.base import Encoder
-    from cliper.text_cache import TextStore
 
 __all__ = [
     "ClassPrompt",
@@ -172,7 +172,7 @@ def encode_classes(
     encoder: Encoder,
     classes: Sequence[ClassPrompt],
     templates: str | Sequence[str],
-    cache: TextStore | None = None,
+    cache: TextEmbeddingCache | None = None,
 ) -> Tensor:
     """Embed classes: each prompt in every template, normalised, averaged, normalised.
 

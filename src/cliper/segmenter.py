@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliper.cache import SQLiteTextCache, TextEmbeddingCache
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve
 from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
 from cliper.encoders.base import Encoder
@@ -26,7 +27,6 @@ from cliper.refiners import Refiner, check_proxy, check_refiner, load_refiner
 from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
 from cliper.settings import Settings, check_seed, load_settings
-from cliper.text_cache import TextCache, TextStore
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,7 +66,7 @@ class Segmenter:
         *,
         refiner: Refiner | None = None,
         seed: int = 0,
-        cache: TextStore | None = None,
+        cache: TextEmbeddingCache | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         self.encoder = encoder
@@ -128,7 +128,8 @@ class Segmenter:
         with convert_out_of_memory():
             encoder = load_clip(checkpoint.folder, device=target, dtype=clip_dtype)
         refiner_dtype = None if dtype is None else clip_dtype
-        return cls(encoder, checkpoint, chosen, seed=seed, cache=TextCache(), dtype=refiner_dtype).with_refiner(refiner)
+        cache = SQLiteTextCache()
+        return cls(encoder, checkpoint, chosen, seed=seed, cache=cache, dtype=refiner_dtype).with_refiner(refiner)
 
     @property
     def settings(self) -> Settings:
