@@ -101,19 +101,19 @@ class Settings:
     refine_step: int = 45
 
     def __post_init__(self) -> None:
-        _one_of("recipe", self.recipe, RECIPES)
-        _one_of("attention", self.attention, ATTENTIONS)
-        _one_of("refine_mode", self.refine_mode, REFINE_MODES)
+        _check_choice("recipe", self.recipe, RECIPES)
+        _check_choice("attention", self.attention, ATTENTIONS)
+        _check_choice("refine_mode", self.refine_mode, REFINE_MODES)
         if self.refine_resize is not None:
-            _one_of("refine_resize", self.refine_resize, RESIZE_MODES)
-        for name, least, most in (
+            _check_choice("refine_resize", self.refine_resize, RESIZE_MODES)
+        for name, minimum, maximum in (
             ("size", 1, 4096),
             ("select_layer", -1000, 999),
             ("window", 0, 4096),
             ("refine_map", 0, 10_000),
             ("refine_step", 0, 49),
         ):
-            object.__setattr__(self, name, _whole(name, getattr(self, name), least, most))
+            object.__setattr__(self, name, _check_int(name, getattr(self, name), minimum, maximum))
         if not isinstance(self.proxy_model, str) or not self.proxy_model.strip():
             raise SettingsError(f"proxy_model: expected the name or folder of a DINO, got {self.proxy_model!r}")
         for name in ("fuse_features", "normalize"):
@@ -125,16 +125,16 @@ class Settings:
             ("score_threshold", 0.0, 1.0),
             ("background_threshold", 0.0, 1.0),
         ):
-            object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
+            object.__setattr__(self, name, _check_float(name, getattr(self, name), low, high))
         if self.refine_threshold is not None:
-            value = _number("refine_threshold", self.refine_threshold, 0.0, 1.0)
+            value = _check_float("refine_threshold", self.refine_threshold, 0.0, 1.0)
             object.__setattr__(self, "refine_threshold", value)
         if self.refine_max_patches is not None:
-            value = _whole("refine_max_patches", self.refine_max_patches, 1, 1_000_000)
+            value = _check_int("refine_max_patches", self.refine_max_patches, 1, 1_000_000)
             object.__setattr__(self, "refine_max_patches", value)
-        object.__setattr__(self, "templates", _templates(self.templates))
-        object.__setattr__(self, "refine_layers", _strings("refine_layers", self.refine_layers))
-        object.__setattr__(self, "refine_size", _side(self.refine_size))
+        object.__setattr__(self, "templates", _check_templates(self.templates))
+        object.__setattr__(self, "refine_layers", _check_names("refine_layers", self.refine_layers))
+        object.__setattr__(self, "refine_size", _check_size(self.refine_size))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, origin: str = "settings") -> Settings:
@@ -291,7 +291,7 @@ def check_seed(seed: object) -> int:
     Raises:
         SettingsError: no whole number, or one out of range.
     """
-    return _whole("seed", seed, -(2**63), 2**64 - 1)
+    return _check_int("seed", seed, -(2**63), 2**64 - 1)
 
 
 def _mapping(data: Any, origin: str) -> dict[str, Any]:
@@ -300,25 +300,25 @@ def _mapping(data: Any, origin: str) -> dict[str, Any]:
     return {str(k): v for k, v in data.items()}
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> int:
+def _check_int(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise SettingsError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
     return int(value)
 
 
-def _number(name: str, value: Any, low: float, high: float) -> float:
+def _check_float(name: str, value: Any, low: float, high: float) -> float:
     plain: Any = value  # compared as it is: a huge whole number has no float, and not-a-number fails the comparison
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= plain <= high:
         raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
 
 
-def _strings(name: str, value: Any) -> tuple[str, ...] | None:
+def _check_names(name: str, value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str) or not isinstance(value, Iterable):
@@ -329,11 +329,11 @@ def _strings(name: str, value: Any) -> tuple[str, ...] | None:
     return items
 
 
-def _templates(value: Any) -> str | tuple[str, ...]:
+def _check_templates(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, str):
-        _one_of("templates", value, TEMPLATES)
+        _check_choice("templates", value, TEMPLATES)
         return value
-    items = _strings("templates", value)
+    items = _check_names("templates", value)
     if items is None:
         raise SettingsError("templates: expected a built-in name or a list of templates, got nothing")
     for item in items:
@@ -342,12 +342,12 @@ def _templates(value: Any) -> str | tuple[str, ...]:
     return items
 
 
-def _side(value: Any) -> int | tuple[int, int] | None:
+def _check_size(value: Any) -> int | tuple[int, int] | None:
     if value is None:
         return None
     sides = (value,) if isinstance(value, int) else value
     if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 2:
         raise SettingsError(f"refine_size: expected a side or [height, width] in pixels, got {value!r}")
     for side in sides:
-        _whole("refine_size", side, 64, 2048)
+        _check_int("refine_size", side, 64, 2048)
     return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))
