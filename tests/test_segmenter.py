@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from cliper.errors import (
 from cliper.images import prepare
 from cliper.ops import assign_labels
 from cliper.prompts import parse_classes, scene_background
-from cliper.settings import Settings, load_preset
+from cliper.settings import RECIPES, Settings, load_preset
 
 CLASSES = "dog; green grass; person: man, woman"
 
@@ -167,6 +168,20 @@ def test_every_setting_matters(tiny: Any, photo: Path, change: dict[str, Any]) -
         assert not np.array_equal(after.labels, before.labels)
     else:
         assert after.maps.shape != before.maps.shape or np.abs(after.maps - before.maps).max() > 1e-3
+
+
+def test_preprint_recipe_is_that_of_the_checkpoints_shape(own_clip: Path, photo: Path) -> None:
+    segmenter = cliper.Segmenter.from_pretrained(own_clip, device="cpu")
+    recipes = {name: segmenter.with_settings(segmenter.settings.replace(recipe=name)) for name in RECIPES}
+    # The shape is read from config.json; a real ViT-H/14 is too large for a test.
+    config = json.loads((own_clip / "config.json").read_text())
+    config["vision_config"] |= {"num_hidden_layers": 32, "hidden_size": 1280, "patch_size": 14}
+    (own_clip / "config.json").write_text(json.dumps(config))
+    variant = segmenter.with_settings(segmenter.settings.replace(recipe="preprint"))
+    assert variant.settings.recipe == "preprint"
+    maps = variant(photo, CLASSES).maps
+    assert np.array_equal(maps, recipes["preprint-h"](photo, CLASSES).maps)
+    assert not np.array_equal(maps, recipes["preprint"](photo, CLASSES).maps)
 
 
 @pytest.mark.parametrize(

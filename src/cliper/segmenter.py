@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cliper.cache import SQLiteTextCache, TextEmbeddingCache
-from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve
+from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve, resolve_recipe
 from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
 from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
@@ -83,6 +83,7 @@ class Segmenter:
         if isinstance(refiner, DinoRefiner):
             self._dinos[refiner.name] = refiner
         self._texts: tuple[object, Tensor] | None = None
+        self._settings = settings
         self._predictor = self._make_predictor(settings)
 
     @classmethod
@@ -134,7 +135,7 @@ class Segmenter:
     @property
     def settings(self) -> Settings:
         """The settings in use; :meth:`with_settings` gives a segmenter with others."""
-        return self._predictor.settings
+        return self._settings
 
     def with_settings(self, settings: Settings) -> Segmenter:
         """The same models with other settings; nothing is loaded again.
@@ -147,6 +148,7 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         other = copy.copy(self)
+        other._settings = settings
         other._predictor = self._make_predictor(settings)
         return other
 
@@ -333,6 +335,7 @@ class Segmenter:
         check_proxy(settings)
         loaded = self._load_refiner(settings.proxy_model.strip()) if settings.attention == "proxy" else None
         proxy = loaded if isinstance(loaded, DinoRefiner) else None
+        settings = settings.replace(recipe=resolve_recipe(settings.recipe, self.checkpoint))
         return ClassMapPredictor(self.encoder, settings, self.checkpoint.name, proxy)
 
     def _load_refiner(self, name: str) -> Refiner | None:

@@ -40,7 +40,6 @@ class Encoder(Protocol):
     embedding_width: int
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
-    is_vit_h14: bool
     device: device
     dtype: dtype
 

@@ -46,10 +46,7 @@ class ClassMapPredictor:
         self.settings = settings
         self._encoder = encoder
         self._name = name
-        recipe = settings.recipe
-        if recipe == "preprint" and encoder.is_vit_h14:
-            recipe = "preprint-h"
-        self._recipe = RECIPES[recipe]
+        self._recipe = RECIPES[settings.recipe]
         self._attention: str | ProxyAffinity = settings.attention
         if settings.attention == "proxy":
             if proxy is None:

@@ -39,9 +39,6 @@ class ClipEncoder:
         self.pixel_std = _STD
         self.device: torch.device = model.visual_projection.weight.device
         self.dtype: torch.dtype = model.visual_projection.weight.dtype
-        vision = model.config.vision_config
-        # The preprint treats ViT-H/14 apart; nothing but its shape tells it from other checkpoints.
-        self.is_vit_h14 = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size) == (32, 1280, 14)
 
     def encode_images(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
