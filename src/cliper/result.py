@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from cliper.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 __all__ = ["Segmentation"]
 
@@ -43,6 +45,33 @@ class Segmentation:
     settings: Settings
     model: str
     refiner: str | None = None
+
+    @classmethod
+    def from_maps(
+        cls,
+        image: Image.Image,
+        classes: Sequence[str],
+        maps: Tensor,
+        refined: Tensor,
+        *,
+        settings: Settings,
+        model: str,
+        refiner: str | None = None,
+    ) -> Segmentation:
+        """Assign labels to class maps. Arguments as above; the maps are tensors on any device."""
+        from cliper.ops.labels import class_confidence
+
+        return cls(
+            image=image,
+            classes=tuple(classes),
+            labels=_label_map(image, maps, refined, settings),
+            confidence=class_confidence(refined, maps).cpu().numpy(),
+            maps=maps.cpu().numpy(),
+            refined=refined.cpu().numpy(),
+            settings=settings,
+            model=model,
+            refiner=refiner,
+        )
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
@@ -87,23 +116,14 @@ class Segmentation:
         """
         import torch
 
-        from cliper.ops.labels import assign_labels
-
         given: dict[str, Any] = {
             "background_threshold": background_threshold,
             "score_threshold": score_threshold,
             "normalize": normalize,
         }
         settings = self.settings.replace(**{k: v for k, v in given.items() if v is not None})
-        labels = assign_labels(
-            torch.from_numpy(self.refined),
-            torch.from_numpy(self.maps),
-            (self.image.height, self.image.width),
-            background_threshold=settings.background_threshold,
-            score_threshold=settings.score_threshold,
-            normalize=settings.normalize,
-        )
-        return replace(self, labels=labels.numpy().astype(np.int32), settings=settings)
+        maps, refined = torch.from_numpy(self.maps), torch.from_numpy(self.refined)
+        return replace(self, labels=_label_map(self.image, maps, refined, settings), settings=settings)
 
     def clean(self, *, min_area: int = 0, fill_holes: bool = False, smooth: int = 0) -> Segmentation:
         """Remove small regions, fill holes and smooth borders of the label map.
@@ -211,3 +231,18 @@ class Segmentation:
         from cliper.formats.interop import to_supervision
 
         return to_supervision(self)
+
+
+def _label_map(image: Image.Image, maps: Tensor, refined: Tensor, settings: Settings) -> npt.NDArray[np.int32]:
+    """[H, W] labels of the image's pixels."""
+    from cliper.ops.labels import assign_labels
+
+    labels = assign_labels(
+        refined,
+        maps,
+        (image.height, image.width),
+        background_threshold=settings.background_threshold,
+        score_threshold=settings.score_threshold,
+        normalize=settings.normalize,
+    )
+    return labels.cpu().numpy().astype(np.int32)
