@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from cliper.errors import ClassListError, SettingsError
+from cliper.errors import ClassListError, SettingsError, reraise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,13 +122,13 @@ def read_classes(path: str | Path) -> list[ClassPrompt]:
     Raises:
         ClassListError: the file cannot be read, or :func:`parse_classes` refuses the list.
     """
+    # ValueError: a null character in the path; RuntimeError: a home folder that does not exist.
+    with reraise((OSError, ValueError, RuntimeError), ClassListError, f"{path}: could not read the class file"):
+        content = Path(path).expanduser().read_bytes()
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ClassListError(f"{path}: expected a class file in UTF-8, got other bytes; save it as UTF-8") from None
-    except (OSError, ValueError, RuntimeError) as error:  # a null character in its name, a home that is not there
-        reason = getattr(error, "strerror", None) or error
-        raise ClassListError(f"{path}: could not read the class file: {reason}") from None
     if "\0" in text:
         raise ClassListError(f"{path}: expected a class file in UTF-8, got null characters; save it as UTF-8")
     lines = [line.strip() for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""What the rest of the package knows of an encoder."""
+"""The protocol of encoders, and what they compute."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from cliper.ops.recipes import Recipe
 __all__ = ["Encoder", "ImageFeatures", "ProxyAffinity"]
 
 ProxyAffinity = Callable[[Tensor, tuple[int, int]], Tensor]
-"""Attention of the last layer that another model computes: normalised pixels [B, 3, H, W] and a grid (h, w) of patches
--> affinity of the patches [B, h * w, h * w] float32, whose rows sum to 1."""
+"""Attention of the last layer from another model: normalised pixels [B, 3, H, W] and a grid (h, w) of patches ->
+affinity of the patches [B, h * w, h * w] float32, rows sum to 1."""
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What class maps are computed from, for one picture; it depends on no text.
+    """Features of one image, independent of any text; class maps are computed from them.
 
     Args:
-        embeddings: [L', h * w, D] float32, patches' embeddings by layer, of length 1.
-        affinity: [h * w, h * w] float32, the last layer's attention, mean over heads, class token dropped.
-        grid: (h, w).
-        window_embeddings: the same as ``embeddings`` from sliding windows, or None.
+        embeddings: [L', h * w, D] float32, unit embeddings of the patches after each of L' layers.
+        affinity: [h * w, h * w] float32, the last layer's attention, mean over heads, without the class token.
+        grid: (h, w) patches.
+        window_embeddings: [L', h * w, D] float32, the embeddings from sliding windows, or None.
     """
 
     embeddings: Tensor
@@ -33,7 +33,7 @@ class ImageFeatures:
 
 
 class Encoder(Protocol):
-    """An image tower and a text tower with one joint space."""
+    """An image tower and a text tower with a joint embedding space."""
 
     patch_size: int
     num_layers: int
@@ -46,17 +46,17 @@ class Encoder(Protocol):
     def encode_images(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
     ) -> list[ImageFeatures]:
-        """[B, 3, H, W] normalised pixels -> features of each picture, for the wanted layers."""
+        """[B, 3, H, W] normalised pixels -> features of each image, with embeddings after the given layers."""
         ...
 
     def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
-        """[B, 3, H, W] normalised pixels -> the patches after ``layer`` layers, [B, h * w, width]."""
+        """[B, 3, H, W] normalised pixels -> hidden states of the patches after ``layer`` layers, [B, h * w, width]."""
         ...
 
-    def encode_texts(self, prompts: Sequence[str]) -> Tensor:
-        """Texts -> [n, D] float32 of length 1."""
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """n texts -> unit embeddings [n, D] float32."""
         ...
 
     def text_fingerprint(self) -> str:
-        """Identifies what :meth:`encode_texts` computes: weights, tokenizer and dtype."""
+        """Hash of what embeddings of texts depend on: weights, tokenizer and dtype."""
         ...

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.devices import convert_out_of_memory
-from cliper.errors import CheckpointError, SettingsError, loading_reason
+from cliper.errors import CheckpointError, SettingsError, short_reason
 from cliper.hf_logging import silence_transformers
 from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.refiners.affinity import feature_affinity, spread_by_affinity
@@ -191,7 +191,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # transformers, safetensors and pickle raise many kinds
-        raise CheckpointError(f"{folder}: could not read the weights: {loading_reason(error)}") from None
+        raise CheckpointError(f"{folder}: could not read the weights: {short_reason(error)}") from None
     # The pooler is not used, and DINO's checkpoints do not have one.
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
