@@ -1,6 +1,6 @@
 """CLIPer: open-vocabulary semantic segmentation without training.
 
-Give a picture and words, get a label map.
+Give an image and class names, get a label map.
 
 >>> import cliper
 >>> segmenter = cliper.Segmenter.from_pretrained()
@@ -8,7 +8,7 @@ Give a picture and words, get a label map.
 >>> result.classes
 ('horse',)
 
-Importing the package imports nothing heavy; torch and transformers are imported when a segmenter is made.
+Importing the package is fast: torch and transformers are imported when a segmenter is made.
 """
 
 from importlib import import_module

@@ -22,13 +22,13 @@ __all__ = ["Segmentation"]
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The label map of an image, and the class maps that it was made from.
+    """The label map of an image, and the class maps that it was computed from.
 
     Args:
         image: RGB, W x H pixels, EXIF orientation applied.
         classes: C names; label ``i + 1`` is ``classes[i]``, label 0 is background.
         labels: [H, W] int32.
-        confidence: [C] float32; a class whose confidence is not above ``settings.score_threshold`` is off.
+        confidence: [C] float32; a class whose confidence is not above ``settings.score_threshold`` gets no pixel.
         maps: [C, h, w] float32, class maps before refinement.
         refined: [C, S, S'] float32, class maps after refinement (the same as ``maps`` without a refiner).
         settings: the settings in use.
@@ -75,12 +75,12 @@ class Segmentation:
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """[C, H, W] float32 from 0 (off) up to about 1: the values that labels are the maximum of.
+        """[C, H, W] float32 from 0 to about 1: a pixel's label is the class with the highest score.
 
-        Computed at each access, and large: 4 * C * H * W bytes.
+        Computed at each access; takes 4 * C * H * W bytes.
 
         Raises:
-            ResourceError: they do not fit into memory.
+            ResourceError: memory ran out.
         """
         import torch
 
@@ -112,7 +112,7 @@ class Segmentation:
         """Assign labels again with other thresholds, without running a network; None keeps a setting.
 
         Raises:
-            SettingsError: a value out of its range.
+            SettingsError: a value is out of range.
         """
         import torch
 
@@ -128,22 +128,22 @@ class Segmentation:
     def clean(self, *, min_area: int = 0, fill_holes: bool = False, smooth: int = 0) -> Segmentation:
         """Remove small regions, fill holes and smooth borders of the label map.
 
-        Scores and confidence stay the same; :meth:`relabel` starts again from the class maps.
+        Scores and confidence stay the same. :meth:`relabel` starts from the class maps and undoes it.
 
         Args:
-            min_area: smaller regions, in pixels, get the label around them.
-            fill_holes: whether background that one class encloses becomes that class.
-            smooth: radius in pixels of the square of a majority filter; 0 is off.
+            min_area: regions of fewer pixels get the label around them.
+            fill_holes: whether background enclosed by one class becomes that class.
+            smooth: radius in pixels of a square majority filter; 0 is off.
 
         Raises:
-            InputError: a number below 0.
+            InputError: a number is below 0.
         """
         from cliper.ops.cleaning import clean_labels
 
         return replace(self, labels=clean_labels(self.labels, min_area=min_area, fill_holes=fill_holes, smooth=smooth))
 
     def overlay(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
-        """The image with each class in its colour, and a legend of the classes that were found.
+        """The image with each class in its colour, and a legend of the classes in the label map.
 
         Args:
             opacity: of the colours, from 0 to 1.
@@ -154,7 +154,7 @@ class Segmentation:
         return draw_overlay(self.image, self.labels, self.classes, opacity=opacity, legend=legend)
 
     def save(self, path: str | Path) -> Path:
-        """Write the result atomically.
+        """Write the result to a file, atomically.
 
         Args:
             path: ``.png`` for the label map (indexed, VOC palette); ``.npz`` for labels, scores, classes and

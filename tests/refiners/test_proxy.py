@@ -187,7 +187,7 @@ def test_proxy_model_that_cannot_be_fetched_is_named(clip_folder: Path) -> None:
 
 def test_proxy_attention_without_a_model_is_refused() -> None:
     encoder = ClipEncoder(random_clip(16, 3, seed=1), Path())
-    with pytest.raises(SettingsError, match=r"^attention: 'proxy' attends by the patches of a DINO; expected one"):
+    with pytest.raises(SettingsError, match=r"^attention: expected a DINO for 'proxy', got none"):
         ClassMapPredictor(encoder, Settings(attention="proxy"), "tiny")
 
 
