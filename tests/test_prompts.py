@@ -18,6 +18,7 @@ from cliper.encoders.clip import load_clip
 from cliper.errors import ClassListError, SettingsError
 from cliper.prompts import (
     ClassPrompt,
+    background_classes,
     encode_classes,
     load_templates,
     parse_classes,
@@ -173,6 +174,17 @@ def test_scene_words_without_those_of_the_classes() -> None:
     assert everything - scene("walls; beaches; bridges; trees") == {"wall", "bridge", "tree"}
     assert scene("skyscraper; seat") == everything
     assert scene("; ".join(everything)) == set()
+
+
+def test_background_classes_are_scene_words_given_names_or_none() -> None:
+    classes = parse_classes("dog; sky")
+    assert background_classes(" auto ", classes) == scene_background(classes)
+    assert pairs(background_classes("wall; old wood", classes)) == [("wall", ("wall",)), ("old wood", ("old wood",))]
+    assert background_classes(["auto", "wall"], classes) == parse_classes(["auto", "wall"])
+    for nothing in (None, "", []):
+        assert background_classes(nothing, classes) == []
+    with pytest.raises(ClassListError, match="background name 'Wall' is given twice"):
+        background_classes("wall; Wall", classes)
 
 
 def test_templates() -> None:
