@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -330,7 +331,7 @@ class Segmenter:
         """Batch size for pixels of shape [3, H, W]."""
         if self.batch_size == 1:
             return 1
-        tokens = 1 + shape[1] * shape[2] // self.encoder.patch_size**2
+        tokens = 1 + math.prod(shape[1:]) // self.encoder.patch_size**2
         return max(1, min(self.batch_size, _MAX_ATTENTION_BYTES // (16 * tokens**2 * 4)))
 
     @convert_out_of_memory()
