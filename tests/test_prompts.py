@@ -306,7 +306,9 @@ def test_cache_distinguishes_templates_fingerprints_and_prompts() -> None:
 
 def test_fingerprint_depends_on_dtype(clip_folder: Path) -> None:
     device = torch.device("cpu")
-    prints = {load_clip(clip_folder, device=device, dtype=d).text_fingerprint() for d in (torch.float32, torch.bfloat16)}
+    prints = {
+        load_clip(clip_folder, device=device, dtype=d).text_fingerprint() for d in (torch.float32, torch.bfloat16)
+    }
     again = load_clip(clip_folder, device=device, dtype=torch.float32).text_fingerprint()
     assert len(prints) == 2
     assert again in prints

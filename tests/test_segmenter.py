@@ -20,7 +20,6 @@ from cliper.prompts import parse_classes, scene_background
 from cliper.settings import Settings
 from segmenter_helpers import CLASSES, assert_close, assert_same
 
-
 # --- a result --------------------------------------------------------------------------------------------
 
 
@@ -41,7 +40,9 @@ def test_result_fields_have_their_shapes_and_types(tiny: Any, make_picture: Call
     assert len(np.unique(result.labels)) > 2
 
 
-def test_result_equals_the_public_parts_of_the_method_in_order(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+def test_result_equals_the_public_parts_of_the_method_in_order(
+    tiny: Any, make_picture: Callable[..., Image.Image]
+) -> None:
     """docs/method.md from the image to the labels."""
     image = make_picture(80, 60)
     encoder = tiny.encoder
@@ -77,7 +78,9 @@ def test_classes_as_text_list_or_prompts(tiny: Any, photo: Path) -> None:
 # --- lists of images -------------------------------------------------------------------------------------
 
 
-def test_list_of_mixed_sizes_gives_the_results_of_single_images(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+def test_list_of_mixed_sizes_gives_the_results_of_single_images(
+    tiny: Any, make_picture: Callable[..., Image.Image]
+) -> None:
     sizes = [(96, 64)] * 9 + [(64, 96), (96, 64), (96, 64), (70, 70), (50, 33), (96, 64)]
     images = [make_picture(*size, seed=seed) for seed, size in enumerate(sizes)]
     results = tiny(images, CLASSES)
@@ -162,7 +165,9 @@ def test_thousand_classes(tiny: Any, photo: Path, tmp_path: Path) -> None:
     assert_same(tiny(photo, list(result.classes)), result)
 
 
-def test_checkpoint_without_tokenizer_computes_class_maps_only(clip_without_tokenizer: Path, photo: Path, tiny: Any) -> None:
+def test_checkpoint_without_tokenizer_computes_class_maps_only(
+    clip_without_tokenizer: Path, photo: Path, tiny: Any
+) -> None:
     segmenter = cliper.Segmenter.from_pretrained(clip_without_tokenizer, device="cpu")
     pixels = torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(0))
     foreground = tiny.encode_text(CLASSES)
@@ -204,7 +209,9 @@ def test_class_maps_of_a_batch_equal_those_of_single_images(tiny: Any) -> None:
         ((3, 0, 64), (2, 24), None, "multiples of the patch size"),
     ],
 )
-def test_tensors_of_wrong_shape_are_refused(tiny: Any, pixels: Any, foreground: Any, background: Any, words: str) -> None:
+def test_tensors_of_wrong_shape_are_refused(
+    tiny: Any, pixels: Any, foreground: Any, background: Any, words: str
+) -> None:
     other = None if background is None else torch.ones(background)
     with pytest.raises(ShapeError, match=words):
         tiny.class_maps(torch.ones(pixels), torch.ones(foreground), other)
@@ -261,7 +268,9 @@ def test_number_of_threads_changes_only_rounding(mini: Any) -> None:
     assert_close(*results, 1e-4)
 
 
-def test_copy_of_a_checkpoint_gives_the_same_bits(clip_folder: Path, photo: Path, own_tiny: Any, tmp_path: Path) -> None:
+def test_copy_of_a_checkpoint_gives_the_same_bits(
+    clip_folder: Path, photo: Path, own_tiny: Any, tmp_path: Path
+) -> None:
     copy = shutil.copytree(clip_folder, tmp_path / "copy")
     assert_same(cliper.Segmenter.from_pretrained(copy, device="cpu")(photo, CLASSES), own_tiny(photo, CLASSES))
 

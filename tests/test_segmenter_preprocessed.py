@@ -37,7 +37,9 @@ def test_part_of_an_image_is_labelled_at_its_own_size(tiny: Any, make_picture: C
     assert np.array_equal(result.maps, maps.numpy())
 
 
-def test_number_and_sides_of_preprocessed_pixels_are_checked(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+def test_number_and_sides_of_preprocessed_pixels_are_checked(
+    tiny: Any, make_picture: Callable[..., Image.Image]
+) -> None:
     image = make_picture(80, 60)
     with pytest.raises(ShapeError, match="as many images as pixels, got 1 and 0"):
         tiny.segment_preprocessed([image], [], CLASSES)

@@ -15,11 +15,12 @@ from cliper.errors import CheckpointError, CliperError, ResourceError, SettingsE
 from cliper.settings import RECIPES, Settings, load_preset
 from segmenter_helpers import CLASSES, assert_same
 
-
 # --- settings --------------------------------------------------------------------------------------------
 
 
-def test_with_settings_shares_the_encoder_and_equals_a_fresh_segmenter(own_tiny: Any, photo: Path, clip_folder: Path) -> None:
+def test_with_settings_shares_the_encoder_and_equals_a_fresh_segmenter(
+    own_tiny: Any, photo: Path, clip_folder: Path
+) -> None:
     settings = own_tiny.settings.replace(size=96, logit_scale=10, select_layer=0, attention="k-k", fuse_features=False)
     other = own_tiny.with_settings(settings)
     assert other.encoder is own_tiny.encoder

@@ -200,7 +200,9 @@ def test_settings_are_read_back_from_dictionaries_and_files(settings: Settings) 
 
 
 @given(settings_strategy, settings_strategy, st.sets(st.sampled_from(FIELDS)), st.sets(st.sampled_from(FIELDS)))
-def test_flag_overrides_file_and_file_overrides_preset(base: Settings, other: Settings, in_file: set[str], in_flags: set[str]) -> None:
+def test_flag_overrides_file_and_file_overrides_preset(
+    base: Settings, other: Settings, in_file: set[str], in_flags: set[str]
+) -> None:
     flags = {name: getattr(Settings(size=7, score_threshold=0.125, refine_step=3), name) for name in in_flags}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.json")
@@ -259,7 +261,9 @@ def test_yaml_exponents_are_numbers(tmp_path: Path, number: str) -> None:
         ("settings", "size: big", "size: expected a whole number"),
     ],
 )
-def test_bad_file_is_named_in_a_message_of_one_line(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
+def test_bad_file_is_named_in_a_message_of_one_line(
+    tmp_path: Path, name: str, content: str | bytes, words: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SettingsError) as caught:

@@ -22,7 +22,7 @@ from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
 from cliper.ops.class_maps import build_text_classifier
-from cliper.prompts import ClassPrompt, Classes, background_classes, encode_classes, parse_classes
+from cliper.prompts import Classes, ClassPrompt, background_classes, encode_classes, parse_classes
 from cliper.refiners import Refiner, check_proxy, check_refiner, load_refiner
 from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
