@@ -21,7 +21,7 @@ from cliper.evaluation import ConfusionMatrix, benchmark_texts
 from cliper.images import to_unit_tensor
 from cliper.ops import assign_labels
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.own import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
+from cliper.refiners.self_similarity import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
 from machine import RESULTS, write_report
 from voc import voc_names, voc_pictures
 

@@ -16,11 +16,11 @@ from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.ops.compensation import QueryKey, compensate_query_key
 from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
-from cliper.refiners.capture import capture_heads, count_maps, find_layers, layer_names, tokens_grid
-from cliper.refiners.pipeline import check_parts
-from cliper.refiners.prompt import empty_prompt
-from cliper.refiners.schedule import load_scheduler, noised
-from cliper.refiners.weights import load_unet, load_vae_encoder
+from cliper.refiners.diffusion.empty_prompt import empty_prompt
+from cliper.refiners.diffusion.loading import load_unet, load_vae_encoder
+from cliper.refiners.diffusion.pipeline import check_parts
+from cliper.refiners.diffusion.scheduler import load_scheduler, noised
+from cliper.refiners.diffusion.unet_attention import capture_query_key, count_maps, find_layers, layer_names, tokens_grid
 from cliper.settings import Settings, check_seed
 
 __all__ = ["DiffusionRefiner"]
@@ -136,7 +136,7 @@ class DiffusionRefiner:
     ) -> list[Tensor]:
         latents = torch.cat([self.encode(p, size, settings.refine_resize or "nearest") for p in pictures])
         noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
-        heads = capture_heads(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
+        heads = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
         latent = (latents.shape[-2], latents.shape[-1])
         return [self.compensate(stack, layers, latent, settings) for stack, layers in zip(maps, heads, strict=True)]
 
@@ -148,7 +148,7 @@ class DiffusionRefiner:
 
         Args:
             maps: [C, h, w].
-            layers: as :func:`capture_heads` gives them.
+            layers: as :func:`capture_query_key` gives them.
             latent: height and width of the latents that they were captured with.
             settings: as for :meth:`refine`.
 

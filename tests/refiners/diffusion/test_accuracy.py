@@ -14,7 +14,7 @@ from tiny_models import METHOD_LAYERS, build_pipeline, plain_attention
 from torch import Tensor
 
 from cliper.refiners import load_refiner
-from cliper.refiners.capture import capture_heads
+from cliper.refiners.diffusion.unet_attention import capture_query_key
 from cliper.settings import Settings
 
 BOUND = 2.0
@@ -41,7 +41,7 @@ def refined_by_us(folder: Path, pixels: Tensor, layers: tuple[str, ...], shift: 
     refiner = load_refiner(folder, device="cpu")
     latents = refiner.encode(pixels, pixels.shape[1:])
     noisy, timestep = refiner.add_noise(latents, 45, SEED)
-    [heads] = capture_heads(refiner.unet, noisy + shift, timestep, refiner.prompt, layers)
+    [heads] = capture_query_key(refiner.unet, noisy + shift, timestep, refiner.prompt, layers)
     attention = torch.cat([torch.softmax(q @ k.transpose(1, 2) * scale, -1) for q, k, scale in heads])
     settings = Settings(map_threshold=0)
     refined = refiner.compensate(class_maps(latents.shape[-1] // 2), heads, latents.shape[-2:], settings)

@@ -12,8 +12,9 @@ from tiny_models import METHOD_LAYERS, build_tokenizer
 
 from cliper.checkpoints import find_entry
 from cliper.errors import CheckpointError, CliperError, RefinerError
-from cliper.refiners import load_refiner, prompt, refiner_names
-from cliper.refiners.prompt import empty_prompt
+from cliper.refiners import load_refiner, refiner_names
+from cliper.refiners.diffusion import empty_prompt as prompt
+from cliper.refiners.diffusion.empty_prompt import empty_prompt
 from cliper.settings import Settings
 
 SETTINGS = Settings(map_threshold=0.1, refine_size=64)
@@ -138,7 +139,7 @@ def test_pipe_in_a_pipeline_is_refused(own: Path, name: str) -> None:
 
 def test_files_are_read_in_pieces(own: Path, pictures, maps, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = refine(own, pictures, maps)
-    monkeypatch.setattr("cliper.refiners.weights._CHUNK_BYTES", 10_000)
+    monkeypatch.setattr("cliper.refiners.diffusion.loading._CHUNK_BYTES", 10_000)
     assert torch.equal(refine(own, pictures, maps), expected)
 
 

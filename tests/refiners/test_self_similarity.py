@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cliper.errors import SettingsError
 from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.own import HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
+from cliper.refiners.self_similarity import HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
 from cliper.settings import Settings
 
 # float32 sums of up to a few thousand terms in another order.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cliper.errors import RefinerError, ResourceError, SettingsError, ShapeError
 from cliper.refiners import load_refiner
-from cliper.refiners.capture import capture_heads, tokens_grid
 from cliper.refiners.diffusion import DiffusionRefiner
+from cliper.refiners.diffusion.unet_attention import capture_query_key, tokens_grid
 from cliper.settings import Settings
 
 # Two orders of summation in float32 differ by about 1e-6 in queries and keys, and by less in what the chain makes of
@@ -99,7 +99,7 @@ def test_unet_is_left_after_the_last_map(refiner: DiffusionRefiner, pictures: li
         module.register_forward_hook(lambda *_, name=name: called.append(name))
     latents = refiner.encode(pictures[0], (64, 64))
     noisy, timestep = refiner.add_noise(latents, 45, 0)
-    capture_heads(refiner.unet, noisy, timestep, refiner.prompt, None)
+    capture_query_key(refiner.unet, noisy, timestep, refiner.prompt, None)
     block = "up_blocks.3.attentions.1.transformer_blocks.0"
     assert f"{block}.attn1.to_q" in called
     assert f"{block}.attn1.to_k" in called
@@ -120,7 +120,7 @@ def test_unet_runs_only_as_far_as_asked(refiner: DiffusionRefiner, pictures: lis
     for name, module in refiner.unet.named_modules():
         module.register_forward_hook(lambda *_, name=name: called.append(name))
     noisy, timestep = refiner.add_noise(refiner.encode(pictures[0], (64, 64)), 45, 0)
-    capture_heads(refiner.unet, noisy, timestep, refiner.prompt, ("down_blocks.0.attentions.0",))
+    capture_query_key(refiner.unet, noisy, timestep, refiner.prompt, ("down_blocks.0.attentions.0",))
     assert not [name for name in called if name.startswith(("down_blocks.1", "mid_block", "up_blocks"))]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cliper.errors import CheckpointError, RefinerError
 from cliper.refiners import load_refiner
-from cliper.refiners.schedule import load_scheduler, noised
+from cliper.refiners.diffusion.scheduler import load_scheduler, noised
 from cliper.settings import Settings
 
 # What diffusers' schedulers do with today's numpy.
@@ -61,7 +61,7 @@ def change(path: Path, **values: Any) -> None:
 def test_what_cannot_be_used_is_refused_in_one_line(
     own: Path, file: str, values: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cliper.refiners.weights._fill", lambda model, folder, part, *_: no_unet(part))
+    monkeypatch.setattr("cliper.refiners.diffusion.loading._fill", lambda model, folder, part, *_: no_unet(part))
 
     def no_unet(part: str) -> None:
         assert part != "unet", "its weights were read before its configuration was looked at"

@@ -17,7 +17,7 @@ from cliper.kernels.attention import chunked_attention
 from cliper.ops.attention import split_heads
 from cliper.ops.compensation import QueryKey
 
-__all__ = ["METHOD_LAYERS", "capture_heads", "count_maps", "find_layers", "layer_names", "tokens_grid"]
+__all__ = ["METHOD_LAYERS", "capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
 
 METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 """The method's layers, in its order."""
@@ -97,7 +97,7 @@ def tokens_grid(latent: tuple[int, int], tokens: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def capture_heads(
+def capture_query_key(
     unet: Any, latents: Tensor, timestep: Tensor, prompt: Tensor, wanted: Sequence[str] | None
 ) -> list[list[QueryKey]]:
     """One step of the UNet, as far as needed.

@@ -18,7 +18,7 @@ from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError
 from cliper.kernels import optimize_for_cpu
 from cliper.kernels.diffusers_modules import precompute_prompt
-from cliper.refiners.pipeline import check_prompt_width
+from cliper.refiners.diffusion.pipeline import check_prompt_width
 
 __all__ = ["load_unet", "load_vae_encoder"]
 
