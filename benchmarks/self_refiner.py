@@ -20,8 +20,15 @@ from cliper import Segmenter
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
 from cliper.images import to_unit_tensor
 from cliper.ops import assign_labels
-from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.self_similarity import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
+from cliper.refiners.affinity import propagate
+from cliper.refiners.self_similarity import (
+    DEPTH,
+    INVERSE_TEMPERATURE,
+    MAX_LEVEL,
+    MEAN_WEIGHT,
+    SIDE,
+    SelfSimilarityRefiner,
+)
 from machine import RESULTS, write_report
 from voc import voc_names, voc_pictures
 
@@ -61,14 +68,14 @@ class Runner:
                     grid = tuple(max(1, round(s * side / min(picture.size) / patch)) for s in unit.shape[1:])
                     if (layer, side) not in features:
                         size = (grid[0] * patch, grid[1] * patch)
-                        features[layer, side] = OwnRefiner(encoder, layer=layer).features(unit, size)
-                    refined = spread_by_affinity(
+                        features[layer, side] = SelfSimilarityRefiner(encoder, layer=layer).features(unit, size)
+                    refined = propagate(
                         maps,
                         features[layer, side],
                         grid,
-                        subtracted=subtracted,
-                        sharpness=sharpness,
-                        highest=HIGHEST,
+                        mean_weight=subtracted,
+                        inverse_temperature=sharpness,
+                        max_level=MAX_LEVEL,
                     )
                 size = (target.shape[0], target.shape[1])
                 for benchmark, (background, score) in {
@@ -98,7 +105,7 @@ def main() -> None:
     started = time.perf_counter()
     chosen_on = runner.measure(names[::2], CANDIDATES)
     best = max(CANDIDATES, key=lambda c: chosen_on[c]["voc21"] + chosen_on[c]["voc20"])
-    shipped = (round(DEPTH * runner.segmenter.encoder.num_layers), SIDE, SUBTRACTED, SHARPNESS)
+    shipped = (round(DEPTH * runner.segmenter.encoder.num_layers), SIDE, MEAN_WEIGHT, INVERSE_TEMPERATURE)
     reported = runner.measure(names[1::2], list(dict.fromkeys([best, shipped])))
     report = {
         "what": __doc__,

@@ -60,8 +60,8 @@ class Settings:
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
-        refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map``).
-        refine_map: index of the self-attention map for ``"selected"``.
+        refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map_index``).
+        refine_map_index: index of the self-attention map for ``"selected"``.
         refine_layers: names of the refiner's self-attention layers; None takes the refiner's own choice.
         refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's own.
         refine_max_patches: where ``refine_size`` is None, a larger image is reduced to at most this many patches for
@@ -93,7 +93,7 @@ class Settings:
     templates: str | tuple[str, ...] = "scene15"
     refine_threshold: float | None = None
     refine_mode: str = "chain"
-    refine_map: int = 0
+    refine_map_index: int = 0
     refine_layers: tuple[str, ...] | None = None
     refine_size: int | tuple[int, int] | None = None
     refine_max_patches: int | None = None
@@ -110,7 +110,7 @@ class Settings:
             ("size", 1, 4096),
             ("select_layer", -1000, 999),
             ("window", 0, 4096),
-            ("refine_map", 0, 10_000),
+            ("refine_map_index", 0, 10_000),
             ("refine_step", 0, 49),
         ):
             object.__setattr__(self, name, _whole(name, getattr(self, name), least, most))

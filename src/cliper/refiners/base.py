@@ -1,9 +1,9 @@
-"""What the rest of the package knows of a refiner, and what all refiners share."""
+"""The refiner protocol and what all refiners share."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,72 +12,105 @@ from torch import Tensor
 from cliper.errors import RefinerError, ShapeError
 from cliper.settings import Settings
 
-__all__ = ["Refiner", "check_finite", "check_inputs", "limit_patches", "resize_picture", "without_gradients"]
-
-P = ParamSpec("P")
+__all__ = ["BaseRefiner", "Refiner", "limit_patches", "resize_image"]
 
 
 class Refiner(Protocol):
-    """Where affinities come from: something that sharpens coarse class maps by looking at the picture."""
+    """Sharpens coarse class maps by affinities between the parts of the image."""
 
     name: str
 
     def describe(self) -> dict[str, Any]:
-        """What a report has to say of it, as plain values: name, source, revision, dtype, device."""
+        """Plain values for a report: name, kind, source, revision, dtype, device."""
         ...
 
     def refine(
-        self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
+        self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:
         """Sharpen class maps.
 
         Args:
-            pictures: each [3, H, W] in [0, 1], at its own original size.
-            maps: for each picture its class maps [C, h, w] before refinement.
-            settings: of these ``map_threshold`` and all that begin with ``refine_``.
-            seed: of the noise, if there is any; the same for each picture, whatever batch it is in.
+            images: each [3, H, W] in [0, 1], at its own original size.
+            maps: class maps [C, h, w] before refinement, one stack for each image.
+            settings: ``map_threshold`` and all settings that begin with ``refine_``.
+            seed: of the noise, if there is any; the same for each image of the batch.
 
         Returns:
-            For each picture [C, S, S'] float32, on the device of its maps.
+            For each image [C, S, S'] float32, on the device of its maps.
         """
         ...
 
 
-def without_gradients(refine: Callable[P, list[Tensor]]) -> Callable[P, list[Tensor]]:
-    """:func:`torch.inference_mode` for a ``refine``, whose results are plain tensors nevertheless.
+class BaseRefiner(ABC):
+    """Checks of inputs and results, inference mode and the description, for a subclass that implements ``_refine``.
 
-    A tensor of inference mode can neither be changed in place outside of it nor take part in a backward pass.
+    Args:
+        name: for messages and reports.
+        device: of the networks.
+        dtype: of the networks.
+        source, revision: of the checkpoint; None for a refiner that has none.
     """
 
-    @functools.wraps(refine)
-    def run(*args: P.args, **kwargs: P.kwargs) -> list[Tensor]:
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        source: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.dtype = dtype
+        self._source, self._revision = source, revision
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Refiner.describe`."""
+        origin = {} if self._source is None else {"source": self._source, "revision": self._revision}
+        where = {"device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
+        return {"name": self.name, "kind": self.kind, **origin, **self._details(), **where}
+
+    def refine(
+        self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
+    ) -> list[Tensor]:
+        """See :meth:`Refiner.refine`.
+
+        Raises:
+            ShapeError: images or maps of another shape or dtype, or with values that are not finite.
+            SettingsError: settings that do not fit the refiner.
+            RefinerError: weights that give NaN.
+            ResourceError: out of memory.
+        """
+        _check_inputs(images, maps)
         with torch.inference_mode():
-            refined = refine(*args, **kwargs)
-        return [one.clone() for one in refined]
+            refined = self._refine(images, maps, settings, seed)
+            for one in refined:
+                self._check_finite(one)
+        # Cloned outside inference mode, a result can be changed in place and take part in a backward pass.
+        return [one.to(stack.device).clone() for one, stack in zip(refined, maps, strict=True)]
 
-    return run
+    @abstractmethod
+    def _refine(self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int) -> list[Tensor]:
+        """:meth:`refine` on checked inputs, in inference mode; results on any device."""
 
+    def _details(self) -> dict[str, Any]:
+        """What :meth:`describe` has to say beyond what all refiners have."""
+        return {}
 
-def check_inputs(pictures: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
-    """Check what a refiner is given.
+    def _check_finite(self, values: Tensor) -> None:
+        """Check a result.
 
-    Raises:
-        ShapeError: not one stack of maps for each picture, or other shapes or values than expected.
-    """
-    if len(pictures) != len(maps):
-        raise ShapeError(
-            f"expected one stack of maps for each picture, got {len(pictures)} pictures, {len(maps)} stacks"
-        )
-    for picture, stack in zip(pictures, maps, strict=True):
-        if picture.ndim != 3 or len(picture) != 3 or not picture.is_floating_point() or not picture.numel():
-            raise ShapeError(
-                f"picture: expected [3, H, W] of floats in [0, 1], got {list(picture.shape)} {picture.dtype}"
-            )
-        if stack.ndim != 3 or not stack.is_floating_point() or not stack.numel():
-            raise ShapeError(f"maps: expected [C, h, w] of floats, got {list(stack.shape)} {stack.dtype}")
-        for what, values in (("picture", picture), ("maps", stack)):
-            if not bool(torch.isfinite(values).all()):
-                raise ShapeError(f"{what}: expected finite numbers, got NaN or infinity")
+        Raises:
+            RefinerError: it holds NaN or infinity, as broken weights or the small range of float16 give.
+        """
+        if not bool(torch.isfinite(values).all()):
+            hint = "the weights are broken; get the checkpoint again"
+            if self.dtype == torch.float16:
+                hint = f"float16 overflowed (try bfloat16 or float32), or {hint}"
+            raise RefinerError(f"refiner {self.name}: expected finite maps, got NaN or infinity: {hint}")
 
 
 def limit_patches(rows: float, columns: float, max_patches: int) -> tuple[int, int]:
@@ -100,24 +133,29 @@ def limit_patches(rows: float, columns: float, max_patches: int) -> tuple[int, i
     return height, min(max(1, round(columns * shrink)), max_patches // height)
 
 
-def resize_picture(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+def resize_image(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """[3, H, W] in [0, 1] -> [3, *size] float32 in [0, 1].
 
     As the published code does it: no antialiasing (``"area"`` is the mode that averages).
     """
     align = False if mode in ("bilinear", "bicubic") else None
-    resized = F.interpolate(picture[None].float(), size=size, mode=mode, align_corners=align)[0]
+    resized = F.interpolate(image[None].float(), size=size, mode=mode, align_corners=align)[0]
     return resized.clamp(0, 1) if mode == "bicubic" else resized  # bicubic overshoots at edges
 
 
-def check_finite(refined: Tensor, name: str, dtype: torch.dtype) -> None:
-    """Check a result.
+def _check_inputs(images: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
+    """Check what a refiner is given.
 
     Raises:
-        RefinerError: it holds NaN or infinity, as broken weights or the small range of float16 give.
+        ShapeError: not one stack of maps for each image, or other shapes or values than expected.
     """
-    if not bool(torch.isfinite(refined).all()):
-        hint = "the weights are broken; get the checkpoint again"
-        if dtype == torch.float16:
-            hint = f"float16 overflowed (try bfloat16 or float32), or {hint}"
-        raise RefinerError(f"refiner {name}: expected finite maps, got NaN or infinity: {hint}")
+    if len(images) != len(maps):
+        raise ShapeError(f"expected one stack of maps for each image, got {len(images)} images, {len(maps)} stacks")
+    for image, stack in zip(images, maps, strict=True):
+        if image.ndim != 3 or len(image) != 3 or not image.is_floating_point() or not image.numel():
+            raise ShapeError(f"image: expected [3, H, W] of floats in [0, 1], got {list(image.shape)} {image.dtype}")
+        if stack.ndim != 3 or not stack.is_floating_point() or not stack.numel():
+            raise ShapeError(f"maps: expected [C, h, w] of floats, got {list(stack.shape)} {stack.dtype}")
+        for what, values in (("image", image), ("maps", stack)):
+            if not bool(torch.isfinite(values).all()):
+                raise ShapeError(f"{what}: expected finite numbers, got NaN or infinity")

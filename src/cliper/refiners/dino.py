@@ -16,8 +16,8 @@ from cliper.devices import memory_errors
 from cliper.errors import CheckpointError, SettingsError, loading_reason
 from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.quiet import quiet_transformers
-from cliper.refiners.affinity import feature_affinity, spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs, limit_patches, resize_picture, without_gradients
+from cliper.refiners.affinity import feature_affinity, propagate
+from cliper.refiners.base import BaseRefiner, limit_patches, resize_image
 from cliper.settings import Settings
 
 __all__ = ["DinoRefiner"]
@@ -29,7 +29,7 @@ _STD = (0.229, 0.224, 0.225)
 _ADVICE = "lower refine_size or refine_max_patches, or use a refiner with larger patches such as dino-s16"
 
 
-class DinoRefiner:
+class DinoRefiner(BaseRefiner):
     """A ViT of the DINO or DINOv2 family.
 
     Args:
@@ -44,6 +44,8 @@ class DinoRefiner:
         ResourceError: memory ran out.
     """
 
+    kind = "dino"
+
     def __init__(
         self,
         folder: Path,
@@ -54,10 +56,7 @@ class DinoRefiner:
         source: str = "local",
         revision: str | None = None,
     ) -> None:
-        self.name = name
-        self.device = device
-        self.dtype = dtype
-        self._source, self._revision = source, revision
+        super().__init__(name=name, device=device, dtype=dtype, source=source, revision=revision)
         with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
             self.model: Any = _load(folder, dtype).to(device)
         patch = self.model.config.patch_size
@@ -66,42 +65,21 @@ class DinoRefiner:
         embeddings = self.model.embeddings
         embeddings.interpolate_pos_encoding = partial(_positions, embeddings.position_embeddings, self.patch)
 
-    def describe(self) -> dict[str, Any]:
-        """See :meth:`Refiner.describe`."""
-        return {
-            "name": self.name,
-            "kind": "dino",
-            "source": self._source,
-            "revision": self._revision,
-            "patch": self.patch,
-            "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
-        }
+    def _details(self) -> dict[str, Any]:
+        return {"patch": self.patch}
 
-    @without_gradients
-    def refine(
-        self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
-    ) -> list[Tensor]:
-        """See :meth:`Refiner.refine`. There is no noise and no chain: ``seed`` and ``refine_mode`` change nothing.
+    def _refine(self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int) -> list[Tensor]:
+        """There is no noise and no chain: ``seed`` and ``refine_mode`` change nothing.
 
         The image is resized to whole patches, each side rounded down, however large it is: memory grows with the number
         of patches, time with its square. ``refine_max_patches`` sets a limit.
-
-        Raises:
-            ShapeError: pictures or maps of another form.
-            RefinerError: weights that give NaN.
-            ResourceError: memory ran out.
         """
-        check_inputs(pictures, maps)
         results = []
-        for picture, stack in zip(pictures, maps, strict=True):
-            size = self._size((picture.shape[-2], picture.shape[-1]), settings)
+        for image, stack in zip(images, maps, strict=True):
+            size = self._size((image.shape[-2], image.shape[-1]), settings)
             with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
-                features = self.features(picture, size, settings.refine_resize or "bilinear")
-                grid = (size[0] // self.patch, size[1] // self.patch)
-                refined = spread_by_affinity(stack, features, grid)
-            check_finite(refined, self.name, self.dtype)
-            results.append(refined.to(stack.device))
+                features = self.features(image, size, settings.refine_resize or "bilinear")
+                results.append(propagate(stack, features, (size[0] // self.patch, size[1] // self.patch)))
         return results
 
     @torch.inference_mode()
@@ -130,25 +108,25 @@ class DinoRefiner:
             resized = F.interpolate(planes, size=grid, mode="bilinear", align_corners=False)
             made.append(feature_affinity(resized[0].flatten(1).T))
         affinity = torch.stack(made)
-        check_finite(affinity, self.name, self.dtype)
+        self._check_finite(affinity)
         return affinity
 
     @torch.inference_mode()
-    def features(self, picture: Tensor, size: tuple[int, int], resize: str = "bilinear") -> Tensor:
+    def features(self, image: Tensor, size: tuple[int, int], resize: str = "bilinear") -> Tensor:
         """Patch features of the last block after its norm.
 
         Args:
-            picture: [3, H, W] in [0, 1].
+            image: [3, H, W] in [0, 1].
             size: to which it is resized; multiples of the patch.
             resize: how.
 
         Returns:
             [size / patch squared, D] float32.
         """
-        pixels = resize_picture(picture.to(self.device), size, resize)
+        pixels = resize_image(image.to(self.device), size, resize)
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (_MEAN, _STD))
         pixels = ((pixels - mean) / std)[None].to(self.dtype)
-        # DINOv2 always fits its position table to the picture; ViT has to be told.
+        # DINOv2 always fits its position table to the image; ViT has to be told.
         fit = {} if self.model.config.model_type == "dinov2" else {"interpolate_pos_encoding": True}
         hidden: Tensor = self.model(pixel_values=pixels, **fit).last_hidden_state
         return hidden[0, 1:].float()  # the first is the class token

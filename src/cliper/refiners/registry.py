@@ -107,14 +107,14 @@ def load_refiner(
     if text.lower() == "self":
         if encoder is None:
             raise RefinerError("refiner 'self' reads the CLIP encoder's own layers; expected one, got none")
-        from cliper.refiners.self_similarity import OwnRefiner
+        from cliper.refiners.self_similarity import SelfSimilarityRefiner
 
-        return OwnRefiner(encoder)
+        return SelfSimilarityRefiner(encoder)
     found = refiner_checkpoint(text)
     if found is None:
         return None
     if found.kind == "diffusion":
-        from cliper.refiners.diffusion.pipeline import check_pipeline_class
+        from cliper.refiners.diffusion.loading import check_pipeline_class
 
         check_pipeline_class(found.folder)
     check_folder(found.folder, found.kind)

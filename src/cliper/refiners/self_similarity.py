@@ -1,8 +1,8 @@
 """``refiner="self"``: affinities from the CLIP image tower's own middle layers; nothing to download.
 
 It is DINO's way (``docs/method.md``, section 3, last point) with the patches of CLIP itself, seen once more at a
-finer grid. Which layer, grid and sharpness were chosen by ``benchmarks/self_refiner.py`` on one half of its
-pictures, with the bundled checkpoint.
+finer grid. Layer, grid and inverse temperature were chosen by ``benchmarks/self_refiner.py`` on one half of its
+images, with the bundled checkpoint.
 """
 
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from torch import Tensor
 
 from cliper.devices import memory_errors
 from cliper.errors import SettingsError
-from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.base import check_finite, check_inputs, limit_patches, without_gradients
+from cliper.refiners.affinity import propagate
+from cliper.refiners.base import BaseRefiner, limit_patches
 from cliper.settings import Settings
 
-__all__ = ["OwnRefiner", "PatchEncoder"]
+__all__ = ["PatchEncoder", "SelfSimilarityRefiner"]
 
 DEPTH = 11 / 12
 """The layer whose output is compared, as a share of the tower's layers."""
 SIDE = 504
-"""Short side of the picture in pixels, about."""
-SUBTRACTED = 1.6
-"""How many times the mean similarity is taken off."""
-SHARPNESS = 3.0
-"""What is left is multiplied by this before the softmax."""
-HIGHEST = 0.9
-"""What is subtracted goes at most so many parts of the way from the mean similarity to 1.
+"""Short side of the image in pixels, about."""
+MEAN_WEIGHT = 1.6
+"""Weight of the mean similarity, which is subtracted from all similarities."""
+INVERSE_TEMPERATURE = 3.0
+"""Multiplies the remaining similarities before the softmax."""
+MAX_LEVEL = 0.9
+"""The subtracted level lies at most this share of the way from the mean similarity to 1.
 
-1.6 times the mean is above 1 where patches are much alike (late layers, a plain wall, a blurred or tiny picture), and
+1.6 times the mean is above 1 where patches are much alike (late layers, a plain wall, a blurred or tiny image), and
 then no patch would keep anything. The limit matters where the mean is above 0.6, and changes nothing where it is not.
 """
 
@@ -40,7 +40,7 @@ _MAX_PATCHES = 4096
 
 
 class PatchEncoder(Protocol):
-    """What is wanted of the CLIP encoder."""
+    """The part of the CLIP encoder that the refiner uses."""
 
     patch_size: int
     num_layers: int
@@ -54,92 +54,81 @@ class PatchEncoder(Protocol):
         ...
 
 
-class OwnRefiner:
+class SelfSimilarityRefiner(BaseRefiner):
     """Class maps spread along the similarity of the CLIP encoder's own patches.
 
     Args:
         encoder: the CLIP encoder; it is shared, not copied.
         layer: how many layers the patches have gone through; None takes eleven twelfths of them.
-        subtracted, sharpness: as in :func:`cliper.refiners.affinity.spread_by_affinity`.
+        mean_weight, inverse_temperature: as in :func:`cliper.refiners.affinity.propagate`.
 
     Raises:
         SettingsError: a layer that the encoder does not have.
     """
 
-    name = "self"
+    kind = "self"
 
     def __init__(
         self,
         encoder: PatchEncoder,
         *,
         layer: int | None = None,
-        subtracted: float = SUBTRACTED,
-        sharpness: float = SHARPNESS,
+        mean_weight: float = MEAN_WEIGHT,
+        inverse_temperature: float = INVERSE_TEMPERATURE,
     ) -> None:
+        super().__init__(name="self", device=encoder.device, dtype=encoder.dtype)
         self.layer = round(DEPTH * encoder.num_layers) if layer is None else layer
         if not 0 <= self.layer <= encoder.num_layers:
             raise SettingsError(f"layer: expected one from 0 to {encoder.num_layers}, got {layer}")
         self._encoder = encoder
-        self._subtracted, self._sharpness = subtracted, sharpness
+        self._mean_weight, self._inverse_temperature = mean_weight, inverse_temperature
 
-    def describe(self) -> dict[str, Any]:
-        """See :meth:`Refiner.describe`."""
+    def _details(self) -> dict[str, Any]:
         return {
-            "name": self.name,
-            "kind": "self",
             "layer": self.layer,
-            "subtracted": self._subtracted,
-            "sharpness": self._sharpness,
-            "device": str(self._encoder.device),
-            "dtype": str(self._encoder.dtype).removeprefix("torch."),
+            "mean_weight": self._mean_weight,
+            "inverse_temperature": self._inverse_temperature,
         }
 
-    @without_gradients
-    def refine(
-        self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
-    ) -> list[Tensor]:
-        """See :meth:`Refiner.refine`. There is no noise, and of the settings only ``refine_size`` and
-        ``refine_max_patches`` count.
-
-        Raises:
-            SettingsError: a ``refine_size`` that is no multiple of the patch size.
-            ShapeError: pictures or maps of another form.
-            RefinerError: weights that give NaN.
-            ResourceError: memory ran out.
-        """
-        check_inputs(pictures, maps)
+    def _refine(self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int) -> list[Tensor]:
+        """There is no noise; of the settings only ``refine_size`` and ``refine_max_patches`` count."""
         results = []
-        for picture, stack in zip(pictures, maps, strict=True):
-            size = self._size((picture.shape[-2], picture.shape[-1]), settings)
+        for image, stack in zip(images, maps, strict=True):
+            size = self._size((image.shape[-2], image.shape[-1]), settings)
             with memory_errors(f"refiner self at {size[0]}x{size[1]}", "lower refine_size or refine_max_patches"):
-                features = self.features(picture, size)
+                features = self.features(image, size)
                 grid = (size[0] // self._encoder.patch_size, size[1] // self._encoder.patch_size)
-                refined = spread_by_affinity(
-                    stack, features, grid, subtracted=self._subtracted, sharpness=self._sharpness, highest=HIGHEST
+                results.append(
+                    propagate(
+                        stack,
+                        features,
+                        grid,
+                        mean_weight=self._mean_weight,
+                        inverse_temperature=self._inverse_temperature,
+                        max_level=MAX_LEVEL,
+                    )
                 )
-            check_finite(refined, self.name, self._encoder.dtype)
-            results.append(refined.to(stack.device))
         return results
 
-    def features(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
+    def features(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Patch features.
 
         Args:
-            picture: [3, H, W] in [0, 1].
+            image: [3, H, W] in [0, 1].
             size: to which it is resized (bicubic, antialiased, as CLIP's own input is).
 
         Returns:
             [size / patch squared, width] float32.
         """
         encoder = self._encoder
-        pixels = picture[None].to(encoder.device, torch.float32)
+        pixels = image[None].to(encoder.device, torch.float32)
         pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
         mean, std = (
             torch.tensor(v, device=encoder.device)[:, None, None] for v in (encoder.pixel_mean, encoder.pixel_std)
         )
         return encoder.patch_features((pixels - mean) / std, self.layer)[0].float()
 
-    def _size(self, picture: tuple[int, int], settings: Settings) -> tuple[int, int]:
+    def _size(self, image: tuple[int, int], settings: Settings) -> tuple[int, int]:
         patch, given = self._encoder.patch_size, settings.refine_size
         if given is not None:
             size = (given, given) if isinstance(given, int) else given
@@ -150,7 +139,7 @@ class OwnRefiner:
                     f"nearest is {near[0]}x{near[1]}"
                 )
             return size
-        scale = SIDE / min(picture) / patch
+        scale = SIDE / min(image) / patch
         max_patches = settings.refine_max_patches or _MAX_PATCHES
-        rows, columns = limit_patches(picture[0] * scale, picture[1] * scale, max_patches)
+        rows, columns = limit_patches(image[0] * scale, image[1] * scale, max_patches)
         return rows * patch, columns * patch

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import METHOD_LAYERS, build_tokenizer
+from tiny_models import DEFAULT_LAYERS, build_tokenizer
 
 from cliper.checkpoints import find_entry
 from cliper.errors import CheckpointError, CliperError, RefinerError
@@ -31,26 +31,26 @@ def change_weights(path: Path, change) -> None:
     save_file(change(tensors), path)
 
 
-def refine(folder: Path, pictures, maps) -> torch.Tensor:
+def refine(folder: Path, images, maps) -> torch.Tensor:
     refiner = load_refiner(folder, device="cpu")
     assert refiner is not None
-    return refiner.refine(pictures[:1], maps[:1], SETTINGS)[0]
+    return refiner.refine(images[:1], maps[:1], SETTINGS)[0]
 
 
-def test_decoder_is_not_loaded(own: Path, pictures, maps) -> None:
-    expected = refine(own, pictures, maps)
+def test_decoder_is_not_loaded(own: Path, images, maps) -> None:
+    expected = refine(own, images, maps)
     change_weights(
         own / "vae" / "diffusion_pytorch_model.safetensors",
         lambda tensors: {k: v for k, v in tensors.items() if not k.startswith(("decoder", "post_quant"))},
     )
-    assert torch.equal(refine(own, pictures, maps), expected)
+    assert torch.equal(refine(own, images, maps), expected)
     vae = load_refiner(own, device="cpu").vae
     assert not [name for name, _ in vae.named_parameters() if "decoder" in name or "post_quant" in name]
 
 
-def test_old_names_of_the_autoencoders_attention(own: Path, pictures, maps) -> None:
+def test_old_names_of_the_autoencoders_attention(own: Path, images, maps) -> None:
     """As in the published files of Stable Diffusion, which are older than today's names and shapes."""
-    expected = refine(own, pictures, maps)
+    expected = refine(own, images, maps)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
     def rename(tensors):
@@ -64,11 +64,11 @@ def test_old_names_of_the_autoencoders_attention(own: Path, pictures, maps) -> N
         return renamed
 
     change_weights(own / "vae" / "diffusion_pytorch_model.safetensors", rename)
-    assert torch.equal(refine(own, pictures, maps), expected)
+    assert torch.equal(refine(own, images, maps), expected)
 
 
-def test_shards_and_pickles(own: Path, pictures, maps) -> None:
-    expected = refine(own, pictures, maps)
+def test_shards_and_pickles(own: Path, images, maps) -> None:
+    expected = refine(own, images, maps)
     file = own / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     file.unlink()
@@ -78,11 +78,11 @@ def test_shards_and_pickles(own: Path, pictures, maps) -> None:
         save_file({key: tensors[key] for key in keys}, file.with_name(name))
     index = {"weight_map": {key: name for name, keys in parts.items() for key in keys}}
     file.with_name(file.name + ".index.json").write_text(json.dumps(index))
-    assert torch.equal(refine(own, pictures, maps), expected)
+    assert torch.equal(refine(own, images, maps), expected)
     for name in [*parts, file.name + ".index.json"]:
         file.with_name(name).unlink()
     torch.save(tensors, file.with_suffix(".bin"))
-    assert torch.equal(refine(own, pictures, maps), expected)
+    assert torch.equal(refine(own, images, maps), expected)
 
 
 class Attack:
@@ -137,10 +137,10 @@ def test_pipe_in_a_pipeline_is_refused(own: Path, name: str) -> None:
         load_refiner(own, device="cpu")
 
 
-def test_files_are_read_in_pieces(own: Path, pictures, maps, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = refine(own, pictures, maps)
+def test_files_are_read_in_pieces(own: Path, images, maps, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = refine(own, images, maps)
     monkeypatch.setattr("cliper.refiners.diffusion.loading._CHUNK_BYTES", 10_000)
-    assert torch.equal(refine(own, pictures, maps), expected)
+    assert torch.equal(refine(own, images, maps), expected)
 
 
 def test_prompt_is_encoded_once(own: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_cache_that_cannot_be_written(own: Path, tmp_path: Path, monkeypatch: py
     assert empty_prompt(own).shape == (1, 77, 24)
 
 
-def test_another_scheduler_is_used_and_said(own: Path, pictures, maps, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_scheduler_is_used_and_said(own: Path, images, maps, caplog: pytest.LogCaptureFixture) -> None:
     config = json.loads((own / "scheduler" / "scheduler_config.json").read_text())
     for name in ("DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"):
         other = config | {"_class_name": name, "steps_offset": 0, "timestep_spacing": "trailing"}
@@ -210,7 +210,7 @@ def test_another_scheduler_is_used_and_said(own: Path, pictures, maps, caplog: p
         refiner = load_refiner(own, device="cpu")
         assert refiner.describe()["scheduler"] == name
         assert "at step 45 of 50, where the method has 101" in caplog.text
-        assert torch.isfinite(refiner.refine(pictures[:1], maps[:1], SETTINGS)[0]).all()
+        assert torch.isfinite(refiner.refine(images[:1], maps[:1], SETTINGS)[0]).all()
     other = config | {"_class_name": "PNDMScheduler", "steps_offset": 1}
     (own / "scheduler" / "scheduler_config.json").write_text(json.dumps(other))
     caplog.clear()
@@ -221,7 +221,7 @@ def test_another_scheduler_is_used_and_said(own: Path, pictures, maps, caplog: p
         load_refiner(own, device="cpu")
 
 
-def test_unet_without_the_methods_layers(own: Path, pictures, maps) -> None:
+def test_unet_without_the_methods_layers(own: Path, images, maps) -> None:
     from diffusers import UNet2DConditionModel
 
     shutil.rmtree(own / "unet")
@@ -236,9 +236,9 @@ def test_unet_without_the_methods_layers(own: Path, pictures, maps) -> None:
     ).save_pretrained(own / "unet")
     refiner = load_refiner(own, device="cpu")
     with pytest.raises(RefinerError, match=r"no self-attention layer 'up_blocks.3.attentions.1'.*up_blocks.1.attent"):
-        refiner.refine(pictures, maps, SETTINGS)
+        refiner.refine(images, maps, SETTINGS)
     layers = ("up_blocks.1.attentions.1",)
-    assert refiner.refine(pictures, maps, SETTINGS.replace(refine_layers=layers))[0].shape == (3, 8, 8)
+    assert refiner.refine(images, maps, SETTINGS.replace(refine_layers=layers))[0].shape == (3, 8, 8)
 
 
 def test_broken_pipelines(own: Path) -> None:
@@ -287,6 +287,6 @@ def test_what_is_no_refiner(tmp_path: Path, clip_folder: Path) -> None:
         load_refiner("owner/no-such-repository")
 
 
-def test_a_folder_and_its_refiner_agree(pipelines: dict[str, Path], pictures, maps) -> None:
+def test_a_folder_and_its_refiner_agree(pipelines: dict[str, Path], images, maps) -> None:
     refiner = load_refiner(str(pipelines["sd1.5"]), device="cpu")
-    assert {*METHOD_LAYERS} <= {*refiner.layers}
+    assert {*DEFAULT_LAYERS} <= {*refiner.layers}

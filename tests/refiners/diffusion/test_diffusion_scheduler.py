@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cliper.errors import CheckpointError, RefinerError
 from cliper.refiners import load_refiner
-from cliper.refiners.diffusion.scheduler import load_scheduler, noised
+from cliper.refiners.diffusion.scheduler import add_noise, load_scheduler
 from cliper.settings import Settings
 
 # What diffusers' schedulers do with today's numpy.
@@ -49,13 +49,13 @@ def change(path: Path, **values: Any) -> None:
         ("vae/config.json", {"scaling_factor": None}, "scaling_factor: expected a number, got None"),
         ("vae/config.json", {"scaling_factor": "1"}, "scaling_factor: expected a number, got '1'"),
         ("vae/config.json", {"shift_factor": [1]}, r"shift_factor: expected a number, got \[1\]"),
-        (SCHEDULER, {"beta_schedule": "nope"}, "PNDMScheduler cannot noise a picture .* nope is not implemented"),
-        (SCHEDULER, {"num_train_timesteps": "x"}, "PNDMScheduler cannot noise a picture"),
+        (SCHEDULER, {"beta_schedule": "nope"}, "PNDMScheduler cannot noise an image .* nope is not implemented"),
+        (SCHEDULER, {"num_train_timesteps": "x"}, "PNDMScheduler cannot noise an image"),
         (SCHEDULER, {"_class_name": "UNet2DConditionModel"}, "adds noise, such as PNDM.*, got 'UNet2DConditionModel'"),
         (SCHEDULER, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "a scheduler that adds noise"),
         (SCHEDULER, {"_class_name": "EDMEulerScheduler"}, "times from 0 to 999, .* which has t = -0.0"),
         (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler"}, "times from 0 to 999, .* which has t = 1095"),
-        (SCHEDULER, {"_class_name": "RePaintScheduler"}, "RePaintScheduler cannot noise a picture"),
+        (SCHEDULER, {"_class_name": "RePaintScheduler"}, "RePaintScheduler cannot noise an image"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(
@@ -72,7 +72,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_pipeline_that_says_less_is_used(own: Path, pictures: list[Tensor], maps: list[Tensor]) -> None:
+def test_a_pipeline_that_says_less_is_used(own: Path, images: list[Tensor], maps: list[Tensor]) -> None:
     """What a configuration leaves out is as in diffusers."""
     for file, names in (
         ("model_index.json", ("_class_name",)),
@@ -80,7 +80,7 @@ def test_a_pipeline_that_says_less_is_used(own: Path, pictures: list[Tensor], ma
     ):
         path = own / file
         path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in names}))
-    assert load_refiner(own, device="cpu").refine(pictures[:1], maps[:1], SETTINGS)[0].isfinite().all()
+    assert load_refiner(own, device="cpu").refine(images[:1], maps[:1], SETTINGS)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -99,29 +99,29 @@ def test_noise_does_not_depend_on_what_was_asked_before(own: Path, name: str) ->
     """Some schedulers count their steps."""
     change(own / SCHEDULER, _class_name=name)
     latents, noise = torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)
-    fresh = [noised(load_scheduler(own), latents, noise, step) for step in (45, 30)]
+    fresh = [add_noise(load_scheduler(own), latents, noise, step) for step in (45, 30)]
     used = load_scheduler(own)
     for step, expected in ((45, fresh[0]), (30, fresh[1]), (45, fresh[0])):
-        got = noised(used, latents, noise, step)
+        got = add_noise(used, latents, noise, step)
         assert torch.equal(got[0], expected[0])
         assert got[1] == expected[1]
     assert not torch.equal(fresh[0][0], fresh[1][0])
-    assert torch.equal(noised(used, latents[:1], noise[:1], 30)[0], fresh[1][0][:1])  # whatever the batch
+    assert torch.equal(add_noise(used, latents[:1], noise[:1], 30)[0], fresh[1][0][:1])  # whatever the batch
 
 
-def test_step_45_then_30_is_as_30_alone(own: Path, pictures: list[Tensor], maps: list[Tensor]) -> None:
+def test_step_45_then_30_is_as_30_alone(own: Path, images: list[Tensor], maps: list[Tensor]) -> None:
     change(own / SCHEDULER, _class_name="EulerDiscreteScheduler")
 
     def step_30(refiner: Any) -> Tensor:
-        return refiner.refine(pictures[:1], maps[:1], SETTINGS.replace(refine_step=30))[0]
+        return refiner.refine(images[:1], maps[:1], SETTINGS.replace(refine_step=30))[0]
 
     expected = step_30(load_refiner(own, device="cpu"))
     used = load_refiner(own, device="cpu")
-    assert not torch.equal(used.refine(pictures[:1], maps[:1], SETTINGS)[0], expected)
+    assert not torch.equal(used.refine(images[:1], maps[:1], SETTINGS)[0], expected)
     assert torch.equal(step_30(used), expected)
 
 
 def test_a_step_that_the_scheduler_does_not_have(own: Path) -> None:
     latents = torch.rand(1, 4, 2, 2)
     with pytest.raises(RefinerError, match="refine_step: PNDMScheduler has steps 0 to 50, got 51"):
-        noised(load_scheduler(own), latents, latents, 51)
+        add_noise(load_scheduler(own), latents, latents, 51)

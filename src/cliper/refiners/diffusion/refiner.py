@@ -15,12 +15,17 @@ from torch import Tensor
 from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.ops.compensation import QueryKey, compensate_query_key
-from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
+from cliper.refiners.base import BaseRefiner, resize_image
 from cliper.refiners.diffusion.empty_prompt import empty_prompt
-from cliper.refiners.diffusion.loading import load_unet, load_vae_encoder
-from cliper.refiners.diffusion.pipeline import check_parts
-from cliper.refiners.diffusion.scheduler import load_scheduler, noised
-from cliper.refiners.diffusion.unet_attention import capture_query_key, count_maps, find_layers, layer_names, tokens_grid
+from cliper.refiners.diffusion.loading import check_parts, load_unet, load_vae_encoder
+from cliper.refiners.diffusion.scheduler import add_noise, load_scheduler
+from cliper.refiners.diffusion.unet_attention import (
+    capture_query_key,
+    count_maps,
+    find_layers,
+    layer_names,
+    tokens_grid,
+)
 from cliper.settings import Settings, check_seed
 
 __all__ = ["DiffusionRefiner"]
@@ -31,15 +36,15 @@ METHOD_SIZE = 512
 METHOD_STEP = 45
 METHOD_TIMESTEP = 101  # what PNDM, as Stable Diffusion's pipelines set it up, has at that step
 
-# Pictures that go through the networks together. On a CPU more at once only need more memory, and one at a time
+# Images that go through the networks together. On a CPU more at once only need more memory, and one at a time
 # gives the same bits whatever the batch.
 BATCH = {"cpu": 1}
 OTHER_BATCH = 8
 
-_ADVICE = "lower refine_size, segment fewer pictures at once, or use a smaller refiner such as dino-s16"
+_ADVICE = "lower refine_size, segment fewer images at once, or use a smaller refiner such as dino-s16"
 
 
-class DiffusionRefiner:
+class DiffusionRefiner(BaseRefiner):
     """A Stable Diffusion pipeline, of which only VAE encoder, UNet and scheduler are in memory.
 
     Args:
@@ -54,6 +59,8 @@ class DiffusionRefiner:
         ResourceError: memory ran out.
     """
 
+    kind = "diffusion"
+
     def __init__(
         self,
         folder: Path,
@@ -64,11 +71,8 @@ class DiffusionRefiner:
         source: str = "local",
         revision: str | None = None,
     ) -> None:
-        self.name = name
-        self.device = device
-        self.dtype = dtype
+        super().__init__(name=name, device=device, dtype=dtype, source=source, revision=revision)
         self.batch = BATCH.get(device.type, OTHER_BATCH)
-        self._source, self._revision = source, revision
         check_parts(folder)
         with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
             self._scheduler = load_scheduler(folder)
@@ -90,61 +94,37 @@ class DiffusionRefiner:
         """Names of the self-attention layers that ``refine_layers`` can choose from."""
         return tuple(layer_names(self.unet))
 
-    def describe(self) -> dict[str, Any]:
-        """See :meth:`Refiner.describe`."""
-        return {
-            "name": self.name,
-            "kind": "diffusion",
-            "source": self._source,
-            "revision": self._revision,
-            "scheduler": type(self._scheduler).__name__,
-            "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
-        }
+    def _details(self) -> dict[str, Any]:
+        return {"scheduler": type(self._scheduler).__name__}
 
-    @without_gradients
-    def refine(
-        self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
-    ) -> list[Tensor]:
-        """See :meth:`Refiner.refine`.
-
-        Raises:
-            ShapeError: pictures or maps of another form.
-            SettingsError: a size that is no multiple of 8, a ``refine_map`` that none of the maps is, a seed out of
-                range.
-            RefinerError: no such layer, layers of different resolutions, or weights that give NaN.
-            ResourceError: memory ran out.
-        """
-        check_inputs(pictures, maps)
+    def _refine(self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int) -> list[Tensor]:
         seed = check_seed(seed)
         size = _size(settings.refine_size)
         self._check_maps(settings)  # before any work
         refined: list[Tensor] = []
         with self._lock, memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
-            for first in range(0, len(pictures), self.batch):
-                some = slice(first, first + self.batch)
-                refined += self._refine(pictures[some], maps[some], settings, size, seed)
+            for first in range(0, len(images), self.batch):
+                batch = slice(first, first + self.batch)
+                refined += self._refine_batch(images[batch], maps[batch], settings, size, seed)
         return refined
 
-    def _refine(
+    def _refine_batch(
         self,
-        pictures: Sequence[Tensor],
+        images: Sequence[Tensor],
         maps: Sequence[Tensor],
         settings: Settings,
         size: tuple[int, int],
         seed: int,
     ) -> list[Tensor]:
-        latents = torch.cat([self.encode(p, size, settings.refine_resize or "nearest") for p in pictures])
+        latents = torch.cat([self.encode(image, size, settings.refine_resize or "nearest") for image in images])
         noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
         heads = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
         latent = (latents.shape[-2], latents.shape[-1])
         return [self.compensate(stack, layers, latent, settings) for stack, layers in zip(maps, heads, strict=True)]
 
     @torch.inference_mode()
-    def compensate(
-        self, maps: Tensor, layers: Sequence[QueryKey], latent: tuple[int, int], settings: Settings
-    ) -> Tensor:
-        """The chain, or what ``refine_mode`` says, of captured heads, applied to one picture's class maps.
+    def compensate(self, maps: Tensor, layers: Sequence[QueryKey], latent: tuple[int, int], settings: Settings) -> Tensor:
+        """The chain, or what ``refine_mode`` says, of captured heads, applied to one image's class maps.
 
         Args:
             maps: [C, h, w].
@@ -158,7 +138,7 @@ class DiffusionRefiner:
         Raises:
             RefinerError: weights that gave NaN.
             ShapeError: layers of different resolutions.
-            SettingsError: a ``refine_map`` that none of the maps is.
+            SettingsError: a ``refine_map_index`` that none of the maps is.
         """
         threshold = settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold
         with self._lock:
@@ -167,25 +147,25 @@ class DiffusionRefiner:
                 layers,
                 threshold,
                 settings.refine_mode,
-                settings.refine_map,
+                settings.refine_map_index,
                 size=tokens_grid(latent, layers[0].query.shape[-2]),
             )
-        check_finite(refined, self.name, self.dtype)
+        self._check_finite(refined)
         return refined.to(maps.device)
 
     @torch.inference_mode()
-    def encode(self, picture: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
-        """The picture's latents: mean of the VAE's posterior, times the pipeline's scaling factor.
+    def encode(self, image: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
+        """The image's latents: mean of the VAE's posterior, times the pipeline's scaling factor.
 
         Args:
-            picture: [3, H, W] in [0, 1].
+            image: [3, H, W] in [0, 1].
             size: to which it is resized; multiples of 8.
             resize: how.
 
         Returns:
             [1, 4, size / 8, size / 8] in the refiner's dtype.
         """
-        pixels = resize_picture(picture.to(self.device), size, resize)[None] * 2 - 1
+        pixels = resize_image(image.to(self.device), size, resize)[None] * 2 - 1
         # An image cut from [H, W, 3] is in channels-last memory, where norms and convolutions are less accurate.
         pixels = pixels.to(self.dtype).contiguous()
         with self._lock:
@@ -200,14 +180,14 @@ class DiffusionRefiner:
     def add_noise(self, latents: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
         """Latents as they are before that denoising step, and its time.
 
-        Every picture gets the same noise, that of the seed: it depends on nothing but shape and seed.
+        Every image gets the same noise, that of the seed: it depends on nothing but shape and seed.
 
         Raises:
             RefinerError: the scheduler has no such step.
         """
         noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
         noise = noise.to(latents.device).expand_as(latents)
-        noisy, timestep = noised(self._scheduler, latents.float(), noise, step)
+        noisy, timestep = add_noise(self._scheduler, latents.float(), noise, step)
         return noisy.to(self.dtype), timestep.to(latents.device)
 
     def _check_maps(self, settings: Settings) -> None:
@@ -215,12 +195,12 @@ class DiffusionRefiner:
 
         Raises:
             RefinerError: no such layers, or of different resolutions.
-            SettingsError: a ``refine_map`` that none of the maps is.
+            SettingsError: a ``refine_map_index`` that none of the maps is.
         """
         count = count_maps(self.unet, find_layers(self.unet, settings.refine_layers))
-        if settings.refine_mode == "selected" and not -count <= settings.refine_map < count:
+        if settings.refine_mode == "selected" and not -count <= settings.refine_map_index < count:
             raise SettingsError(
-                f"refine_map: there are {count} attention maps, 0 to {count - 1}; got {settings.refine_map}"
+                f"refine_map_index: there are {count} attention maps, 0 to {count - 1}; got {settings.refine_map_index}"
             )
 
 

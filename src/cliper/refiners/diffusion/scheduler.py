@@ -1,4 +1,4 @@
-"""The pipeline's scheduler: which time a step has, and how a picture is noised there."""
+"""The pipeline's scheduler: which time a step has, and how an image is noised there."""
 
 import copy
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from cliper.checkpoints.validate import read_json
 from cliper.errors import CheckpointError, RefinerError
 
-__all__ = ["STEPS", "load_scheduler", "noised"]
+__all__ = ["STEPS", "add_noise", "load_scheduler"]
 
 STEPS = 50  # denoising steps that the method counts in
 
@@ -28,7 +28,7 @@ def load_scheduler(folder: Path) -> Any:
         folder: of the pipeline.
 
     Raises:
-        CheckpointError: a scheduler that diffusers does not know, that cannot noise a picture, or whose times are
+        CheckpointError: a scheduler that diffusers does not know, that cannot noise an image, or whose times are
             not those that a UNet of Stable Diffusion was trained with.
     """
     import diffusers
@@ -44,10 +44,10 @@ def load_scheduler(folder: Path) -> Any:
         scheduler.set_timesteps(STEPS)
         trained = int(scheduler.config.num_train_timesteps)
         times = [float(time) for time in scheduler.timesteps]
-        noised(scheduler, torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2), 0)
+        add_noise(scheduler, torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2), 0)
     except _FAILURES as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path}: {name} cannot noise a picture at one of {STEPS} steps: {reason}") from None
+        raise CheckpointError(f"{path}: {name} cannot noise an image at one of {STEPS} steps: {reason}") from None
     wrong = [time for time in times if not 0 <= time < trained]
     if wrong:
         raise CheckpointError(
@@ -57,7 +57,7 @@ def load_scheduler(folder: Path) -> Any:
     return scheduler
 
 
-def noised(scheduler: Any, latents: Tensor, noise: Tensor, step: int) -> tuple[Tensor, Tensor]:
+def add_noise(scheduler: Any, latents: Tensor, noise: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Latents as they are before a denoising step, scaled as the UNet takes them, and the time of that step.
 
     Args:

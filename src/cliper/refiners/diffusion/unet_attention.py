@@ -17,15 +17,15 @@ from cliper.kernels.attention import chunked_attention
 from cliper.ops.attention import split_heads
 from cliper.ops.compensation import QueryKey
 
-__all__ = ["METHOD_LAYERS", "capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
+__all__ = ["DEFAULT_LAYERS", "capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
 
-METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
+DEFAULT_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 """The method's layers, in its order."""
 
 _PROCESSOR = ".processor"
 
 
-class _Done(Exception):
+class _StopForward(Exception):
     """Every wanted layer has been seen: no error, but the way out of the UNet."""
 
 
@@ -52,7 +52,7 @@ def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
             at different resolutions.
     """
     known = layer_names(unet)
-    names = METHOD_LAYERS if wanted is None else tuple(wanted)
+    names = DEFAULT_LAYERS if wanted is None else tuple(wanted)
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -63,9 +63,9 @@ def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
             )
     if len(set(names)) < len(names):
         raise RefinerError(f"refine_layers: expected each layer once, got {', '.join(names)}")
-    halvings = {name: _halvings(unet, known[name]) for name in names}
-    if len(set(halvings.values())) > 1:
-        got = ", ".join(f"{name} (1/{2**count})" for name, count in halvings.items())
+    factors = {name: _downsampling(unet, known[name]) for name in names}
+    if len(set(factors.values())) > 1:
+        got = ", ".join(f"{name} (1/{2**count})" for name, count in factors.items())
         raise RefinerError(f"refine_layers: expected layers of one resolution, got {got} of the latents'")
     return {name: known[name] for name in names}
 
@@ -104,13 +104,13 @@ def capture_query_key(
 
     Args:
         unet: a ``UNet2DConditionModel``; its processors are the same afterwards, also after an error.
-        latents: [B, 4, h, w], noised.
+        latents: [B, 4, h, w] with noise.
         timestep: scalar.
         prompt: [1, T, D].
         wanted: names of layers as :func:`layer_names` has them; None means the method's two.
 
     Returns:
-        For each of the B pictures, for each layer in the order of ``wanted``, its :class:`QueryKey`.
+        For each of the B images, for each layer in the order of ``wanted``, its :class:`QueryKey`.
 
     Raises:
         RefinerError: no such layer.
@@ -120,12 +120,12 @@ def capture_query_key(
     processors: dict[str, Any] = dict(unet.attn_processors)
     for place in processors:
         if _is_plain(unet, place):
-            processors[place] = _Lean()
+            processors[place] = _ChunkedProcessor()
     for name, place in layers.items():
         if not _is_plain(unet, place):
             raise RefinerError(f"refine_layers: {name} is no plain self-attention; its maps cannot be read")
         processors[place] = _Capture(name, found, len(layers))
-    with _processors(unet, processors), suppress(_Done):
+    with _processors(unet, processors), suppress(_StopForward):
         unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
     stacks = [found[name] for name in layers]
     return [[QueryKey(s.query[i], s.key[i], s.scale) for s in stacks] for i in range(len(latents))]
@@ -154,7 +154,7 @@ def _attention(unet: Any, place: str) -> Any:
     return unet.get_submodule(place.removesuffix(_PROCESSOR))
 
 
-def _halvings(unet: Any, place: str) -> int:
+def _downsampling(unet: Any, place: str) -> int:
     """How many times the latents were halved where the processor of that name sees them."""
     part, index = place.split(".")[:2]
     downs, ups = (
@@ -166,7 +166,7 @@ def _halvings(unet: Any, place: str) -> int:
     return sum(downs) - (sum(ups[: int(index)]) if part == "up_blocks" else 0)
 
 
-class _Lean:
+class _ChunkedProcessor:
     """Attention of a diffusers block, without ever holding a whole attention map."""
 
     def __call__(
@@ -182,7 +182,7 @@ class _Lean:
         query, key = (
             split_heads(layer(x), attn.heads) for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context))
         )
-        self.see(query, key, attn.scale)
+        self.on_query_key(query, key, attn.scale)
         value = split_heads(attn.to_v(context), attn.heads)
         if attn.upcast_attention:
             # Stable Diffusion 2.1 overflows in float16 here.
@@ -192,22 +192,22 @@ class _Lean:
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out / attn.rescale_output_factor if attn.rescale_output_factor != 1 else out
 
-    def see(self, query: Tensor, key: Tensor, scale: float) -> None:
+    def on_query_key(self, query: Tensor, key: Tensor, scale: float) -> None:
         """Called with queries and keys [B, H, T, d] before they are used."""
 
 
-class _Capture(_Lean):
+class _Capture(_ChunkedProcessor):
     """Keeps the queries and keys of a layer, and leaves the UNet if it was the last wanted."""
 
     def __init__(self, name: str, found: dict[str, QueryKey], count: int) -> None:
         self._name, self._found, self._count = name, found, count
 
-    def see(self, query: Tensor, key: Tensor, scale: float) -> None:
+    def on_query_key(self, query: Tensor, key: Tensor, scale: float) -> None:
         """Keep them.
 
         Raises:
-            _Done: nothing more is wanted.
+            _StopForward: nothing more is wanted.
         """
         self._found[self._name] = QueryKey(query, key, scale)
         if len(self._found) == self._count:
-            raise _Done
+            raise _StopForward
