@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoders": BASE | {"kernels", "ops", "quiet"},
     "text_cache": {"cache"},
     "prompts": BASE | {"encoders", "text_cache"},
-    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "kernels", "ops", "quiet", "settings"},
+    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "files", "kernels", "ops", "quiet", "settings"},
     "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "coarse": BASE | {"devices", "encoders", "ops", "settings"},

@@ -157,7 +157,7 @@ def test_affinity(monkeypatch: pytest.MonkeyPatch, subtracted: float, sharpness:
     assert half.dtype == torch.float32
 
 
-def test_patches_that_are_all_alike() -> None:
+def test_identical_patches_get_the_mean() -> None:
     """Nothing is above 1.2 times the mean: every patch gets the mean of the maps, and not NaN."""
     maps = torch.rand(2, 4, 4)
     got = propagate(maps, torch.ones(16, 8), (4, 4))

@@ -17,7 +17,7 @@ MEAN_WEIGHT = 1.2
 INVERSE_TEMPERATURE = 3.0
 """Multiplies the remaining similarities before the softmax."""
 
-# Rows of the affinity are made and used in blocks of about this many numbers.
+# Rows of the affinity are computed and used in blocks of about this many numbers.
 _BLOCK = 1 << 22
 # Below the similarity of a patch with itself, which is 1 up to rounding.
 _BELOW_ONE = 1 - 1e-4
@@ -81,28 +81,25 @@ def propagate(
 
 
 @torch.no_grad()
-def feature_affinity(
-    features: Tensor, *, mean_weight: float = MEAN_WEIGHT, inverse_temperature: float = INVERSE_TEMPERATURE
-) -> Tensor:
-    """The affinity that :func:`propagate` multiplies maps by, as a matrix.
+def feature_affinity(features: Tensor) -> Tensor:
+    """The method's affinity, by which :func:`propagate` multiplies maps, as a matrix.
 
     Args:
         features: [P, D], one row for each patch.
-        mean_weight, inverse_temperature: as for :func:`propagate`.
 
     Returns:
-        [P, P] float32, rows sum to 1. A row of which nothing is left is uniform.
+        [P, P] float32, rows sum to 1. A row without any value above the level is uniform.
 
     Example:
         >>> feature_affinity(torch.randn(48, 16)).shape
         torch.Size([48, 48])
     """
     unit = F.normalize(features.float(), dim=-1)
-    return _affinity_rows(unit, unit, mean_weight * _mean_similarity(unit), inverse_temperature)
+    return _affinity_rows(unit, unit, MEAN_WEIGHT * _mean_similarity(unit), INVERSE_TEMPERATURE)
 
 
 def _mean_similarity(unit: Tensor) -> Tensor:
-    """The mean of Q over all pairs is the squared length of the mean vector: Q itself is never held."""
+    """The mean of Q over all pairs is the squared length of the mean vector: Q itself is never stored."""
     return unit.mean(0).square().sum()
 
 
@@ -110,6 +107,6 @@ def _affinity_rows(rows: Tensor, unit: Tensor, level: Tensor, inverse_temperatur
     """Rows of the affinity [R, P], for some patches [R, D] and all of them [P, D]."""
     scores = (rows @ unit.T - level) * inverse_temperature
     scores = scores.masked_fill_(scores < 0, -torch.inf)
-    # Nothing is left of a row where the level is above 1, what a patch has with itself.
-    nothing = torch.isneginf(scores).all(1, keepdim=True)
-    return torch.softmax(torch.where(nothing, 0.0, scores), -1)
+    # A row is empty where the level is above 1, the similarity of a patch with itself.
+    empty = torch.isneginf(scores).all(1, keepdim=True)
+    return torch.softmax(torch.where(empty, 0.0, scores), -1)

@@ -1,33 +1,51 @@
-"""The refiner protocol and what all refiners share."""
+"""The base class of all refiners."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.errors import RefinerError, ShapeError
+from cliper.devices import memory_errors
+from cliper.errors import RefinerError, SettingsError, ShapeError
 from cliper.settings import Settings
 
-__all__ = ["BaseRefiner", "Refiner", "limit_patches", "resize_image"]
+__all__ = ["Refiner", "limit_patches", "resize_image"]
 
 
-class Refiner(Protocol):
-    """Sharpens coarse class maps by affinities between the parts of the image."""
+class Refiner(ABC):
+    """Sharpens coarse class maps by affinities between the parts of the image.
 
-    name: str
+    This class checks inputs and results, forms batches and reports running out of memory; a subclass chooses the size
+    of the networks' input (:meth:`_default_size`) and refines a batch (:meth:`_refine_batch`).
 
-    def describe(self) -> dict[str, Any]:
-        """Plain values for a report: name, kind, source, revision, dtype, device."""
-        ...
+    Args:
+        name: for messages.
+        device: of the networks.
+        dtype: of the networks.
+        patch_size: in pixels; the sides of the networks' input are multiples of it.
+        batch_size: number of images that go through the networks together.
+    """
+
+    advice: ClassVar[str]
+    """What to do when memory runs out."""
+
+    def __init__(
+        self, *, name: str, device: torch.device, dtype: torch.dtype, patch_size: int, batch_size: int = 1
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.dtype = dtype
+        self.patch_size = patch_size
+        self.batch_size = batch_size
 
     def refine(
         self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:
-        """Sharpen class maps.
+        """Sharpen class maps. Inference only: no gradient is recorded.
 
         Args:
             images: each [3, H, W] in [0, 1], at its own original size.
@@ -37,74 +55,60 @@ class Refiner(Protocol):
 
         Returns:
             For each image [C, S, S'] float32, on the device of its maps.
-        """
-        ...
-
-
-class BaseRefiner(ABC):
-    """Checks of inputs and results, inference mode and the description, for a subclass that implements ``_refine``.
-
-    Args:
-        name: for messages and reports.
-        device: of the networks.
-        dtype: of the networks.
-        source, revision: of the checkpoint; None for a refiner that has none.
-    """
-
-    kind: ClassVar[str]
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        device: torch.device,
-        dtype: torch.dtype,
-        source: str | None = None,
-        revision: str | None = None,
-    ) -> None:
-        self.name = name
-        self.device = device
-        self.dtype = dtype
-        self._source, self._revision = source, revision
-
-    def describe(self) -> dict[str, Any]:
-        """See :meth:`Refiner.describe`."""
-        origin = {} if self._source is None else {"source": self._source, "revision": self._revision}
-        where = {"device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
-        return {"name": self.name, "kind": self.kind, **origin, **self._details(), **where}
-
-    def refine(
-        self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
-    ) -> list[Tensor]:
-        """See :meth:`Refiner.refine`.
 
         Raises:
             ShapeError: images or maps of another shape or dtype, or with values that are not finite.
             SettingsError: settings that do not fit the refiner.
-            RefinerError: weights that give NaN.
+            RefinerError: no such layer, or weights that give NaN.
             ResourceError: out of memory.
         """
         _check_inputs(images, maps)
+        refined: list[Tensor] = []
         with torch.inference_mode():
-            refined = self._refine(images, maps, settings, seed)
-            for one in refined:
-                self._check_finite(one)
+            for first in range(0, len(images), self.batch_size):
+                batch = slice(first, first + self.batch_size)
+                size = self._input_size((images[first].shape[-2], images[first].shape[-1]), settings)
+                with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", self.advice):
+                    results = self._refine_batch(images[batch], maps[batch], size, settings, seed)
+                for result in results:
+                    self._check_finite(result)
+                refined += results
         # Cloned outside inference mode, a result can be changed in place and take part in a backward pass.
-        return [one.to(stack.device).clone() for one, stack in zip(refined, maps, strict=True)]
+        return [result.to(stack.device).clone() for result, stack in zip(refined, maps, strict=True)]
 
     @abstractmethod
-    def _refine(self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int) -> list[Tensor]:
-        """:meth:`refine` on checked inputs, in inference mode; results on any device."""
+    def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        """Height and width of the networks' input where ``refine_size`` is None, for an image of that size."""
 
-    def _details(self) -> dict[str, Any]:
-        """What :meth:`describe` has to say beyond what all refiners have."""
-        return {}
+    @abstractmethod
+    def _refine_batch(
+        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Tensor]:
+        """:meth:`refine` for a batch with input of one size; results on any device."""
+
+    def _input_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        """Height and width of the networks' input.
+
+        Raises:
+            SettingsError: a ``refine_size`` that is no multiple of the patch size.
+        """
+        given = settings.refine_size
+        if given is None:
+            return self._default_size(image_size, settings)
+        height, width = (given, given) if isinstance(given, int) else given
+        if height % self.patch_size or width % self.patch_size:
+            near = [max(1, round(side / self.patch_size)) * self.patch_size for side in (height, width)]
+            raise SettingsError(
+                f"refine_size: refiner {self.name} needs multiples of {self.patch_size}, got {height}x{width}; "
+                f"nearest is {near[0]}x{near[1]}"
+            )
+        return height, width
 
     def _check_finite(self, values: Tensor) -> None:
         """Check a result.
 
         Raises:
-            RefinerError: it holds NaN or infinity, as broken weights or the small range of float16 give.
+            RefinerError: it has NaN or infinity, because of broken weights or an overflow of float16.
         """
         if not bool(torch.isfinite(values).all()):
             hint = "the weights are broken; get the checkpoint again"
@@ -144,7 +148,7 @@ def resize_image(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 
 def _check_inputs(images: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
-    """Check what a refiner is given.
+    """Check the arguments of :meth:`Refiner.refine`.
 
     Raises:
         ShapeError: not one stack of maps for each image, or other shapes or values than expected.

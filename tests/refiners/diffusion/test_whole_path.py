@@ -65,7 +65,7 @@ def test_whole_path_on_sizes_that_are_not_square(
         torch.testing.assert_close(refiner.refine([image], [stack], selected, 4)[0], one, atol=TOLERANCE, rtol=0)
 
 
-def test_large_images_take_the_fast_paths_to_the_same_result(
+def test_chunked_attention_of_large_images(
     pipelines: dict[str, Path], refiner: DiffusionRefiner, images: list[Tensor], maps: list[Tensor]
 ) -> None:
     """256 pixels: 1024 tokens, from which attention is made in blocks."""

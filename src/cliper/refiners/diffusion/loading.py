@@ -4,84 +4,63 @@ The configuration is checked before any weights are read: other kinds of pipelin
 Stable Diffusion's, and would fail inside a network.
 
 ``from_pretrained`` would load the whole autoencoder, and depending on what else is installed holds every tensor
-twice for a while. Here a model is built without memory, unneeded parts are cut off, and what is left is filled
-from the files piece by piece.
+twice for a while. Here a model is built on the meta device, unneeded parts are removed, and the others are filled from
+the files piece by piece.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cliper.checkpoints import check_folder
 from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.tensors import canonical_tensor_name, iter_tensors
 from cliper.checkpoints.validate import read_json, weight_paths
-from cliper.errors import CheckpointError
+from cliper.errors import CheckpointError, reraise
 from cliper.kernels import optimize_for_cpu
 from cliper.kernels.diffusers_modules import precompute_prompt
 
-__all__ = ["check_parts", "check_pipeline_class", "load_unet", "load_vae_encoder"]
+__all__ = ["check_pipeline", "load_unet", "load_vae_encoder", "pipeline_weights"]
 
 # Files are mapped into memory, and mapped pages count as used until the file is closed: it is closed and
 # opened again after this many bytes.
 _CHUNK_BYTES = 128 << 20
 
-# What a UNet can be built to be given besides latents, time and prompt; Stable Diffusion's is given none of it.
-_MORE_INPUTS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+# Inputs of other UNets besides latents, time and prompt.
+_OTHER_INPUTS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 
-_WANTED = "expected a pipeline of Stable Diffusion's first two generations, such as sd2.1 or sd1.5"
+_EXPECTED = "expected a pipeline of Stable Diffusion's first two generations, such as sd2.1 or sd1.5"
 
 
-def check_pipeline_class(folder: Path) -> None:
-    """Check which pipeline ``model_index.json`` names; none is as good as Stable Diffusion's.
+def check_pipeline(folder: Path) -> None:
+    """Check that a folder holds a complete pipeline of Stable Diffusion whose UNet and autoencoder fit together.
 
     Raises:
-        CheckpointError: another pipeline than one of Stable Diffusion's; no such file.
+        CheckpointError: it does not; the message says why.
     """
-    path = folder / "model_index.json"
-    name = read_json(path, "a pipeline in diffusers' layout has one").get("_class_name")
+    index = folder / "model_index.json"
+    name = read_json(index, "a pipeline in diffusers' layout has one").get("_class_name")
     if name is not None and not str(name).startswith("StableDiffusion"):
-        raise CheckpointError(f"{path}: {_WANTED} (StableDiffusionPipeline), got {name}")
-
-
-def check_parts(folder: Path) -> None:
-    """Check that UNet and autoencoder are of Stable Diffusion's kind, and fit together.
-
-    Raises:
-        CheckpointError: they are not; a configuration that is not there or no JSON.
-    """
+        raise CheckpointError(f"{index}: {_EXPECTED} (StableDiffusionPipeline), got {name}")
+    check_folder(folder, "diffusion")
     unet_path, vae_path = (folder / part / "config.json" for part in ("unet", "vae"))
     unet, vae = (read_json(path, "the pipeline needs it") for path in (unet_path, vae_path))
-    for name in _MORE_INPUTS:
+    for name in _OTHER_INPUTS:
         if unet.get(name) is not None:
-            raise CheckpointError(f"{unet_path}: {_WANTED}, got a UNet with {name} {unet[name]!r}")
-    # What is not said is as in diffusers: 4 for both.
+            raise CheckpointError(f"{unet_path}: {_EXPECTED}, got a UNet with {name} {unet[name]!r}")
+    # Defaults are those of diffusers.
     takes, gives = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if takes != gives:
         raise CheckpointError(
-            f"{unet_path}: {_WANTED}, got a UNet that takes {takes} channels beside an autoencoder that gives {gives}"
+            f"{unet_path}: {_EXPECTED}, got a UNet that takes {takes} channels and an autoencoder that gives {gives}"
         )
-    for name, needed in (("scaling_factor", True), ("shift_factor", False)):
-        value = vae.get(name, 0.18215 if needed else None)
-        if not _is_number(value) and (needed or value is not None):
+    factors = {"scaling_factor": vae.get("scaling_factor", 0.18215), "shift_factor": vae.get("shift_factor") or 0}
+    for name, value in factors.items():
+        if not isinstance(value, int | float):
             raise CheckpointError(f"{vae_path}: {name}: expected a number, got {value!r}")
-
-
-def _check_prompt_width(folder: Path, width: int) -> None:
-    """Check that the UNet takes prompts as wide as the text encoder makes them.
-
-    Raises:
-        CheckpointError: it takes others.
-    """
-    path = folder / "unet" / "config.json"
-    takes = read_json(path, "the pipeline needs it").get("cross_attention_dim", 1280)  # diffusers' default
-    if any(each != width for each in (takes if isinstance(takes, list) else [takes])):
-        raise CheckpointError(
-            f"{path}: expected a UNet for prompts of width {width}, which the text encoder makes, got one for {takes}"
-        )
 
 
 def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torch.dtype) -> Any:
@@ -92,8 +71,13 @@ def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torc
     """
     from diffusers import UNet2DConditionModel
 
-    _check_prompt_width(folder, prompt.shape[-1])
     unet = _build(UNet2DConditionModel, folder / "unet")
+    width, widths = prompt.shape[-1], unet.config.cross_attention_dim
+    if any(other != width for other in (widths if isinstance(widths, list | tuple) else [widths])):
+        raise CheckpointError(
+            f"{folder / 'unet'}: expected a UNet for prompts of width {width}, which the text encoder makes, "
+            f"got one for {widths}"
+        )
     precompute_prompt(unet, prompt)
     optimize_for_cpu(unet, device, dtype)
     _fill(unet, folder, "unet", device, dtype)
@@ -116,29 +100,35 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
     return vae
 
 
-def _build(kind: Any, folder: Path) -> Any:
-    """A model from its configuration, without memory for its weights."""
-    try:
-        config = kind.load_config(str(folder))
+def pipeline_weights(folder: Path, part: str) -> list[Path]:
+    """The weight files of a part of the pipeline, such as ``"unet"``.
+
+    Raises:
+        CheckpointError: there is none, or a shard is missing.
+    """
+    [component] = [item for item in COMPONENTS["diffusion"] if item.folder == part]
+    return weight_paths(folder, component)
+
+
+def _build(model_class: Any, folder: Path) -> Any:
+    """A model from its configuration, on the meta device."""
+    with reraise(Exception, CheckpointError, f"{folder}: not the configuration of its {model_class.__name__}"):
+        config = model_class.load_config(str(folder))
         with torch.device("meta"):
-            model = kind.from_config(config)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder}: not the configuration of its {kind.__name__}: {reason}") from None
+            model = model_class.from_config(config)
     return model.eval().requires_grad_(False)
 
 
 def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Give a model without memory its weights.
+    """Load the weights of a model on the meta device.
 
     Raises:
         CheckpointError: a tensor that is missing or has another shape, or a file that cannot be read.
     """
-    component = next(item for item in COMPONENTS["diffusion"] if item.folder == part)
     # Both sides in the one form that old and new releases of diffusers share.
     wanted = {canonical_tensor_name(name): name for name in model.state_dict()}
-    for path in weight_paths(folder, component):
-        for stored, tensor in _tensors(path, wanted.keys()):
+    for path in pipeline_weights(folder, part):
+        for stored, tensor in _tensors(path, wanted):
             name = wanted.pop(canonical_tensor_name(stored))
             owner_name, _, leaf = name.rpartition(".")
             owner: Any = model.get_submodule(owner_name)
@@ -159,22 +149,16 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
         )
 
 
-def _tensors(path: Path, wanted: Any) -> Iterator[tuple[str, Tensor]]:
-    """The wanted tensors of a file, one at a time; each is only good until the next is asked for."""
-    done: set[str] = set()
-    finished = False
-    while not finished:
-        size, finished = 0, True
+def _tensors(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a file whose name is in ``wanted``, from which the caller removes each before it asks for the next."""
+    while True:
+        size = 0
         for name, tensor in iter_tensors(path):
-            if name in done or canonical_tensor_name(name) not in wanted:
+            if canonical_tensor_name(name) not in wanted:
                 continue
-            done.add(name)
             yield name, tensor
             size += tensor.nbytes
             if size > _CHUNK_BYTES and path.suffix == ".safetensors":
-                finished = False
                 break
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else:
+            return

@@ -12,146 +12,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliper.devices import memory_errors
 from cliper.errors import SettingsError
 from cliper.ops.compensation import QueryKey, compensate_query_key
-from cliper.refiners.base import BaseRefiner, resize_image
+from cliper.refiners.base import Refiner, resize_image
 from cliper.refiners.diffusion.empty_prompt import empty_prompt
-from cliper.refiners.diffusion.loading import check_parts, load_unet, load_vae_encoder
+from cliper.refiners.diffusion.loading import check_pipeline, load_unet, load_vae_encoder
 from cliper.refiners.diffusion.scheduler import add_noise, load_scheduler
-from cliper.refiners.diffusion.unet_attention import (
-    capture_query_key,
-    count_maps,
-    find_layers,
-    layer_names,
-    tokens_grid,
-)
+from cliper.refiners.diffusion.unet_attention import capture_query_key, count_maps, find_layers, tokens_grid
 from cliper.settings import Settings, check_seed
 
 __all__ = ["DiffusionRefiner"]
 
 _LOG = logging.getLogger("cliper.refiners")
 
-METHOD_SIZE = 512
+METHOD_SIZE = (512, 512)
 METHOD_STEP = 45
-METHOD_TIMESTEP = 101  # what PNDM, as Stable Diffusion's pipelines set it up, has at that step
+METHOD_TIMESTEP = 101  # of PNDM, as Stable Diffusion's pipelines set it up, at that step
 
 # Images that go through the networks together. On a CPU more at once only need more memory, and one at a time
 # gives the same bits whatever the batch.
-BATCH = {"cpu": 1}
-OTHER_BATCH = 8
-
-_ADVICE = "lower refine_size, segment fewer images at once, or use a smaller refiner such as dino-s16"
+CPU_BATCH, GPU_BATCH = 1, 8
 
 
-class DiffusionRefiner(BaseRefiner):
+class DiffusionRefiner(Refiner):
     """A Stable Diffusion pipeline, of which only VAE encoder, UNet and scheduler are in memory.
 
     Args:
         folder: of the pipeline, in diffusers' layout.
-        name: for messages and reports.
+        name: for messages.
         device: where to run.
         dtype: of the networks; softmax, column maxima, row sums and the chain are float32 in any case.
-        source, revision: for :meth:`describe`.
 
     Raises:
-        CheckpointError: a folder that is no such pipeline, or is not whole.
-        ResourceError: memory ran out.
+        CheckpointError: a folder that is not such a pipeline, or is not complete.
     """
 
-    kind = "diffusion"
+    advice = "lower refine_size, segment fewer images at once, or use a smaller refiner such as dino-s16"
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        name: str,
-        device: torch.device,
-        dtype: torch.dtype,
-        source: str = "local",
-        revision: str | None = None,
-    ) -> None:
-        super().__init__(name=name, device=device, dtype=dtype, source=source, revision=revision)
-        self.batch = BATCH.get(device.type, OTHER_BATCH)
-        check_parts(folder)
-        with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
-            self._scheduler = load_scheduler(folder)
-            # The prompt before the networks: its encoder, of up to 1.4 GB, is gone before the UNet comes.
-            self.prompt = empty_prompt(folder).to(device, dtype)
-            self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
-            self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
-        # Attention processors are shared: one thread at a time.
-        self._lock = threading.RLock()
-        timestep = int(self._scheduler.timesteps[METHOD_STEP])
+    def __init__(self, folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+        super().__init__(name=name, device=device, dtype=dtype, patch_size=8, batch_size=batch_size)
+        check_pipeline(folder)
+        self.scheduler = load_scheduler(folder)
+        # The prompt before the networks: its encoder, of up to 1.4 GB, is freed before the UNet is loaded.
+        self.prompt = empty_prompt(folder).to(device, dtype)
+        self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
+        self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
+        # The UNet's attention processors are replaced during a call: one thread at a time.
+        self._lock = threading.Lock()
+        timestep = int(self.scheduler.timesteps[METHOD_STEP])
         if timestep != METHOD_TIMESTEP:
             _LOG.warning(
                 "refiner %s: its scheduler (%s) has t = %d at step %d of 50, where the method has %d",
-                name, type(self._scheduler).__name__, timestep, METHOD_STEP, METHOD_TIMESTEP,
+                name, type(self.scheduler).__name__, timestep, METHOD_STEP, METHOD_TIMESTEP,
             )  # fmt: skip
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the self-attention layers that ``refine_layers`` can choose from."""
-        return tuple(layer_names(self.unet))
-
-    def _details(self) -> dict[str, Any]:
-        return {"scheduler": type(self._scheduler).__name__}
-
-    def _refine(self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int) -> list[Tensor]:
-        seed = check_seed(seed)
-        size = _size(settings.refine_size)
-        self._check_maps(settings)  # before any work
-        refined: list[Tensor] = []
-        with self._lock, memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
-            for first in range(0, len(images), self.batch):
-                batch = slice(first, first + self.batch)
-                refined += self._refine_batch(images[batch], maps[batch], settings, size, seed)
-        return refined
-
-    def _refine_batch(
-        self,
-        images: Sequence[Tensor],
-        maps: Sequence[Tensor],
-        settings: Settings,
-        size: tuple[int, int],
-        seed: int,
-    ) -> list[Tensor]:
-        latents = torch.cat([self.encode(image, size, settings.refine_resize or "nearest") for image in images])
-        noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
-        heads = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
-        latent = (latents.shape[-2], latents.shape[-1])
-        return [self.compensate(stack, layers, latent, settings) for stack, layers in zip(maps, heads, strict=True)]
-
-    @torch.inference_mode()
-    def compensate(self, maps: Tensor, layers: Sequence[QueryKey], latent: tuple[int, int], settings: Settings) -> Tensor:
-        """The chain, or what ``refine_mode`` says, of captured heads, applied to one image's class maps.
-
-        Args:
-            maps: [C, h, w].
-            layers: as :func:`capture_query_key` gives them.
-            latent: height and width of the latents that they were captured with.
-            settings: as for :meth:`refine`.
-
-        Returns:
-            [C, S, S'] float32 on the device of the maps.
-
-        Raises:
-            RefinerError: weights that gave NaN.
-            ShapeError: layers of different resolutions.
-            SettingsError: a ``refine_map_index`` that none of the maps is.
-        """
-        threshold = settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold
-        with self._lock:
-            refined = compensate_query_key(
-                maps.to(self.device, torch.float32),
-                layers,
-                threshold,
-                settings.refine_mode,
-                settings.refine_map_index,
-                size=tokens_grid(latent, layers[0].query.shape[-2]),
-            )
-        self._check_finite(refined)
-        return refined.to(maps.device)
 
     @torch.inference_mode()
     def encode(self, image: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
@@ -167,11 +81,9 @@ class DiffusionRefiner(BaseRefiner):
         """
         pixels = resize_image(image.to(self.device), size, resize)[None] * 2 - 1
         # An image cut from [H, W, 3] is in channels-last memory, where norms and convolutions are less accurate.
-        pixels = pixels.to(self.dtype).contiguous()
-        with self._lock:
-            moments = self.vae.encoder(pixels)
-            if self.vae.quant_conv is not None:
-                moments = self.vae.quant_conv(moments)
+        moments = self.vae.encoder(pixels.to(self.dtype).contiguous())
+        if self.vae.quant_conv is not None:
+            moments = self.vae.quant_conv(moments)
         mean = moments.chunk(2, dim=1)[0]
         config = self.vae.config
         latents: Tensor = (mean - (config.shift_factor or 0)) * config.scaling_factor
@@ -180,35 +92,61 @@ class DiffusionRefiner(BaseRefiner):
     def add_noise(self, latents: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
         """Latents as they are before that denoising step, and its time.
 
-        Every image gets the same noise, that of the seed: it depends on nothing but shape and seed.
+        The noise depends on shape and seed only: it is the same for every image.
 
         Raises:
             RefinerError: the scheduler has no such step.
         """
         noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
         noise = noise.to(latents.device).expand_as(latents)
-        noisy, timestep = add_noise(self._scheduler, latents.float(), noise, step)
+        noisy, timestep = add_noise(self.scheduler, latents.float(), noise, step)
         return noisy.to(self.dtype), timestep.to(latents.device)
 
-    def _check_maps(self, settings: Settings) -> None:
-        """Whether the UNet has the maps that are asked for.
+    @torch.inference_mode()
+    def compensate(
+        self, maps: Tensor, layers: Sequence[QueryKey], latent_size: tuple[int, int], settings: Settings
+    ) -> Tensor:
+        """Refine one image's class maps by captured queries and keys, in the mode ``refine_mode``.
+
+        Args:
+            maps: [C, h, w].
+            layers: of one image, from :func:`capture_query_key`.
+            latent_size: height and width of the latents that they were captured with.
+            settings: as for :meth:`refine`.
+
+        Returns:
+            [C, S, S'] float32 on the refiner's device.
 
         Raises:
-            RefinerError: no such layers, or of different resolutions.
-            SettingsError: a ``refine_map_index`` that none of the maps is.
+            ShapeError: layers of different resolutions.
+            SettingsError: a ``refine_map_index`` that is out of range.
         """
-        count = count_maps(self.unet, find_layers(self.unet, settings.refine_layers))
-        if settings.refine_mode == "selected" and not -count <= settings.refine_map_index < count:
-            raise SettingsError(
-                f"refine_map_index: there are {count} attention maps, 0 to {count - 1}; got {settings.refine_map_index}"
-            )
-
-
-def _size(given: int | tuple[int, int] | None) -> tuple[int, int]:
-    height, width = (given, given) if isinstance(given, int) else given or (METHOD_SIZE, METHOD_SIZE)
-    if height % 8 or width % 8:
-        near = [max(64, round(side / 8) * 8) for side in (height, width)]
-        raise SettingsError(
-            f"refine_size: Stable Diffusion wants multiples of 8, got {height}x{width}; nearest is {near[0]}x{near[1]}"
+        return compensate_query_key(
+            maps.to(self.device, torch.float32),
+            layers,
+            settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold,
+            settings.refine_mode,
+            settings.refine_map_index,
+            size=tokens_grid(latent_size, layers[0].query.shape[-2]),
         )
-    return height, width
+
+    def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        return METHOD_SIZE
+
+    def _refine_batch(
+        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Tensor]:
+        seed = check_seed(seed)
+        count = count_maps(self.unet, find_layers(self.unet, settings.refine_layers))
+        index = settings.refine_map_index
+        if settings.refine_mode == "selected" and index >= count:  # before the networks run
+            raise SettingsError(f"refine_map_index: there are {count} attention maps, 0 to {count - 1}; got {index}")
+        with self._lock:
+            latents = torch.cat([self.encode(image, size, settings.refine_resize or "nearest") for image in images])
+            noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
+            captured = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
+            latent_size = (latents.shape[-2], latents.shape[-1])
+            return [
+                self.compensate(stack, layers, latent_size, settings)
+                for stack, layers in zip(maps, captured, strict=True)
+            ]

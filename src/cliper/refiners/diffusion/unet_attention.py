@@ -1,12 +1,13 @@
-"""Reading queries and keys of chosen self-attention layers out of a diffusers UNet.
+"""Read queries and keys of chosen self-attention layers of a diffusers UNet.
 
-Everything goes through diffusers' attention processors, which are put back afterwards. The UNet is left as soon
-as the last wanted layer has been seen: nothing that comes after it could change what is wanted.
+Everything goes through diffusers' attention processors, which are restored afterwards. The UNet stops at the last of
+the chosen layers: what comes after it cannot change the result.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,30 +23,30 @@ __all__ = ["DEFAULT_LAYERS", "capture_query_key", "count_maps", "find_layers", "
 DEFAULT_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 """The method's layers, in its order."""
 
-_PROCESSOR = ".processor"
+_SELF_ATTENTION = ".attn1.processor"
 
 
 class _StopForward(Exception):
-    """Every wanted layer has been seen: no error, but the way out of the UNet."""
+    """Raised inside the UNet after the last chosen layer, to end the forward pass."""
 
 
 def layer_names(unet: Any) -> dict[str, str]:
-    """The UNet's self-attention layers: readable name -> name of the processor.
+    """The UNet's self-attention layers: short name -> name of the module.
 
     A transformer with one block is called by its own name, ``"up_blocks.3.attentions.1"``; of one with several,
     each block has a name, ``"up_blocks.1.attentions.0.transformer_blocks.2"``.
     """
-    blocks = [name.removesuffix(".attn1" + _PROCESSOR) for name in unet.attn_processors]
-    blocks = [name for name in blocks if not name.endswith(_PROCESSOR)]
-    owners = [name.partition(".transformer_blocks.")[0] for name in blocks]
+    names = [name for name in unet.attn_processors if name.endswith(_SELF_ATTENTION)]
+    blocks = [name.removesuffix(_SELF_ATTENTION) for name in names]
+    owners = [block.partition(".transformer_blocks.")[0] for block in blocks]
     return {
-        (owner if owners.count(owner) == 1 else block): f"{block}.attn1{_PROCESSOR}"
+        (owner if owners.count(owner) == 1 else block): f"{block}.attn1"
         for owner, block in zip(owners, blocks, strict=True)
     }
 
 
 def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
-    """The processors of the wanted layers, in the wanted order; None means the method's two.
+    """The wanted layers as :func:`layer_names` has them, in the wanted order; None means :data:`DEFAULT_LAYERS`.
 
     Raises:
         RefinerError: the UNet has no such layer (the message lists those that it has), or the layers see the latents
@@ -65,34 +66,26 @@ def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
         raise RefinerError(f"refine_layers: expected each layer once, got {', '.join(names)}")
     factors = {name: _downsampling(unet, known[name]) for name in names}
     if len(set(factors.values())) > 1:
-        got = ", ".join(f"{name} (1/{2**count})" for name, count in factors.items())
+        got = ", ".join(f"{name} (1/{factor})" for name, factor in factors.items())
         raise RefinerError(f"refine_layers: expected layers of one resolution, got {got} of the latents'")
     return {name: known[name] for name in names}
 
 
 def count_maps(unet: Any, layers: Mapping[str, str]) -> int:
-    """How many attention maps, one for each head, the layers have that :func:`find_layers` gave."""
-    return sum(_attention(unet, place).heads for place in layers.values())
+    """The number of attention maps, one for each head, of layers from :func:`find_layers`."""
+    return sum(unet.get_submodule(module).heads for module in layers.values())
 
 
-def tokens_grid(latent: tuple[int, int], tokens: int) -> tuple[int, int]:
+def tokens_grid(latent_size: tuple[int, int], tokens: int) -> tuple[int, int]:
     """The grid of a layer with that many tokens: the latents halved (rounding up) until they have as many.
-
-    Raises:
-        RefinerError: no halving has as many tokens.
 
     Example:
         >>> tokens_grid((48, 63), 768)
         (24, 32)
     """
-    height, width = latent
-    while height * width > tokens and max(height, width) > 1:
+    height, width = latent_size
+    while height * width > tokens:
         height, width = (height + 1) // 2, (width + 1) // 2
-    if height * width != tokens:
-        raise RefinerError(
-            f"a layer with {tokens} tokens fits no halving of {latent[0]}x{latent[1]} latents; "
-            f"choose another layer (refine_layers)"
-        )
     return height, width
 
 
@@ -100,14 +93,14 @@ def tokens_grid(latent: tuple[int, int], tokens: int) -> tuple[int, int]:
 def capture_query_key(
     unet: Any, latents: Tensor, timestep: Tensor, prompt: Tensor, wanted: Sequence[str] | None
 ) -> list[list[QueryKey]]:
-    """One step of the UNet, as far as needed.
+    """Run one step of the UNet up to the last wanted layer.
 
     Args:
         unet: a ``UNet2DConditionModel``; its processors are the same afterwards, also after an error.
         latents: [B, 4, h, w] with noise.
         timestep: scalar.
         prompt: [1, T, D].
-        wanted: names of layers as :func:`layer_names` has them; None means the method's two.
+        wanted: names of layers as :func:`layer_names` has them; None means :data:`DEFAULT_LAYERS`.
 
     Returns:
         For each of the B images, for each layer in the order of ``wanted``, its :class:`QueryKey`.
@@ -116,73 +109,55 @@ def capture_query_key(
         RefinerError: no such layer.
     """
     layers = find_layers(unet, wanted)
-    found: dict[str, QueryKey] = {}
-    processors: dict[str, Any] = dict(unet.attn_processors)
-    for place in processors:
-        if _is_plain(unet, place):
-            processors[place] = _ChunkedProcessor()
-    for name, place in layers.items():
-        if not _is_plain(unet, place):
-            raise RefinerError(f"refine_layers: {name} is no plain self-attention; its maps cannot be read")
-        processors[place] = _Capture(name, found, len(layers))
-    with _processors(unet, processors), suppress(_StopForward):
-        unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
-    stacks = [found[name] for name in layers]
-    return [[QueryKey(s.query[i], s.key[i], s.scale) for s in stacks] for i in range(len(latents))]
+    captured: dict[str, QueryKey] = {}
 
+    def capture(name: str, query: Tensor, key: Tensor, scale: float) -> None:
+        captured[name] = QueryKey(query, key, scale)
+        if len(captured) == len(layers):
+            raise _StopForward
 
-@contextmanager
-def _processors(unet: Any, processors: dict[str, Any]) -> Iterator[None]:
     before = dict(unet.attn_processors)
+    processors = {name: _ChunkedProcessor() for name in before}
+    for name, module in layers.items():
+        processors[f"{module}.processor"] = _ChunkedProcessor(partial(capture, name))
     try:
         unet.set_attn_processor(processors)
-        yield
+        with suppress(_StopForward):
+            unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
     finally:
         unet.set_attn_processor(before)
+    batches = [captured[name] for name in layers]
+    return [[QueryKey(b.query[i], b.key[i], b.scale) for b in batches] for i in range(len(latents))]
 
 
-def _is_plain(unet: Any, place: str) -> bool:
-    """Whether an attention is only projections and softmax, as all of Stable Diffusion's UNets are."""
-    attn = _attention(unet, place)
-    extras = (attn.group_norm, attn.spatial_norm, attn.norm_q, attn.norm_k, attn.norm_cross)
-    return all(extra is None for extra in extras) and not (
-        attn.added_kv_proj_dim or attn.residual_connection or attn.fused_projections
-    )
-
-
-def _attention(unet: Any, place: str) -> Any:
-    return unet.get_submodule(place.removesuffix(_PROCESSOR))
-
-
-def _downsampling(unet: Any, place: str) -> int:
-    """How many times the latents were halved where the processor of that name sees them."""
-    part, index = place.split(".")[:2]
-    downs, ups = (
-        [getattr(b, f"{way}samplers", None) is not None for b in blocks]
-        for way, blocks in (("down", unet.down_blocks), ("up", unet.up_blocks))
-    )
+def _downsampling(unet: Any, module: str) -> int:
+    """The factor between the latents' resolution and that of the module."""
+    part, index = module.split(".")[:2]
+    downs = [block.downsamplers is not None for block in unet.down_blocks]
+    ups = [block.upsamplers is not None for block in unet.up_blocks]
     if part == "down_blocks":
-        return sum(downs[: int(index)])
-    return sum(downs) - (sum(ups[: int(index)]) if part == "up_blocks" else 0)
+        return 1 << sum(downs[: int(index)])
+    return 1 << (sum(downs) - (sum(ups[: int(index)]) if part == "up_blocks" else 0))
 
 
 class _ChunkedProcessor:
-    """Attention of a diffusers block, without ever holding a whole attention map."""
+    """Attention of a diffusers block, without a whole attention map in memory.
+
+    Args:
+        on_query_key: called with query and key [B, H, T, d] and the scale before they are used.
+    """
+
+    def __init__(self, on_query_key: Callable[[Tensor, Tensor, float], None] | None = None) -> None:
+        self.on_query_key = on_query_key
 
     def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        **_: Any,
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key = (
-            split_heads(layer(x), attn.heads) for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context))
-        )
-        self.on_query_key(query, key, attn.scale)
+        query = split_heads(attn.to_q(hidden_states), attn.heads)
+        key = split_heads(attn.to_k(context), attn.heads)
+        if self.on_query_key is not None:
+            self.on_query_key(query, key, attn.scale)
         value = split_heads(attn.to_v(context), attn.heads)
         if attn.upcast_attention:
             # Stable Diffusion 2.1 overflows in float16 here.
@@ -190,24 +165,4 @@ class _ChunkedProcessor:
         else:
             mixed = chunked_attention(query, key, value, attn.scale)
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
-        return out / attn.rescale_output_factor if attn.rescale_output_factor != 1 else out
-
-    def on_query_key(self, query: Tensor, key: Tensor, scale: float) -> None:
-        """Called with queries and keys [B, H, T, d] before they are used."""
-
-
-class _Capture(_ChunkedProcessor):
-    """Keeps the queries and keys of a layer, and leaves the UNet if it was the last wanted."""
-
-    def __init__(self, name: str, found: dict[str, QueryKey], count: int) -> None:
-        self._name, self._found, self._count = name, found, count
-
-    def on_query_key(self, query: Tensor, key: Tensor, scale: float) -> None:
-        """Keep them.
-
-        Raises:
-            _StopForward: nothing more is wanted.
-        """
-        self._found[self._name] = QueryKey(query, key, scale)
-        if len(self._found) == self._count:
-            raise _StopForward
+        return out
