@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.devices import memory_errors
+from cliper.devices import convert_out_of_memory
 from cliper.errors import RefinerError, SettingsError, ShapeError
 from cliper.settings import Settings
 
@@ -68,7 +68,7 @@ class Refiner(ABC):
             for first in range(0, len(images), self.batch_size):
                 batch = slice(first, first + self.batch_size)
                 size = self._input_size((images[first].shape[-2], images[first].shape[-1]), settings)
-                with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", self.advice):
+                with convert_out_of_memory(f"refiner {self.name} at {size[0]}x{size[1]}", self.advice):
                     results = self._refine_batch(images[batch], maps[batch], size, settings, seed)
                 for result in results:
                     self._check_finite(result)

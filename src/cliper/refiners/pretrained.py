@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from cliper.errors import CheckpointError, loading_reason
-from cliper.quiet import quiet_transformers
+from cliper.devices import convert_out_of_memory
+from cliper.errors import CheckpointError, reraise
+from cliper.hf_logging import silence_transformers
 
 __all__ = ["load_pretrained"]
 
@@ -16,16 +17,16 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
 
     Raises:
         CheckpointError: weights that cannot be read or are missing.
+        ResourceError: out of memory.
     """
-    try:
-        with quiet_transformers():
-            model, info = model_class.from_pretrained(
-                str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # transformers, safetensors and pickle raise many kinds
-        raise CheckpointError(f"{folder}: could not read the weights: {loading_reason(error)}") from None
+    with (
+        reraise(Exception, CheckpointError, f"{folder}: could not read the weights"),  # the libraries raise many kinds
+        convert_out_of_memory(f"loading {folder}", "use a smaller refiner such as dino-s16, or none"),
+        silence_transformers(),
+    ):
+        model, info = model_class.from_pretrained(
+            str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+        )
     # transformers fills missing weights with random numbers. DINO's checkpoints have no pooler.
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:

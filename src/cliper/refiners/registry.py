@@ -9,7 +9,7 @@ import torch
 from cliper.checkpoints import ResolvedCheckpoint, entries, find_entry, resolve
 from cliper.checkpoints.registry import entry_of_repo, nearest_aliases, replacement_for
 from cliper.checkpoints.validate import read_json
-from cliper.devices import memory_errors, pick_device
+from cliper.devices import convert_out_of_memory, resolve_device
 from cliper.encoders.base import Encoder
 from cliper.errors import RefinerError, SettingsError
 from cliper.refiners.base import Refiner
@@ -108,10 +108,10 @@ def load_refiner(
     checkpoint = refiner_checkpoint(name)
     if checkpoint is None:
         return None
-    device = pick_device(device)
+    device = resolve_device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     refiner_class = DiffusionRefiner if checkpoint.kind == "diffusion" else DinoRefiner
-    with memory_errors(f"loading refiner {checkpoint.name}", "use a smaller refiner such as dino-s16, or none"):
+    with convert_out_of_memory(f"loading refiner {checkpoint.name}", "use a smaller refiner such as dino-s16, or none"):
         return refiner_class(checkpoint.folder, name=checkpoint.name, device=device, dtype=dtype)
 
 

@@ -12,7 +12,7 @@ from cliper.cache import cache_folder
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.errors import CheckpointError, OutputError, reraise
 from cliper.files import atomic_write
-from cliper.quiet import quiet_transformers
+from cliper.hf_logging import silence_transformers
 from cliper.refiners.diffusion.loading import pipeline_weights
 from cliper.refiners.pretrained import load_pretrained
 
@@ -57,7 +57,7 @@ def _encode(folder: Path) -> Tensor:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     encoder = load_pretrained(CLIPTextModel, folder / "text_encoder", torch.float32)
-    with quiet_transformers(), reraise(Exception, CheckpointError, f"{folder}: the empty prompt cannot be encoded"):
+    with silence_transformers(), reraise(Exception, CheckpointError, f"{folder}: the empty prompt cannot be encoded"):
         tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
         length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         tokens = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt")
