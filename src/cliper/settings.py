@@ -59,8 +59,8 @@ class Settings:
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
-        refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map``).
-        refine_map: index of the self-attention map for ``"selected"``.
+        refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map_index``).
+        refine_map_index: index of the self-attention map for ``"selected"``.
         refine_layers: names of the refiner's self-attention layers; None takes the refiner's default.
         refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's default.
         refine_max_patches: if ``refine_size`` is None, larger images are reduced to at most this many patches for a
@@ -92,7 +92,7 @@ class Settings:
     templates: str | tuple[str, ...] = "scene15"
     refine_threshold: float | None = None
     refine_mode: str = "chain"
-    refine_map: int = 0
+    refine_map_index: int = 0
     refine_layers: tuple[str, ...] | None = None
     refine_size: int | tuple[int, int] | None = None
     refine_max_patches: int | None = None
@@ -333,7 +333,7 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "templates": (_check_templates,),
     "refine_threshold": (_check_float, 0.0, 1.0),
     "refine_mode": (_check_choice, REFINE_MODES),
-    "refine_map": (_check_int, 0, 10_000),
+    "refine_map_index": (_check_int, 0, 10_000),
     "refine_layers": (_check_names,),
     "refine_size": (_check_size,),
     "refine_max_patches": (_check_int, 1, 1_000_000),
