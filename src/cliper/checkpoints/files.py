@@ -11,21 +11,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = [
-    "COMPONENTS",
-    "MARKER_FILES",
-    "TOKENIZER",
-    "Component",
-    "RequiredFiles",
-    "has_tokenizer",
-    "needed_files",
-    "relative_names",
-    "weight_files",
-]
+from cliper.errors import CheckpointError
+
+__all__ = ["COMPONENTS", "MARKER_FILES", "TOKENIZER", "Component", "check_file_type", "list_files", "needed_files"]
 
 _TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 _DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-_TOKENIZER = (
+_TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
@@ -42,28 +34,26 @@ class Component:
 
     Args:
         folder: its folder inside the checkpoint; empty for the checkpoint's own folder.
-        required: JSON files without which it cannot be used.
-        optional: files that are downloaded too if the repository has them.
+        config: its JSON file; empty for a part without one.
+        tokenizer: whether it has a tokenizer.
         weights: names of the weight file in order of preference; empty for a part without weights.
-        model_types: what ``model_type`` in its ``config.json`` may be; empty where it is not checked.
+        model_types: what ``model_type`` in its configuration may be; empty where it is not checked.
     """
 
     folder: str = ""
-    required: tuple[str, ...] = ("config.json",)
-    optional: tuple[str, ...] = ()
+    config: str = "config.json"
+    tokenizer: bool = False
     weights: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
 
 
 COMPONENTS = {
-    "clip": (
-        Component(optional=("preprocessor_config.json", *_TOKENIZER), weights=_TRANSFORMERS, model_types=("clip",)),
-    ),
-    "dino": (Component(optional=("preprocessor_config.json",), weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
+    "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip",)),),
+    "dino": (Component(weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
     "diffusion": (
-        Component(required=("model_index.json",)),
-        Component("scheduler", ("scheduler_config.json",)),
-        Component("tokenizer", (), _TOKENIZER),
+        Component(config="model_index.json"),
+        Component("scheduler", "scheduler_config.json"),
+        Component("tokenizer", "", tokenizer=True),
         Component("text_encoder", weights=_TRANSFORMERS, model_types=("clip_text_model", "clip")),
         Component("unet", weights=_DIFFUSERS),
         Component("vae", weights=_DIFFUSERS),
@@ -71,64 +61,72 @@ COMPONENTS = {
 }
 
 # The file that tells that a folder is meant to be a checkpoint of that kind.
-MARKER_FILES = {kind: parts[0].required[0] for kind, parts in COMPONENTS.items()}
+MARKER_FILES = {kind: parts[0].config for kind, parts in COMPONENTS.items()}
 
 
-@dataclass(frozen=True)
-class RequiredFiles:
-    """The files to use, and descriptions of those that are missing."""
-
-    files: tuple[str, ...]
-    missing: tuple[str, ...]
-
-
-def needed_files(kind: str, names: Iterable[str]) -> RequiredFiles:
+def needed_files(kind: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Choose the needed files of a checkpoint.
 
     Args:
         kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
         names: all files that there are: paths with ``/``, relative to the checkpoint's folder.
 
+    Returns:
+        The files to use, and descriptions of those that are missing. A CLIP that lacks only :data:`TOKENIZER` can
+        still encode images.
+
     Example:
-        >>> needed_files("dino", ["config.json", "pytorch_model.bin", "flax_model.msgpack"]).files
-        ('config.json', 'pytorch_model.bin')
+        >>> needed_files("dino", ["config.json", "pytorch_model.bin", "flax_model.msgpack"])
+        (['config.json', 'pytorch_model.bin'], [])
     """
-    names = set(names)
+    names = list(names)
     files: list[str] = []
     missing: list[str] = []
     for part in COMPONENTS[kind]:
         prefix = f"{part.folder}/" if part.folder else ""
         here = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-        weights, lacking = weight_files(here, part.weights)
-        if _TOKENIZER[0] in part.optional and not has_tokenizer(here):
-            lacking.append(TOKENIZER)
-        files += [prefix + name for name in (*part.required, *part.optional) if name in here]
-        files += [prefix + name for name in weights]
-        missing += [prefix + name for name in (*(n for n in part.required if n not in here), *lacking)]
-    return RequiredFiles(tuple(files), tuple(missing))
+        found, lacking = _weight_files(here, part.weights)
+        if part.config:
+            (found if part.config in here else lacking).insert(0, part.config)
+        if part.tokenizer:
+            found += [name for name in _TOKENIZER_FILES if name in here]
+            if "tokenizer.json" not in here and not here >= {"vocab.json", "merges.txt"}:
+                lacking.append(TOKENIZER)
+        files += [prefix + name for name in found]
+        missing += [prefix + name for name in lacking]
+    return files, missing
 
 
-def has_tokenizer(names: Collection[str]) -> bool:
-    """Whether the files of a folder include a tokenizer."""
-    return "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= set(names)
+def list_files(folder: Path, kind: str) -> list[str]:
+    """Names of the files in a checkpoint's folder and those of its parts, as :func:`needed_files` takes them.
+
+    Raises:
+        CheckpointError: an entry is a pipe, socket or device. transformers and diffusers open every file whose name
+            they know, and opening a pipe could block for ever.
+    """
+    names = []
+    for part in COMPONENTS[kind]:
+        for path in sorted((folder / part.folder).glob("*")):
+            check_file_type(path)
+            if path.is_file():  # not a dangling link, such as the hub's cache has after it was cleaned by hand
+                names.append(path.relative_to(folder).as_posix())
+    return names
 
 
-def relative_names(folder: Path) -> list[str]:
-    """Names of the files in ``folder`` and its subfolders, with ``/``, as :func:`needed_files` takes them."""
-    # is_file follows links: a snapshot in the hub's cache consists of links, and a dangling one is a missing file.
-    # Not deeper: a folder given by mistake, such as "/", would be walked for hours.
-    paths = [*folder.glob("*"), *folder.glob("*/*")]
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+def check_file_type(path: Path) -> None:
+    """Refuse a pipe, socket or device before it is opened; a missing file passes.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
 
 
-def weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def _weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """The weight files of a folder to use, and a description of those that are missing.
 
     The index of a sharded checkpoint comes first. The number of shards is in each of their names.
-
-    Example:
-        >>> weight_files(["model.bin.index.json", "model-1-of-2.bin"], ("model.bin",))
-        (['model.bin.index.json', 'model-1-of-2.bin'], ['model-2-of-2.bin'])
     """
     for name in candidates:
         if name in names:
@@ -136,12 +134,11 @@ def weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[l
         index = f"{name}.index.json"
         if index in names:
             stem, _, suffix = name.rpartition(".")
-            # At most 5 digits: names are untrusted, and each missing shard is listed.
-            pattern = re.compile(rf"{stem}-\d{{1,5}}-of-(\d{{1,5}})\.{suffix}")
-            shards = {item: match[1] for item in sorted(names) if (match := pattern.fullmatch(item))}
-            if not shards:
-                return [index], [f"the weight files that {index} names"]
-            total = next(iter(shards.values()))
-            wanted = [f"{stem}-{i + 1:0{len(total)}d}-of-{total}.{suffix}" for i in range(int(total))]
-            return [index, *shards], [shard for shard in wanted if shard not in shards]
-    return [], [" or ".join(candidates)] if candidates else []
+            pattern = re.compile(rf"{stem}-\d+-of-(\d+)\.{suffix}")
+            totals = {item: int(match[1]) for item in sorted(names) if (match := pattern.fullmatch(item))}
+            total = max(totals.values(), default=1)
+            missing = [] if len(totals) == total else [f"complete set of shards for {index} (found {len(totals)})"]
+            return [index, *totals], missing
+    similar = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".ckpt")))
+    found = f" (found {', '.join(similar[:3])})" if similar else ""
+    return [], [" or ".join(candidates) + found] if candidates else []

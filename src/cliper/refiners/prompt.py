@@ -4,13 +4,11 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cliper.cache import cache_folder
-from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError, loading_reason
@@ -123,8 +121,7 @@ def _parts(folder: Path) -> Iterator[bytes]:
         if path.is_file():
             yield path.name.encode()
             yield path.read_bytes()
-    component: Any = next(item for item in COMPONENTS["diffusion"] if item.folder == "text_encoder")
-    for path in weight_paths(folder, component):
+    for path in weight_paths(folder, "diffusion", "text_encoder"):
         for name, tensor in iter_tensors(path):
             yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
             sample = tensor.reshape(-1)[: _SAMPLE // max(1, tensor.element_size())]

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.tensors import canonical_tensor_name, iter_tensors
 from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError
@@ -77,10 +76,9 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
     Raises:
         CheckpointError: a tensor that is missing or has another shape, or a file that cannot be read.
     """
-    component = next(item for item in COMPONENTS["diffusion"] if item.folder == part)
     # Both sides in the one form that old and new releases of diffusers share.
     wanted = {canonical_tensor_name(name): name for name in model.state_dict()}
-    for path in weight_paths(folder, component):
+    for path in weight_paths(folder, "diffusion", part):
         for stored, tensor in _tensors(path, wanted.keys()):
             name = wanted.pop(canonical_tensor_name(stored))
             owner_name, _, leaf = name.rpartition(".")
