@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.errors import CheckpointError, loading_reason
+from cliper.errors import CheckpointError, short_reason
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ def iter_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     except MemoryError:
         raise
     except Exception as error:  # every reader has its own
-        reason = loading_reason(error)
+        reason = short_reason(error)
         raise CheckpointError(f"{path}: the weights cannot be read: {reason}; download it again") from None
 
 
@@ -116,7 +116,7 @@ def expected_shapes(folder: Path, part: str) -> dict[str, tuple[int, ...]]:
                 config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
                 model = transformers.AutoModel.from_config(config)
     except Exception as error:  # every library has its own for a configuration that it cannot use
-        reason = f"{type(error).__name__}: {loading_reason(error)}"
+        reason = f"{type(error).__name__}: {short_reason(error)}"
         raise CheckpointError(f"{path}/config.json: makes no model: {reason}") from None
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
