@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cliper.checkpoints.files import COMPONENTS, MARKER_FILES, TOKENIZER, list_files, needed_files
-from cliper.checkpoints.registry import KINDS, Source
-from cliper.checkpoints.validate import check_model_type
-from cliper.errors import CheckpointError, short_reason
+from cliper.checkpoints.registry import Source
+from cliper.checkpoints.validate import (
+    COMPONENTS,
+    MARKER_FILES,
+    check_model_type,
+    list_files,
+    needed_files,
+    required_files,
+)
+from cliper.errors import short_reason
 
 __all__ = ["cached_folder", "download_folder", "download_reason"]
 
@@ -64,12 +70,7 @@ def download_folder(source: Source, kind: str) -> Path:
     info = hub.model_info(source.repo, revision=source.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     if model_type := (info.config or {}).get("model_type"):
         check_model_type(source.repo, kind, COMPONENTS[kind][0], model_type)
-    needed, missing = needed_files(kind, [item.rfilename for item in info.siblings or []])
-    missing = [item for item in missing if item != TOKENIZER]
-    if missing:
-        raise CheckpointError(
-            f"{source.repo}: expected {KINDS[kind]}; the repository has no {', no '.join(missing[:3])}"
-        )
+    needed = required_files(source.repo, kind, [item.rfilename for item in info.siblings or []])
     return Path(hub.snapshot_download(source.repo, revision=source.revision, allow_patterns=needed))
 
 

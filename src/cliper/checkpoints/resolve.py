@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliper.checkpoints.download import cached_folder, download_folder, download_reason
-from cliper.checkpoints.files import MARKER_FILES
 from cliper.checkpoints.registry import (
     KINDS,
     RegistryEntry,
@@ -22,6 +21,7 @@ from cliper.checkpoints.registry import (
     nearest_aliases,
     replacement_for,
 )
+from cliper.checkpoints.validate import MARKER_FILES
 from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["ResolvedCheckpoint", "resolve"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.errors import CheckpointError, short_reason
+from cliper.errors import CheckpointError, reraise, short_reason
 
 if TYPE_CHECKING:
     import torch
@@ -102,22 +102,19 @@ def expected_shapes(folder: Path, part: str) -> dict[str, tuple[int, ...]]:
 
     path = str(folder / part)
     model: torch.nn.Module
-    try:
-        with torch.device("meta"):
-            if part in ("unet", "vae"):
-                import diffusers
+    # Every library raises its own for a configuration that it cannot use.
+    with reraise(Exception, CheckpointError, f"{path}/config.json: makes no model"), torch.device("meta"):
+        if part in ("unet", "vae"):
+            import diffusers
 
-                cls = diffusers.UNet2DConditionModel if part == "unet" else diffusers.AutoencoderKL
-                model = cls.from_config(cls.load_config(path))
-            elif part == "text_encoder":
-                config = transformers.CLIPTextConfig.from_pretrained(path, local_files_only=True)
-                model = transformers.CLIPTextModel(config)
-            else:
-                config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
-                model = transformers.AutoModel.from_config(config)
-    except Exception as error:  # every library has its own for a configuration that it cannot use
-        reason = f"{type(error).__name__}: {short_reason(error)}"
-        raise CheckpointError(f"{path}/config.json: makes no model: {reason}") from None
+            cls = diffusers.UNet2DConditionModel if part == "unet" else diffusers.AutoencoderKL
+            model = cls.from_config(cls.load_config(path))
+        elif part == "text_encoder":
+            config = transformers.CLIPTextConfig.from_pretrained(path, local_files_only=True)
+            model = transformers.CLIPTextModel(config)
+        else:
+            config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+            model = transformers.AutoModel.from_config(config)
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 

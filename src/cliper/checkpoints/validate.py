@@ -1,31 +1,147 @@
-"""Cheap checks of a checkpoint's folder before anything is loaded: names, configurations and headers.
+"""Which files a checkpoint needs, and cheap checks of them before anything is loaded. Input is untrusted.
 
-Input is untrusted.
+One rule, by names only, serves a hub listing, a cache and a local folder: full-precision safetensors are preferred,
+then shards of it, then PyTorch's own format. Variants (``.fp16.``, ``non_ema``), whole-pipeline files and the safety
+checker are not used.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliper.checkpoints.files import (
-    COMPONENTS,
-    MARKER_FILES,
-    TOKENIZER,
-    Component,
-    check_file_type,
-    list_files,
-    needed_files,
-)
 from cliper.checkpoints.registry import KINDS, check_kind
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.errors import CheckpointError, short_reason
 
-__all__ = ["check_folder", "check_model_type", "kind_of_folder", "read_json", "weight_paths"]
+__all__ = [
+    "COMPONENTS",
+    "MARKER_FILES",
+    "Component",
+    "check_folder",
+    "check_model_type",
+    "kind_of_folder",
+    "list_files",
+    "needed_files",
+    "read_json",
+    "required_files",
+    "weight_paths",
+]
 
+_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
+_DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _MAX_JSON = 100_000_000  # bytes; the longest, an index of shards, has less than a million
+_TOKENIZER = "tokenizer.json (or vocab.json and merges.txt)"
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part of a checkpoint.
+
+    Args:
+        folder: its folder inside the checkpoint; empty for the checkpoint's own folder.
+        config: its JSON file; empty for a part without one.
+        tokenizer: whether it has a tokenizer.
+        weights: names of the weight file in order of preference; empty for a part without weights.
+        model_types: what ``model_type`` in its configuration may be; empty where it is not checked.
+    """
+
+    folder: str = ""
+    config: str = "config.json"
+    tokenizer: bool = False
+    weights: tuple[str, ...] = ()
+    model_types: tuple[str, ...] = ()
+
+
+COMPONENTS = {
+    "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip",)),),
+    "dino": (Component(weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
+    "diffusion": (
+        Component(config="model_index.json"),
+        Component("scheduler", "scheduler_config.json"),
+        Component("tokenizer", "", tokenizer=True),
+        Component("text_encoder", weights=_TRANSFORMERS, model_types=("clip_text_model", "clip")),
+        Component("unet", weights=_DIFFUSERS),
+        Component("vae", weights=_DIFFUSERS),
+    ),
+}
+
+# The file that tells that a folder is meant to be a checkpoint of that kind.
+MARKER_FILES = {kind: parts[0].config for kind, parts in COMPONENTS.items()}
+
+
+def needed_files(kind: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Choose the needed files of a checkpoint.
+
+    Args:
+        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
+        names: all files that there are: paths with ``/``, relative to the checkpoint's folder.
+
+    Returns:
+        The files to use, and descriptions of those that are missing.
+
+    Example:
+        >>> needed_files("dino", ["config.json", "pytorch_model.bin", "flax_model.msgpack"])
+        (['config.json', 'pytorch_model.bin'], [])
+    """
+    names = list(names)
+    files: list[str] = []
+    missing: list[str] = []
+    for part in COMPONENTS[kind]:
+        prefix = f"{part.folder}/" if part.folder else ""
+        here = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        found, lacking = _weight_files(here, part.weights)
+        if part.config:
+            (found if part.config in here else lacking).insert(0, part.config)
+        if part.tokenizer:
+            found += [name for name in _TOKENIZER_FILES if name in here]
+            if "tokenizer.json" not in here and not here >= {"vocab.json", "merges.txt"}:
+                lacking.append(_TOKENIZER)
+        files += [prefix + name for name in found]
+        missing += [prefix + name for name in lacking]
+    return files, missing
+
+
+def required_files(place: str, kind: str, names: Iterable[str]) -> list[str]:
+    """The needed files of a checkpoint, which may lack a CLIP's tokenizer: images can be encoded without one.
+
+    Raises:
+        CheckpointError: another file is missing; the message begins with ``place``.
+    """
+    files, missing = needed_files(kind, names)
+    missing = [item for item in missing if item != _TOKENIZER]
+    if missing:
+        raise CheckpointError(f"{place}: expected {KINDS[kind]}, got no {', no '.join(missing[:3])}; give a complete one")
+    return files
+
+
+def list_files(folder: Path, kind: str) -> list[str]:
+    """Names of the files in a checkpoint's folder and those of its parts, as :func:`needed_files` takes them.
+
+    Raises:
+        CheckpointError: an entry is a pipe, socket or device. transformers and diffusers open every file whose name
+            they know, and opening a pipe could block for ever.
+    """
+    names = []
+    for part in COMPONENTS[kind]:
+        for path in sorted((folder / part.folder).glob("*")):
+            _check_file_type(path)
+            if path.is_file():  # not a dangling link, such as the hub's cache has after it was cleaned by hand
+                names.append(path.relative_to(folder).as_posix())
+    return names
 
 
 def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
@@ -50,9 +166,7 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing there"
         raise CheckpointError(f"{root}: expected the folder of {KINDS[kind]}, got {what}")
-    missing = [item for item in needed_files(kind, list_files(root, kind))[1] if item != TOKENIZER]
-    if missing:
-        raise CheckpointError(f"{root}: expected {KINDS[kind]}, got no {', no '.join(missing[:3])}; download it again")
+    required_files(str(root), kind, list_files(root, kind))
     for part in COMPONENTS[kind]:
         if part.config:
             path = root / part.folder / part.config
@@ -99,7 +213,7 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such file, or it is not JSON, not an object, or larger than 100 MB.
     """
-    check_file_type(path)
+    _check_file_type(path)
     try:
         if path.stat().st_size > _MAX_JSON:
             raise OSError(f"it has more than {_MAX_JSON:,} bytes")
@@ -111,3 +225,30 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data
+
+
+def _check_file_type(path: Path) -> None:
+    """Refuse a pipe, socket or device before it is opened; a missing file passes."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
+
+
+def _weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The weight files of a folder to use, and a description of those that are missing.
+
+    The index of a sharded checkpoint comes first. The number of shards is in each of their names.
+    """
+    for name in candidates:
+        if name in names:
+            return [name], []
+        index = f"{name}.index.json"
+        if index in names:
+            stem, _, suffix = name.rpartition(".")
+            pattern = re.compile(rf"{stem}-\d+-of-(\d+)\.{suffix}")
+            totals = {item: int(match[1]) for item in sorted(names) if (match := pattern.fullmatch(item))}
+            total = max(totals.values(), default=1)
+            missing = [] if len(totals) == total else [f"complete set of shards for {index} (found {len(totals)})"]
+            return [index, *totals], missing
+    similar = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".ckpt")))
+    found = f" (found {', '.join(similar[:3])})" if similar else ""
+    return [], [" or ".join(candidates) + found] if candidates else []

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cliper.checkpoints.files import COMPONENTS, list_files, needed_files
 from cliper.checkpoints.registry import KINDS, entry_of_repo, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
 from cliper.checkpoints.tensors import compare, expected_shapes, iter_tensors
-from cliper.checkpoints.validate import check_folder, kind_of_folder, weight_paths
+from cliper.checkpoints.validate import COMPONENTS, check_folder, kind_of_folder, list_files, needed_files, weight_paths
 from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["VerifyReport", "verify", "weight_hashes"]

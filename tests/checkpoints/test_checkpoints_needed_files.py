@@ -1,6 +1,6 @@
 import pytest
 
-from cliper.checkpoints.files import needed_files
+from cliper.checkpoints.validate import needed_files
 
 TOKENIZER = ["merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json"]
 PARTS = [
