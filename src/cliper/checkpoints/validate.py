@@ -124,7 +124,9 @@ def required_files(place: str, kind: str, names: Iterable[str]) -> list[str]:
     files, missing = needed_files(kind, names)
     missing = [item for item in missing if item != _TOKENIZER]
     if missing:
-        raise CheckpointError(f"{place}: expected {KINDS[kind]}, got no {', no '.join(missing[:3])}; give a complete one")
+        raise CheckpointError(
+            f"{place}: expected {KINDS[kind]}, got no {', no '.join(missing[:3])}; give a complete one"
+        )
     return files
 
 
