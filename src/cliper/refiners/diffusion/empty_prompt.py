@@ -10,10 +10,10 @@ from torch import Tensor
 
 from cliper.cache import cache_folder
 from cliper.checkpoints.tensors import iter_tensors
+from cliper.checkpoints.validate import weight_paths
 from cliper.errors import CheckpointError, OutputError, reraise
 from cliper.files import atomic_write
 from cliper.hf_logging import silence_transformers
-from cliper.refiners.diffusion.loading import pipeline_weights
 from cliper.refiners.pretrained import load_pretrained
 
 __all__ = ["empty_prompt"]
@@ -84,7 +84,7 @@ def _parts(folder: Path) -> Iterator[bytes]:
         if path.is_file():
             yield path.name.encode()
             yield path.read_bytes()
-    for path in pipeline_weights(folder, "text_encoder"):
+    for path in weight_paths(folder, "diffusion", "text_encoder"):
         for name, tensor in iter_tensors(path):
             yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
             sample = tensor.reshape(-1)[: _SAMPLE // max(1, tensor.element_size())]

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from cliper.checkpoints import check_folder
-from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.tensors import canonical_tensor_name, iter_tensors
 from cliper.checkpoints.validate import read_json, weight_paths
 from cliper.errors import CheckpointError, reraise
 from cliper.kernels import optimize_for_cpu
 from cliper.kernels.diffusers_modules import precompute_prompt
 
-__all__ = ["check_pipeline", "load_unet", "load_vae_encoder", "pipeline_weights"]
+__all__ = ["check_pipeline", "load_unet", "load_vae_encoder"]
 
 # Files are mapped into memory, and mapped pages count as used until the file is closed: it is closed and
 # opened again after this many bytes.
@@ -100,16 +99,6 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
     return vae
 
 
-def pipeline_weights(folder: Path, part: str) -> list[Path]:
-    """The weight files of a part of the pipeline, such as ``"unet"``.
-
-    Raises:
-        CheckpointError: there is none, or a shard is missing.
-    """
-    [component] = [item for item in COMPONENTS["diffusion"] if item.folder == part]
-    return weight_paths(folder, component)
-
-
 def _build(model_class: Any, folder: Path) -> Any:
     """A model from its configuration, on the meta device."""
     with reraise(Exception, CheckpointError, f"{folder}: not the configuration of its {model_class.__name__}"):
@@ -127,7 +116,7 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
     """
     # Both sides in the one form that old and new releases of diffusers share.
     wanted = {canonical_tensor_name(name): name for name in model.state_dict()}
-    for path in pipeline_weights(folder, part):
+    for path in weight_paths(folder, "diffusion", part):
         for stored, tensor in _tensors(path, wanted):
             name = wanted.pop(canonical_tensor_name(stored))
             owner_name, _, leaf = name.rpartition(".")
