@@ -18,7 +18,7 @@ import torch
 
 from cliper import Segmenter
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
-from cliper.images import to_unit_tensor
+from cliper.images import to_tensor
 from cliper.ops import assign_labels
 from cliper.refiners.affinity import spread_by_affinity
 from cliper.refiners.own import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
@@ -52,7 +52,7 @@ class Runner:
         for picture, target in voc_pictures(self.data, names):
             pixels = self.segmenter.preprocess(picture)
             maps = self.segmenter.class_maps(pixels, self.foreground, self.background)
-            unit = to_unit_tensor(picture)
+            unit = to_tensor(picture)
             features: dict[tuple[int, int], torch.Tensor] = {}
             for candidate in everything:
                 refined = maps

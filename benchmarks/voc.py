@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliper.decoding import open_picture
-from cliper.images import load_image
+from cliper.images import load_image, open_image
 
 __all__ = ["voc_names", "voc_pictures"]
 
@@ -23,5 +22,5 @@ def voc_names(root: Path) -> list[str]:
 def voc_pictures(root: Path, names: list[str]) -> Iterator[tuple[Image.Image, torch.Tensor]]:
     """Each picture and its labels, [H, W] uint8: 0 background, 1 to 20 classes, 255 ignored."""
     for name in names:
-        mask = open_picture(root / "VOC2012" / "SegmentationClassAug" / f"{name}.png")
+        mask = open_image(root / "VOC2012" / "SegmentationClassAug" / f"{name}.png")
         yield load_image(root / "VOC2012" / "JPEGImages" / f"{name}.jpg"), torch.from_numpy(np.array(mask))

@@ -27,27 +27,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": BASE,
     "kernels": BASE,
     "ops": BASE | {"kernels"},
-    "image_limits": BASE,
-    "decoding": BASE | {"image_limits"},
     "devices": BASE,
-    "images": BASE | {"decoding", "image_limits"},
+    "images": BASE,
     "checkpoints": BASE | {"settings"},
     "encoders": BASE | {"kernels", "ops", "quiet"},
     "text_cache": {"cache"},
     "prompts": BASE | {"encoders", "text_cache"},
     "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "kernels", "ops", "quiet", "settings"},
-    "formats": BASE | {"decoding", "files", "images"},
+    "formats": BASE | {"files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "coarse": BASE | {"devices", "encoders", "ops", "settings"},
     "segmenter": BASE
     | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_cache"},
-    "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
+    "datasets": BASE | {"files", "formats", "images", "prompts"},
     "evaluation": BASE
     | {"checkpoints", "datasets", "devices", "files", "formats", "grouping", "ops"}
     | {"prompts", "refiners", "segmenter", "settings"},
     "scale": BASE
-    | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
+    | {"datasets", "devices", "evaluation", "files", "formats", "grouping", "images"}
     | {"prompts", "result", "segmenter", "settings"},
     "web": BASE
     | {"checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts", "refiners"}

@@ -22,7 +22,7 @@ from cliper.errors import (
     SettingsError,
     ShapeError,
 )
-from cliper.images import prepare
+from cliper.images import preprocess
 from cliper.ops import assign_labels
 from cliper.prompts import parse_classes, scene_background
 from cliper.settings import Settings, load_preset
@@ -70,7 +70,7 @@ def test_a_result_is_the_methods_parts_put_together(tiny: Any, make_picture: Cal
     """docs/method.md from the picture to the labels, by the public parts."""
     picture = make_picture(80, 60)
     encoder = tiny.encoder
-    pixels = prepare(picture, size=64, patch=16, mean=encoder.pixel_mean, std=encoder.pixel_std)
+    pixels = preprocess(picture, size=64, patch=16, mean=encoder.pixel_mean, std=encoder.pixel_std)
     assert pixels.shape == (3, 64, 80)
     classes = parse_classes(CLASSES)
     maps = tiny.class_maps(pixels, tiny.encode_text(CLASSES), tiny.encode_text(scene_background(classes)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cliper.image_limits.reader import CheckSize, LimitExceededError, Reader
+from cliper.images.limits.reader import CheckSize, LimitExceededError, Reader
 
 __all__ = ["check_gif"]
 

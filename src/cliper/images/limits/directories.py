@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cliper.image_limits.reader import MAX_METADATA, LimitExceededError, Reader, mebibytes
+from cliper.images.limits.reader import MAX_METADATA, LimitExceededError, Reader, mebibytes
 
 __all__ = ["INTEGERS", "Entry", "Header", "check_block", "check_directories", "exif_orientation", "headers", "value_of"]
 

@@ -14,15 +14,15 @@ import struct
 from collections.abc import Callable
 from typing import IO
 
-from cliper.image_limits.avif import check_avif_frames, without_exif
-from cliper.image_limits.bitmaps import check_bmp, check_ppm
-from cliper.image_limits.directories import exif_orientation
-from cliper.image_limits.gif import check_gif
-from cliper.image_limits.jpeg import check_jpeg
-from cliper.image_limits.jpeg2000 import check_jpeg2000
-from cliper.image_limits.png import check_png
-from cliper.image_limits.reader import CheckSize, LimitExceededError, Reader
-from cliper.image_limits.tiff import check_tiff
+from cliper.images.limits.avif import check_avif_frames, without_exif
+from cliper.images.limits.bitmaps import check_bmp, check_ppm
+from cliper.images.limits.directories import exif_orientation
+from cliper.images.limits.gif import check_gif
+from cliper.images.limits.jpeg import check_jpeg
+from cliper.images.limits.jpeg2000 import check_jpeg2000
+from cliper.images.limits.png import check_png
+from cliper.images.limits.reader import CheckSize, LimitExceededError, Reader
+from cliper.images.limits.tiff import check_tiff
 
 __all__ = ["LimitExceededError", "check_avif_frames", "check_limits", "exif_orientation", "without_exif"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cliper.image_limits.directories import INTEGERS, Entry, Header, check_directories, headers, value_of
-from cliper.image_limits.jpeg import MIN_SCAN_LIMIT, SCAN_PASSES, scan_cost
-from cliper.image_limits.reader import LimitExceededError, Reader
+from cliper.images.limits.directories import INTEGERS, Entry, Header, check_directories, headers, value_of
+from cliper.images.limits.jpeg import MIN_SCAN_LIMIT, SCAN_PASSES, scan_cost
+from cliper.images.limits.reader import LimitExceededError, Reader
 
 __all__ = ["check_tiff"]
 

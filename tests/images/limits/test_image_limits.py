@@ -20,8 +20,8 @@ from PIL import Image
 
 import hostile_images as hostile
 from cliper.errors import ImageError, ResourceError
-from cliper.image_limits import LimitExceededError, check_avif_frames, check_limits, exif_orientation, without_exif
 from cliper.images import load_image, load_stream
+from cliper.images.limits import LimitExceededError, check_avif_frames, check_limits, exif_orientation, without_exif
 from hostile_images import LONG, SHORT, chunk, encoded, segment, tiff, tiff_block
 
 MEGABYTE = 1_000_000

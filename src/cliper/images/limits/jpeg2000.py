@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cliper.image_limits.reader import LimitExceededError, Reader
+from cliper.images.limits.reader import LimitExceededError, Reader
 
 __all__ = ["check_jpeg2000"]
 

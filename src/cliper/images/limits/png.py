@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cliper.image_limits.reader import MAX_METADATA, CheckSize, LimitExceededError, Reader, mebibytes
+from cliper.images.limits.reader import MAX_METADATA, CheckSize, LimitExceededError, Reader, mebibytes
 
 __all__ = ["check_png"]
 

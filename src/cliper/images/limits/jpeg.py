@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cliper.image_limits.directories import check_block
-from cliper.image_limits.reader import MAX_METADATA, LimitExceededError, Reader
+from cliper.images.limits.directories import check_block
+from cliper.images.limits.reader import MAX_METADATA, LimitExceededError, Reader
 
 __all__ = ["MIN_SCAN_LIMIT", "SCAN_PASSES", "check_jpeg", "scan_cost"]
 

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from cliper.image_limits.reader import LimitExceededError, Reader
+from cliper.images.limits.reader import LimitExceededError, Reader
 
 __all__ = ["check_avif_frames", "without_exif"]
 

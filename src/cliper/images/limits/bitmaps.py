@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cliper.image_limits.reader import LimitExceededError, Reader, mebibytes
+from cliper.images.limits.reader import LimitExceededError, Reader, mebibytes
 
 __all__ = ["check_bmp", "check_ppm"]
 
