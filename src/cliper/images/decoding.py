@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -17,7 +17,7 @@ from typing import IO
 from PIL import Image, ImageFile
 
 from cliper.errors import ImageError, ResourceError, quote_path, short_reason
-from cliper.images.limits import LimitExceededError, check_avif_frames, check_limits, without_exif
+from cliper.images.limits import LimitExceededError, check_limits, without_exif
 
 __all__ = [
     "MAX_PIXELS",
@@ -109,11 +109,7 @@ def check_opened(image: Image.Image, name: str) -> None:
     try:
         stream = image.fp
         position = stream.tell()
-        if image.format == "AVIF":
-            stream.seek(0)
-            check_avif_frames(stream.read(), *image.size)
-        else:
-            check_limits(stream, image.format or "", lambda _: None)
+        check_limits(stream, image.format or "", lambda _: None)
         stream.seek(position)
     except Exception as error:
         raise _decoding_error(image.format or image.mode, name, error) from None
@@ -173,7 +169,11 @@ def _identify(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
             continue
         stream.seek(0)
         try:
-            return _open(kind, factory, stream, lambda size: check_pixels(size, max_pixels, name))
+            check_limits(stream, kind, lambda size: check_pixels(size, max_pixels, name))
+            image: ImageFile.ImageFile = factory(
+                io.BytesIO(without_exif(stream.read())) if kind == "AVIF" else stream, ""
+            )
+            return image
         except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open does: not this format
             continue
         except Exception as error:  # decoders raise nearly everything on damaged data
@@ -182,21 +182,6 @@ def _identify(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
         "expected an image (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000), "
         f"got something else: {name}; convert it to PNG or JPEG"
     )
-
-
-def _open(
-    kind: str,
-    factory: Callable[..., ImageFile.ImageFile],
-    stream: IO[bytes],
-    check_size: Callable[[tuple[int, int]], None],
-) -> ImageFile.ImageFile:
-    if kind != "AVIF":
-        check_limits(stream, kind, check_size)
-        return factory(stream, "")
-    data = stream.read()
-    image = factory(io.BytesIO(without_exif(data)), "")
-    check_avif_frames(data, *image.size)
-    return image
 
 
 def _decoding_error(kind: str, name: str, error: Exception) -> ImageError | ResourceError:

@@ -21,7 +21,7 @@ from PIL import Image
 import hostile_images as hostile
 from cliper.errors import ImageError, ResourceError
 from cliper.images import load_image, load_stream
-from cliper.images.limits import LimitExceededError, check_avif_frames, check_limits, exif_orientation, without_exif
+from cliper.images.limits import LimitExceededError, check_limits, exif_orientation, without_exif
 from hostile_images import LONG, SHORT, chunk, encoded, segment, tiff, tiff_block
 
 MEGABYTE = 1_000_000
@@ -164,7 +164,7 @@ def test_ways_round_the_limits_are_closed(case: str) -> None:
 
 def test_parts_of_an_avif_item_may_not_overlap() -> None:
     with pytest.raises(LimitExceededError, match="overlap"):
-        check_avif_frames(hostile.avif_overlap(), 512, 512)
+        check_limits(io.BytesIO(hostile.avif_overlap()), "AVIF", lambda _: None)
 
 
 # --- damaged files, streams and images that are open -----------------------------------------------------
