@@ -23,7 +23,7 @@ from cliper.ops import assign_labels
 from cliper.refiners.affinity import spread_by_affinity
 from cliper.refiners.own import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
 from machine import RESULTS, write_report
-from voc import voc_names, voc_pictures
+from voc import voc_images, voc_names
 
 # layer (of 12), short side, subtracted, sharpness
 CANDIDATES = [
@@ -49,7 +49,7 @@ class Runner:
         matrices = {c: {"voc21": ConfusionMatrix(21), "voc20": ConfusionMatrix(21, (0, 255))} for c in everything}
         encoder, settings = self.segmenter.encoder, self.segmenter.settings
         patch = encoder.patch_size
-        for picture, target in voc_pictures(self.data, names):
+        for picture, target in voc_images(self.data, names):
             pixels = self.segmenter.preprocess(picture)
             maps = self.segmenter.class_maps(pixels, self.foreground, self.background)
             unit = to_tensor(picture)
