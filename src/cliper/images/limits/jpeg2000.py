@@ -38,6 +38,8 @@ def check_jpeg2000(reader: Reader, _: CheckSize) -> None:
             elif kind == b"jp2c":
                 start = content
                 break
+        else:
+            return  # damaged: there is no stream
     sizes = _read_sizes(reader, start + 4)
     if size is not None and size != sizes.image:
         raise LimitExceededError("expected an image whose JPEG 2000 headers agree, got two of different sizes")
