@@ -16,7 +16,7 @@ from typing import IO
 
 from PIL import Image, ImageFile
 
-from cliper.errors import ImageError, ResourceError, quote_path, short_reason
+from cliper.errors import ImageError, ResourceError, quote_path, reraise, short_reason
 from cliper.images.limits import LimitExceededError, check_limits, without_exif
 
 __all__ = [
@@ -50,8 +50,12 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         cliper.errors.ImageError: expected an image at 'no.png', got nothing there; check the path
     """
     name = quote_path(path)
-    try:
-        info = Path(path).stat()
+    advice = "check the path and its permissions"
+    with reraise((OSError, ValueError), ImageError, f"expected an image, could not open {name}", advice):
+        try:
+            info = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ImageError(f"expected an image at {name}, got nothing there; check the path") from None
         if stat.S_ISDIR(info.st_mode):
             raise ImageError(f"expected an image, got the folder {name}; give one file")
         if not stat.S_ISREG(info.st_mode):  # opening a pipe could wait for ever
@@ -60,16 +64,6 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
             raise ImageError(f"expected an image, got an empty file (0 bytes): {name}; fetch it again")
         with Path(path).open("rb") as stream:
             return decode_stream(stream, name, max_pixels)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"expected an image at {name}, got nothing there; check the path") from None
-    except PermissionError:
-        raise ImageError(
-            f"expected an image that may be read, got no permission for {name}; change its permissions"
-        ) from None
-    except (OSError, ValueError) as error:  # a name too long or with a null character
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"expected an image, could not open {name} ({short_reason(error)}); check the path") from None
 
 
 def decode_stream(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
