@@ -67,7 +67,7 @@ test-oldest:
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/$(PIP) --constraint constraints-oldest.txt --editable ".[test]"
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -m "not full" \
-		--ignore tests/web/page -k "not web.page and not there_are_examples"
+		--ignore tests/web/page -k "not web.page and not modules_have_examples"
 
 # One extra alone, in an environment of its own: make test-extra EXTRA=video
 test-extra:

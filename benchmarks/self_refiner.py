@@ -18,7 +18,7 @@ import torch
 
 from cliper import Segmenter
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
-from cliper.images import to_unit_tensor
+from cliper.images import to_tensor
 from cliper.ops import assign_labels
 from cliper.refiners.affinity import propagate
 from cliper.refiners.self_similarity import (
@@ -30,7 +30,7 @@ from cliper.refiners.self_similarity import (
     SelfSimilarityRefiner,
 )
 from machine import RESULTS, write_report
-from voc import voc_names, voc_pictures
+from voc import voc_images, voc_names
 
 # layer (of 12), short side, mean weight, inverse temperature
 CANDIDATES = [
@@ -56,10 +56,10 @@ class Runner:
         matrices = {c: {"voc21": ConfusionMatrix(21), "voc20": ConfusionMatrix(21, (0, 255))} for c in everything}
         encoder, settings = self.segmenter.encoder, self.segmenter.settings
         patch = encoder.patch_size
-        for image, target in voc_pictures(self.data, names):
-            pixels = self.segmenter.preprocess(image)
+        for picture, target in voc_images(self.data, names):
+            pixels = self.segmenter.preprocess(picture)
             maps = self.segmenter.class_maps(pixels, self.foreground, self.background)
-            unit = to_unit_tensor(image)
+            unit = to_tensor(picture)
             features: dict[tuple[int, int], torch.Tensor] = {}
             for candidate in everything:
                 refined = maps

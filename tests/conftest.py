@@ -136,7 +136,7 @@ def mini(_caches: object) -> object:
 
 
 def draw(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
-    """An image of a few coloured rectangles and a little noise."""
+    """An image of a few coloured rectangles with some noise."""
     random = np.random.default_rng(seed)
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:] = random.integers(0, 256, 3)
@@ -155,7 +155,7 @@ def make_picture() -> Callable[..., Image.Image]:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A small image file, 96 x 64 pixels."""
+    """A small image on disk, 96 x 64 pixels."""
     path = tmp_path / "photo.png"
     draw().save(path)
     return path

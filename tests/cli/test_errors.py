@@ -114,7 +114,7 @@ UNUSUAL_IMAGES: dict[str, tuple[str, Callable[[Path, Draw], object], tuple[int, 
 def test_unusual_image_is_labelled_like_from_python(
     command: Any, own_tiny: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, case: str
 ) -> None:
-    """tests/test_images.py tests the decoding of each kind of file."""
+    """tests/images tests the decoding of each kind of file."""
     name, make, shape = UNUSUAL_IMAGES[case]
     make(tmp_path / name, make_picture)
     ended = command("segment", tmp_path / name, "-c", "dog; sky", "-m", clip_folder, "-o", tmp_path / "out")

@@ -128,12 +128,11 @@ class Benchmark:
         return image, np.ascontiguousarray(labels, dtype=np.uint8 if self.ignore_label == 255 else np.int32)
 
     def _read_image(self, path: Path) -> Image.Image:
-        from cliper.decoding import decoding_memory_errors, open_picture
-        from cliper.images import load_image
+        from cliper.images import decoding_memory_errors, load_image, open_image
 
         if self.apply_exif:
             return load_image(path)
-        stored = open_picture(path)
+        stored = open_image(path)
         name = quote_path(path)
         message = f"expected a grey or colour image, got mode {stored.mode}: {name}"
         with reraise((ValueError, OSError), ImageError, message, "download it again"), decoding_memory_errors(name):

@@ -15,9 +15,8 @@ from cliper.datasets.benchmark import missing_data_error
 from cliper.datasets.prepare.masks import MaskJob, MaskPlan, remap_labels
 from cliper.datasets.prepare.readers import read_json_object
 from cliper.datasets.published import find_benchmark
-from cliper.decoding import check_pixels, decoding_memory_errors
 from cliper.errors import ImageError, quote_path, reraise
-from cliper.images import MAX_PIXELS
+from cliper.images import MAX_PIXELS, check_pixels, decoding_memory_errors
 
 __all__ = ["cityscapes_masks"]
 

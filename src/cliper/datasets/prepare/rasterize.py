@@ -14,10 +14,9 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from cliper.decoding import check_pixels
 from cliper.errors import ImageError, InputError
 from cliper.formats.coco_rle import decompress_counts
-from cliper.images import MAX_PIXELS
+from cliper.images import MAX_PIXELS, check_pixels
 
 __all__ = ["REPAIR_HINT", "Annotation", "is_integer", "rasterize"]
 

@@ -1,4 +1,4 @@
-"""Hostile files are refused, or decoded at little cost. One process decodes them all, with limits of its own."""
+"""Hostile files are refused or decoded at low cost. One process with resource limits decodes all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from hostile_images import FILES
 
-# What each file is refused for; the others are decoded.
+# Part of the error message; the other files are decoded.
 REFUSED = {
     "entries_2000.tif": "32 MiB of tags",
     "entries_60000.tif": "4,096 tags in a directory",
@@ -69,10 +69,10 @@ REFUSED = {
     "plain.ppm": "samples in a PPM",
     "maxval.ppm": "samples in a PPM",
 }
-# A second of this process alone, so that other work on the machine does not count; and 300 MB.
+# Processor time, which does not depend on other work on the machine, and memory.
 SECONDS, BYTES = 1.0, 300_000_000
 
-# Limited to 60 seconds and 4 GB of address space, so that a regression fails and does no harm.
+# Limited to 60 seconds and 4 GB of address space, so that a regression does not exhaust the machine.
 DECODE = """
 import json, resource, sys, time
 from pathlib import Path
@@ -86,7 +86,7 @@ def status(field):
 resource.setrlimit(resource.RLIMIT_AS, (4_000_000_000, 4_000_000_000))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 for path in sys.argv[1:]:
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, started = status("VmRSS"), time.process_time()
     try:
         words = f"decoded {load_image(path).size}"
@@ -112,8 +112,8 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_hostile_file_costs_little(costs: dict[str, Any], name: str) -> None:
-    assert name in costs, "the process did not survive this file, or one before it"
+def test_cost_of_hostile_file_is_bounded(costs: dict[str, Any], name: str) -> None:
+    assert name in costs, "the process died at this file or an earlier one"
     cost = costs[name]
     assert cost["seconds"] < SECONDS, cost
     assert cost["bytes"] < BYTES, cost

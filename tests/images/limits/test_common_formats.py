@@ -1,4 +1,4 @@
-"""Files as cameras, phones, scanners and programs write them are accepted, with the right pixels."""
+"""Files of cameras, phones, scanners and programs are accepted and decoded to the same pixels as by Pillow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 96, 64
 
 
 def photo(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """Smooth colours, no two corners alike."""
+    """Smooth colours; all corners differ."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [255 * x // width, 255 * y // height, 255 * (x + y) // (width + height)]
     return Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
@@ -37,7 +37,7 @@ def loaded(data: bytes) -> np.ndarray:
 
 
 def of_pillow(data: bytes) -> np.ndarray:
-    """Pixels by Pillow alone: first frame, turned, RGB."""
+    """Pixels by Pillow alone: first frame, EXIF orientation applied, RGB."""
     with Image.open(io.BytesIO(data)) as opened:
         return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
 
@@ -182,7 +182,7 @@ COMMON: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("case", COMMON)
-def test_common_file_has_the_pixels_that_pillow_alone_gives(case: str) -> None:
+def test_common_file_has_the_same_pixels_as_with_pillow(case: str) -> None:
     data = COMMON[case]()
     np.testing.assert_array_equal(loaded(data), of_pillow(data))
 
@@ -194,7 +194,7 @@ def test_grey_of_16_bit_keeps_its_range() -> None:
         np.testing.assert_array_equal(given, np.rint(ramp / 257).astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
-def test_palette_with_transparency_is_shown_on_white() -> None:
+def test_transparent_palette_is_blended_with_white() -> None:
     image = photo().quantize(16)
     given = loaded(encoded("PNG", image, transparency=3))
     expected = np.asarray(image.convert("RGB")).copy()
@@ -204,7 +204,7 @@ def test_palette_with_transparency_is_shown_on_white() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_image_is_turned_as_exif_says(format: str, orientation: int) -> None:
+def test_exif_orientation_is_applied_in_every_format(format: str, orientation: int) -> None:
     options: dict[str, Any] = {"save_all": True, "append_images": [photo()]} if format == "MPO" else {}
     # Pillow's AVIF writer replaces the EXIF orientation by a property of the file.
     data = encoded(format, exif=phone_exif(orientation), **options)

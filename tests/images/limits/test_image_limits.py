@@ -1,4 +1,4 @@
-"""What the limits let through, what does not get round them, and what they leave as it is."""
+"""Limits on image files: accepted files, attempts to evade them, damaged and open files, orientation, memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from PIL import Image
 
 import hostile_images as hostile
 from cliper.errors import ImageError, ResourceError
-from cliper.image_limits import LimitExceededError, check_avif_frames, check_limits, exif_orientation, without_exif
 from cliper.images import load_image, load_stream
+from cliper.images.limits import LimitExceededError, check_limits, exif_orientation, without_exif
 from hostile_images import LONG, SHORT, chunk, encoded, segment, tiff, tiff_block
 
 MEGABYTE = 1_000_000
@@ -66,12 +66,12 @@ def test_files_within_the_limits_are_decoded(case: str) -> None:
     assert accepted(WITHIN[case]()).width > 0
 
 
-# --- ways round ------------------------------------------------------------------------------------------
+# --- evasion ---------------------------------------------------------------------------------------------
 
 
 def bigtiff_of_motorola() -> bytes:
-    """Pillow reads it as a TIFF, whose directory is harmless; libtiff as a BigTIFF, whose directory is not."""
-    place = 0x00080000  # what Pillow takes for the offset of the first directory
+    """Pillow reads it as a TIFF with a harmless directory; libtiff as a BigTIFF with a hostile one."""
+    place = 0x00080000  # the offset of the first directory for Pillow
     entries = [(1000 + i, 7, MEGABYTE, 16) for i in range(100)]
     big = struct.pack(">Q", 100) + b"".join(struct.pack(">HHQQ", *entry) for entry in entries) + bytes(8)
     head = struct.pack(">2sHHHQ", b"MM", 43, 8, 0, MEGABYTE + 16)
@@ -79,6 +79,14 @@ def bigtiff_of_motorola() -> bytes:
     data = bytearray(MEGABYTE)
     data[place - 16 : place - 16 + len(small)] = small
     return head + bytes(data) + big
+
+
+def jpeg_strips_without_end() -> bytes:
+    """A thousand strips that share one progressive scan, and 4 MB without a marker behind it."""
+    data = hostile.jpeg_scans(64, 64, 0)[:-2] + bytes(4 * MEGABYTE)
+    data += bytes(-len(data) % 4)
+    size = {"t256": (LONG, 1, 64), "t257": (LONG, 1, 64_000), "t278": (LONG, 1, 64), "t259": (SHORT, 1, 7)}
+    return tiff(data=data + struct.pack("<L", 8) * 1000, t273=(LONG, 1000, 8 + len(data)), **size)
 
 
 def repeated_components() -> bytes:
@@ -89,9 +97,9 @@ def repeated_components() -> bytes:
     return data[:at] + segment(0xC1, b"\x08" + frame[:4] + b"\3" + b"\1\x11\0" * 3) + data[at + 4 + 1 + len(frame) :]
 
 
-AROUND: dict[str, tuple[Callable[[], bytes], str]] = {
+EVASIONS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a big-endian BigTIFF": (bigtiff_of_motorola, "of tags"),
-    "an entry before that nobody can read": (
+    "an unreadable entry before it": (
         lambda: tiff_block(
             bytes(16),
             [
@@ -113,7 +121,7 @@ AROUND: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "tags in a directory",
     ),
-    "JPEG tiles behind one that is not there": (
+    "JPEG tiles after a missing one": (
         lambda: tiff(
             data=(scans := hostile.jpeg_scans(1000, 4000, 300)) + bytes(-len(scans) % 4) + struct.pack("<2L", 2**31, 8),
             t256=(LONG, 1, 1000),
@@ -122,6 +130,10 @@ AROUND: dict[str, tuple[Callable[[], bytes], str]] = {
             t259=(SHORT, 1, 7),
             t273=(LONG, 2, 8 + len(scans) + -len(scans) % 4),
         ),
+        "JPEG scans",
+    ),
+    "JPEG strips without a marker after their scan": (
+        jpeg_strips_without_end,
         "JPEG scans",
     ),
     "components of one name": (repeated_components, "JPEG scans"),
@@ -133,7 +145,7 @@ AROUND: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: b"\xff\xd8" + segment(0xE1, b"Exif\0\0" + bytes(1000)) * 100,
         "segments of EXIF",
     ),
-    "EXIF behind two of its names": (
+    "EXIF after two of its names": (
         lambda: hostile.jpeg_with(segment(0xE1, b"Exif\0\0Exif\0\0" + hostile.exif_block(2500, 30_000))),
         "of tags",
     ),
@@ -156,22 +168,22 @@ AROUND: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", AROUND)
-def test_ways_round_the_limits_are_closed(case: str) -> None:
-    make, words = AROUND[case]
+@pytest.mark.parametrize("case", EVASIONS)
+def test_limits_cannot_be_evaded(case: str) -> None:
+    make, words = EVASIONS[case]
     assert words in refusal(make())
 
 
-def test_parts_of_an_avif_item_may_not_overlap() -> None:
+def test_overlapping_extents_of_an_avif_item_are_refused() -> None:
     with pytest.raises(LimitExceededError, match="overlap"):
-        check_avif_frames(hostile.avif_overlap(), 512, 512)
+        check_limits(io.BytesIO(hostile.avif_overlap()), "AVIF", lambda _: None)
 
 
 # --- damaged files, streams and images that are open -----------------------------------------------------
 
 
-def test_check_of_a_damaged_file_ends_quietly() -> None:
-    """Whatever a file has, the check ends or refuses; what is damaged is for the decoder to say."""
+def test_check_of_a_damaged_file_raises_no_other_error() -> None:
+    """On any content the check passes or refuses; damage is reported by the decoder."""
     chance = random.Random(0)
     whole = {name: encoded(name) for name in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "WEBP")}
     for _ in range(3000):
@@ -199,13 +211,13 @@ def test_member_of_a_tar_and_file_of_fsspec_are_checked(tmp_path: Path) -> None:
                 load_stream(stream, "a.gif")
 
 
-def test_image_that_is_open_but_not_decoded_is_checked(tmp_path: Path) -> None:
+def test_open_image_that_is_not_decoded_is_checked(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(hostile.jpeg_scans(5000, 4000, 100))
     with Image.open(tmp_path / "a.jpg") as opened, pytest.raises(ImageError, match="JPEG scans"):
         load_image(opened)
 
 
-def test_image_that_is_open_is_left_as_it_is(tmp_path: Path) -> None:
+def test_frame_of_an_open_image_stays_selected(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), (50 * i, 0, 0)) for i in range(3)]
     for name in ("GIF", "TIFF", "PNG"):
         frames[0].save(tmp_path / "a", name, save_all=True, append_images=frames[1:])
@@ -217,7 +229,7 @@ def test_image_that_is_open_is_left_as_it_is(tmp_path: Path) -> None:
     with (tmp_path / "a").open("rb") as stream:
         opened = Image.open(stream)
         opened.load()
-    assert load_image(opened).size == (8, 8)  # though its file is closed
+    assert load_image(opened).size == (8, 8)  # its file is closed
 
 
 # --- orientation -----------------------------------------------------------------------------------------
@@ -237,8 +249,8 @@ def test_orientation_of_other_blocks_is_none() -> None:
         assert exif_orientation(block) is None
 
 
-def test_orientation_is_read_without_what_is_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where ImageMagick writes it, as text, and from XMP if EXIF has none."""
+def test_orientation_is_read_without_other_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from ImageMagick's text, and from XMP if EXIF has none."""
     monkeypatch.setattr(Image.Image, "getexif", lambda _: pytest.fail("Pillow read the EXIF block"))
     turned = tiff_block(b"", [[(274, SHORT, 1, 6), *hostile.shared(3, 9_000)]])
     text = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n  99\n" + (b"Exif\0\0" + turned).hex().encode())
@@ -248,7 +260,7 @@ def test_orientation_is_read_without_what_is_beside_it(monkeypatch: pytest.Monke
         assert accepted(data[:33] + extra + data[33:]).size == (2, 4)
 
 
-def test_avif_is_turned_by_its_own_property_not_by_exif() -> None:
+def test_orientation_of_avif_is_its_property_not_exif() -> None:
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[274] = orientation
@@ -263,7 +275,7 @@ def test_avif_is_turned_by_its_own_property_not_by_exif() -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("decoder error -9"), OSError("out of memory when reading")])
 @pytest.mark.parametrize("place", ["PIL.PngImagePlugin.PngImageFile._open", "PIL.ImageFile.ImageFile.load"])
-def test_memory_that_runs_out_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch, error: Exception, place: str) -> None:
+def test_out_of_memory_is_not_reported_as_damage(monkeypatch: pytest.MonkeyPatch, error: Exception, place: str) -> None:
     def run_out(*_: Any) -> None:
         raise error
 
@@ -272,7 +284,7 @@ def test_memory_that_runs_out_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch
         accepted(encoded("PNG"))
 
 
-def test_memory_that_runs_out_in_conversion_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_conversion_is_not_reported_as_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_out(*_: Any) -> None:
         raise MemoryError
 

@@ -1,4 +1,4 @@
-"""Reading pictures: the right pixels, or one clear line."""
+"""``load_image``: upright 8-bit RGB images from every source and mode, and one-line errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
 from PIL import Image
 
 from cliper.errors import ImageError
-from cliper.images import MAX_PATCHES, load_image, patch_size_for, prepare, to_unit_tensor
+from cliper.images import load_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -31,7 +29,7 @@ def pixels(source: Any) -> np.ndarray:
 
 
 def refusal(source: Any, **options: Any) -> str:
-    """The message with which a picture is refused: one line."""
+    """The message of the ImageError, which is one line."""
     with pytest.raises(ImageError) as caught:
         load_image(source, **options)
     message = str(caught.value)
@@ -120,10 +118,10 @@ def test_float_tiff(tmp_path: Path, values: list[float], expected: list[int]) ->
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 256.0])
 def test_other_floats_are_refused(tmp_path: Path, value: float) -> None:
     Image.fromarray(np.array([[0.0, value]], dtype=np.float32)).save(tmp_path / "a.tif")
-    assert "float picture" in refusal(tmp_path / "a.tif")
+    assert "float image" in refusal(tmp_path / "a.tif")
 
 
-def test_palette_with_transparency_is_shown_on_white(tmp_path: Path) -> None:
+def test_transparent_palette_is_blended_with_white(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 255, 0])
     image.putpixel((1, 0), 1)
@@ -136,7 +134,7 @@ def test_palette_with_transparency_is_shown_on_white(tmp_path: Path) -> None:
             assert pixels(tmp_path / name).tolist() == [[list(RED), list(WHITE)]]
 
 
-def test_alpha_is_shown_on_white(tmp_path: Path) -> None:
+def test_alpha_is_blended_with_white(tmp_path: Path) -> None:
     rgba = Image.new("RGBA", (3, 1), (255, 0, 0, 0))
     rgba.putpixel((1, 0), (255, 0, 0, 255))
     rgba.putpixel((2, 0), (0, 0, 0, 128))
@@ -174,7 +172,7 @@ def test_lab_and_hsv() -> None:
     assert pixels(Image.new("HSV", (2, 2), (0, 255, 255)))[0, 0].tolist() == list(RED)
 
 
-def test_a_mode_without_conversion_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mode_without_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def no(*_: Any, **__: Any) -> None:
         raise ValueError("conversion not supported")
 
@@ -188,7 +186,7 @@ def test_a_mode_without_conversion_is_refused_with_a_hint(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
-    """The picture is stored turned back, and must come out upright."""
+    """The stored image is transposed by the inverse, and the loaded one is upright."""
     upright = Image.new("RGB", (32, 16), WHITE)
     upright.paste(RED, (0, 0, 16, 8))
     upright.paste(BLUE, (16, 8, 32, 16))
@@ -211,13 +209,13 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
         stored.save(path, exif=exif, **options)
         loaded = load_image(path)
         np.testing.assert_allclose(np.asarray(loaded, int), np.asarray(upright, int), atol=6)
-        # Neither a second reading nor an open PIL image turns it again, or not at all.
+        # A second load does not transpose it again, and an open PIL image gives the same.
         np.testing.assert_array_equal(pixels(loaded), np.asarray(loaded))
         with Image.open(path) as opened:
             np.testing.assert_array_equal(pixels(opened), np.asarray(loaded))
 
 
-def test_broken_exif_does_not_hide_good_pixels(tmp_path: Path) -> None:
+def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     photo().save(tmp_path / "a.png", exif=b"Exif\0\0not a directory at all")
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), np.asarray(photo()))
 
@@ -232,71 +230,6 @@ def test_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
     assert (pixels(tmp_path / f"a.{suffix}") == RED).all()
 
 
-# --- tensors ---------------------------------------------------------------------------------------------
-
-
-@given(
-    st.integers(1, 3000),
-    st.integers(1, 3000),
-    st.sampled_from([224, 336, 448, 560]),
-    st.sampled_from([14, 16, 32]),
-)
-def test_patch_size(width: int, height: int, size: int, patch: int) -> None:
-    new_height, new_width = patch_size_for(width, height, size, patch)
-    assert new_height % patch == new_width % patch == 0
-    assert min(new_height, new_width) >= patch
-    scale = size / min(width, height)
-    assert abs(new_width - width * scale) <= patch / 2 + 1e-6
-    assert abs(new_height - height * scale) <= patch / 2 + 1e-6
-
-
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1024), st.sampled_from([8, 14, 16, 32]))
-@example(180, 120, 336, 16)
-def test_patch_size_is_the_published_formula(width: int, height: int, size: int, patch: int) -> None:
-    """The published statement; it has no lower limit, so a side of no patch is compared with one patch."""
-    scale = size / min(width, height)
-    published = [int(side * scale / patch + 0.5) * patch for side in (height, width)]
-    assert list(patch_size_for(width, height, size, patch)) == [max(side, patch) for side in published]
-
-
-def test_patch_size_where_the_order_of_the_arithmetic_decides() -> None:
-    # 180 * 336 / 120 is exactly 504, or 31.5 patches; 180 * (336 / 120) is just below.
-    assert patch_size_for(180, 120, size=336, patch=16) == (336, 496)
-    assert patch_size_for(120, 180, size=336, patch=16) == (496, 336)
-
-
-def test_patch_size_is_at_least_one_patch() -> None:
-    assert patch_size_for(1, 1, size=1, patch=16) == (16, 16)
-    assert patch_size_for(500, 375, size=336, patch=16) == (336, 448)
-    assert patch_size_for(375, 500, size=336, patch=14) == (448, 336)
-
-
-def test_prepare_is_pil_bicubic_then_normalised() -> None:
-    mean, std = [0.48, 0.45, 0.40], [0.26, 0.25, 0.27]
-    image = photo(70, 50)
-    tensor = prepare(image, size=48, patch=16, mean=mean, std=std)
-    resized = np.asarray(image.resize((64, 48), Image.Resampling.BICUBIC), dtype=np.float64) / 255
-    assert tensor.dtype == torch.float32
-    np.testing.assert_allclose(tensor.permute(1, 2, 0), (resized - mean) / std, atol=1e-6)
-
-
-def test_prepare_refuses_strips_and_huge_sizes() -> None:
-    options: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3, "patch": 16}
-    with pytest.raises(ImageError, match=r"aspect ratio 1\.5e\+04 : 1.*cut it in pieces or lower size"):
-        prepare(Image.new("RGB", (30_000, 2)), size=336, **options)
-    with pytest.raises(ImageError, match=f"at most {MAX_PATCHES}.*size 4096"):
-        prepare(Image.new("RGB", (8, 8)), size=4096, **options)
-    assert prepare(Image.new("RGB", (1, 1)), size=32, **options).shape == (3, 32, 32)
-
-
-def test_unit_tensor() -> None:
-    image = photo()
-    tensor = to_unit_tensor(image)
-    assert tensor.dtype == torch.float32
-    assert tensor.is_contiguous()
-    np.testing.assert_array_equal(tensor.permute(1, 2, 0), np.asarray(image, dtype=np.float32) / 255)
-
-
-def test_importing_is_light() -> None:
+def test_images_are_importable_without_torch() -> None:
     code = "import sys, cliper.images, cliper.formats; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What is no picture, or too large a one, is refused in one clear line before it is decoded."""
+"""Files that are not images, damaged or too large are refused in one line, the latter before they are decoded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def photo(width: int = 64, height: int = 48) -> Image.Image:
 
 
 def refusal(source: Any, **options: Any) -> str:
-    """The message with which a picture is refused: one line."""
+    """The message of the ImageError, which is one line."""
     with pytest.raises(ImageError) as caught:
         load_image(source, **options)
     message = str(caught.value)
@@ -33,7 +33,7 @@ def refusal(source: Any, **options: Any) -> str:
 
 
 def png(width: int, height: int, data: bytes = b"") -> bytes:
-    """A PNG whose header says what it likes, 8-bit grey."""
+    """An 8-bit grey PNG with any size in its header."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -42,7 +42,7 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-# --- files that are no picture -----------------------------------------------------------------------------
+# --- files that are not images -----------------------------------------------------------------------------
 
 
 def test_missing_folder_and_impossible_names(tmp_path: Path) -> None:
@@ -64,13 +64,13 @@ def test_empty_text_and_garbage(tmp_path: Path) -> None:
         assert "a.png" in message
 
 
-def test_pictures_are_known_by_content_not_name(tmp_path: Path) -> None:
+def test_format_is_known_by_content_not_name(tmp_path: Path) -> None:
     photo().save(tmp_path / "a.txt", format="PNG")
     np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "a.txt")), np.asarray(photo()))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert "pipe" in refusal(tmp_path / "pipe.png")
 
@@ -103,7 +103,7 @@ def test_truncated(tmp_path: Path, kind: str, options: dict[str, Any], share: fl
 # --- size ------------------------------------------------------------------------------------------------
 
 
-def test_bomb_is_refused_from_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, limit = tmp_path / "bomb.png", Image.MAX_IMAGE_PIXELS
     path.write_bytes(png(20_000, 10_000))
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("a bomb was decoded"))
@@ -117,22 +117,22 @@ def test_bomb_is_refused_from_its_header(tmp_path: Path, monkeypatch: pytest.Mon
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_bomb_that_pillow_refuses_by_itself(tmp_path: Path) -> None:
-    # A GIF frame that reaches beyond its small screen: Pillow looks at that before it tells the size.
+def test_decompression_bomb_that_pillow_refuses(tmp_path: Path) -> None:
+    # A GIF frame larger than the canvas: Pillow checks it before the size is known.
     frame = b"," + struct.pack("<HHHHB", 0, 0, 20_000, 20_000, 0)
     (tmp_path / "a.gif").write_bytes(b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + frame + b"\x02\x00;")
     assert "megapixels" in refusal(tmp_path / "a.gif")
 
 
 def test_no_warning_below_the_limit(tmp_path: Path) -> None:
-    # 95 megapixels: Pillow's own check would warn, which is nothing for a person to see.
+    # 95 megapixels: Image.open would warn.
     (tmp_path / "a.png").write_bytes(png(9500, 10_000, b"\0" * 100))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "truncated" in refusal(tmp_path / "a.png")
 
 
-def test_limit_can_be_changed_and_holds_for_every_source(tmp_path: Path) -> None:
+def test_pixel_limit_holds_for_every_source(tmp_path: Path) -> None:
     image = photo()
     image.save(tmp_path / "a.png")
     for source in (tmp_path / "a.png", image, np.asarray(image)):
@@ -140,14 +140,14 @@ def test_limit_can_be_changed_and_holds_for_every_source(tmp_path: Path) -> None
         assert load_image(source, max_pixels=64 * 48).size == (64, 48)
 
 
-def test_one_pixel_and_a_strip(tmp_path: Path) -> None:
+def test_one_pixel_and_very_long_images(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), "red").save(tmp_path / "one.png")
     Image.new("RGB", (30_000, 2), "red").save(tmp_path / "strip.png")
     assert np.asarray(load_image(tmp_path / "one.png")).tolist() == [[[255, 0, 0]]]
     assert load_image(tmp_path / "strip.png").size == (30_000, 2)
 
 
-def test_many_threads(tmp_path: Path) -> None:
+def test_thread_safety(tmp_path: Path) -> None:
     photo().save(tmp_path / "a.png")
     (tmp_path / "bomb.png").write_bytes(png(20_000, 10_000))
 
