@@ -56,10 +56,10 @@ class Runner:
         matrices = {c: {"voc21": ConfusionMatrix(21), "voc20": ConfusionMatrix(21, (0, 255))} for c in everything}
         encoder, settings = self.segmenter.encoder, self.segmenter.settings
         patch = encoder.patch_size
-        for picture, target in voc_images(self.data, names):
-            pixels = self.segmenter.preprocess(picture)
+        for image, target in voc_images(self.data, names):
+            pixels = self.segmenter.preprocess(image)
             maps = self.segmenter.class_maps(pixels, self.foreground, self.background)
-            unit = to_tensor(picture)
+            unit = to_tensor(image)
             features: dict[tuple[int, int], torch.Tensor] = {}
             for candidate in everything:
                 refined = maps
