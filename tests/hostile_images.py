@@ -109,9 +109,9 @@ def jpeg_between_scans(parts: bytes) -> bytes:
     return jpeg_scans(8, 8, 0)[:-2] + parts + b"\xff\xd9"
 
 
-def jpeg_mpf_entries(tables: int = 60) -> bytes:
-    """Many tables of a phone's further images, each of 4,096 empty entries."""
-    block = tiff_block(b"", [[(1000 + i, BYTE, 0, 0) for i in range(4096)]])
+def jpeg_mpf_entries(tables: int = 60, entries: int = 4096) -> bytes:
+    """Many tables of a phone's further images, each of many empty entries."""
+    block = tiff_block(b"", [[(1000 + i, BYTE, 0, 0) for i in range(entries)]])
     return jpeg_with(*[segment(0xE2, b"MPF\0" + block)] * tables)
 
 

@@ -120,9 +120,12 @@ LONG_CHECKS: dict[str, Callable[[], bytes]] = {
         segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 255) + b"\1\x11\0" * 255) * 200
     ),
     "scans of 255 components": lambda: hostile.jpeg_between_scans(segment(0xDA, b"\xff") * 10_000),
-    "MPF tables": lambda: hostile.jpeg_mpf_entries(10),
+    "MPF tables": lambda: hostile.jpeg_mpf_entries(10, 1000),
     "AVIF items that share empty units": lambda: hostile.avif_units(20_000),
     "AVIF sequence headers of many numbers": lambda: hostile.avif_units(12, unit=b"\x0a\x80\4" + sequence_header()),
+    "AVIF sequence headers of a number in unary": lambda: hostile.avif_units(
+        12, unit=b"\x0a\x80\4" + b"\4" + bytes(7) + b"\2" + bytes(503)
+    ),
     "AVIF extents": hostile.avif_overlap,
     "JPEG 2000 levels": lambda: hostile.jp2_levels(2000),
     "JPEG 2000 levels of a component": lambda: hostile.jp2_levels(2000, component=True),
