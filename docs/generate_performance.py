@@ -209,10 +209,10 @@ def self_refiner() -> str:
         count = report[half.replace(" ", "_")]["pictures"]
         lines.append(f"| {half} {count} images: no refiner | {without['voc21']:.3f} | {without['voc20']:.3f} |")
         lines.append(f"| {half} {count} images: self | {own['voc21']:.3f} | {own['voc20']:.3f} |")
-    layer, side, subtracted, sharpness = report["best"]
+    layer, side, mean_weight, inverse_temperature = report["best"]
     text = (
         f"mIoU with the bundled checkpoint at its recommended settings; layer {layer} of 12, {side} pixels, "
-        f"subtracted {subtracted}, sharpness {sharpness:g}."
+        f"mean weight {mean_weight}, inverse temperature {inverse_temperature:g}."
     )
     return "\n".join([*lines, "", f"{text} {source('self_refiner', report)}"])
 

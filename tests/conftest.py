@@ -1,4 +1,4 @@
-"""Shared by all tests: tiny checkpoints, small images, the command line, and a cache folder for each test."""
+"""Fixtures for all tests: tiny checkpoints, small images, the command line, and a cache folder for each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 MINI = Path(__file__).parents[1] / "src" / "cliper" / "checkpoints" / "mini"
 
-# For a tiny random CLIP: small, and with labels that vary over an image.
+# For a tiny random CLIP: a small input size, and thresholds that give several labels in an image.
 TINY_SETTINGS = {
     "size": 64,
     "logit_scale": 30,
@@ -37,7 +37,7 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]
 
 @pytest.fixture(autouse=True)
 def own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of this test alone; it does not exist yet."""
+    """The cache folder of this test; it does not exist yet."""
     folder = next(_caches)
     monkeypatch.setenv("CLIPER_CACHE", str(folder))
     return folder
@@ -59,7 +59,7 @@ def save_clip(folder: Path, *, seed: int = 1, patch: int = 16, layers: int = 3, 
         model = CLIPModel(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        # All that the library draws is drawn again: how it draws depends on its version.
+        # The library's random initialisation depends on its version, so it is replaced.
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 or name.endswith("class_embedding"):
                 gain = 0.02 if "position" in name else 2.0 / parameter.shape[-1] ** 0.5
@@ -119,8 +119,8 @@ def tiny(clip_folder: Path, _caches: object) -> object:
 def own_tiny(clip_folder: Path, own_cache: Path) -> object:
     """The same with the text cache of this test.
 
-    An embedding depends, in its last bits, on the texts that it was encoded together with; those in the cache of
-    the session are of whatever test came first.
+    The last bits of an embedding depend on the other texts of its batch. Those in the cache of the session depend on
+    the order of the tests.
     """
     import cliper
 

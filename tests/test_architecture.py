@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": BASE | {"settings"},
     "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
     "prompts": BASE | {"cache", "encoders"},
-    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "hf_logging", "kernels", "ops", "settings"},
+    "refiners": BASE
+    | {"cache", "checkpoints", "devices", "encoders", "files", "hf_logging", "kernels", "ops", "settings"},
     "formats": BASE | {"files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "segmenter": BASE

@@ -313,8 +313,8 @@ def an_empty_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (missing_weights, "expected a weight file, model.safetensors or"),
-        (truncated_weights, "is truncated"),
+        (missing_weights, "got no model.safetensors or"),
+        (truncated_weights, "the weights cannot be read"),
         (weights_of_another_shape, "expected every weight that config.json describes; the file lacks"),
         (bad_config, "expected JSON"),
         (bad_settings, "unknown setting 'treshold'; did you mean 'map_threshold'?"),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.datasets.texts import BenchmarkTexts, benchmark_texts
+from cliper.datasets.texts import BenchmarkTexts
 from cliper.errors import ImageError, InputError, quote_path, reraise
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-__all__ = ["Benchmark", "Sample", "list_files", "missing_data_error", "published_benchmark", "read_split"]
+__all__ = ["Benchmark", "Sample", "list_files", "missing_data_error", "read_split"]
 
 
 @dataclass(frozen=True)
@@ -139,26 +139,6 @@ class Benchmark:
             image = stored.convert("RGB")
         image.info = {}  # keeps later steps from applying the EXIF orientation
         return image
-
-
-def published_benchmark(
-    name: str,
-    title: str,
-    family: str,
-    samples: Callable[[Path], list[Sample]],
-    sizes: tuple[int, ...],
-    *,
-    ignore: tuple[int, ...],
-    offset: int = 0,
-    names: Mapping[str, str] | None = None,
-) -> Benchmark:
-    """A benchmark with the published prompts of its ``family``; the other arguments are those of :class:`Benchmark`.
-
-    ``names`` maps prompts that are not plain names to plain names; ``sizes`` are the accepted sizes.
-    """
-    texts = benchmark_texts(family)
-    class_names = tuple((names or {}).get(item.name, item.name) for item in texts.classes)
-    return Benchmark(name, title, texts, class_names, ignore, samples, sizes, offset)
 
 
 def missing_data_error(benchmark: str, path: Path) -> InputError:

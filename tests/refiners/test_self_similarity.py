@@ -1,4 +1,4 @@
-"""``refiner="self"``: the plain formula on the encoder's own patches, and pictures that leave the formula nothing."""
+"""``refiner="self"``: equality with the formula on the encoder's patches, and images that are nearly uniform."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.errors import SettingsError
-from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.own import HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
+from cliper.refiners.affinity import propagate
+from cliper.refiners.self_similarity import INVERSE_TEMPERATURE, MAX_LEVEL, MEAN_WEIGHT, SIDE, SelfSimilarityRefiner
 from cliper.settings import Settings
 
 # float32 sums of up to a few thousand terms in another order.
@@ -23,19 +23,19 @@ SETTINGS = Settings(refine_size=SIZE)
 
 
 @pytest.fixture(scope="module")
-def own(mini: Any) -> OwnRefiner:
+def refiner(mini: Any) -> SelfSimilarityRefiner:
     """On the bundled checkpoint: patches of 14 pixels."""
-    return OwnRefiner(mini.encoder)
+    return SelfSimilarityRefiner(mini.encoder)
 
 
-def similarity(refiner: OwnRefiner, picture: Tensor, size: tuple[int, int]) -> Tensor:
-    features = refiner.features(picture, size)
+def similarity(refiner: SelfSimilarityRefiner, image: Tensor, size: tuple[int, int]) -> Tensor:
+    features = refiner.features(image, size)
     unit = features / features.norm(dim=-1, keepdim=True)
     return unit @ unit.T
 
 
 def plain(q: Tensor, level: Tensor, maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    scores = (q - level) * SHARPNESS
+    scores = (q - level) * INVERSE_TEMPERATURE
     scores[scores < 0] = -torch.inf
     x = F.interpolate(maps[None], size=grid, mode="bilinear", align_corners=False)[0].flatten(1)
     return (scores.softmax(-1) @ x.T).T.reshape(-1, *grid)
@@ -55,31 +55,31 @@ def structured(seed: int) -> Tensor:
     return (coarse * 0.6 + grain * 0.4)[0]
 
 
-def test_equals_the_plain_formula(own: OwnRefiner, maps: list[Tensor]) -> None:
-    pictures = [structured(1), structured(2)]
-    refined = own.refine(pictures, maps, SETTINGS)
-    for picture, stack, ours in zip(pictures, maps, refined, strict=True):
-        q = similarity(own, picture, SIZE)
-        level = torch.minimum(SUBTRACTED * q.mean(), q.mean() + HIGHEST * (1 - q.mean()))
+def test_equals_the_plain_formula(refiner: SelfSimilarityRefiner, maps: list[Tensor]) -> None:
+    images = [structured(1), structured(2)]
+    refined = refiner.refine(images, maps, SETTINGS)
+    for image, stack, ours in zip(images, maps, refined, strict=True):
+        q = similarity(refiner, image, SIZE)
+        level = torch.minimum(MEAN_WEIGHT * q.mean(), q.mean() + MAX_LEVEL * (1 - q.mean()))
         expected = plain(q, level, stack, (7, 11))
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
         assert spread(ours) > 0.1
 
 
-def test_result_depends_on_nothing_but_the_picture(own: OwnRefiner, maps: list[Tensor]) -> None:
-    pictures = [structured(1), structured(2)]
-    together = own.refine(pictures, maps, SETTINGS)
-    before = [t.clone() for t in (*pictures, *maps)]
+def test_result_does_not_depend_on_batch_and_seed(refiner: SelfSimilarityRefiner, maps: list[Tensor]) -> None:
+    images = [structured(1), structured(2)]
+    together = refiner.refine(images, maps, SETTINGS)
+    before = [t.clone() for t in (*images, *maps)]
     for i in (1, 0):
         other = SETTINGS.replace(refine_mode="mean", refine_step=3)
-        assert torch.equal(own.refine([pictures[i]], [maps[i]], other, seed=9)[0], together[i])
-    assert all(torch.equal(a, b) for a, b in zip((*pictures, *maps), before, strict=True))
-    together[0] /= together[0].amax()  # plain tensors, not those of inference mode
-    assert own.refine([], [], SETTINGS) == []
+        assert torch.equal(refiner.refine([images[i]], [maps[i]], other, seed=9)[0], together[i])
+    assert all(torch.equal(a, b) for a, b in zip((*images, *maps), before, strict=True))
+    together[0] /= together[0].amax()  # results are not inference tensors
+    assert refiner.refine([], [], SETTINGS) == []
 
 
-PLAIN_PICTURES = {
+PLAIN_IMAGES = {
     "grey": torch.full((3, 96, 144), 0.5),
     "black": torch.zeros(3, 96, 144),
     "gradient": torch.linspace(0, 1, 144).expand(3, 96, 144),
@@ -90,23 +90,25 @@ PLAIN_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PLAIN_PICTURES)
-def test_pictures_that_are_much_alike_everywhere_keep_their_maps(own: OwnRefiner, name: str) -> None:
+@pytest.mark.parametrize("name", PLAIN_IMAGES)
+def test_uniform_images_keep_their_maps(refiner: SelfSimilarityRefiner, name: str) -> None:
     """1.6 times their mean similarity is above 1: the formula alone leaves every patch with the mean of the maps."""
-    picture = PLAIN_PICTURES[name]
+    image = PLAIN_IMAGES[name]
     maps = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(1))
-    q = similarity(own, picture, SIZE)
-    assert SUBTRACTED * q.mean() > 1
-    alone = spread_by_affinity(maps, own.features(picture, SIZE), (7, 11), subtracted=SUBTRACTED, sharpness=SHARPNESS)
+    q = similarity(refiner, image, SIZE)
+    assert MEAN_WEIGHT * q.mean() > 1
+    alone = propagate(
+        maps, refiner.features(image, SIZE), (7, 11), mean_weight=MEAN_WEIGHT, inverse_temperature=INVERSE_TEMPERATURE
+    )
     assert spread(alone) < 1e-5
-    [refined] = own.refine([picture], [maps], SETTINGS)
+    [refined] = refiner.refine([image], [maps], SETTINGS)
     resized = F.interpolate(maps[None], size=(7, 11), mode="bilinear", align_corners=False)[0]
     assert spread(refined) > 0.3 * spread(resized)
-    assert refined.amin() >= resized.amin() - TOLERANCE  # means of the maps' values, and nothing else
+    assert refined.amin() >= resized.amin() - TOLERANCE  # means of the maps' values
     assert refined.amax() <= resized.amax() + TOLERANCE
 
 
-def test_the_limit_changes_nothing_below_it() -> None:
+def test_max_level_has_no_effect_below_a_mean_of_0_6() -> None:
     """The mean similarity is 0.6 where the two meet."""
     maps, features = torch.rand(2, 5, 5), torch.randn(99, 16)
     for shift, below in ((0.0, True), (1.0, True), (2.0, False)):
@@ -114,25 +116,29 @@ def test_the_limit_changes_nothing_below_it() -> None:
         unit = F.normalize(moved, dim=-1)
         assert (float(unit.mean(0).square().sum()) < 0.6) == below
         plain_one, limited = (
-            spread_by_affinity(maps, moved, (9, 11), subtracted=1.6, highest=highest) for highest in (None, 0.9)
+            propagate(maps, moved, (9, 11), mean_weight=1.6, max_level=max_level) for max_level in (None, 0.9)
         )
         assert torch.equal(plain_one, limited) == below
 
 
-def test_patches_that_are_all_the_same_share_evenly() -> None:
+def test_identical_patches_get_the_mean() -> None:
     maps = torch.rand(2, 4, 4)
-    got = spread_by_affinity(maps, torch.rand(1, 24).expand(16, 24), (4, 4), subtracted=1.6, highest=0.9)
+    got = propagate(maps, torch.rand(1, 24).expand(16, 24), (4, 4), mean_weight=1.6, max_level=0.9)
     torch.testing.assert_close(got, maps.mean((1, 2), keepdim=True).expand(2, 4, 4), atol=1e-4, rtol=0)
 
 
-def test_the_settings_are_those_that_were_measured_to_be_best(mini: Any) -> None:
+def test_constants_are_the_best_of_the_benchmark(mini: Any) -> None:
     report = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "self_refiner.json").read_text())
     chosen = max(report["chosen_on"]["candidates"], key=lambda c: c["voc21"] + c["voc20"])
-    assert chosen["candidate"] == report["best"] == [OwnRefiner(mini.encoder).layer, SIDE, SUBTRACTED, SHARPNESS]
+    assert (
+        chosen["candidate"]
+        == report["best"]
+        == [SelfSimilarityRefiner(mini.encoder).layer, SIDE, MEAN_WEIGHT, INVERSE_TEMPERATURE]
+    )
 
 
-def test_bad_sizes_and_layers(own: OwnRefiner, mini: Any, maps: list[Tensor]) -> None:
-    with pytest.raises(SettingsError, match="multiples of the patch size 14, got 250x100; nearest is 252x98"):
-        own.refine([torch.rand(3, 9, 9)], maps[:1], Settings(refine_size=(250, 100)))
+def test_bad_sizes_and_layers(refiner: SelfSimilarityRefiner, mini: Any, maps: list[Tensor]) -> None:
+    with pytest.raises(SettingsError, match="refiner self needs multiples of 14, got 250x100; nearest is 252x98"):
+        refiner.refine([torch.rand(3, 9, 9)], maps[:1], Settings(refine_size=(250, 100)))
     with pytest.raises(SettingsError, match="layer: expected one from 0 to"):
-        OwnRefiner(mini.encoder, layer=99)
+        SelfSimilarityRefiner(mini.encoder, layer=99)

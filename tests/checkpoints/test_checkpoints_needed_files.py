@@ -1,6 +1,6 @@
 import pytest
 
-from cliper.checkpoints.files import needed_files
+from cliper.checkpoints.validate import needed_files
 
 TOKENIZER = ["merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json"]
 PARTS = [
@@ -38,28 +38,32 @@ PARTS = [
     ],
 )
 def test_clip_needs_one_set_of_weights(there, weights):
-    needed = needed_files("clip", [*TOKENIZER, "config.json", *there])
-    assert not needed.missing
-    assert sorted(needed.files) == sorted([*TOKENIZER, "config.json", *weights])
+    files, missing = needed_files("clip", [*TOKENIZER, "config.json", *there])
+    assert not missing
+    assert sorted(files) == sorted([*TOKENIZER, "config.json", *weights])
+
+
+def missing_files(kind, *names):
+    return needed_files(kind, names)[1]
 
 
 def test_missing_files_are_named():
-    shards = ["model.safetensors.index.json", "model-00001-of-00002.safetensors"]
-    assert needed_files("clip", ["config.json", *TOKENIZER, *shards]).missing == ("model-00002-of-00002.safetensors",)
-    assert needed_files("clip", ["config.json", *TOKENIZER, shards[0]]).missing == (
-        "the weight files that model.safetensors.index.json names",
-    )
-    assert needed_files("dino", []).missing == ("config.json", "model.safetensors or pytorch_model.bin")
-    assert needed_files("clip", ["config.json", "model.safetensors", "vocab.json"]).missing == (
-        "tokenizer.json (or vocab.json and merges.txt)",
-    )
+    index = "model.safetensors.index.json"
+    assert missing_files("clip", "config.json", *TOKENIZER, index, "model-00001-of-00002.safetensors") == [
+        f"complete set of shards for {index} (found 1)"
+    ]
+    assert missing_files("clip", "config.json", *TOKENIZER, index) == [f"complete set of shards for {index} (found 0)"]
+    assert missing_files("dino") == ["config.json", "model.safetensors or pytorch_model.bin"]
+    assert missing_files("clip", "config.json", "model.safetensors", "vocab.json") == [
+        "tokenizer.json (or vocab.json and merges.txt)"
+    ]
 
 
-def test_number_of_shards_is_bounded():
-    files = ["config.json", *TOKENIZER, "model.safetensors.index.json", "model-00002-of-99999.safetensors"]
-    assert len(needed_files("clip", files).missing) == 99_998
-    files[-1] = "model-1-of-9999999999.safetensors"
-    assert needed_files("clip", files).missing == ("the weight files that model.safetensors.index.json names",)
+def test_enormous_number_of_shards_is_not_complete():
+    index = "model.safetensors.index.json"
+    for total in ("99999", "9999999999", "9" * 200):
+        names = ["config.json", *TOKENIZER, index, f"model-1-of-{total}.safetensors"]
+        assert missing_files("clip", *names) == [f"complete set of shards for {index} (found 1)"]
 
 
 def test_pipeline_needs_full_precision_weights_of_its_parts_only():
@@ -79,11 +83,11 @@ def test_pipeline_needs_full_precision_weights_of_its_parts_only():
         "unet/diffusion_pytorch_model.non_ema.safetensors",
         "vae/diffusion_pytorch_model.fp16.bin",
     ]
-    needed = needed_files("diffusion", [*PARTS, *wanted, *unwanted])
-    assert not needed.missing
-    assert sorted(needed.files) == sorted([*PARTS, *wanted])
-    without = needed_files("diffusion", [*PARTS[1:], *wanted[:2], *unwanted])
-    assert without.missing == (
+    files, missing = needed_files("diffusion", [*PARTS, *wanted, *unwanted])
+    assert not missing
+    assert sorted(files) == sorted([*PARTS, *wanted])
+    assert missing_files("diffusion", *PARTS[1:], *wanted[:2], *unwanted) == [
         "model_index.json",
-        "vae/diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin",
-    )
+        "vae/diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin "
+        "(found diffusion_pytorch_model.fp16.bin)",
+    ]

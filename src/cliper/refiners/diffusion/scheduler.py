@@ -1,4 +1,4 @@
-"""The pipeline's scheduler: which time a step has, and how a picture is noised there."""
+"""The pipeline's scheduler: the time of a step, and noise for latents at that time."""
 
 import copy
 from pathlib import Path
@@ -8,17 +8,12 @@ import torch
 from torch import Tensor
 
 from cliper.checkpoints.validate import read_json
-from cliper.errors import CheckpointError, RefinerError
+from cliper.errors import CheckpointError, RefinerError, reraise
 
-__all__ = ["STEPS", "load_scheduler", "noised"]
+__all__ = ["STEPS", "add_noise", "load_scheduler"]
 
-STEPS = 50  # denoising steps that the method counts in
-
-# What other libraries' schedulers raise when they are given another's configuration, or an optional library is missing.
-# "Not implemented" is a RuntimeError.
-_FAILURES = (
-    ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RuntimeError, ImportError,
-)  # fmt: skip
+STEPS = 50
+"""The method's number of denoising steps, of which it runs one."""
 
 
 def load_scheduler(folder: Path) -> Any:
@@ -28,26 +23,24 @@ def load_scheduler(folder: Path) -> Any:
         folder: of the pipeline.
 
     Raises:
-        CheckpointError: a scheduler that diffusers does not know, that cannot noise a picture, or whose times are
-            not those that a UNet of Stable Diffusion was trained with.
+        CheckpointError: a scheduler that diffusers does not know, that cannot add noise to an image, or whose times
+            are not those that a UNet of Stable Diffusion was trained with.
     """
     import diffusers
 
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path, "the pipeline needs it")
     name = str(config.get("_class_name"))
-    try:
-        kind: Any = getattr(diffusers, name, None)
-        if not hasattr(kind, "add_noise"):
+    # Schedulers raise many kinds of errors for the configuration of another one, or without an optional library.
+    with reraise(Exception, CheckpointError, f"{path}: {name} cannot add noise at one of {STEPS} steps"):
+        scheduler_class: Any = getattr(diffusers, name, None)
+        if not hasattr(scheduler_class, "add_noise"):
             raise CheckpointError(f"{path}: expected a scheduler that adds noise, such as PNDMScheduler, got {name!r}")
-        scheduler = kind.from_config(config)
+        scheduler = scheduler_class.from_config(config)
         scheduler.set_timesteps(STEPS)
         trained = int(scheduler.config.num_train_timesteps)
         times = [float(time) for time in scheduler.timesteps]
-        noised(scheduler, torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2), 0)
-    except _FAILURES as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path}: {name} cannot noise a picture at one of {STEPS} steps: {reason}") from None
+        add_noise(scheduler, torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2), 0)
     wrong = [time for time in times if not 0 <= time < trained]
     if wrong:
         raise CheckpointError(
@@ -57,13 +50,13 @@ def load_scheduler(folder: Path) -> Any:
     return scheduler
 
 
-def noised(scheduler: Any, latents: Tensor, noise: Tensor, step: int) -> tuple[Tensor, Tensor]:
+def add_noise(scheduler: Any, latents: Tensor, noise: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Latents as they are before a denoising step, scaled as the UNet takes them, and the time of that step.
 
     Args:
-        scheduler: which stays as it is: some schedulers count what they have been asked for.
+        scheduler: it is not changed (some schedulers count calls).
         latents, noise: float32 [B, 4, h, w].
-        step: its place among the scheduler's times. (Those of second order list most times twice.)
+        step: index into the scheduler's times. (Schedulers of second order list most times twice.)
 
     Raises:
         RefinerError: the scheduler has no such step.

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import METHOD_LAYERS, build_pipeline, plain_attention
+from tiny_models import DEFAULT_LAYERS, build_pipeline, plain_attention
 from torch import Tensor
 
 from cliper.refiners import load_refiner
-from cliper.refiners.capture import capture_heads
+from cliper.refiners.diffusion.unet_attention import capture_query_key
 from cliper.settings import Settings
 
 BOUND = 2.0
@@ -41,7 +41,7 @@ def refined_by_us(folder: Path, pixels: Tensor, layers: tuple[str, ...], shift: 
     refiner = load_refiner(folder, device="cpu")
     latents = refiner.encode(pixels, pixels.shape[1:])
     noisy, timestep = refiner.add_noise(latents, 45, SEED)
-    [heads] = capture_heads(refiner.unet, noisy + shift, timestep, refiner.prompt, layers)
+    [heads] = capture_query_key(refiner.unet, noisy + shift, timestep, refiner.prompt, layers)
     attention = torch.cat([torch.softmax(q @ k.transpose(1, 2) * scale, -1) for q, k, scale in heads])
     settings = Settings(map_threshold=0)
     refined = refiner.compensate(class_maps(latents.shape[-1] // 2), heads, latents.shape[-2:], settings)
@@ -72,7 +72,7 @@ def errors(computed: Tensor, exact: Tensor) -> Tensor:
     return torch.quantile(error, torch.tensor([0.5, 0.9], dtype=torch.float64))
 
 
-def check(folder: Path, pixels: Tensor, layers: tuple[str, ...] = METHOD_LAYERS, shift: float = 0) -> None:
+def check(folder: Path, pixels: Tensor, layers: tuple[str, ...] = DEFAULT_LAYERS, shift: float = 0) -> None:
     """Compare the errors of attention maps and refined maps."""
     exact = refined_plainly(folder, pixels, layers, shift, torch.float64)
     plain = refined_plainly(folder, pixels, layers, shift, torch.float32)
@@ -98,7 +98,7 @@ def test_image_in_channels_last_memory(pipelines: dict[str, Path]) -> None:
     """As an image [H, W, 3] of numpy or Pillow is after its axes are permuted."""
     pixels = image(256, 0.1, 0.8)
     refined = [
-        refined_by_us(pipelines["sd2.1"], view, METHOD_LAYERS, 0)
+        refined_by_us(pipelines["sd2.1"], view, DEFAULT_LAYERS, 0)
         for view in (pixels, pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1))
     ]
     assert all(torch.equal(a, b) for a, b in zip(*refined, strict=True))
