@@ -75,7 +75,6 @@ class Segmenter:
         self.batch_size = 1 if encoder.device.type == "cpu" else _BATCH_SIZE
         """Maximum number of images of one size in a batch; may be set."""
         self.cache = cache
-        """Of text embeddings."""
         self._refiners = RefinerLoader(encoder, dtype)  # copies of this segmenter share it
         self._last_texts: tuple[object, Tensor] | None = None
         self._settings = settings
