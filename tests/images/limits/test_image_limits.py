@@ -54,7 +54,7 @@ def check_within_budget(data: bytes, format: str) -> None:
 
     The lines of code that was run are counted instead of seconds, which depend on the machine.
     """
-    left = LINES_PER_STEP * (limits_reader.MAX_STEPS + len(data) // 128)
+    left = LINES_PER_STEP * (limits_reader.MAX_STEPS + len(data) // 64)
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left

@@ -15,7 +15,8 @@ CheckSize = Callable[[tuple[int, int]], None]  # takes (width, height) and raise
 
 MAX_METADATA = 32 * 2**20  # bytes of metadata in a file
 MAX_STEPS = 2**17  # of the check of a file: reads, and parts such as the tags in a directory ...
-_BYTES_PER_STEP = 256  # ... or bytes that take as long; a file may be read twice besides
+_BYTES_PER_STEP = 256  # ... or bytes that take as long
+_READINGS = 4  # of the whole file besides, for large files of many parts
 
 
 class LimitExceededError(Exception):
@@ -47,7 +48,7 @@ class Reader:
         self._root: Reader = self if parent is None else parent._root
         self.size = stream.seek(0, os.SEEK_END)
         self.steps = 0
-        self.max_steps = MAX_STEPS + 2 * self.size // _BYTES_PER_STEP
+        self.max_steps = MAX_STEPS + _READINGS * self.size // _BYTES_PER_STEP
 
     def within(self, block: bytes) -> Reader:
         """A reader of a block from this file, which takes its work from the same budget."""
