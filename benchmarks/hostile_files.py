@@ -1,12 +1,12 @@
-"""Seconds and memory for decoding hostile image files and ordinary large ones, each in its own process.
+"""Seconds and memory for decoding hostile image files, ordinary large ones, and small ones of 128 megapixels.
 
     python benchmarks/hostile_files.py                     # this package
     python benchmarks/hostile_files.py --before OLD/src    # and another checkout: up to a minute per file
 
-The files are those of ``tests/hostile_images.py``, which describes each, and three ordinary ones. A process may use 8
-GB of address space and 60 seconds. Seconds are processor time; wall seconds also grow with other work on the machine.
-Memory is the peak of the whole process, of which Python, numpy and Pillow take 35 MB. Imports are not counted. Linux
-only.
+Each is decoded in its own process. The hostile files are those of ``tests/hostile_images.py``, which describes each. A
+process may use 8 GB of address space and 60 seconds. Seconds are processor time; wall seconds also grow with other work
+on the machine. Memory is the peak of the whole process, of which Python, numpy and Pillow take 35 MB. Imports are not
+counted. Linux only.
 """
 
 from __future__ import annotations
@@ -68,6 +68,32 @@ HONEST: dict[str, Callable[[], bytes]] = {
     "panorama.png (48 megapixels)": lambda: saved((24_000, 2000), "PNG", compress_level=1),
 }
 
+SIDE = 11_300  # 127.7 megapixels: just below the limit
+
+
+def black(format: str, mode: str = "RGB", **options: Any) -> bytes:
+    """A black image at the limit on pixels, which takes few bytes as a file."""
+    buffer = io.BytesIO()
+    Image.new(mode, (SIDE, SIDE)).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+LARGE: dict[str, Callable[[], bytes]] = {
+    "rgb.jpg": lambda: black("JPEG"),
+    "progressive.jpg (4:4:4)": lambda: black("JPEG", progressive=True, subsampling=0),
+    "grey.png": lambda: black("PNG", "L"),
+    "grey16.png": lambda: black("PNG", "I;16"),
+    "rgb.png": lambda: black("PNG"),
+    "rgba.png": lambda: black("PNG", "RGBA"),
+    "transparent.png (palette)": lambda: black("PNG", "P", transparency=1),
+    "palette.gif": lambda: black("GIF", "P"),
+    "rgb.tif (deflate)": lambda: black("TIFF", compression="tiff_adobe_deflate"),
+    "rgb.webp": lambda: black("WEBP", method=0),
+    "rgb.avif": lambda: black("AVIF", speed=10),
+    "rgb.jp2": lambda: black("JPEG2000"),
+}
+GROUPS = {"hostile": FILES, "hostile, not checked": UNCHECKED, "honest": HONEST, "at the pixel limit": LARGE}
+
 
 def decoded(path: Path, source: Path) -> dict[str, Any]:
     """The cost of decoding the file with the package in the folder ``source``."""
@@ -95,7 +121,12 @@ def main() -> None:
         sources = {"before": options.before.resolve(), **sources}
     report: dict[str, Any] = {"limits": {"seconds": SECONDS, "address_space": ADDRESS_SPACE}}
     with tempfile.TemporaryDirectory() as folder:
-        for group, files in (("hostile", FILES), ("hostile, not checked", UNCHECKED), ("honest", HONEST)):
+        for group, files in (
+            ("hostile", FILES),
+            ("hostile, not checked", UNCHECKED),
+            ("honest", HONEST),
+            ("at the pixel limit", LARGE),
+        ):
             report[group] = {}
             for name, make in files.items():
                 if options.only and name not in options.only:

@@ -9,20 +9,40 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 
+from hostile_tiffs import (
+    BYTE,
+    LONG,
+    RATIONAL,
+    SHORT,
+    SLONG,
+    UNDEFINED,
+    exif_block,
+    shared,
+    tiff,
+    tiff_big_shared_entries,
+    tiff_block,
+    tiff_empty_entries,
+    tiff_exif_entries,
+    tiff_gps_rationals,
+    tiff_many_values,
+    tiff_markers,
+    tiff_repeated,
+    tiff_shared_entries,
+    tiff_strips,
+    tiff_strips_of_rows,
+    tiff_tile,
+    tiff_tile_twice,
+)
+
 __all__ = ["FILES", "UNCHECKED"]
 
-BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
-_UNIT = {BYTE: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1}
 JPEG_APP1 = 0xE1
-_DATA = 8  # where the data of a TIFF block starts: behind its header
 _MEGABYTE = 1_000_000
-
-Entry = tuple[int, int, int, int]  # tag, type, number of values, value or offset
 
 
 def encoded(format: str, size: tuple[int, int] = (8, 8), **options: Any) -> bytes:
@@ -30,121 +50,6 @@ def encoded(format: str, size: tuple[int, int] = (8, 8), **options: Any) -> byte
     buffer = io.BytesIO()
     Image.new("RGB", size).save(buffer, format, **options)
     return buffer.getvalue()
-
-
-# --- TIFF and EXIF -----------------------------------------------------------------------------------------
-
-
-def tiff_block(data: bytes, directories: Sequence[Sequence[Entry]], big: bool = False) -> bytes:
-    """A little-endian TIFF header, ``data`` from byte 8 (BigTIFF: 16) on, then directories one behind the other."""
-    header, number, entry, end = (16, "<Q", "<HHQQ", 8) if big else (8, "<H", "<HHLL", 4)
-    start = header + len(data)
-    head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, start) if big else struct.pack("<2sHL", b"II", 42, start)
-    body = [
-        struct.pack(number, len(entries)) + b"".join(struct.pack(entry, *item) for item in entries) + bytes(end)
-        for entries in directories
-    ]
-    return head + data + b"".join(body)
-
-
-def second_directory(data: bytes, first: Sequence[Entry]) -> int:
-    """Offset of the second directory of a block whose first has ``first`` and one more entry."""
-    return _DATA + len(data) + 2 + 12 * (len(first) + 1) + 4
-
-
-def tiff(extra: Iterable[Entry] = (), data: bytes = bytes(16), *, big: bool = False, **changes: Any) -> bytes:
-    """A grey TIFF of 1x1 pixel with further entries; ``changes`` replace tags, as in ``t256=(LONG, 1, 9)``."""
-    return tiff_block(data, [[*base_entries(16 if big else 8, **changes), *extra]], big)
-
-
-def base_entries(offset: int = 8, **changes: tuple[int, int, int] | None) -> list[Entry]:
-    """The entries that a grey TIFF of 1x1 pixel needs, its pixel at ``offset``."""
-    values: dict[int, tuple[int, int, int] | None] = {
-        256: (LONG, 1, 1),
-        257: (LONG, 1, 1),
-        258: (SHORT, 1, 8),
-        259: (SHORT, 1, 1),
-        262: (SHORT, 1, 1),
-        273: (LONG, 1, offset),
-        277: (SHORT, 1, 1),
-        278: (LONG, 1, 1),
-        279: (LONG, 1, 1),
-    }
-    values |= {int(name[1:]): value for name, value in changes.items()}
-    return [(tag, *value) for tag, value in sorted(values.items()) if value is not None]
-
-
-def shared(entries: int, size: int, offset: int = 8, type: int = UNDEFINED) -> list[Entry]:
-    """Entries that all point at the same ``size`` bytes."""
-    return [((1000 + i) % 65536, type, size // _UNIT[type], offset) for i in range(entries)]
-
-
-def exif_block(entries: int, size: int) -> bytes:
-    """An EXIF block (a TIFF block without pixels) of entries that share their data."""
-    return tiff_block(bytes(size), [shared(entries, size)])
-
-
-def tiff_shared_entries(entries: int, size: int = _MEGABYTE) -> bytes:
-    """Each entry is read into memory of its own."""
-    return tiff(shared(entries, size), bytes(size))
-
-
-def tiff_big_shared_entries(entries: int = 2000, size: int = _MEGABYTE) -> bytes:
-    """The same as a BigTIFF."""
-    return tiff(shared(entries, size, 16), bytes(size), big=True)
-
-
-def tiff_pointer(tag: int, entries: Sequence[Entry], data: bytes) -> bytes:
-    """A TIFF that points at a second directory, as for EXIF and GPS."""
-    first = base_entries()
-    return tiff_block(data, [[*first, (tag, LONG, 1, second_directory(data, first))], entries])
-
-
-def tiff_exif_entries() -> bytes:
-    """Shared entries in the EXIF directory."""
-    return tiff_pointer(34665, shared(2000, _MEGABYTE), bytes(_MEGABYTE))
-
-
-def tiff_gps_rationals() -> bytes:
-    """Fractions: 8 bytes in the file, about 250 in Python."""
-    return tiff_pointer(34853, shared(16, 2 * _MEGABYTE, type=RATIONAL), struct.pack("<2L", 3, 7) * 250_000)
-
-
-def tiff_many_values() -> bytes:
-    """Arrays in tags that hold a few numbers, all in the same 4 MB."""
-    arrays = dict.fromkeys(("t258", "t338", "t339"), (LONG, _MEGABYTE, 8))
-    return tiff(data=struct.pack("<L", 1234567) * _MEGABYTE, **arrays)
-
-
-def tiff_strips() -> bytes:
-    """A million strips for one pixel."""
-    return tiff(data=struct.pack("<2L", 8, 9) * 500_000, t273=(LONG, _MEGABYTE, 8), t279=(LONG, _MEGABYTE, 8))
-
-
-def tiff_strips_of_rows() -> bytes:
-    """A hundred million strips of one row, all missing."""
-    return tiff(t257=(LONG, 1, 100_000_000), t259=(SHORT, 1, 5))
-
-
-def tiff_empty_entries() -> bytes:
-    """A BigTIFF directory of empty entries."""
-    return tiff(((1000 + i % 60000, LONG, 0, 0) for i in range(200_000)), big=True)
-
-
-def tiff_tile(side: int = 20_000) -> bytes:
-    """One pixel in a deflated tile of 400 megapixels."""
-    packer = zlib.compressobj(9)
-    data = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
-    tags = {"t273": None, "t278": None, "t279": None, "t259": (SHORT, 1, 8)}
-    tags |= {"t322": (LONG, 1, side), "t323": (LONG, 1, side), "t324": (LONG, 1, 8), "t325": (LONG, 1, len(data))}
-    return tiff(data=data, **tags)
-
-
-def tiff_jpeg_scans() -> bytes:
-    """The many scans of a JPEG within a TIFF."""
-    data = jpeg_scans(4000, 4000, 1000)
-    size = {"t256": (LONG, 1, 4000), "t257": (LONG, 1, 4000), "t278": (LONG, 1, 4000)}
-    return tiff(data=data, t259=(SHORT, 1, 7), t279=(LONG, 1, len(data)), **size)
 
 
 # --- JPEG --------------------------------------------------------------------------------------------------
@@ -186,10 +91,28 @@ def jpeg_scans(width: int, height: int, scans: int, *, restart: int = 0, kind: i
     return start + (segment(0xDA, b"\1\1\0\1\x3f\x10") + packed(runs)) * scans + b"\xff\xd9"
 
 
+def tiff_jpeg_scans(type: int = LONG) -> bytes:
+    """The many scans of a JPEG within a TIFF; ``type`` is that of the strip's offset."""
+    data = jpeg_scans(4000, 4000, 1000)
+    size = {"t256": (LONG, 1, 4000), "t257": (LONG, 1, 4000), "t278": (LONG, 1, 4000)}
+    return tiff(data=data, t259=(SHORT, 1, 7), t273=(type, 1, 8), t279=(LONG, 1, len(data)), **size)
+
+
 def jpeg_arithmetic() -> bytes:
     """Arithmetic coding without data: the decoder makes 63 coefficients a block from missing bits."""
     start = jpeg_scans(4000, 4000, 0, kind=0xCA)
     return start[:-2] + segment(0xDA, b"\1\1\0\1\x3f\x10") + b"\x55" * 8 + b"\xff\xd9"
+
+
+def jpeg_between_scans(parts: bytes) -> bytes:
+    """Segments behind the first scan of a progressive JPEG."""
+    return jpeg_scans(8, 8, 0)[:-2] + parts + b"\xff\xd9"
+
+
+def jpeg_mpf_entries(tables: int = 60, entries: int = 4096) -> bytes:
+    """Many tables of a phone's further images, each of many empty entries."""
+    block = tiff_block(b"", [[(1000 + i, BYTE, 0, 0) for i in range(entries)]])
+    return jpeg_with(*[segment(0xE2, b"MPF\0" + block)] * tables)
 
 
 def jpeg_mpf() -> bytes:
@@ -330,16 +253,35 @@ def avif_lie() -> bytes:
 
 
 def avif_overlap() -> bytes:
-    """An item of 10,000 parts, each of which is the whole image."""
+    """An item of 40,000 parts, each of which is the whole image."""
     data = encoded("AVIF", (512, 512), quality=100)
     at = data.index(b"iloc") - 4
     table = (
         struct.pack(">LHHHH", 0, 0x4400, 1, 1, 0)
-        + struct.pack(">H", 10_000)
-        + struct.pack(">LL", 0, len(data)) * 10_000
+        + struct.pack(">H", 40_000)
+        + struct.pack(">LL", 0, len(data)) * 40_000
     )
     box = struct.pack(">L4s", 8 + len(table), b"iloc") + table
     return data[:at] + box + data[at:]
+
+
+def avif_units(units: int = 500_000, items: int = 4, *, unit: bytes = b"\x12\0") -> bytes:
+    """Items that share many units of AV1 data, by default empty ones."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">L4s", 8 + len(content), kind) + content
+
+    data, junk = encoded("AVIF", (64, 64)), unit * units
+    place = len(data) + 8 + 8 + 8 + 14 * items + 8
+    table = struct.pack(">LBBH", 0, 0x44, 0, items)
+    table += b"".join(struct.pack(">HHHLL", i + 1, 0, 1, place, len(junk)) for i in range(items))
+    return data + box(b"trak", box(b"iloc", table)) + box(b"mdat", junk)
+
+
+def jp2_levels(segments: int = 60_000, *, component: bool = False) -> bytes:
+    """Many segments of 33 wavelet levels each; ``component`` for those of one component."""
+    style, levels = segment(0x52, b"\0\0\0\1\0\x20\4\4\0\1"), segment(0x53, b"\0\0\x20\4\4\0\1")
+    return jp2_with(jp2(8, 8), b"\xff\x52", style + (levels if component else style) * segments)
 
 
 def jp2(width: int, height: int, *, tile: int = 0, coding: bytes = b"", levels: int = 0, boxed: bool = False) -> bytes:
@@ -459,6 +401,18 @@ FILES: dict[str, Callable[[], bytes]] = {
     "blanks.ppm": lambda: b"P6 " + b" " * (10 * _MEGABYTE) + b"1 1 255 abc",
     "header_comment.ppm": lambda: b"P6 #" + b"a" * (10 * _MEGABYTE) + b"\n1 1 255 abc",
     "plain.ppm": lambda: b"P3 2000 2000 255\n" + b"0 " * 12 * _MEGABYTE,
+    "repeated_strips.tif": tiff_repeated,
+    "repeated_tiles.tif": lambda: tiff_repeated(tiles=True),
+    "tile_twice.tif": tiff_tile_twice,
+    "scans_signed.tif": lambda: tiff_jpeg_scans(SLONG),
+    "scans_bytes.tif": lambda: tiff_jpeg_scans(BYTE),
+    "markers.tif": tiff_markers,
+    "markers.jpg": lambda: jpeg_between_scans(b"\xff\x01" * 5 * _MEGABYTE),
+    "tables.jpg": lambda: jpeg_between_scans(segment(0xC4) * _MEGABYTE),
+    "mpf_entries.jpg": jpeg_mpf_entries,
+    "units.avif": avif_units,
+    "levels.j2k": jp2_levels,
+    "levels_component.j2k": lambda: jp2_levels(component=True),
     "maxval.ppm": lambda: b"P6 2000 2000 254\n" + bytes(12 * _MEGABYTE),
 }
 UNCHECKED: dict[str, Callable[[], bytes]] = {"groups.webp": webp_groups}

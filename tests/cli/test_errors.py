@@ -60,7 +60,7 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path, Draw], object], str]] = {
     "a bomb": ("a.png", bomb, "20000x10000"),
     "a folder": ("a.png", lambda path, _: path.mkdir(), "folder"),
     "not there": ("a.png", lambda _path, _: None, "nothing there"),
-    "a hostile file": ("a.gif", lambda path, _: path.write_bytes(gif_comment(0.2)), "GIF blocks before its pixels"),
+    "a hostile file": ("a.gif", lambda path, _: path.write_bytes(gif_comment(0.2)), "bytes of comments"),
     "a pipe": ("a.png", lambda path, _: os.mkfifo(path), "pipe"),
     "a line break in its name": ("a\nb.png", lambda path, _: path.write_bytes(b""), "0 bytes"),
 }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hostile_images as hostile
 from cliper.errors import ImageError
 from cliper.images import load_image
 
@@ -100,6 +101,16 @@ def test_truncated(tmp_path: Path, kind: str, options: dict[str, Any], share: fl
     assert "cut" in message
 
 
+def test_jpeg_without_components(tmp_path: Path) -> None:
+    frame, scan = struct.pack(">BHHB", 8, 8, 8, 0), b"\1\1\0\0\0\0"
+    data = b"\xff\xd8" + hostile.segment(0xC0, frame) + hostile.segment(0xDA, scan) + b"\xff\xd9"
+    (tmp_path / "a.jpg").write_bytes(data)
+    (tmp_path / "a.tif").write_bytes(hostile.tiff(data=data, t259=(3, 1, 7), t279=(4, 1, len(data))))
+    assert "got something else" in refusal(tmp_path / "a.jpg")
+    assert "damaged" in (message := refusal(tmp_path / "a.tif"))
+    assert "max()" not in message
+
+
 # --- size ------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +133,14 @@ def test_decompression_bomb_that_pillow_refuses(tmp_path: Path) -> None:
     frame = b"," + struct.pack("<HHHHB", 0, 0, 20_000, 20_000, 0)
     (tmp_path / "a.gif").write_bytes(b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + frame + b"\x02\x00;")
     assert "megapixels" in refusal(tmp_path / "a.gif")
+
+
+def test_message_about_a_limit_of_pillow_has_the_number_of_pixels(tmp_path: Path) -> None:
+    side = {"t256": (hostile.LONG, 1, 20_000), "t257": (hostile.LONG, 1, 20_000), "t278": (hostile.LONG, 1, 20_000)}
+    (tmp_path / "a.tif").write_bytes(hostile.tiff(**side))
+    message = refusal(tmp_path / "a.tif", max_pixels=500_000_000)
+    assert "at most 179 megapixels" in message
+    assert "400 megapixels" in message
 
 
 def test_no_warning_below_the_limit(tmp_path: Path) -> None:

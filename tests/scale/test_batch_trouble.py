@@ -71,7 +71,7 @@ def break_in_every_way(folder: Path, draw: Draw) -> dict[str, str]:
         "strip.png": "at most 8192 patches",
         "bomb.png": "20000x10000",
         "pipe.png": "pipe or device",
-        "hostile.gif": "GIF blocks before its pixels",
+        "hostile.gif": "bytes of comments",
         "dangling.jpg": "nothing there",
         "around.jpg": "could not open",
         "line\nbreak.png": "something else",

@@ -177,7 +177,7 @@ def test_hostile_member_is_refused(tmp_path: Path) -> None:
     for mode in ("w", "w:gz"):
         path = tar_of(tmp_path / f"in.tar{'.gz' if mode == 'w:gz' else ''}", {"a.gif": gif_comment(0.2)}, mode)
         (item,) = find_source(str(path)).items()
-        with pytest.raises(ImageError, match="GIF blocks"):
+        with pytest.raises(ImageError, match="bytes of comments"):
             item.read()
 
 

@@ -7,6 +7,7 @@ decoded, and only decoders of common formats are used.
 from __future__ import annotations
 
 import io
+import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -186,10 +187,11 @@ def _decoding_error(kind: str, name: str, error: Exception) -> ImageError | Reso
         return _out_of_memory(name)
     if isinstance(error, LimitExceededError):
         return ImageError(f"{error}: {name}; export it anew as a plain PNG or JPEG")
-    if isinstance(error, Image.DecompressionBombError):  # GIF, WebP and TIFF check it before the size is known
+    if isinstance(error, Image.DecompressionBombError):  # some of Pillow's decoders have this limit, too
+        pixels, limit = (int(number) / 1e6 for number in re.findall(r"\d+", str(error)))
         return ImageError(
-            f"expected an image of at most {MAX_PIXELS / 1e6:.4g} megapixels, got a larger one: {name}; "
-            "make it smaller first"
+            f"expected an image of at most {limit:.4g} megapixels for Pillow's {kind} decoder, got one of "
+            f"{pixels:.4g} megapixels: {name}; make it smaller first"
         )
     return ImageError(
         f"expected a complete image, got a truncated or damaged one ({kind}): {name} ({short_reason(error)}); "

@@ -82,7 +82,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
             "expected a path, a PIL image or a uint8 array [H, W, 3], "
             f"got {type(source).__name__}; convert it to one of these"
         )
-    return _normalized(image, name)
+    return _normalized(image, name, source)
 
 
 def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -97,7 +97,7 @@ def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -
         ImageError: it is not an image, is damaged or exceeds a limit.
         ResourceError: memory ran out while it was decoded.
     """
-    return _normalized(decode_stream(stream, quote_path(name), max_pixels), quote_path(name))
+    return _normalized(decode_stream(stream, quote_path(name), max_pixels), quote_path(name), stream)
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
@@ -115,11 +115,12 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _normalized(image: Image.Image, name: str) -> Image.Image:
-    """A copy that is upright, RGB, and without metadata."""
+def _normalized(image: Image.Image, name: str, source: object) -> Image.Image:
+    """The image upright, RGB, and without metadata. Its pixels are copied only if it is the caller's ``source``."""
     with decoding_memory_errors(name):
         rgb = _to_rgb(_apply_exif(image), name)
-        rgb = rgb.copy() if rgb is image else rgb
+        if rgb is image:  # a plain image: that of a file has attributes with the metadata
+            rgb = image.copy() if image is source else image._new(image.im)
     # A later reader would apply stale metadata (an orientation, a transparent colour) again.
     rgb.info = {}
     return rgb
@@ -157,9 +158,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
             if mode == "La":
                 image = image.convert("LA")
-            image = image.convert("RGBA")
-            on_white = Image.new("RGB", image.size, "white")
-            on_white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+            rgba = image if mode == "RGBA" else image.convert("RGBA")  # this would copy RGBA, too
+            on_white = Image.new("RGB", rgba.size, "white")
+            on_white.paste(rgba, mask=rgba)
             return on_white
         return image if mode == "RGB" else image.convert("RGB")
     except (ValueError, OSError) as error:

@@ -7,10 +7,12 @@ import io
 import random
 import socket
 import struct
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import fsspec
@@ -22,9 +24,12 @@ import hostile_images as hostile
 from cliper.errors import ImageError, ResourceError
 from cliper.images import load_image, load_stream
 from cliper.images.limits import LimitExceededError, check_limits, exif_orientation, without_exif
-from hostile_images import LONG, SHORT, chunk, encoded, segment, tiff, tiff_block
+from cliper.images.limits import reader as limits_reader
+from hostile_images import chunk, encoded, segment
+from hostile_tiffs import LONG, SHORT, base_entries, tiff, tiff_block
 
 MEGABYTE = 1_000_000
+LINES_PER_STEP = 32  # 26 were seen in LONG_CHECKS
 
 
 def accepted(data: bytes) -> Image.Image:
@@ -38,6 +43,37 @@ def refusal(data: bytes) -> str:
     return str(caught.value)
 
 
+def format_of(data: bytes) -> str:
+    """Pillow's name of a file's format, by the first bytes."""
+    starts = {b"\xff\xd8": "JPEG", b"II": "TIFF", b"\x89P": "PNG", b"GI": "GIF", b"BM": "BMP", b"\xff\x4f": "JPEG2000"}
+    return starts.get(data[:2], "AVIF" if data[4:8] == b"ftyp" else "PPM")
+
+
+def check_within_budget(data: bytes, format: str) -> None:
+    """Run the check, which may refuse the file, and fail if it runs more lines of Python than its budget has steps for.
+
+    The lines of code that was run are counted instead of seconds, which depend on the machine.
+    """
+    left = LINES_PER_STEP * (limits_reader.MAX_STEPS + len(data) // 64)
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_globals["__name__"].startswith("cliper.images.limits"):
+            return None
+        left -= event == "line"
+        assert left > 0, "the check of this file does work that its budget does not count"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(LimitExceededError):
+            check_limits(stream := io.BytesIO(data), format, lambda _: None)
+    finally:
+        sys.settrace(before)
+    assert stream.tell() == 0
+
+
 # --- just within the limits ------------------------------------------------------------------------------
 
 WITHIN: dict[str, Callable[[], bytes]] = {
@@ -48,6 +84,9 @@ WITHIN: dict[str, Callable[[], bytes]] = {
     ),
     "16 scans of 2.5 megapixels": lambda: hostile.jpeg_scans(1600, 1600, 15),
     "64 segments of EXIF": lambda: hostile.jpeg_with(*[segment(0xE1, b"Exif\0\0" + bytes(60_000))] * 64),
+    "EXIF with a tag twice, as some cameras write it": lambda: hostile.jpeg_with(
+        segment(0xE1, b"Exif\0\0" + tiff_block(b"", [[(274, SHORT, 1, 1)] * 2]))
+    ),
     "4,000 JPEG segments": lambda: hostile.jpeg_with(*[segment(0xFE, bytes(500))] * 4000),
     "60,000 bytes between segments": lambda: hostile.jpeg_with(segment(0xFE), b"\xff" * 60_000),
     "100,000 PNG chunks of pixels": lambda: hostile.png_with(chunk(b"IDAT") * 100_000),
@@ -64,6 +103,45 @@ WITHIN: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("case", WITHIN)
 def test_files_within_the_limits_are_decoded(case: str) -> None:
     assert accepted(WITHIN[case]()).width > 0
+
+
+def sequence_header() -> bytes:
+    """The AV1 sequence header of most numbers: 32 operating points with all of their options, in 512 bytes."""
+    start = "000001" + "0" * 64 + "01" + "11111" + "0" * 42 + "1" + "11111"
+    bits = start + ("0" * 12 + "11111" + "01" + "0" * 65 + "10000") * 32
+    return int(bits.ljust(8 * 512, "0"), 2).to_bytes(512, "big")
+
+
+LONG_CHECKS: dict[str, Callable[[], bytes]] = {
+    "JPEG strips that share markers": lambda: hostile.tiff_markers(100, 2500),
+    "markers between scans": lambda: hostile.jpeg_between_scans(b"\xff\x01" * 50_000),
+    "tables between scans": lambda: hostile.jpeg_between_scans(segment(0xC4) * 25_000),
+    "frames of 255 components": lambda: hostile.jpeg_between_scans(
+        segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 255) + b"\1\x11\0" * 255) * 200
+    ),
+    "scans of 255 components": lambda: hostile.jpeg_between_scans(segment(0xDA, b"\xff") * 10_000),
+    "MPF tables": lambda: hostile.jpeg_mpf_entries(10, 1000),
+    "AVIF items that share empty units": lambda: hostile.avif_units(20_000),
+    "AVIF sequence headers of many numbers": lambda: hostile.avif_units(12, unit=b"\x0a\x80\4" + sequence_header()),
+    "AVIF sequence headers of a number in unary": lambda: hostile.avif_units(
+        12, unit=b"\x0a\x80\4" + b"\4" + bytes(7) + b"\2" + bytes(503)
+    ),
+    "AVIF extents": hostile.avif_overlap,
+    "JPEG 2000 levels": lambda: hostile.jp2_levels(2000),
+    "JPEG 2000 levels of a component": lambda: hostile.jp2_levels(2000, component=True),
+    "GIF blocks": lambda: hostile.gif_with(b"\x21\1" + b"\1a" * 20_000 + b"\0"),
+    "PNG chunks": lambda: hostile.png_with(chunk(b"IDAT") * 5000),
+}
+
+
+@pytest.mark.parametrize("case", LONG_CHECKS)
+def test_check_ends_with_its_budget(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small budget, so that small files exceed it."""
+    monkeypatch.setattr(limits_reader, "MAX_STEPS", 1000)
+    data = LONG_CHECKS[case]()
+    check_within_budget(data, format_of(data))
+    if case != "frames of 255 components":  # of which ten are read
+        assert "parts (segments, blocks, boxes, tags)" in refusal(data)
 
 
 # --- evasion ---------------------------------------------------------------------------------------------
@@ -105,7 +183,7 @@ EVASIONS: dict[str, tuple[Callable[[], bytes], str]] = {
             [
                 [
                     (255, LONG, 9, 2**31),
-                    *hostile.base_entries(),
+                    *base_entries(),
                     (284, SHORT, 9, 2**31),
                     (322, LONG, 1, 30_000),
                     (323, LONG, 1, 30_000),
@@ -117,10 +195,17 @@ EVASIONS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a directory that is cut off": (lambda: hostile.tiff_shared_entries(2000)[:-7], "of tags"),
     "a pointer to EXIF that is a SHORT": (
         lambda: tiff_block(
-            bytes(2000), [[*hostile.base_entries(), (34665, SHORT, 1, 2008 + 2 + 120 + 4)], hostile.shared(60_000, 9)]
+            bytes(2000), [[*base_entries(), (34665, SHORT, 1, 2008 + 2 + 120 + 4)], hostile.shared(60_000, 9)]
         ),
         "tags in a directory",
     ),
+    "strips beside a size of tiles": (
+        lambda: hostile.tiff_repeated(16, 100).replace(
+            struct.pack("<HHLL", 277, SHORT, 1, 1), struct.pack("<HHLL", 322, SHORT, 1, 1)
+        ),
+        "2 offset(s)",
+    ),
+    "a tag whose second value is unreadable": (lambda: tiff([(256, LONG, 9, 2**31)]), "a tag twice"),
     "JPEG tiles after a missing one": (
         lambda: tiff(
             data=(scans := hostile.jpeg_scans(1000, 4000, 300)) + bytes(-len(scans) % 4) + struct.pack("<2L", 2**31, 8),
@@ -134,7 +219,7 @@ EVASIONS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "JPEG strips without a marker after their scan": (
         jpeg_strips_without_end,
-        "JPEG scans",
+        "parts",
     ),
     "components of one name": (repeated_components, "JPEG scans"),
     "filling between scans": (
@@ -154,8 +239,8 @@ EVASIONS: dict[str, tuple[Callable[[], bytes], str]] = {
         "megapixels",
     ),
     "a sub-block that Pillow skips": (
-        lambda: hostile.gif_with(b"\x21\xff\0" + b"\x02\x2c\0" * 2 + b"\x01a" * 40_000 + b"\0"),
-        "GIF blocks",
+        lambda: hostile.gif_with(b"\x21\xff\0" + b"\x02\x2c\0" * 2 + b"\x01a" * 80_000 + b"\0"),
+        "parts",
     ),
     "a comment within a number": (lambda: b"P2 4#\n000 4000 255 1 1", "samples in a PPM"),
     "a number with an underscore": (lambda: b"P2 4_000 4000 255 1 1", "samples in a PPM"),
@@ -175,15 +260,16 @@ def test_limits_cannot_be_evaded(case: str) -> None:
 
 
 def test_overlapping_extents_of_an_avif_item_are_refused() -> None:
-    with pytest.raises(LimitExceededError, match="overlap"):
+    with pytest.raises(LimitExceededError, match="parts"):
         check_limits(io.BytesIO(hostile.avif_overlap()), "AVIF", lambda _: None)
 
 
 # --- damaged files, streams and images that are open -----------------------------------------------------
 
 
-def test_check_of_a_damaged_file_raises_no_other_error() -> None:
-    """On any content the check passes or refuses; damage is reported by the decoder."""
+def test_check_of_a_damaged_file_raises_no_other_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On any content the check passes or refuses, within its budget; damage is reported by the decoder."""
+    monkeypatch.setattr(limits_reader, "MAX_STEPS", 1000)
     chance = random.Random(0)
     whole = {name: encoded(name) for name in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "WEBP")}
     for _ in range(3000):
@@ -192,10 +278,7 @@ def test_check_of_a_damaged_file_raises_no_other_error() -> None:
         for _ in range(chance.randrange(1, 6)):
             at = chance.randrange(len(data))
             data[at : at + chance.randrange(9)] = bytes(chance.choices(range(256), k=chance.randrange(9)))
-        stream = io.BytesIO(bytes(data[: chance.randrange(len(data)) + 1]))
-        with contextlib.suppress(LimitExceededError):
-            check_limits(stream, name, lambda size: None)
-        assert stream.tell() == 0
+        check_within_budget(bytes(data[: chance.randrange(len(data)) + 1]), name)
 
 
 def test_member_of_a_tar_and_file_of_fsspec_are_checked(tmp_path: Path) -> None:
@@ -207,7 +290,7 @@ def test_member_of_a_tar_and_file_of_fsspec_are_checked(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar") as tar, fsspec.filesystem("memory").open("/a.gif", "rb") as remote:
         for stream in (tar.extractfile("a.gif"), remote):
             assert stream is not None
-            with pytest.raises(ImageError, match="GIF blocks"):
+            with pytest.raises(ImageError, match="bytes of comments"):
                 load_stream(stream, "a.gif")
 
 
@@ -288,8 +371,8 @@ def test_out_of_memory_in_conversion_is_not_reported_as_damage(monkeypatch: pyte
     def run_out(*_: Any) -> None:
         raise MemoryError
 
-    data = encoded("TIFF")
-    monkeypatch.setattr(Image.Image, "copy", run_out)
+    data = tiff()  # grey
+    monkeypatch.setattr(Image.Image, "convert", run_out)
     with pytest.raises(ResourceError, match="memory ran out"):
         accepted(data)
 

@@ -135,7 +135,7 @@ def test_bad_pictures_are_one_line_without_the_servers_paths(make_actions: Make,
         (b"", "expected an image"),
         (whole[: len(whole) // 2], "truncated or damaged"),
         (buffer.getvalue(), "at most 32 megapixels"),
-        (gif_comment(0.2), "GIF blocks before its pixels"),
+        (gif_comment(0.2), "bytes of comments"),
     ):
         path = uploads / "given.png"
         path.write_bytes(content)

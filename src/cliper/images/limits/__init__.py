@@ -2,7 +2,7 @@
 
 A file of a megabyte can make a decoder take gigabytes or minutes: by directory entries that share their data, by scans
 that each pass over all pixels, by blocks that are copied again for each further one. :func:`check_limits` walks
-through the structure of a file, without decoding it, and refuses what exceeds a limit. The walk itself is bounded,
+through the structure of a file, without decoding it, and refuses what exceeds a limit. The walk itself has a budget,
 seeks over pixels, and ends without an error where a file is damaged, because the decoder reports that.
 
 ``docs/bad-input.md`` lists the limits. Only bytes and streams here: no imaging library.

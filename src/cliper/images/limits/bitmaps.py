@@ -8,15 +8,13 @@ from cliper.images.limits.reader import MAX_METADATA, CheckSize, LimitExceededEr
 
 __all__ = ["check_bmp", "check_gif", "check_png", "check_ppm"]
 
-MAX_DATA_CHUNKS = 2**17  # of a PNG
-MAX_OTHER_CHUNKS = 2**13
+MAX_OTHER_CHUNKS = 2**13  # of a PNG, besides those of pixels
 _MAX_FIXED = 1024  # bytes of a PNG chunk whose size the standard fixes or bounds
 _FIXED = (b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL")
 _COMPRESSED = (b"iCCP", b"zTXt", b"iTXt")
 _MAX_RATIO = 1032  # of deflate
 _MAX_UNPACKED = 2**20  # bytes to which Pillow unpacks a PNG chunk
 
-MAX_BLOCKS = 2**15  # before the first image of a GIF
 MAX_COMMENT = 2**16  # bytes before the first image of a GIF; Pillow copies them for each further block
 
 MAX_RUN_PIXELS = 2**22  # of a run-length coded BMP
@@ -32,21 +30,18 @@ _READ_SIZE = 2**20
 
 def check_png(reader: Reader, check_size: CheckSize) -> None:
     """Check the number of chunks, and the unpacked size of the metadata."""
-    position, data_chunks, others, metadata = 8, 0, 0, 0
+    position, others, metadata = 8, 0, 0
     while True:
         size, kind = reader.unpack(">L4s", position)
         if kind == b"IEND":
             return
         if kind == b"IHDR":
             check_size(reader.unpack(">LL", position + 8))
-        if kind in (b"IDAT", b"fdAT"):
-            data_chunks += 1
-        else:
+        if kind not in (b"IDAT", b"fdAT"):
             others += 1
             metadata += size + (min(_MAX_RATIO * size, _MAX_UNPACKED) if kind in _COMPRESSED else 0)
         if kind in _FIXED:
             check_limit(size, _MAX_FIXED, f"bytes in its PNG chunk {kind.decode()}")
-        check_limit(data_chunks, MAX_DATA_CHUNKS, "PNG chunks of pixels")
         check_limit(others, MAX_OTHER_CHUNKS, "PNG chunks besides pixels")
         check_limit(metadata, MAX_METADATA, "MiB of metadata, unpacked", unit=2**20)
         position += 12 + size
@@ -56,14 +51,13 @@ def check_gif(reader: Reader, check_size: CheckSize) -> None:
     """Check the extensions before the first image, in Pillow's reading of them."""
     flags = reader.read(10, 1)[0]
     position = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
-    blocks = comment = 0
+    comment = 0
 
     def next_block() -> bytes:
-        nonlocal position, blocks
+        nonlocal position
         size = reader.read(position, 1)[0]
         data = reader.read(position + 1, size)
-        position, blocks = position + 1 + size, blocks + 1
-        check_limit(blocks, MAX_BLOCKS, "GIF blocks before its pixels")
+        position += 1 + size
         return data
 
     while (kind := reader.read(position, 1)) != b";":
@@ -73,7 +67,6 @@ def check_gif(reader: Reader, check_size: CheckSize) -> None:
             check_size((left + max(width, 1), top + max(height, 1)))
             return
         if kind != b"!":  # filling
-            check_limit(blocks := blocks + 1, MAX_BLOCKS, "GIF blocks before its pixels")
             continue
         label = reader.read(position, 1)[0]
         position += 1

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cliper.images.limits.reader import Reader, check_limit
+from cliper.images.limits.reader import Reader
 
 __all__ = ["walk_boxes"]
 
-MAX_BOXES = 2**12
 # Boxes that contain boxes -> bytes before the first of these.
 _CONTAINERS = {b"meta": 4} | dict.fromkeys(
     (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"iprp", b"ipco", b"jp2h", b"res "), 0
 )
 
 
-def walk_boxes(reader: Reader, name: str) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and end of the content of each box, containers before their content.
-
-    Raises:
-        LimitExceededError: there are too many boxes; ``name`` is that of the format in the message.
-    """
-    stack, count = [(0, reader.size)], 0
+def walk_boxes(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and end of the content of each box, containers before their content."""
+    stack = [(0, reader.size)]
     while stack:
         start, limit = stack.pop()
         if start + 8 > limit:
             continue
-        check_limit(count := count + 1, MAX_BOXES, f"{name} boxes")
         size, kind = reader.unpack(">L4s", start)
         header = 8
         if size == 1:

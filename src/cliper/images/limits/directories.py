@@ -21,6 +21,7 @@ _NAMES = re.compile(rb"(?:Exif\0\0)*")
 # Bytes of a value of each type, from 0 on; 0 for unknown types.
 _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 _TEXT, _FRACTIONS = (1, 2, 7), (5, 10)
+_LETTERS = {1: "B", 2: "H", 4: "L", 8: "Q"}  # integers of these sizes, in the notation of ``struct``
 INTEGERS = (3, 4, 6, 8, 9, 13, 16, 17, 18)
 _POINTERS = (34665, 34853, 40965)  # to the directories of EXIF, GPS and interoperability
 _ORIENTATION = 274
@@ -43,10 +44,17 @@ class TiffBlock(NamedTuple):
     big: bool  # a BigTIFF
     first: int  # offset of the first directory
 
+    def contains(self, entry: Entry) -> bool:
+        """Whether the values of an entry are within the file; no decoder reads others."""
+        return entry.offset + entry.length * _value_size(entry.type) <= self.reader.size
+
+    def values(self, entry: Entry, count: int) -> tuple[int, ...]:
+        """The first ``count`` numbers of an entry of integers, negative ones plus 2^bits."""
+        return self.reader.unpack(f"{self.order}{count}{_LETTERS[_value_size(entry.type)]}", entry.offset)
+
     def value(self, entry: Entry) -> int:
         """The first number of an entry of integers."""
-        data = self.reader.read(entry.offset, _value_size(entry.type))
-        return int.from_bytes(data, "little" if self.order == "<" else "big")
+        return self.values(entry, 1)[0]
 
     def entries(self, offset: int) -> list[Entry]:
         """The entries of the directory at an offset, and of one that is cut off those within the file."""
@@ -54,6 +62,7 @@ class TiffBlock(NamedTuple):
         (count,) = self.reader.unpack(self.order + ("Q" if self.big else "H"), offset)
         offset += 8 if self.big else 2
         check_limit(count, MAX_ENTRIES, "tags in a directory")
+        self.reader.spend(count)
         data = self.reader.read(offset, min(count, max(self.reader.size - offset, 0) // size) * size)
         entries = []
         layout = self.order + ("HHQQ" if self.big else "HHLL")
@@ -66,7 +75,7 @@ class TiffBlock(NamedTuple):
         """Check the first directory and those that it points at.
 
         Returns:
-            The entries of the first directory whose values are within the file.
+            The entries of the first directory.
 
         Raises:
             LimitExceededError: too many entries, bytes or numbers.
@@ -79,12 +88,9 @@ class TiffBlock(NamedTuple):
                 entries = self.entries(offset)
             except EOFError:
                 continue
-            for entry in entries:
+            first = first or entries
+            for entry in filter(self.contains, entries):
                 bytes_of_values = entry.length * _value_size(entry.type)
-                if entry.offset + bytes_of_values > self.reader.size:
-                    continue  # no decoder reads it
-                if offset == self.first:
-                    first.append(entry)
                 size += bytes_of_values
                 if bytes_of_values and entry.type not in _TEXT:
                     values += entry.length * (16 if entry.type in _FRACTIONS else 1)
@@ -110,14 +116,14 @@ def tiff_blocks(reader: Reader) -> Iterator[TiffBlock]:
         yield TiffBlock(reader, order, False, reader.unpack(order + "L", 4)[0])
 
 
-def check_block(block: bytes) -> None:
-    """Check the directories of an EXIF or MPF block; nothing is said of a damaged one.
+def check_block(reader: Reader, block: bytes) -> None:
+    """Check the directories of an EXIF or MPF block of a file; nothing is said of a damaged one.
 
     Raises:
         LimitExceededError: too many entries, bytes or numbers.
     """
     try:
-        for tiff in tiff_blocks(_exif_reader(block)):
+        for tiff in tiff_blocks(reader.within(_without_names(block))):
             tiff.check()
     except (EOFError, struct.error):
         pass
@@ -127,7 +133,7 @@ def exif_orientation(block: bytes) -> int | None:
     """The orientation in the first directory of an EXIF block; None if it has none. Nothing else is read."""
     orientation = None
     try:
-        for tiff in tiff_blocks(_exif_reader(block)):
+        for tiff in tiff_blocks(Reader(io.BytesIO(_without_names(block)))):
             for entry in tiff.entries(tiff.first):
                 if entry.tag == _ORIENTATION and entry.type in INTEGERS and entry.length:
                     orientation = tiff.value(entry)
@@ -140,9 +146,9 @@ def _value_size(type: int) -> int:
     return _SIZES[type] if type < len(_SIZES) else 0
 
 
-def _exif_reader(block: bytes) -> Reader:
-    """A reader of the block after its name."""
+def _without_names(block: bytes) -> bytes:
+    """The block after its name."""
     match = _NAMES.match(block)
     start = match.end() if match else 0
     check_limit(start // 6, MAX_NAMES, "times the name of its EXIF")
-    return Reader(io.BytesIO(block[start:]))
+    return block[start:]

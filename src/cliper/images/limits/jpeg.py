@@ -11,7 +11,6 @@ from cliper.images.limits.reader import MAX_METADATA, CheckSize, Reader, check_l
 
 __all__ = ["MIN_SCAN_LIMIT", "SCAN_PASSES", "check_jpeg", "scan_cost"]
 
-MAX_SEGMENTS = 4096  # before the first scan
 MAX_PARTS = 64  # segments with EXIF, and segments with Photoshop's resources; Pillow copies those before for each
 MAX_TABLES = 2**16  # bytes of tables before the first scan
 MAX_FILLING = 2**16  # bytes outside of segments before the first scan, which Pillow reads one at a time
@@ -19,6 +18,7 @@ SCAN_PASSES = 16  # times that the scans of a file may pass over each of its sam
 MIN_SCAN_LIMIT = 500_000_000  # ... or samples that they may pass over in any file
 _SCAN_OVERHEAD = 2**14  # samples that take as long as building the tables of a scan
 
+_MAX_COMPONENTS, _MAX_SELECTED = 10, 4  # of a frame and of a scan; libjpeg ends at more
 _TEMPORARY, _SOS = 0x01, 0xDA
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SEQUENTIAL = (0xC0, 0xC1, 0xC3, 0xC9, 0xCB)
@@ -31,7 +31,7 @@ def check_jpeg(reader: Reader, _: CheckSize) -> None:
     exif: list[bytes] = []
     end = 2
     resources = metadata = tables = filling = 0
-    for count, (marker, start, offset, size) in enumerate(_segments(reader, 2), start=1):
+    for marker, start, offset, size in _segments(reader, 2):
         filling, end = filling + start - end, offset + size
         check_limit(filling, MAX_FILLING, "bytes between its JPEG segments")
         if marker == _SOS:
@@ -42,33 +42,30 @@ def check_jpeg(reader: Reader, _: CheckSize) -> None:
         if marker == 0xE1 and name.startswith(b"Exif\0\0"):
             exif.append(reader.read(offset, size)[6:])
         elif marker == 0xE2 and name.startswith(b"MPF\0"):
-            check_block(reader.read(offset, size)[4:])
+            check_block(reader, reader.read(offset, size)[4:])
         resources += marker == 0xED and name == b"Photoshop 3.0\0"
-        check_limit(count, MAX_SEGMENTS, "JPEG segments in its header")
         check_limit(len(exif), MAX_PARTS, "JPEG segments of EXIF")
         check_limit(resources, MAX_PARTS, "JPEG segments of Photoshop's resources")
         check_limit(metadata, MAX_METADATA, "bytes of JPEG metadata")
         check_limit(tables, MAX_TABLES, "bytes of JPEG tables in its header")
-    check_block(b"".join(exif))
+    check_block(reader, b"".join(exif))
     scan_cost(reader, 0, MIN_SCAN_LIMIT)
 
 
 def scan_cost(reader: Reader, start: int, limit: int) -> int:
-    """Number of samples that the scans of the JPEG at an offset pass over, plus bytes that were searched to count them.
+    """Number of samples that the scans of the JPEG at an offset pass over.
 
     Entropy-coded data is only searched for markers, and only if there may be a second scan.
 
     Raises:
-        LimitExceededError: the sum is above ``limit`` and above ``SCAN_PASSES`` times the samples of the frame.
+        LimitExceededError: it is above ``limit`` and above ``SCAN_PASSES`` times the samples of the frame.
     """
-    kind = count = passed = scans = end = 0
+    kind = count = passed = 0
     samples: dict[int, int] = {}
     try:
         if reader.read(start, 2) != b"\xff\xd8":
             return 0
         for marker, _, offset, size in _segments(reader, start + 2):
-            end = offset + size - start
-            check_limit(passed + end, limit, "samples that its JPEG scans pass over")
             if marker in _WITHOUT_LENGTH and marker != _TEMPORARY:
                 break  # the end of the image, or not a JPEG
             if marker in _FRAMES:
@@ -76,20 +73,20 @@ def scan_cost(reader: Reader, start: int, limit: int) -> int:
                 limit = max(limit, SCAN_PASSES * sum(samples.values()))
             elif marker == _SOS:
                 selected = reader.read(offset, 1)[0]
-                if not scans and kind in _SEQUENTIAL and selected == count:
+                if not passed and kind in _SEQUENTIAL and selected == count:
                     return sum(samples.values())  # decoders end after this scan
-                scans += 1
-                components = reader.read(offset + 1, 2 * selected)[::2]
+                components = reader.read(offset + 1, 2 * min(selected, _MAX_SELECTED))[::2]
                 passed += sum(samples.get(component, 0) for component in components) + _SCAN_OVERHEAD
+                check_limit(passed, limit, "samples that its JPEG scans pass over")
     except (EOFError, struct.error, IndexError):
-        end = max(reader.size - start, 0)  # cut off or damaged
-    return passed + end
+        pass  # cut off or damaged
+    return passed
 
 
 def _frame(data: bytes) -> tuple[dict[int, int], int]:
     """Samples of each component of a frame, and the number of components, of which several may have one name."""
     height, width, count = struct.unpack_from(">HHB", data, 1)
-    parts = [(data[i], data[i + 1] >> 4, data[i + 1] & 15) for i in range(6, 6 + 3 * count, 3)]
+    parts = [(data[i], data[i + 1] >> 4, data[i + 1] & 15) for i in range(6, 6 + 3 * min(count, _MAX_COMPONENTS), 3)]
     across, down = max((part[1] for part in parts), default=0) or 1, max((part[2] for part in parts), default=0) or 1
     samples: dict[int, int] = {}
     for component, x, y in parts:
@@ -101,8 +98,7 @@ def _frame(data: bytes) -> tuple[dict[int, int], int]:
 def _segments(reader: Reader, position: int) -> Iterator[tuple[int, int, int, int]]:
     """Marker, its offset, offset of the data and their size, of each segment, until the file ends in an EOFError."""
     while True:
-        start = reader.search(_MARKER, position)
-        marker = reader.read(start + 1, 1)[0]
+        start, (_, marker) = reader.search(_MARKER, position)
         if marker in _WITHOUT_LENGTH:
             offset, size = start + 2, 0
         else:

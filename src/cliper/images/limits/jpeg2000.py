@@ -13,7 +13,6 @@ __all__ = ["check_jpeg2000"]
 
 MAX_COMPONENTS = 4
 MAX_TILES = 2**13
-MAX_SEGMENTS = 2**16  # in the headers of the stream and of its tiles
 MIN_BLOCK_LIMIT = 2**18  # code blocks and precincts of any image ...
 _SAMPLES_PER_BLOCK = 512  # ... or one for so many samples
 MAX_PACKETS = 2**22
@@ -32,7 +31,7 @@ def check_jpeg2000(reader: Reader, _: CheckSize) -> None:
     """Check the boxes of a file, the header of its stream and those of the tiles."""
     start, size = 0, None
     if reader.read(0, 4) != b"\xff\x4f\xff\x51":
-        for kind, content, _end in walk_boxes(reader, "JPEG 2000"):
+        for kind, content, _end in walk_boxes(reader):
             if kind == b"ihdr":
                 size = reader.unpack(">LL", content)[::-1]
             elif kind == b"jp2c":
@@ -44,12 +43,12 @@ def check_jpeg2000(reader: Reader, _: CheckSize) -> None:
     if size is not None and size != sizes.image:
         raise LimitExceededError("expected an image whose JPEG 2000 headers agree, got two of different sizes")
     layers = 1
-    for marker, data, length in _segments(reader, start + 2):
+    for marker, data in _segments(reader, start + 2):
         if marker == _COD:
             layers = max(layers, reader.unpack(">H", data + 2)[0])
-            _check_coding(reader.read(data + 5, length - 5), reader.read(data, 1)[0], layers, sizes)
+            _check_coding(reader, data + 5, reader.read(data, 1)[0], layers, sizes)
         elif marker == _COC:
-            _check_coding(reader.read(data + 2, length - 2), reader.read(data + 1, 1)[0], layers, sizes)
+            _check_coding(reader, data + 2, reader.read(data + 1, 1)[0], layers, sizes)
 
 
 def _read_sizes(reader: Reader, offset: int) -> _Sizes:
@@ -65,11 +64,10 @@ def _read_sizes(reader: Reader, offset: int) -> _Sizes:
     return _Sizes((width, height), (min(tile_width, width), min(tile_height, height)), components, tiles)
 
 
-def _segments(reader: Reader, position: int) -> Iterator[tuple[int, int, int]]:
-    """Marker, offset of the data and its length, of each segment of the main header and of the tiles' headers."""
-    tile_end = count = 0
+def _segments(reader: Reader, position: int) -> Iterator[tuple[int, int]]:
+    """Marker and offset of the data of each segment of the main header and of the tiles' headers."""
+    tile_end = 0
     while True:
-        check_limit(count := count + 1, MAX_SEGMENTS, "JPEG 2000 segments in its headers")
         (marker,) = reader.unpack(">H", position)
         if marker == _SOD:
             position = tile_end
@@ -80,16 +78,18 @@ def _segments(reader: Reader, position: int) -> Iterator[tuple[int, int, int]]:
         if marker == _SOT:
             (size,) = reader.unpack(">L", position + 6)
             tile_end = position + size if size else reader.size
-        yield marker, position + 4, length - 2
+        yield marker, position + 4
         position += 2 + length
 
 
-def _check_coding(data: bytes, style: int, layers: int, sizes: _Sizes) -> None:
-    """Check the code blocks and precincts that a COD or COC segment (from the number of levels on) makes of the image.
+def _check_coding(reader: Reader, offset: int, style: int, layers: int, sizes: _Sizes) -> None:
+    """Check the code blocks and precincts that a COD or COC segment makes of the image; its levels are at ``offset``.
 
     The lowest bit of ``style`` says that the segment gives the sizes of the precincts.
     """
-    levels = min(data[0], _MAX_LEVELS)
+    levels = min(reader.read(offset, 1)[0], _MAX_LEVELS)
+    reader.spend(levels)
+    data = reader.read(offset, 5 + (levels + 1 if style & 1 else 0))
     precincts = blocks = 0
     for level in range(levels + 1):
         width, height = (max(side >> (levels - level), 1) for side in sizes.tile)

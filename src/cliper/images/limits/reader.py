@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -13,6 +14,9 @@ __all__ = ["MAX_METADATA", "CheckSize", "LimitExceededError", "Reader", "check_l
 CheckSize = Callable[[tuple[int, int]], None]  # takes (width, height) and raises if there are too many pixels
 
 MAX_METADATA = 32 * 2**20  # bytes of metadata in a file
+MAX_STEPS = 2**17  # of the check of a file: reads, and parts such as the tags in a directory ...
+_BYTES_PER_STEP = 256  # ... or bytes that take as long
+_READINGS = 4  # of the whole file besides, for large files of many parts
 
 
 class LimitExceededError(Exception):
@@ -33,14 +37,32 @@ def check_limit(found: int, limit: int, what: str, unit: int = 1) -> None:
 
 
 class Reader:
-    """Bytes of a seekable stream by offset. Reading past its end raises an EOFError."""
+    """Bytes of a seekable stream by offset, with a budget for the whole check of a file.
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    Reading past the end raises an EOFError, and more work than the budget a :class:`LimitExceededError`.
+    """
+
+    def __init__(self, stream: IO[bytes], parent: Reader | None = None) -> None:
+        """A reader with the budget of ``parent``, or else with one of its own."""
         self._stream = stream
+        self._root: Reader = self if parent is None else parent._root
         self.size = stream.seek(0, os.SEEK_END)
+        self.steps = 0
+        self.max_steps = MAX_STEPS + _READINGS * self.size // _BYTES_PER_STEP
+
+    def within(self, block: bytes) -> Reader:
+        """A reader of a block from this file, which takes its work from the same budget."""
+        return Reader(io.BytesIO(block), self)
+
+    def spend(self, steps: int) -> None:
+        """Count work that is done without reading."""
+        root = self._root
+        root.steps += steps
+        check_limit(root.steps, root.max_steps, "parts (segments, blocks, boxes, tags) to check")
 
     def read(self, offset: int, count: int) -> bytes:
         """``count`` bytes at ``offset``."""
+        self.spend(1 + max(count, 0) // _BYTES_PER_STEP)
         if offset < 0 or count < 0 or offset + count > self.size:
             raise EOFError
         self._stream.seek(offset)
@@ -53,14 +75,14 @@ class Reader:
         """Numbers at an offset in a format of :mod:`struct`."""
         return struct.unpack(format, self.read(offset, struct.calcsize(format)))
 
-    def search(self, pattern: re.Pattern[bytes], offset: int) -> int:
-        """Offset of the next match of a pattern of two bytes; without one the size of the file."""
-        block = 2**10
+    def search(self, pattern: re.Pattern[bytes], offset: int) -> tuple[int, bytes]:
+        """Offset and bytes of the next match of a pattern of two bytes."""
+        block = 2**6
         while offset < self.size:
             data = self.read(offset, min(block, self.size - offset))
             match = pattern.search(data)
             if match:
-                return offset + match.start()
+                return offset + match.start(), match[0]
             offset += max(len(data) - 1, 1)  # a match may begin at the last byte
             block = min(2 * block, 2**20)
-        return self.size
+        raise EOFError

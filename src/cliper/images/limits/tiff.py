@@ -9,11 +9,10 @@ from cliper.images.limits.reader import CheckSize, LimitExceededError, Reader, c
 __all__ = ["check_tiff"]
 
 MAX_TILES = 2**17  # tiles or strips
-MAX_JPEG_TILES = 2**15  # those that are JPEGs of their own
 _FREE_PADDING = 2**22  # pixels
 _JPEG = 7  # compression
-_OFFSETS = (273, 324)  # tags with the offsets of strips and of tiles
-_UNSIGNED = {3: "H", 4: "L", 16: "Q"}
+_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_BYTE = 1  # a type of numbers for libtiff, too
 
 
 def check_tiff(reader: Reader, _: CheckSize) -> None:
@@ -23,28 +22,33 @@ def check_tiff(reader: Reader, _: CheckSize) -> None:
 
 
 def _check_pixels(block: TiffBlock, entries: list[Entry]) -> None:
-    numbers = {entry.tag: entry for entry in entries if entry.type in INTEGERS and entry.length}
+    if len({entry.tag for entry in entries}) < len(entries):  # libtiff takes the first of them, Pillow the last
+        raise LimitExceededError("expected an image whose TIFF directory has each tag once, got a tag twice")
+    entries = [entry for entry in entries if block.contains(entry)]
+    numbers = {entry.tag: entry for entry in entries if entry.type in (_BYTE, *INTEGERS) and entry.length}
 
     def number(tag: int, default: int) -> int:
         return block.value(numbers[tag]) if tag in numbers else default
 
     width, height = number(256, 0), number(257, 0)
-    tile_width, tile_height = number(322, width), number(323, min(number(278, height), height))
-    if not (width and height and tile_width and tile_height):
+    if not (width and height):
         return
+    tile_width, tile_height = number(322, 0) or width, number(323, 0) or height
     columns, rows = -(-width // tile_width), -(-height // tile_height)
+    strips = -(-height // (number(278, 0) or height))
     planes = number(277, 1) if number(284, 1) == 2 else 1
-    stored = max((entry.length for entry in entries if entry.tag in _OFFSETS), default=0)
-    jpeg = number(259, 1) == _JPEG
-    check_limit(max(columns * rows * planes, stored), MAX_JPEG_TILES if jpeg else MAX_TILES, "strips or tiles")
+    for tag, count in ((_STRIP_OFFSETS, strips), (_TILE_OFFSETS, columns * rows)):
+        stored = max((entry.length for entry in entries if entry.tag == tag), default=0)
+        check_limit(count * planes, MAX_TILES, "strips or tiles")
+        check_limit(stored, count * planes, "offset(s) of strips or tiles")  # Pillow decodes at each of them
     if columns * tile_width * rows * tile_height > 4 * width * height + _FREE_PADDING:
         raise LimitExceededError(
             "expected an image whose tiles have at most 4 times its pixels, got "
             f"{width}x{height} pixels in tiles of {tile_width}x{tile_height}"
         )
-    if not jpeg:
+    if number(259, 1) != _JPEG:
         return
     limit = max(SCAN_PASSES * width * height * number(277, 1), MIN_SCAN_LIMIT)
-    for entry in (numbers[tag] for tag in _OFFSETS if tag in numbers and numbers[tag].type in _UNSIGNED):
-        for offset in block.reader.unpack(f"{block.order}{entry.length}{_UNSIGNED[entry.type]}", entry.offset):
+    for entry in (numbers[tag] for tag in (_STRIP_OFFSETS, _TILE_OFFSETS) if tag in numbers):
+        for offset in block.values(entry, entry.length):
             limit -= scan_cost(block.reader, offset, limit)
