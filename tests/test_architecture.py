@@ -49,9 +49,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scale": BASE
     | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
     | {"prompts", "result", "segmenter", "settings"},
-    "web": BASE
-    | {"checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts", "refiners"}
-    | {"result", "segmenter", "settings", "text_cache"},
+    "server": BASE
+    | {"checkpoints", "examples", "files", "formats", "images", "ops", "prompts", "result", "segmenter", "settings"}
+    | {"text_cache"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -68,12 +68,12 @@ LIBRARIES: dict[str, set[str]] = {
     "av": {"scale"},
     "ray": {"scale"},
     "fsspec": {"scale"},
-    "gradio": {"web"},
-    "fastapi": {"web"},
-    "starlette": {"web"},
-    "uvicorn": {"web"},
-    "pydantic": {"web"},
-    "prometheus_client": {"web"},
+    "gradio": set(),
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "pydantic": {"server"},
+    "prometheus_client": {"server"},
     "torchvision": set(),
     "timm": set(),
     "open_clip": set(),

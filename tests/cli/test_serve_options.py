@@ -37,7 +37,7 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--batch-window", "nan"], "--batch-window: expected milliseconds"),
         (["--token", "two words"], "token: expected ASCII"),
         (["--token", ""], "token: expected ASCII"),
-        (["--label-studio-folder", "no/such/folder"], "expected a folder of Label Studio's pictures"),
+        (["--label-studio-folder", "no/such/folder/there"], "expected a folder of Label Studio's images"),
         (["--port", "70000"], "70000"),
         (["--host", "256.256.256.256"], "cannot listen at 256.256.256.256"),
     ],
@@ -65,12 +65,12 @@ def test_taken_port_is_refused(command: Callable[..., Any]) -> None:
 def test_missing_package_is_named_with_its_extra(
     command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == library or "cliper.web" in name]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library or "cliper.server" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     ended = command("serve")
     assert ended.code == 2
-    assert "pip install 'cliper[web]'" in ended.err
+    assert "pip install 'cliper[server]'" in ended.err
     assert ended.err.count("\n") == 1
 
 

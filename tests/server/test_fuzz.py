@@ -1,0 +1,180 @@
+"""Whatever bytes come: an answer with a reason, soon, and the service lives on."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from server_in_process import Running
+
+pytestmark = pytest.mark.full
+
+REFUSED = {400, 413, 415, 422}
+
+fuzz = settings(
+    max_examples=300,
+    deadline=None,  # a busy machine may take any time for one; what hangs is ended by in_time
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+FORM = "multipart/form-data; boundary=edge"
+
+
+def form(image: bytes) -> bytes:
+    part = b'--edge\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    return b"".join(
+        [
+            part % (b"classes", b"cat; dog"),
+            part % (b"settings", b'{"size": 32}'),
+            b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n',
+            b"Content-Type: image/png\r\n\r\n",
+            image,
+            b"\r\n--edge--\r\n",
+        ]
+    )
+
+
+@pytest.fixture(scope="session")
+def small_file() -> bytes:
+    stream = io.BytesIO()
+    Image.linear_gradient("L").resize((24, 16)).convert("RGB").save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def post(usual: Running, in_time: Callable[[], AbstractContextManager[None]]) -> Callable[..., Any]:
+    """Ask, and look that the answer is good or has a reason."""
+
+    def ask(body: bytes, kind: str | bytes, path: str = "/v1/segment", refused: set[int] = REFUSED) -> Any:
+        with in_time():
+            answered = usual.client.post(path, content=body, headers={"Content-Type": kind})
+        assert answered.status_code in refused | {200}, (answered.status_code, answered.text)
+        if answered.status_code != 200:
+            assert set(answered.json()) == {"error"}
+        return answered
+
+    return ask
+
+
+def test_the_whole_form_is_good(post: Any, small_file: bytes) -> None:
+    assert post(form(small_file), FORM).status_code == 200
+
+
+def test_a_form_cut_off_anywhere(usual: Running, post: Any, small_file: bytes) -> None:
+    """At every byte but the line end after the last boundary, which some clients leave out."""
+    whole = form(small_file)
+    for length in range(len(whole) - 2):
+        assert post(whole[:length], FORM).status_code == 400, length
+    assert usual.service.in_flight == 0
+
+
+@fuzz
+@given(data=st.data())
+def test_a_form_with_changed_bytes(post: Any, small_file: bytes, data: st.DataObject) -> None:
+    whole = bytearray(form(small_file))
+    for _ in range(data.draw(st.integers(1, 8))):
+        place = data.draw(st.integers(0, len(whole) - 1))
+        whole[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    post(bytes(whole), FORM)
+
+
+@fuzz
+@given(body=st.binary(max_size=300), kind=st.sampled_from([FORM, "application/json", "multipart/form-data; boundary="]))
+def test_any_bytes(post: Any, body: bytes, kind: str) -> None:
+    for path in ("/v1/segment", "/predict", "/setup"):
+        assert post(body, kind, path).status_code in REFUSED
+
+
+@fuzz
+@given(kind=st.text(max_size=60), body=st.binary(max_size=20))
+def test_any_content_type(post: Any, kind: str, body: bytes) -> None:
+    assert post(body, kind.encode("utf-8")).status_code in REFUSED
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+SETTINGS = st.dictionaries(
+    st.sampled_from(
+        [
+            "size",
+            "logit_scale",
+            "map_threshold",
+            "select_layer",
+            "window",
+            "attention",
+            "score_threshold",
+            "templates",
+            "recipe",
+        ]
+    )
+    | st.text(max_size=6),
+    VALUES | st.integers(-5, 400) | st.floats(0, 1),
+    max_size=4,
+)
+
+
+@fuzz
+@given(
+    values=st.fixed_dictionaries(
+        {},
+        optional={
+            "classes": VALUES | st.sampled_from(["cat", ["cat", "dog"]]),
+            "background": VALUES,
+            "settings": VALUES | SETTINGS,
+            "output": VALUES | st.sampled_from(["rle", "png", "polygons"]),
+            "tolerance": VALUES,
+            "model": VALUES,
+            "refiner": VALUES,
+        },
+    ),
+    image=st.none() | st.text(max_size=10),
+)
+def test_any_values(post: Any, small_file: bytes, values: dict[str, Any], image: str | None) -> None:
+    picture = base64.b64encode(small_file).decode() if image is None else image
+    body = json.dumps({"image": picture, "classes": "cat", **values}).encode()  # NaN too: json writes it
+    post(body, "application/json", refused=REFUSED | {404})  # of another model
+
+
+@fuzz
+@given(
+    tasks=VALUES | st.lists(st.fixed_dictionaries({"data": st.dictionaries(st.just("p"), VALUES)}), max_size=3),
+    config=VALUES
+    | st.just('<View><Image name="i" value="$p"/><BrushLabels toName="i"><Label value="a"/></BrushLabels></View>'),
+)
+def test_any_tasks(post: Any, tasks: Any, config: Any) -> None:
+    body = json.dumps({"tasks": tasks, "label_config": config}).encode()
+    post(body, "application/json", "/predict")
+
+
+@fuzz
+@given(
+    data=st.data(),
+    kind=st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF"]),
+)
+def test_damaged_pictures(post: Any, data: st.DataObject, kind: str) -> None:
+    stream = io.BytesIO()
+    Image.linear_gradient("L").resize((24, 16)).convert("RGB").save(stream, kind)
+    damaged = bytearray(stream.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[place] = data.draw(st.integers(0, 255))
+    damaged = damaged[: data.draw(st.integers(len(damaged) // 2, len(damaged)))]
+    body = {"image": base64.b64encode(damaged).decode(), "classes": "cat", "background": [], "settings": {"size": 32}}
+    post(json.dumps(body).encode(), "application/json", refused={422})
+
+
+def test_after_all_this_it_works(usual: Running, small_file: bytes) -> None:
+    assert usual.service.in_flight == 0
+    assert usual.segment(small_file).status_code == 200

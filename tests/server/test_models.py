@@ -1,0 +1,96 @@
+"""The served model: its public name, and the cache of text embeddings."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_in_process import until
+
+from cliper.prompts import load_templates, scene_background
+from cliper.segmenter import Segmenter
+from cliper.server.limits import Limits
+from cliper.server.models import ServedModel, public_name
+from cliper.text_cache import TextCache
+
+LONG = [f"thing {number}" for number in range(200)]
+"""In one template more texts than a chunk."""
+
+
+@pytest.mark.parametrize("name", ["mini", "ViT-B/16", "vit-b/16", "openai/clip-vit-base-patch16", "self"])
+def test_public_name_of_aliases_and_hub_names(name: str) -> None:
+    assert public_name(name) == name
+
+
+def test_public_name_of_a_folder_is_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret" / "mine").mkdir(parents=True)
+    (tmp_path / "ViT-B" / "16").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (str(tmp_path / "secret/mine"), "secret/mine", "./secret/mine", "secret/../secret/mine/"):
+        assert public_name(name) == "mine"
+    assert public_name("~/secret/mine") == "mine"
+    assert public_name(str(tmp_path / "missing")) == "missing"
+    assert public_name("ViT-B/16") == "ViT-B/16"  # an alias takes precedence over a folder of its name
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of classes of each call of ``encode_text``."""
+    counts: list[int] = []
+    real = Segmenter.encode_text
+
+    def counted(self: Segmenter, classes: Any) -> Any:
+        counts.append(len(classes))
+        return real(self, classes)
+
+    monkeypatch.setattr(Segmenter, "encode_text", counted)
+    return counts
+
+
+def test_long_list_is_encoded_in_chunks(start: Any, image_file: bytes, chunks: list[int]) -> None:
+    server = start()
+    settings = {"templates": ["a {}."]}
+    response = server.segment(image_file, LONG, background="none", settings=settings)
+    assert response.status_code == 200
+    assert chunks == [128, 72, 200]  # the last is the segmenter itself, which finds all in the cache
+    assert server.service.model.texts.made == 200
+
+
+def test_timed_out_list_is_not_encoded_further(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start(seconds=2.0)
+    real, end, chunks = Segmenter.encode_text, threading.Event(), []
+
+    def slow(self: Segmenter, classes: Any) -> Any:
+        chunks.append(len(classes))
+        found = real(self, classes)
+        end.wait(60)
+        return found
+
+    monkeypatch.setattr(Segmenter, "encode_text", slow)
+    params = {"background": "none", "settings": {"templates": ["a {}."]}}
+    assert server.segment(image_file, LONG, **params).status_code == 504
+    end.set()
+    until(lambda: b"cliper_dropped_total 1.0" in server.service.metrics.text())
+    assert chunks == [128]
+    assert server.service.model.texts.made == 128
+    response = server.segment(image_file, LONG, **params)
+    assert (response.status_code, server.service.model.texts.made) == (200, 200)  # only the others were encoded
+
+
+def test_warm_up_stores_background_words_on_disk(own_tiny: Segmenter, tmp_path: Path) -> None:
+    own_tiny.cache = TextCache(tmp_path / "texts.sqlite")
+    model = ServedModel(own_tiny, Limits())
+    model.warm_up()
+    words = [prompt for item in scene_background(()) for prompt in item.prompts]
+    fingerprint, templates = own_tiny.encoder.text_fingerprint(), load_templates(own_tiny.settings.templates)
+    known = TextCache(tmp_path / "texts.sqlite").get(fingerprint, templates, [*words, "thing"])
+    assert set(known) == {*words, "thing"}
+    segmenter = model.with_settings(model.settings, refined=False)
+    segmenter.encode_text(scene_background(()))
+    assert (model.texts.made, model.texts.found) == (0, len(words))
+    segmenter.encode_text(["a word of a request"])
+    assert model.texts.made == 1
+    assert not own_tiny.cache.get(fingerprint, templates, ["a word of a request"])

@@ -1,0 +1,110 @@
+"""The real process, over loopback: ready line, token, health check, and clients that are no good."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from server_process import LIMIT, Process, ask, connected, form_of, read_answer, wait_for
+
+pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
+
+
+def test_it_answers_and_ends(serve: Callable[..., Process], image_file: bytes) -> None:
+    service = serve()
+    assert httpx.get(f"{service.address}/readyz", timeout=LIMIT).json() == {"status": "ready"}
+    answered = ask(service.address, image_file)
+    assert (answered.status_code, answered.json()["width"]) == (200, 96)
+    assert "server" not in answered.headers
+    code, said = service.end()
+    assert (code, said) == (0, "")
+
+
+def test_restart_on_the_same_port_while_a_connection_is_closing(serve: Callable[..., Process]) -> None:
+    first = serve()
+    port = first.address.rpartition(":")[2]
+    with connected(first.address) as client:
+        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")  # kept: the server will close it, and waits then
+        assert read_answer(client)[0] == 200
+        code, said = first.end()
+    assert (code, said) == (0, "")
+    second = serve("--port", port)
+    assert second.address == first.address
+    assert httpx.get(f"{second.address}/readyz", timeout=LIMIT).status_code == 200
+
+
+def test_second_server_on_one_port_is_refused(serve: Callable[..., Process], clip_folder: Path) -> None:
+    port = serve().address.rpartition(":")[2]
+    command = [sys.executable, "-m", "cliper", "serve", "--port", port, "--model", str(clip_folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert f"cannot listen at 127.0.0.1 port {port}" in ended.stderr
+
+
+def test_the_token_of_the_environment(serve: Callable[..., Process], image_file: bytes) -> None:
+    service = serve(CLIPER_TOKEN="hush-hush")
+    assert ask(service.address, image_file).status_code == 401
+    assert ask(service.address, image_file, Authorization="Bearer hush-hush").status_code == 200
+    code, said = service.end(signal.SIGINT)
+    assert (code, said) == (0, "")
+    assert "hush" not in service.line
+
+
+def test_a_refused_upload_still_reads_its_answer(serve: Callable[..., Process]) -> None:
+    service = serve("--max-megabytes", "0.1")
+    answered = httpx.post(f"{service.address}/v1/segment", files={"image": bytes(20_000_000)}, timeout=LIMIT)
+    assert answered.status_code == 413
+    assert "at most 0.1 MB" in answered.json()["error"]
+
+
+def test_what_is_no_http_does_not_hurt(serve: Callable[..., Process], image_file: bytes) -> None:
+    service = serve()
+    for text in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 200_000):
+        with connected(service.address) as strange:
+            try:
+                strange.sendall(text)
+                strange.shutdown(socket.SHUT_WR)
+                while strange.recv(65536):
+                    pass
+            except OSError:  # it may be cut off
+                pass
+    assert ask(service.address, image_file).status_code == 200
+
+
+def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Process], image_file: bytes) -> None:
+    """Longer than servers usually hold one that says nothing (5 s here)."""
+    service, kept = serve("--queue-size", "1", "--timeout", str(10 * LIMIT)), httpx.Limits(keepalive_expiry=60)
+    with connected(service.address) as slow, httpx.Client(timeout=LIMIT, limits=kept) as session:
+        slow.sendall(b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+        wait_for(lambda: service.in_flight == 1)
+        refused = session.post(f"{service.address}/v1/segment", files=form_of(image_file))
+        assert refused.status_code == 429
+        before = refused.extensions["network_stream"].get_extra_info("client_addr")
+        slow.sendall(b"{}")
+        assert read_answer(slow)[0] == 200
+        time.sleep(6)
+        answered = session.post(f"{service.address}/v1/segment", files=form_of(image_file))
+        assert answered.status_code == 200
+        assert answered.extensions["network_stream"].get_extra_info("client_addr") == before
+
+
+def test_the_health_check_of_the_image(serve: Callable[..., Process]) -> None:
+    text = (Path(__file__).resolve().parents[2] / "Dockerfile").read_text(encoding="utf-8")
+    (found,) = re.findall(r"HEALTHCHECK.*\\\n\s*CMD (\[.*\])\n", text)
+    _, flag, code = json.loads(found)
+    service = serve()
+    here = code.replace("http://127.0.0.1:8000", service.address)
+    assert here != code
+    assert subprocess.run([sys.executable, flag, here], timeout=LIMIT).returncode == 0
+    service.end()
+    assert subprocess.run([sys.executable, flag, here], timeout=LIMIT, capture_output=True).returncode != 0
