@@ -54,7 +54,8 @@ export async function segment(file, { classes, background, refiner }, onWait) {
 // A file in one of the package's formats: {blob, name}.
 export async function exportFile(request) {
   const headers = { "Content-Type": "application/json" };
-  const response = await send("v1/export", { method: "POST", headers, body: JSON.stringify(request) });
+  const body = JSON.stringify(request);
+  const response = await send("v1/export", { method: "POST", headers, body });
   const disposition = response.headers.get("Content-Disposition") || "";
   const name = (disposition.match(/filename="(.*)"/) || [])[1] || "result";
   return { blob: await response.blob(), name };

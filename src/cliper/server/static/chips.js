@@ -1,5 +1,5 @@
-// Words as chips: Enter, a comma, a semicolon or leaving the field adds; Backspace in the empty field
-// removes the last. Texts are put into the page as text, never as markup.
+// Words as chips: Enter, a comma, a semicolon or leaving the field adds; Backspace in the empty
+// field removes the last. Texts are put into the page as text, never as markup.
 
 export class Chips {
   // onChange(before, after) is called for changes that a person makes.
@@ -38,7 +38,10 @@ export class Chips {
     this.input.value = "";
     const fresh = typed.map((word) => word.trim()).filter(Boolean);
     const known = new Set(this.words.map((word) => word.toLowerCase()));
-    const added = fresh.filter((word) => !known.has(word.toLowerCase()) && known.add(word.toLowerCase()));
+    const added = fresh.filter((word) => {
+      const key = word.toLowerCase();
+      return !known.has(key) && known.add(key);
+    });
     if (added.length) this.change([...this.words, ...added]);
   }
 

@@ -1,4 +1,4 @@
-// The images of the page: chosen, dropped or pasted, shown as a strip of thumbnails with their states.
+// The images of the page: chosen, dropped or pasted, shown as a strip of thumbnails.
 
 const STATES = { idle: "", waiting: "waits", running: "runs", done: "", error: "error" };
 
@@ -27,7 +27,8 @@ export class ImageStrip {
   // Exported files are named after the images, so two images of one name are told apart.
   #freeName(name) {
     const dot = name.lastIndexOf(".") < 1 ? name.length : name.lastIndexOf(".");
-    const stems = new Set(this.items.map((item) => item.name.replace(/\.[^.]*$/, "").toLowerCase()));
+    const stemOf = (item) => item.name.replace(/\.[^.]*$/, "").toLowerCase();
+    const stems = new Set(this.items.map(stemOf));
     let stem = name.slice(0, dot);
     for (let number = 2; stems.has(stem.toLowerCase()); number++) {
       stem = name.slice(0, dot) + "-" + number;
@@ -45,7 +46,7 @@ export class ImageStrip {
     const index = this.items.indexOf(item);
     this.items.splice(index, 1);
     item.bitmap?.close();
-    if (this.selected === item) this.select(this.items[Math.min(index, this.items.length - 1)] || null);
+    if (this.selected === item) this.select(this.items[index] || this.items.at(-1) || null);
     this.show();
     this.onChange();
   }
@@ -57,7 +58,8 @@ export class ImageStrip {
   }
 
   show() {
-    const focused = this.list.contains(document.activeElement) ? document.activeElement.ariaLabel : "";
+    const active = document.activeElement;
+    const focused = this.list.contains(active) ? active.ariaLabel : "";
     this.list.replaceChildren(...this.items.map((item) => this.#thumb(item)));
     if (focused) {
       [...this.list.querySelectorAll("button")].find((one) => one.ariaLabel === focused)?.focus();
@@ -78,9 +80,8 @@ export class ImageStrip {
     if (item.bitmap) {
       const { width, height } = item.bitmap;
       const side = Math.min(width, height);
-      canvas
-        .getContext("2d")
-        .drawImage(item.bitmap, (width - side) / 2, (height - side) / 2, side, side, 0, 0, 152, 152);
+      const [left, top] = [(width - side) / 2, (height - side) / 2];
+      canvas.getContext("2d").drawImage(item.bitmap, left, top, side, side, 0, 0, 152, 152);
     }
     const state = document.createElement("span");
     state.className = "state";

@@ -1,5 +1,5 @@
-// The page: input at the left, result at the right. The server is asked for class maps and for files;
-// everything else happens here.
+// The page: input at the left, result at the right. The server is asked for class maps and for
+// files; everything else happens here.
 
 import { exportFile, getModels, segment, setToken, toBase64 } from "./api.js";
 import { Chips } from "./chips.js";
@@ -133,6 +133,14 @@ function doneText(item) {
 
 // --- showing ------------------------------------------------------------------------------------
 
+// An image before there is a result for it.
+function plainScene(bitmap) {
+  const fit = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
+  const width = Math.max(1, Math.round(bitmap.width * fit));
+  const height = Math.max(1, Math.round(bitmap.height * fit));
+  return { bitmap, width, height, classes: [], refined: null, fused: null };
+}
+
 function makeScene(item) {
   const { response } = item;
   const count = response.classes.length;
@@ -159,13 +167,14 @@ function makeScene(item) {
 
 function showItem(item) {
   const shown = item?.response;
-  $(".stage canvas").hidden = !shown;
-  $(".empty").hidden = Boolean(shown);
+  $(".stage canvas").hidden = !(shown || item?.bitmap);
+  $(".empty").hidden = !$(".stage canvas").hidden;
   $(".details").hidden = !shown;
   $("#compare").hidden = !shown?.maps.fused;
   if (item?.error) fail(`${item.name}: ${item.error}`);
   if (!shown) {
-    viewer.show(null);
+    viewer.show(item?.bitmap ? plainScene(item.bitmap) : null);
+    $(".stage canvas").setAttribute("aria-label", "Image, without a result");
     return;
   }
   item.scene ??= makeScene(item);
@@ -315,7 +324,9 @@ $("#background").addEventListener("change", () => {
 });
 $("#sensitivity").addEventListener("input", onThresholds);
 for (const id of ["#score", "#pixel"]) {
-  $(id).addEventListener("input", () => setBase(Number($("#score").value), Number($("#pixel").value)));
+  $(id).addEventListener("input", () => {
+    setBase(Number($("#score").value), Number($("#pixel").value));
+  });
 }
 $("#reset").addEventListener("click", () => {
   const { score_threshold, background_threshold } = state.model.settings;

@@ -32,7 +32,8 @@ export class Viewer {
     this.#listen();
   }
 
-  // scene: {bitmap, width, height, classes, refined, fused}; the last two are LabelMaps, fused or null.
+  // scene: {bitmap, width, height, classes, refined, fused}; the last two are LabelMaps or null:
+  // before a result there are none, and without a refiner nothing to compare.
   show(scene) {
     if (scene !== this.scene) {
       this.view = { zoom: 1, x: 0, y: 0 };
@@ -42,7 +43,7 @@ export class Viewer {
     if (!scene) return;
     this.canvas.width = scene.width;
     this.canvas.height = scene.height;
-    this.heatClass = Math.min(this.heatClass, scene.classes.length - 1);
+    this.heatClass = Math.max(0, Math.min(this.heatClass, scene.classes.length - 1));
     this.relabel();
   }
 
@@ -50,6 +51,10 @@ export class Viewer {
   relabel() {
     const { scene } = this;
     if (!scene) return;
+    if (!scene.refined) {
+      this.draw();
+      return;
+    }
     scene.layers = { refined: this.#layers(scene.refined) };
     if (scene.fused) scene.layers.fused = this.#layers(scene.fused);
     this.draw();
@@ -115,7 +120,7 @@ export class Viewer {
       this.#paintPart(scene.refined, scene.layers.refined, cut, scene.width - cut);
       context.fillStyle = "#fff";
       context.fillRect(cut - 1 / view.zoom, 0, 2 / view.zoom, scene.height);
-    } else {
+    } else if (scene.refined) {
       this.#paint(scene.refined, scene.layers.refined);
     }
     this.root.dataset.drawn = String(Number(this.root.dataset.drawn || 0) + 1);
@@ -147,21 +152,23 @@ export class Viewer {
   // What is at a position of the canvas, in words.
   read(x, y) {
     const { scene, view } = this;
+    if (!scene.refined) return null;
     const column = Math.floor(view.x + x / view.zoom);
     const row = Math.floor(view.y + y / view.zoom);
     if (column < 0 || row < 0 || column >= scene.width || row >= scene.height) return null;
     const left = this.comparing && x < this.split * this.canvas.width;
     const maps = left ? scene.fused : scene.refined;
-    const index = this.mode === "heat" ? this.heatClass : maps.labels[row * scene.width + column] - 1;
-    if (index < 0 || (this.mode !== "heat" && this.hidden.has(scene.classes[index].name))) {
+    const heat = this.mode === "heat";
+    const index = heat ? this.heatClass : maps.labels[row * scene.width + column] - 1;
+    if (index < 0 || (!heat && this.hidden.has(scene.classes[index].name))) {
       return "background";
     }
-    if (this.mode !== "heat") return scene.classes[index].name;
+    if (!heat) return scene.classes[index].name;
     const { stack } = maps;
     const near = Math.floor((row / scene.height) * stack.height) * stack.width;
     const cell = near + Math.floor((column / scene.width) * stack.width);
     const value = stack.data[index * stack.width * stack.height + cell];
-    return scene.classes[index].name + " " + value.toFixed(2);
+    return scene.classes[index].name + " " + Math.min(1, value).toFixed(2);
   }
 
   // Zoom by a factor around a position of the canvas (default: its centre).
