@@ -20,7 +20,7 @@ BASE = {"errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "cache": set(),
-    "quiet": set(),
+    "hf_logging": set(),
     "examples": set(),
     "files": BASE,
     "grouping": set(),
@@ -32,32 +32,31 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": BASE,
     "images": BASE | {"decoding", "image_limits"},
     "checkpoints": BASE | {"settings"},
-    "encoders": BASE | {"kernels", "ops", "quiet"},
-    "text_cache": {"cache"},
-    "prompts": BASE | {"encoders", "text_cache"},
-    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "kernels", "ops", "quiet", "settings"},
+    "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
+    "prompts": BASE | {"cache", "encoders"},
+    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "hf_logging", "kernels", "ops", "settings"},
     "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
-    "coarse": BASE | {"devices", "encoders", "ops", "settings"},
     "segmenter": BASE
-    | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
-    | {"prompts", "refiners", "result", "settings", "text_cache"},
+    | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
+    | {"prompts", "refiners", "result", "settings"},
+    "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
     "evaluation": BASE
     | {"checkpoints", "datasets", "devices", "files", "formats", "grouping", "ops"}
-    | {"prompts", "refiners", "segmenter", "settings"},
+    | {"prompts", "provenance", "refiners", "segmenter", "settings"},
     "scale": BASE
     | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
-    | {"prompts", "result", "segmenter", "settings"},
+    | {"prompts", "provenance", "result", "segmenter", "settings"},
     "server": BASE
-    | {"checkpoints", "examples", "files", "formats", "images", "ops", "prompts", "result", "segmenter", "settings"}
-    | {"text_cache"},
+    | {"cache", "checkpoints", "decode_pool", "examples", "files", "formats", "images", "ops", "prompts", "result"}
+    | {"segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
 # Library -> the rooms that may import it, wherever in the file.
 LIBRARIES: dict[str, set[str]] = {
-    "transformers": {"checkpoints", "encoders", "quiet", "refiners"},
+    "transformers": {"checkpoints", "encoders", "hf_logging", "refiners"},
     "diffusers": {"checkpoints", "kernels", "refiners"},
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},
@@ -92,7 +91,7 @@ LATE = {
     "ray",
     "fsspec",
 }
-TORCH_AT_HOME = {"coarse", "devices", "encoders", "kernels", "ops", "refiners", "segmenter", "text_cache"}
+TORCH_AT_HOME = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter"}
 
 
 class Import(NamedTuple):

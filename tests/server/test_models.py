@@ -13,7 +13,7 @@ from cliper.prompts import load_templates, scene_background
 from cliper.segmenter import Segmenter
 from cliper.server.limits import Limits
 from cliper.server.models import ServedModel, public_name
-from cliper.text_cache import TextCache
+from cliper.cache import SQLiteTextCache
 
 LONG = [f"thing {number}" for number in range(200)]
 """In one template more texts than a chunk."""
@@ -56,7 +56,7 @@ def test_long_list_is_encoded_in_chunks(start: Any, image_file: bytes, chunks: l
     response = server.segment(image_file, LONG, background="none", settings=settings)
     assert response.status_code == 200
     assert chunks == [128, 72, 200]  # the last is the segmenter itself, which finds all in the cache
-    assert server.service.model.texts.made == 200
+    assert server.service.model.texts.misses == 200
 
 
 def test_timed_out_list_is_not_encoded_further(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,22 +75,22 @@ def test_timed_out_list_is_not_encoded_further(start: Any, image_file: bytes, mo
     end.set()
     until(lambda: b"cliper_dropped_total 1.0" in server.service.metrics.text())
     assert chunks == [128]
-    assert server.service.model.texts.made == 128
+    assert server.service.model.texts.misses == 128
     response = server.segment(image_file, LONG, **params)
-    assert (response.status_code, server.service.model.texts.made) == (200, 200)  # only the others were encoded
+    assert (response.status_code, server.service.model.texts.misses) == (200, 200)  # only the others were encoded
 
 
 def test_warm_up_stores_background_words_on_disk(own_tiny: Segmenter, tmp_path: Path) -> None:
-    own_tiny.cache = TextCache(tmp_path / "texts.sqlite")
+    own_tiny.cache = SQLiteTextCache(tmp_path / "texts.sqlite")
     model = ServedModel(own_tiny, Limits())
     model.warm_up()
     words = [prompt for item in scene_background(()) for prompt in item.prompts]
     fingerprint, templates = own_tiny.encoder.text_fingerprint(), load_templates(own_tiny.settings.templates)
-    known = TextCache(tmp_path / "texts.sqlite").get(fingerprint, templates, [*words, "thing"])
+    known = SQLiteTextCache(tmp_path / "texts.sqlite").get(fingerprint, templates, [*words, "thing"])
     assert set(known) == {*words, "thing"}
     segmenter = model.with_settings(model.settings, refined=False)
     segmenter.encode_text(scene_background(()))
-    assert (model.texts.made, model.texts.found) == (0, len(words))
+    assert (model.texts.misses, model.texts.hits) == (0, len(words))
     segmenter.encode_text(["a word of a request"])
-    assert model.texts.made == 1
+    assert model.texts.misses == 1
     assert not own_tiny.cache.get(fingerprint, templates, ["a word of a request"])

@@ -73,8 +73,8 @@ class Service:
         self.metrics.gauge(
             "cliper_requests_in_flight", "Admitted requests that are not answered.", lambda: self.in_flight
         )
-        self.metrics.gauge("cliper_text_cache_hits", "Texts found in the cache.", lambda: model.texts.found)
-        self.metrics.gauge("cliper_text_cache_misses", "Texts that were encoded.", lambda: model.texts.made)
+        self.metrics.gauge("cliper_text_cache_hits", "Texts found in the cache.", lambda: model.texts.hits)
+        self.metrics.gauge("cliper_text_cache_misses", "Texts that were encoded.", lambda: model.texts.misses)
 
     def __enter__(self) -> Service:
         self._exit.enter_context(self._threads)

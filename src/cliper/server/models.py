@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliper.cache import LRUTextCache
 from cliper.checkpoints import find_entry
 from cliper.errors import SettingsError
 from cliper.formats.label_studio import display_name
@@ -18,7 +19,6 @@ from cliper.segmenter import Segmenter
 from cliper.server.errors import HTTPError
 from cliper.server.limits import Limits
 from cliper.settings import Settings
-from cliper.text_cache import TextMemo
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,7 +60,7 @@ class ServedModel:
     """
 
     def __init__(self, loaded: Segmenter, limits: Limits, *, batch: int | None = None) -> None:
-        self.texts = TextMemo(_CACHED_TEXTS, behind=loaded.cache)
+        self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
         self.limits = limits
         self.version = version("cliper")
         patches = loaded.settings.refine_max_patches or _REFINE_PATCHES
