@@ -183,12 +183,13 @@ class DecodePool:
     ) -> None:
         self.close()
 
-    def decode(self, source: bytes | Path, name: str = "") -> npt.NDArray[np.uint8]:
+    def decode(self, source: bytes | Path, name: str = "", *, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
         """Decode an image as :func:`cliper.images.load_image` does.
 
         Args:
             source: the file's bytes or its path.
             name: what messages call the image, if bytes are given.
+            max_pixels: as for :func:`cliper.images.load_image`; None is its default.
 
         Returns:
             [H, W, 3] uint8, RGB, upright.
@@ -198,10 +199,10 @@ class DecodePool:
             RuntimeError: the pool was closed.
         """
         if isinstance(source, bytes):
-            request, data = {"name": name}, source
+            request, data = {"name": name, "max_pixels": max_pixels}, source
         else:
             name, data = str(source), b""
-            request = {"name": name, "path": name}
+            request = {"name": name, "path": name, "max_pixels": max_pixels}
         process = self._idle.get()
         try:
             reply, pixels = process.request(request, data)
@@ -239,12 +240,16 @@ def _image_decoder() -> Handler:
     import io
 
     from cliper.errors import CliperError
-    from cliper.images import load_image, load_stream
+    from cliper.images import MAX_PIXELS, load_image, load_stream
 
     def decode(request: dict[str, Any], data: bytes) -> Reply:
         try:
             path = request.get("path")
-            image = load_stream(io.BytesIO(data), request["name"]) if path is None else load_image(path)
+            limit = request.get("max_pixels") or MAX_PIXELS
+            if path is None:
+                image = load_stream(io.BytesIO(data), request["name"], max_pixels=limit)
+            else:
+                image = load_image(path, max_pixels=limit)
             return {}, np.asarray(image)
         except (CliperError, MemoryError) as error:
             return {"error": str(error) or f"out of memory while decoding {quote_path(request['name'])}"}, None

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from server_in_process import until
 
+from cliper.cache import SQLiteTextCache
 from cliper.prompts import load_templates, scene_background
 from cliper.segmenter import Segmenter
 from cliper.server.limits import Limits
 from cliper.server.models import ServedModel, public_name
-from cliper.cache import SQLiteTextCache
 
 LONG = [f"thing {number}" for number in range(200)]
 """In one template more texts than a chunk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -116,12 +117,13 @@ def demo(no_browser: bool, **options: Any) -> int:
 
 def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
     try:
+        from cliper.decode_pool import DecodePool
         from cliper.server.admission import Service
         from cliper.server.auth import check_token
         from cliper.server.hosts import is_loopback, listen
         from cliper.server.label_studio import MediaFolder
         from cliper.server.limits import Limits
-        from cliper.server.models import ServedModel
+        from cliper.server.models import CODEC_THREADS, ServedModel
         from cliper.server.run import ignore_signals
         from cliper.server.run import serve as run_server
     except ImportError as error:
@@ -145,7 +147,9 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
     with listen(host, options["port"]) as socket:
         if token is None and not is_loopback(host):
             echo_warning(f"{host} is reachable from other machines, without a password; set CLIPER_TOKEN")
-        model = ServedModel(load_segmenter(options), limits, batch=options["batch_size"])
+        segmenter = load_segmenter(options)
+        decoders = DecodePool(CODEC_THREADS) if os.name == "posix" else None
+        model = ServedModel(segmenter, limits, batch=options["batch_size"], decoders=decoders)
         model.warm_up()
         service = Service(
             model,
@@ -155,5 +159,5 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
             loopback_only=is_loopback(host),
             origins=options["cors_origins"],
         )
-        with ignore_signals(service), service:
+        with ignore_signals(service), service, decoders or contextlib.nullcontext():
             run_server(service, socket, ready=lambda address: ready(model.name, address))

@@ -18,7 +18,7 @@ from cliper.errors import CliperError
 from cliper.server.batcher import DynamicBatcher, PendingRequest, Prediction
 from cliper.server.errors import HTTPError, http_error
 from cliper.server.metrics import Metrics
-from cliper.server.models import ServedModel
+from cliper.server.models import CODEC_THREADS, ServedModel
 from cliper.server.request import SegmentRequest
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ Ts = TypeVarTuple("Ts")
 
 MAX_RETRY_SECONDS = 60
 """Largest value of Retry-After."""
-
-_CODEC_THREADS = 2  # decode images and write responses
 
 
 class Service:
@@ -68,7 +66,7 @@ class Service:
         """Closes a request's connection at once; the HTTP server sets it."""
         self._lock = threading.Lock()
         self._batcher = DynamicBatcher(model, window=window, metrics=self.metrics)
-        self._threads = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="cliper-codec")
+        self._threads = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="cliper-codec")
         self._exit = ExitStack()
         self.metrics.gauge(
             "cliper_requests_in_flight", "Admitted requests that are not answered.", lambda: self.in_flight

@@ -9,9 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from cliper.cache import LRUTextCache
 from cliper.checkpoints import find_entry
-from cliper.errors import SettingsError
+from cliper.decode_pool import DecodePool
+from cliper.errors import ResourceError, SettingsError
 from cliper.formats.label_studio import display_name
 from cliper.images import load_stream, patch_size_for
 from cliper.ops.windows import window_grid
@@ -21,12 +24,13 @@ from cliper.server.limits import Limits
 from cliper.settings import Settings
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from cliper.result import Segmentation
     from cliper.server.request import SegmentRequest
 
-__all__ = ["ServedModel", "public_name"]
+__all__ = ["CODEC_THREADS", "ServedModel", "public_name"]
+
+CODEC_THREADS = 2
+"""Threads that decode images and encode responses; as many processes decode."""
 
 _CACHED_TEXTS = 20_000  # embeddings in memory: 40 MB at a width of 512
 _REFINE_SIDE = 512
@@ -57,9 +61,12 @@ class ServedModel:
         loaded: the segmenter.
         limits: of a request.
         batch: maximum number of images in a batch; None takes the segmenter's own number.
+        decoders: processes that decode images; None decodes in this process.
     """
 
-    def __init__(self, loaded: Segmenter, limits: Limits, *, batch: int | None = None) -> None:
+    def __init__(
+        self, loaded: Segmenter, limits: Limits, *, batch: int | None = None, decoders: DecodePool | None = None
+    ) -> None:
         self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
         self.limits = limits
         self.version = version("cliper")
@@ -71,6 +78,7 @@ class ServedModel:
         self._loaded = loaded
         self._segmenter.batch_size = loaded.batch_size if batch is None else batch
         self._unrefined = self._segmenter.with_refiner(None)
+        self._decoders = decoders
 
     @property
     def batch(self) -> int:
@@ -106,8 +114,6 @@ class ServedModel:
         Raises:
             CliperError: the model does not work here.
         """
-        from PIL import Image
-
         self._loaded(Image.new("RGB", (64, 64), "grey"), ["thing"])
 
     def with_settings(self, settings: Settings, *, refined: bool) -> Segmenter:
@@ -126,13 +132,18 @@ class ServedModel:
         return (self._segmenter if refined else self._unrefined).with_settings(settings)
 
     def decode(self, data: bytes, name: str) -> Image.Image:
-        """An upright RGB image from an untrusted file.
+        """An upright RGB image from an untrusted file, decoded in a limited process if there is one.
 
         Raises:
             ImageError: not an image, damaged, or too large.
-            ResourceError: memory ran out.
+            ResourceError: memory ran out, or the server is stopping.
         """
-        return load_stream(io.BytesIO(data), name, max_pixels=self.limits.pixels)
+        if self._decoders is None:
+            return load_stream(io.BytesIO(data), name, max_pixels=self.limits.pixels)
+        try:
+            return Image.fromarray(self._decoders.decode(data, name, max_pixels=self.limits.pixels))
+        except RuntimeError:  # the pool was closed
+            raise ResourceError("the server is stopping; ask again later") from None
 
     def segment(self, requests: Sequence[SegmentRequest]) -> list[Segmentation]:
         """Results of requests with equal keys.

@@ -120,7 +120,8 @@ class _Server(uvicorn.Server):
     def _close_idle_connections(self) -> None:
         """Close connections that wait for a request for too long, however slowly its headers arrive, or if there are
         too many; abort those whose client does not read the end of a response."""
-        now, connections = time.monotonic(), self.server_state.connections
+        now = time.monotonic()
+        connections: set[Any] = self.server_state.connections
         idle: dict[Any, tuple[object, float]] = {}
         for connection in list(connections):
             if connection.cycle is None or connection.cycle.response_complete:
@@ -133,6 +134,7 @@ class _Server(uvicorn.Server):
         self._idle_since = idle
 
     def _abort_connection(self, scope: Scope) -> None:
+        connection: Any
         for connection in list(self.server_state.connections):
             if connection.client == scope.get("client"):
                 connection.transport.abort()
