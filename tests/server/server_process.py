@@ -130,6 +130,12 @@ def connected(address: str) -> Iterator[socket.socket]:
         yield found
 
 
+def head(path: str, length: int) -> bytes:
+    """Headers of a JSON request."""
+    fields = f"Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    return f"POST {path} HTTP/1.1\r\n{fields}".encode()
+
+
 def read_answer(connection: socket.socket) -> tuple[int, bytes]:
     """Status and body of an answer."""
     with connection.makefile("rb") as stream:

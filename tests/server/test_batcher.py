@@ -1,12 +1,12 @@
-"""The dynamic batcher: requests with equal keys share a batch, and inactive ones are not computed."""
+"""The dynamic batcher: requests with equal keys share a batch, and cancelled ones are not computed."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
-import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -14,113 +14,97 @@ from PIL import Image
 
 from cliper.errors import ResourceError
 from cliper.segmenter import Segmenter
-from cliper.server.batcher import DynamicBatcher, PendingRequest, Prediction
+from cliper.server.batcher import DynamicBatcher
 from cliper.server.limits import Limits
 from cliper.server.metrics import Metrics
 from cliper.server.models import ServedModel
-from cliper.server.request import build_request
+from cliper.server.request import SegmentRequest, build_request
 from cliper.server.schemas import SegmentParams
 
-
-def pending_for(model: ServedModel, image: bytes, *classes: str, seconds: float = 60) -> list[PendingRequest]:
-    requests = [build_request(model, image, SegmentParams(classes=one)) for one in classes]
-    return [PendingRequest(request, time.monotonic() + seconds) for request in requests]
-
-
-def batcher(model: ServedModel, window: float = 0, metrics: Metrics | None = None) -> DynamicBatcher:
-    return DynamicBatcher(model, window=window, metrics=metrics or Metrics())
+Body = Callable[[DynamicBatcher], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
-def make_model(tiny: Segmenter) -> Callable[[int], ServedModel]:
-    return lambda batch: ServedModel(tiny, Limits(), batch=batch)
+def run(tiny: Segmenter) -> Callable[..., Any]:
+    """Run a coroutine function with a batcher; its result, and the metrics."""
+
+    def run(body: Body, *, batch: int, window: float = 0) -> tuple[Any, str]:
+        metrics = Metrics()
+        batcher = DynamicBatcher(ServedModel(tiny, Limits(), batch=batch), window=window, metrics=metrics)
+        try:
+            return asyncio.run(asyncio.wait_for(body(batcher), 60)), metrics.text().decode()
+        finally:
+            batcher.close()
+
+    return run
 
 
-def test_cancelled_request_is_removed_from_the_queue(
-    make_model: Callable[[int], ServedModel], image_file: bytes
-) -> None:
-    model = make_model(4)
-    line = batcher(model, window=30)
-    with line:
-        cancelled, other = pending_for(model, image_file, "dog", "dog")
-        line.put(cancelled)
-        line.put(other)
-        assert cancelled.future.cancel()
-        assert line._queue == [other]
-    assert other.future.result(30).result.classes == ("dog",)
+@pytest.fixture
+def make_request(tiny: Segmenter, image_file: bytes) -> Callable[..., SegmentRequest]:
+    model = ServedModel(tiny, Limits(), batch=4)
+    return lambda classes, image=image_file: build_request(model, image, SegmentParams(classes=classes))
 
 
-def test_requests_with_equal_keys_share_a_batch(
-    make_model: Callable[[int], ServedModel], image_file: bytes, gate: Any
-) -> None:
-    model = make_model(4)
-    with batcher(model) as line:
-        first, *others = pending_for(model, image_file, *["cat"] * 4, "dog", *["cat"] * 2)
-        line.put(first)
-        gate.wait_for_model()
-        for pending in others:
-            line.put(pending)
+def test_requests_with_equal_keys_share_a_batch(run: Any, make_request: Any, gate: Any) -> None:
+    async def body(batcher: DynamicBatcher) -> list[tuple[str, ...]]:
+        first = asyncio.ensure_future(batcher.segment(make_request("cat")))
+        await asyncio.to_thread(gate.wait_for_model)
+        others = [batcher.segment(make_request(name)) for name in ["cat"] * 3 + ["dog"] + ["cat"] * 2]
+        tasks = [first, *map(asyncio.ensure_future, others)]
+        await asyncio.sleep(0)
         gate.open.set()
-        done = [pending.future.result(30) for pending in (first, *others)]
+        return [prediction.result.classes for prediction in await asyncio.gather(*tasks)]
+
+    found, _ = run(body, batch=4)
     # The first was alone; of the others, those like the oldest came first.
     assert gate.groups == [1, 4, 1, 1]
-    assert [one.result.classes for one in done] == [("cat",)] * 4 + [("dog",)] + [("cat",)] * 2
+    assert found == [("cat",)] * 4 + [("dog",)] + [("cat",)] * 2
 
 
 def test_results_of_a_batch_are_those_of_single_requests(
-    make_model: Callable[[int], ServedModel], make_picture: Callable[..., Image.Image], gate: Any
+    run: Any, make_request: Any, make_picture: Callable[..., Image.Image], tiny: Segmenter
 ) -> None:
-    def file(seed: int) -> bytes:
-        stream = io.BytesIO()
-        make_picture(seed=seed).save(stream, "PNG")
-        return stream.getvalue()
+    images = [make_picture(seed=seed) for seed in range(4)]
 
-    gate.open.set()
-    model = make_model(4)
-    batch = [pending_for(model, file(seed), "cat; dog")[0] for seed in range(4)]
-    with batcher(model, window=30) as line:  # the fourth ends the wait
-        for pending in batch:
-            line.put(pending)
-        results = [pending.future.result(30).result for pending in batch]
-    assert gate.groups == [4]
-    for seed, result in enumerate(results):
-        (expected,) = model.segment([pending_for(model, file(seed), "cat; dog")[0].request])
-        assert (result.labels == expected.labels).mean() > 0.99  # sums of a batch differ in their last bits
+    async def body(batcher: DynamicBatcher) -> list[Any]:
+        requests = []
+        for image in images:
+            stream = io.BytesIO()
+            image.save(stream, "PNG")
+            requests.append(make_request("cat; dog", stream.getvalue()))
+        return await asyncio.gather(*map(batcher.segment, requests))
 
-
-def test_batch_of_one_does_not_wait_for_others(
-    make_model: Callable[[int], ServedModel], image_file: bytes, gate: Any
-) -> None:
-    gate.open.set()
-    model = make_model(1)
-    with batcher(model, window=1000) as line:
-        (pending,) = pending_for(model, image_file, "cat")
-        line.put(pending)
-        assert isinstance(pending.future.result(30), Prediction)
+    found, metrics = run(body, batch=4, window=30)  # the fourth ends the wait
+    assert "cliper_batch_images_sum 4.0" in metrics
+    assert "cliper_batch_images_count 1.0" in metrics
+    for image, prediction in zip(images, found, strict=True):
+        # Sums of a batch differ in their last bits.
+        assert (prediction.result.labels == tiny(image, ["cat", "dog"]).labels).mean() > 0.99
 
 
-def test_late_and_cancelled_requests_are_not_computed(
-    make_model: Callable[[int], ServedModel], image_file: bytes, gate: Any
-) -> None:
-    metrics, model = Metrics(), make_model(1)
-    with batcher(model, metrics=metrics) as line:
-        (first,) = pending_for(model, image_file, "cat")
-        (late,) = pending_for(model, image_file, "dog", seconds=0)
-        (cancelled,) = pending_for(model, image_file, "dog")
-        for pending in (first, late, cancelled):
-            line.put(pending)
-        gate.wait_for_model()
-        assert cancelled.future.cancel()
+def test_batch_of_one_does_not_wait_for_others(run: Any, make_request: Any) -> None:
+    run(lambda batcher: batcher.segment(make_request("cat")), batch=1, window=1000)
+
+
+def test_cancelled_request_is_not_computed(run: Any, make_request: Any, gate: Any) -> None:
+    async def body(batcher: DynamicBatcher) -> None:
+        first = asyncio.ensure_future(batcher.segment(make_request("cat")))
+        await asyncio.to_thread(gate.wait_for_model)
+        cancelled = asyncio.ensure_future(batcher.segment(make_request("dog")))
+        last = asyncio.ensure_future(batcher.segment(make_request("cow")))
+        await asyncio.sleep(0)
+        cancelled.cancel()
         gate.open.set()
-        first.future.result(30)
-    assert late.future.cancelled()
-    assert gate.groups == [1]
-    assert b"cliper_dropped_total 2.0" in metrics.text()
+        await asyncio.gather(first, last)
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    _, metrics = run(body, batch=1)
+    assert gate.groups == [1, 1]
+    assert "cliper_dropped_total 1.0" in metrics
 
 
-def test_failed_batch_is_computed_one_by_one(
-    make_model: Callable[[int], ServedModel], image_file: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_batch_is_computed_one_by_one(run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Segmenter.__call__
 
     def small(self: Segmenter, image: Any, *rest: Any) -> Any:
@@ -129,58 +113,47 @@ def test_failed_batch_is_computed_one_by_one(
         return real(self, image, *rest)
 
     monkeypatch.setattr(Segmenter, "__call__", small)
-    model = make_model(2)
-    batch = pending_for(model, image_file, "cat", "cat")
-    with batcher(model, window=30) as line:
-        for pending in batch:
-            line.put(pending)
-        assert all(isinstance(pending.future.result(30), Prediction) for pending in batch)
+
+    async def body(batcher: DynamicBatcher) -> list[Any]:
+        return await asyncio.gather(*(batcher.segment(make_request("cat")) for _ in range(2)))
+
+    found, _ = run(body, batch=2, window=30)
+    assert len(found) == 2
 
 
-@pytest.mark.parametrize("error", [ResourceError("out of memory"), KeyError("a defect"), SystemExit(3)])
-def test_thread_survives_an_error(
-    make_model: Callable[[int], ServedModel], image_file: bytes, monkeypatch: pytest.MonkeyPatch, error: BaseException
+@pytest.mark.parametrize("error", [ResourceError("out of memory"), KeyError("a defect")])
+def test_queue_goes_on_after_an_error(
+    run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: Any) -> Any:
         raise error
 
-    model = make_model(1)
-    first, second = pending_for(model, image_file, "cat", "cat")
-    with batcher(model) as line:
+    async def body(batcher: DynamicBatcher) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(Segmenter, "__call__", fail)
-            line.put(first)
-            assert first.future.exception(30) is error
-        line.put(second)
-        assert isinstance(second.future.result(30), Prediction)
+            with pytest.raises(type(error)):
+                await batcher.segment(make_request("cat"))
+        await batcher.segment(make_request("cat"))
+
+    run(body, batch=1)
 
 
-def test_exit_computes_the_queue(make_model: Callable[[int], ServedModel], image_file: bytes, gate: Any) -> None:
-    model = make_model(1)
-    queue = pending_for(model, image_file, "cat", "dog", "cow")
-    line = batcher(model)
-    with line:
-        for pending in queue:
-            line.put(pending)
-        gate.open.set()
-    assert all(isinstance(pending.future.result(0), Prediction) for pending in queue)
-    with pytest.raises(RuntimeError, match="closed"):
-        line.put(queue[0])
-
-
-def test_image_is_freed_with_the_result(make_model: Callable[[int], ServedModel], image_file: bytes) -> None:
+def test_image_is_freed_with_the_result(run: Any, make_request: Any) -> None:
     """Not by the garbage collector, which would keep the memory of large images for a while."""
-    model = make_model(1)
-    with batcher(model) as line:
-        (pending,) = pending_for(model, image_file, "cat")
-        image, future = weakref.ref(pending.request.image), pending.future
-        gc.collect()
-        gc.disable()
-        try:
-            line.put(pending)
-            assert future.result(30).result.classes == ("cat",)
-            del pending, future
-            line.__exit__()  # the thread has ended
-            assert image() is None
-        finally:
-            gc.enable()
+
+    async def body(batcher: DynamicBatcher) -> bool:
+        request = make_request("cat")
+        image = weakref.ref(request.image)
+        task = asyncio.ensure_future(batcher.segment(request))
+        del request
+        await asyncio.wait([task])
+        del task
+        await asyncio.sleep(0.1)
+        return image() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(body, batch=1)[0]
+    finally:
+        gc.enable()

@@ -108,7 +108,7 @@ def test_a_client_that_goes_while_it_waits(start: Any, image_file: bytes, gate: 
         text = json.dumps({"image": base64.b64encode(image_file).decode(), "classes": "cow"})
         client.says(text.encode(), False)
         running = asyncio.ensure_future(client.run())
-        while not service.service._batcher._queue:
+        while not service.service.batcher._queue:
             await asyncio.sleep(0.005)
         client.incoming.put_nowait({"type": "http.disconnect"})
         await asyncio.wait_for(running, 30)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import LIMIT, Process, ask, connected, form_of, read_answer, wait_for
+from server_process import LIMIT, Process, ask, connected, form_of, head, read_answer, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
@@ -33,7 +33,9 @@ def test_restart_on_the_same_port_while_a_connection_is_closing(serve: Callable[
     first = serve()
     port = first.address.rpartition(":")[2]
     with connected(first.address) as client:
-        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")  # kept: the server will close it, and waits then
+        client.sendall(
+            b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        )  # kept: the server will close it, and waits then
         assert read_answer(client)[0] == 200
         code, said = first.end()
     assert (code, said) == (0, "")
@@ -85,7 +87,7 @@ def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Proces
     """Longer than servers usually hold one that says nothing (5 s here)."""
     service, kept = serve("--queue-size", "1", "--timeout", str(10 * LIMIT)), httpx.Limits(keepalive_expiry=60)
     with connected(service.address) as slow, httpx.Client(timeout=LIMIT, limits=kept) as session:
-        slow.sendall(b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+        slow.sendall(head("/setup", 2))
         wait_for(lambda: service.in_flight == 1)
         refused = session.post(f"{service.address}/v1/segment", files=form_of(image_file))
         assert refused.status_code == 429

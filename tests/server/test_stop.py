@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import LIMIT, Held, Process, ask, connected, form_of, number_of, read_answer, wait_for
+from server_process import LIMIT, Held, Process, ask, connected, form_of, head, number_of, read_answer, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
@@ -120,11 +120,9 @@ def test_a_stop_under_load_loses_no_answer(held: Held, image_file: bytes) -> Non
 def test_a_request_whose_body_is_half_sent_is_finished_too(serve: Callable[..., Process], image_file: bytes) -> None:
     service = serve("--timeout", str(10 * LIMIT))
     body = json.dumps({"image": base64.b64encode(image_file).decode(), "classes": "cat"}).encode()
-    head = (
-        f"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = f"POST /v1/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with connected(service.address) as slow:
-        slow.sendall(head.encode() + body[:100])
+        slow.sendall(head("/v1/segment", len(body)) + body[:100])
         wait_for(lambda: service.in_flight == 1)
         service.process.send_signal(signal.SIGTERM)
         wait_for(lambda: service.stopping)
@@ -141,7 +139,7 @@ def test_a_request_that_never_comes_does_not_hold_the_end(serve: Callable[..., P
     service = serve("--timeout", "2")
     given_up = 'cliper_requests_total{method="POST",path="/setup",status="408"}'
     with connected(service.address) as slow, connected(service.address):  # the second says nothing at all
-        slow.sendall(b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+        slow.sendall(head("/setup", 9) + b"{")
         # Where the machine is so slow that its time is over before it is seen, the end is the easier.
         wait_for(lambda: "cliper_requests_in_flight 1.0" in (found := service.metrics) or number_of(given_up, found))
         assert service.end() == (0, "")

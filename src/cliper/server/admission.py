@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from starlette.requests import Request
 from starlette.types import Scope
 
 from cliper.errors import CliperError
-from cliper.server.batcher import DynamicBatcher, PendingRequest, Prediction
+from cliper.server.batcher import DynamicBatcher, Prediction
 from cliper.server.errors import HTTPError, http_error
 from cliper.server.metrics import Metrics
 from cliper.server.models import CODEC_THREADS, ServedModel
@@ -34,7 +33,7 @@ MAX_RETRY_SECONDS = 60
 
 
 class Service:
-    """A model with a bounded queue; used as a context manager, which waits for admitted requests at the end.
+    """A model with a bounded queue; used as a context manager, which waits for its threads at the end.
 
     Args:
         model: the model, and the limits.
@@ -64,24 +63,21 @@ class Service:
         """Admitted requests whose response has not been sent."""
         self.abort_connection: Callable[[Scope], None] = lambda scope: None
         """Closes a request's connection at once; the HTTP server sets it."""
+        self.batcher = DynamicBatcher(model, window=window, metrics=self.metrics)
+        self.threads = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="cliper-codec")
         self._lock = threading.Lock()
-        self._batcher = DynamicBatcher(model, window=window, metrics=self.metrics)
-        self._threads = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="cliper-codec")
-        self._exit = ExitStack()
-        self.metrics.gauge(
-            "cliper_requests_in_flight", "Admitted requests that are not answered.", lambda: self.in_flight
-        )
-        self.metrics.gauge("cliper_text_cache_hits", "Texts found in the cache.", lambda: model.texts.hits)
-        self.metrics.gauge("cliper_text_cache_misses", "Texts that were encoded.", lambda: model.texts.misses)
+        gauge = self.metrics.gauge
+        gauge("cliper_requests_in_flight", "Admitted requests that are not answered.", lambda: self.in_flight)
+        gauge("cliper_text_cache_hits", "Texts found in the cache.", lambda: model.texts.hits)
+        gauge("cliper_text_cache_misses", "Texts that were encoded.", lambda: model.texts.misses)
 
     def __enter__(self) -> Service:
-        self._exit.enter_context(self._threads)
-        self._exit.enter_context(self._batcher)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stopping = True
-        self._exit.close()
+        self.batcher.close()
+        self.threads.shutdown()
 
     @contextmanager
     def admit(self) -> Iterator[RequestContext]:
@@ -92,11 +88,13 @@ class Service:
         """
         if self.stopping:
             raise HTTPError(503, "this server is stopping; ask again later", {"Retry-After": "5"})
-        limits = self.model.limits
-        if self.in_flight >= limits.queue:
-            retry = {"Retry-After": str(self._retry_after())}
-            raise HTTPError(429, f"expected at most {limits.queue} concurrent requests; ask again later", retry)
-        context = RequestContext(self, time.monotonic() + limits.seconds)
+        limit = self.model.limits.queue
+        if self.in_flight >= limit:
+            # About half of the requests in flight will be done by then.
+            seconds = math.ceil(self.in_flight * self.batcher.seconds_per_image / 2)
+            retry = {"Retry-After": str(min(MAX_RETRY_SECONDS, max(1, seconds)))}
+            raise HTTPError(429, f"expected at most {limit} concurrent requests; ask again later", retry)
+        context = RequestContext(self)
         with self._lock:
             self.in_flight += 1
         try:
@@ -109,21 +107,13 @@ class Service:
         with self._lock:
             self.in_flight -= 1
 
-    def _retry_after(self) -> int:
-        """Seconds after which about half of the requests in flight will be done."""
-        return min(MAX_RETRY_SECONDS, max(1, math.ceil(self.in_flight * self._batcher.seconds_per_image / 2)))
-
 
 class RequestContext:
-    """An admitted request and its deadline.
+    """An admitted request, and its deadline."""
 
-    Args:
-        service: that admitted it.
-        deadline: of ``time.monotonic``.
-    """
-
-    def __init__(self, service: Service, deadline: float) -> None:
-        self._service, self._deadline = service, deadline
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._deadline = asyncio.get_running_loop().time() + service.model.limits.seconds
         self._work: Future[Any] | None = None
 
     def when_done(self, callback: Callable[[], None]) -> None:
@@ -133,30 +123,25 @@ class RequestContext:
         else:
             self._work.add_done_callback(lambda _: callback())
 
-    @contextmanager
-    def _as_http_errors(self, status: int, doing: str) -> Iterator[None]:
-        seconds = self._service.model.limits.seconds
+    async def _finish(self, awaitable: Awaitable[T], status: int, doing: str) -> T:
+        """Await something until the deadline, with errors of the package as HTTPError."""
         try:
-            yield
+            async with asyncio.timeout_at(self._deadline):
+                return await awaitable
         except TimeoutError:
+            seconds = self._service.model.limits.seconds
             headers = {"Connection": "close"} if status == 408 else {"Retry-After": "5"}
             raise HTTPError(status, f"expected to finish in {seconds:g} s, timed out {doing}", headers) from None
         except CliperError as error:
             raise http_error(error) from None
 
-    @property
-    def _remaining(self) -> float:
-        return max(0.0, self._deadline - time.monotonic())
-
-    async def read(self, reading: Awaitable[T]) -> T:
+    async def read(self, body: Awaitable[T]) -> T:
         """Await the body.
 
         Raises:
-            HTTPError: 408 at the deadline, and those of ``reading``.
+            HTTPError: 408 at the deadline, and those of ``body``.
         """
-        with self._as_http_errors(408, "while the request was read; send it faster"):
-            async with asyncio.timeout(self._remaining):
-                return await reading
+        return await self._finish(body, 408, "while the request was read; send it faster")
 
     async def run_in_thread(self, work: Callable[[*Ts], T], *given: *Ts) -> T:
         """Run a blocking function in a thread: decoding, encoding.
@@ -164,38 +149,28 @@ class RequestContext:
         Raises:
             HTTPError: 504 at the deadline; for an error of the package see :func:`http_error`.
         """
-        with self._as_http_errors(504, "while it was decoded or encoded; ask for less"):
-            async with asyncio.timeout(self._remaining):
-                future = self._work = self._service._threads.submit(work, *given)
-                return await asyncio.wrap_future(future)
+        future = self._work = self._service.threads.submit(work, *given)
+        return await self._finish(asyncio.wrap_future(future), 504, "while it was decoded or encoded; ask for less")
 
     async def segment(self, segment_request: SegmentRequest, request: Request) -> Prediction:
-        """Await the model. A request whose client disconnects, or whose deadline passes, is dropped from the queue.
-
-        Args:
-            segment_request: input of the model.
-            request: its body has been read.
+        """Await the model. The request is dropped from the queue if the client disconnects or the deadline passes.
 
         Raises:
             HTTPError: 504 at the deadline, 499 if the client disconnected; for an error of the package see
                 :func:`http_error`.
         """
-        pending = PendingRequest(segment_request, self._deadline)
-        self._service._batcher.put(pending)
-        future = asyncio.wrap_future(pending.future)
+        result = asyncio.ensure_future(self._service.batcher.segment(segment_request))
         disconnected = asyncio.ensure_future(_disconnected(request))
+        both: set[asyncio.Future[Any]] = {result, disconnected}
+        doing = "in the queue or in the model; ask for less, or again later"
         try:
-            with self._as_http_errors(504, "in the queue or in the model; ask for less, or again later"):
-                async with asyncio.timeout(self._remaining):
-                    both: set[asyncio.Future[Any]] = {future, disconnected}
-                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                if not future.done():
-                    raise HTTPError(499, "the client disconnected")
-                return future.result()
+            await self._finish(asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED), 504, doing)
+            if not result.done():
+                raise HTTPError(499, "the client disconnected")
+            return await self._finish(result, 504, doing)
         finally:
-            disconnected.cancel()
-            future.cancel()
-            pending.cancelled = True
+            for task in both:
+                task.cancel()
 
 
 async def _disconnected(request: Request) -> None:
