@@ -66,7 +66,7 @@ class Process:
         return httpx.get(f"{self.address}/readyz", timeout=LIMIT).status_code == 503
 
     @property
-    def inside(self) -> int:
+    def in_flight(self) -> int:
         """Requests that were let in and are not answered."""
         return int(number_of("cliper_requests_in_flight", self.metrics))
 

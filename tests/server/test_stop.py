@@ -120,7 +120,6 @@ def test_a_stop_under_load_loses_no_answer(held: Held, image_file: bytes) -> Non
 def test_a_request_whose_body_is_half_sent_is_finished_too(serve: Callable[..., Process], image_file: bytes) -> None:
     service = serve("--timeout", str(10 * LIMIT))
     body = json.dumps({"image": base64.b64encode(image_file).decode(), "classes": "cat"}).encode()
-    head = f"POST /v1/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with connected(service.address) as slow:
         slow.sendall(head("/v1/segment", len(body)) + body[:100])
         wait_for(lambda: service.in_flight == 1)
