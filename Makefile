@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # Two processes of one thread each: two of two would wait for each other most of the time. What is computed with
 # several threads is tested with several, too.
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2
-THREADED := tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/test_whole_path.py
+THREADED := tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/diffusion/test_whole_path.py
 
 .PHONY: setup demo test test-all lint typecheck check-project unit test-oldest test-extra wheel check-tag image docs clean
 

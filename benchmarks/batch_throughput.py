@@ -1,18 +1,17 @@
-"""Pictures a second of ``cliper batch`` beside a plain loop over ``segmenter(...)``; processors and memory used.
+"""Images per second of ``cliper batch`` and of a plain loop over ``segmenter(...)``; processors and memory used.
 
-    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages              # 2,000 pictures, some 20 minutes
-    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 40   # to see that it works
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages              # 2,000 images, some 20 minutes
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 40   # a quick check
 
-The given pictures are repeated under other names, by links, until there are enough: 2,000 for batch, 500 for the plain
-loops, whose rate does not change. All ways use the bundled
-checkpoint and run one after the other, each in a process of its own:
+The images are repeated under other names, as links: 2,000 for batch, 500 for the plain loops, whose rate is constant.
+All ways use the bundled checkpoint and run one after the other, each in its own process:
 
-- loop: ``segmenter(path, classes)``, and nothing is written
-- loop with files: the same, and label map and overlay are saved, as batch does
+- loop: ``segmenter(path, classes)``, without writing files
+- loop with files: the same, with label map and overlay saved, as in batch
 - local, ray: ``cliper batch``, label map and overlay
 
-A rate is that from the first tenth of the pictures on, without loading; start is the time until then less what those
-pictures take. Memory is that of all processes of a run, what they share counted once.
+Rates count from the first tenth of the images on, without loading; start is the time until then minus the time of those
+images. Memory is that of all processes of a run, with shared memory counted once.
 """
 
 from __future__ import annotations
@@ -51,23 +50,23 @@ for path in sorted(folder.iterdir()):
 
 @dataclass(frozen=True)
 class Sample:
-    """A run at one moment.
+    """The state of a run at one time.
 
     Args:
-        seconds: since it began.
-        pictures: that are done.
-        processor: seconds that all processors together have spent on it.
+        seconds: since its start.
+        images: finished so far.
+        processor: seconds of processor time of all its processes.
         memory: bytes.
     """
 
     seconds: float
-    pictures: int
+    images: int
     processor: float
     memory: int
 
 
 def ways(folder: Path, out: Path, size: int) -> dict[str, tuple[list[str], Path]]:
-    """Command of each way, and the file that gets a line for each picture."""
+    """Command of each way, and the file to which it writes a line for each image."""
     log = out / "log"
     loop = [sys.executable, "-c", LOOP, str(folder), str(out), str(log)]
     batch = [sys.executable, "-m", "cliper", "batch", str(folder), "-c", CLASSES, "--size", str(size)]
@@ -81,29 +80,29 @@ def ways(folder: Path, out: Path, size: int) -> dict[str, tuple[list[str], Path]
     }
 
 
-def link_pictures(source: Path, folder: Path, count: int) -> None:
-    """``count`` pictures, those of ``source`` again and again."""
-    pictures = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not pictures:
-        raise SystemExit(f"expected pictures in {source}, got none")
-    for number, path in enumerate(itertools.islice(itertools.cycle(pictures), count)):
+def link_images(source: Path, folder: Path, count: int) -> None:
+    """Link ``count`` images to ``folder``, repeating those of ``source``."""
+    images = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not images:
+        raise SystemExit(f"expected images in {source}, got none")
+    for number, path in enumerate(itertools.islice(itertools.cycle(images), count)):
         (folder / f"{number:06d}{path.suffix}").symlink_to(path.resolve())
 
 
 def watch(command: list[str], log: Path) -> list[Sample]:
-    """Run a command, and look at it every second; its end is the last sample."""
+    """Run a command and sample it every second and at its end."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     samples: list[Sample] = []
     spent: dict[int, float] = {}
-    place, lines = 0, 0
+    offset, lines = 0, 0
     while True:
         running = process.poll() is None
         if log.exists():
             with log.open("rb") as stream:
-                stream.seek(place)
+                stream.seek(offset)
                 new = stream.read()
-            place += len(new)
+            offset += len(new)
             lines += new.count(b"\n")
         if running:
             tree = processes(process.pid)
@@ -118,7 +117,7 @@ def watch(command: list[str], log: Path) -> list[Sample]:
 
 
 def processes(first: int) -> list[int]:
-    """A process and all below it."""
+    """A process and its descendants."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -130,7 +129,7 @@ def processes(first: int) -> list[int]:
 
 
 def processor_seconds(process: int) -> float | None:
-    """That a process has spent; None if it has ended."""
+    """Processor time of a process; None if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -139,7 +138,7 @@ def processor_seconds(process: int) -> float | None:
 
 
 def proportional_memory(process: int) -> int:
-    """Bytes of a process, its part of what it shares with others."""
+    """Proportional set size of a process in bytes."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -148,17 +147,17 @@ def proportional_memory(process: int) -> int:
 
 
 def summary(samples: list[Sample], count: int) -> dict[str, Any]:
-    """What a run's samples say."""
-    first = next(s for s in samples if s.pictures >= max(1, count // 10))
-    last = next(s for s in samples if s.pictures >= count)
-    seconds, pictures = last.seconds - first.seconds, last.pictures - first.pictures
-    rate = pictures / seconds
+    """Rate, start time, processors and peak memory of a run."""
+    first = next(s for s in samples if s.images >= max(1, count // 10))
+    last = next(s for s in samples if s.images >= count)
+    seconds = last.seconds - first.seconds
+    rate = (last.images - first.images) / seconds
     return {
         "pictures_per_second": round(rate, 3),
-        "start_seconds": round(first.seconds - first.pictures / rate, 2),
+        "start_seconds": round(first.seconds - first.images / rate, 2),
         "processors_used": round((last.processor - first.processor) / seconds, 2),
         "peak_memory_mib": {
-            f"until picture {mark}": round(max(s.memory for s in samples if s.pictures <= mark) / 2**20)
+            f"until picture {mark}": round(max(s.memory for s in samples if s.images <= mark) / 2**20)
             for mark in sorted({min(200, count // 2), count})
         },
     }
@@ -166,21 +165,21 @@ def summary(samples: list[Sample], count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path, help="folder of pictures")
-    parser.add_argument("--limit", type=int, default=2000, help="how many pictures for cliper batch")
-    parser.add_argument("--loops", type=int, default=500, help="how many pictures for the plain loops")
-    parser.add_argument("--size", type=int, default=224, help="the setting size: a small one, so that the rest counts")
-    parser.add_argument("--ways", default="loop,loop with files,local,ray", help="which, with commas")
+    parser.add_argument("images", type=Path, help="folder of images")
+    parser.add_argument("--limit", type=int, default=2000, help="number of images for cliper batch")
+    parser.add_argument("--loops", type=int, default=500, help="number of images for the plain loops")
+    parser.add_argument("--size", type=int, default=224, help="the setting size: small, so that the other steps count")
+    parser.add_argument("--ways", default="loop,loop with files,local,ray", help="comma-separated ways")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"model": "mini", "classes": CLASSES, "size": arguments.size, "ways": {}}
     for way in arguments.ways.split(","):
-        with tempfile.TemporaryDirectory() as place:
-            folder, out = Path(place) / "pictures", Path(place) / "out"
+        with tempfile.TemporaryDirectory() as temporary:
+            folder, out = Path(temporary) / "images", Path(temporary) / "out"
             folder.mkdir()
             out.mkdir()
             count = min(arguments.limit, arguments.loops) if way.startswith("loop") else arguments.limit
-            link_pictures(arguments.pictures, folder, count)
+            link_images(arguments.images, folder, count)
             command, log = ways(folder, out, arguments.size)[way]
             report["ways"][way] = {"pictures": count, **summary(watch(command, log), count)}
         print(way, report["ways"][way], flush=True)

@@ -1,8 +1,8 @@
-"""Pictures per second of ``cliper evaluate`` beside a plain loop, and how long the model waits for pictures.
+"""Images per second of ``cliper evaluate`` and of a plain loop, and how long the model waits for images.
 
     python benchmarks/evaluation_throughput.py --data ROOT [--limit 60] [--rounds 3]
 
-ROOT holds VOCdevkit. The plain loop reads a picture, segments it, counts it, and reads the next. Ways are run in turn,
+ROOT holds VOCdevkit. The plain loop reads an image, segments it, counts it, and reads the next. Ways are run in turn,
 and compared round by round; workers' time includes starting them and loading the model in each.
 """
 
@@ -32,7 +32,7 @@ BENCHMARK = "voc21"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds VOCdevkit")
-    parser.add_argument("--limit", type=int, default=60, help="only the first pictures")
+    parser.add_argument("--limit", type=int, default=60, help="only the first images")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     options = parser.parse_args()
@@ -45,8 +45,8 @@ def main() -> None:
     def plain() -> int:
         matrix = ConfusionMatrix(benchmark.num_labels, benchmark.ignore)
         for sample in samples:
-            picture, labels = benchmark.read(sample)
-            result = segmenter(picture, list(benchmark.texts.classes), list(benchmark.texts.background))
+            image, labels = benchmark.read(sample)
+            result = segmenter(image, list(benchmark.texts.classes), list(benchmark.texts.background))
             matrix.update(labels, result.labels)
         return int(matrix.matrix.diagonal().sum())
 
@@ -86,7 +86,9 @@ def main() -> None:
         "same_counts": len(found) == 1,
     }
     for name in ways:
-        print(f"{name:16}{statistics.median(rates[name]):8.2f} pictures a second, {ratios[name]:.2f} of the plain loop")
+        print(
+            f"{name:16}{statistics.median(rates[name]):8.2f} images per second, {ratios[name]:.2f} times the plain loop"
+        )
     print(f"share of time that the model waited: {report['model_idle_share']}; same counts: {report['same_counts']}")
     print(f"wrote {write_report('evaluation_throughput', report, options.out)}")
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.decoding import decoding_memory_errors, one_line
-from cliper.errors import ImageError, ResourceError, quote_path
-from cliper.images import load_image, load_stream
+from cliper.errors import ImageError, ResourceError, quote_path, short_reason
+from cliper.images import decoding_memory_errors, load_image, load_stream
 from cliper.scale.places import is_remote, open_file
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Item:
             raise
         except Exception as error:  # object stores have exceptions of their own
             raise ImageError(
-                f"expected a picture, could not read {quote_path(shown)} ({one_line(error)}); check the address"
+                f"expected a picture, could not read {quote_path(shown)} ({short_reason(error)}); check the address"
             ) from None
 
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cliper.decoding import one_line
-from cliper.errors import InputError, MissingExtraError, OutputError, quote_path
+from cliper.errors import InputError, MissingExtraError, OutputError, quote_path, short_reason
 
 __all__ = ["Entry", "Place", "folder_name", "folder_of", "is_remote", "join", "open_file", "plain_address"]
 
@@ -204,8 +203,8 @@ class Place:
             self._system.get_file(self._path(name), str(path))
         except Exception as error:
             raise InputError(
-                f"expected a file at {quote_path(join(self.address, name))}, could not read it ({one_line(error)}); "
-                "check the address"
+                f"expected a file at {quote_path(join(self.address, name))}, could not read it "
+                f"({short_reason(error)}); check the address"
             ) from error
 
     def remove(self, name: str) -> None:
@@ -245,15 +244,16 @@ def _system(address: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise MissingExtraError(
-            f"{quote_path(address)} needs a library that is not installed ({one_line(error)})"
+            f"{quote_path(address)} needs a library that is not installed ({short_reason(error)})"
         ) from None
     except ValueError as error:
         raise InputError(
-            f"expected a path or an address such as s3://bucket/folder, got {quote_path(address)} ({one_line(error)})"
+            f"expected a path or an address such as s3://bucket/folder, got {quote_path(address)} "
+            f"({short_reason(error)})"
         ) from None
     return system, str(path)
 
 
 def _cannot_write(address: str, error: Exception) -> OutputError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+    reason = short_reason(error)
     return OutputError(f"cannot write {quote_path(address)}: {reason}; check the address and the rights to write there")

@@ -11,8 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from cliper.decoding import one_line
-from cliper.errors import CliperError, InputError, quote_path
+from cliper.errors import CliperError, InputError, quote_path, short_reason
 from cliper.scale.folder import MANIFEST, PARTS, RUN
 from cliper.scale.globs import matcher
 from cliper.scale.items import Item, is_picture_name, safe_name
@@ -73,7 +72,7 @@ def find_source(address: str, *, glob: Sequence[str] = (), every: int | None = N
     except Exception as error:  # each store has exceptions of its own
         raise InputError(
             f"expected a folder, list, tar or video at {quote_path(address)}, could not look there "
-            f"({one_line(error)}); check the address, and the rights to read there"
+            f"({short_reason(error)}); check the address, and the rights to read there"
         ) from None
     if is_folder:
         return FolderSource(address, is_meant, skip)
@@ -186,7 +185,7 @@ class FolderSource:
                     if keep:
                         pictures.append(entry.name)
         except Exception as error:  # object stores have exceptions of their own
-            text = f"expected a folder that can be read, got {quote_path(self._where(folder))} ({one_line(error)})"
+            text = f"expected a folder that can be read, got {quote_path(self._where(folder))} ({short_reason(error)})"
             if not folder:
                 raise InputError(f"{text}; check its permissions") from None
             raise _UnreadableError(text) from None
@@ -239,6 +238,6 @@ class ListSource:
             raise
         except Exception as error:  # object stores have exceptions of their own
             raise InputError(
-                f"expected a list of paths, could not read {quote_path(self.address)} ({one_line(error)}); "
+                f"expected a list of paths, could not read {quote_path(self.address)} ({short_reason(error)}); "
                 "check the address"
             ) from None

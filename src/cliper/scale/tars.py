@@ -9,8 +9,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from cliper.decoding import decoding_memory_errors, one_line
-from cliper.errors import CliperError, InputError, quote_path
+from cliper.errors import CliperError, InputError, quote_path, short_reason
+from cliper.images import decoding_memory_errors
 from cliper.scale.items import Item, safe_name
 from cliper.scale.names import NameIndex
 from cliper.scale.places import open_file
@@ -67,7 +67,7 @@ class TarSource:
         except CliperError:
             raise
         except Exception as error:  # object stores and decompressors have exceptions of their own
-            raise self._damaged(f"{one_line(error)}, after picture {number}") from None
+            raise self._damaged(f"{short_reason(error)}, after picture {number}") from None
 
     def count(self) -> int | None:
         """By its headers; None if it is compressed."""
@@ -108,7 +108,7 @@ class TarSource:
             raise
         except Exception as error:
             raise InputError(
-                f"expected a tar, could not read {quote_path(self.address)} ({one_line(error)}); check the address"
+                f"expected a tar, could not read {quote_path(self.address)} ({short_reason(error)}); check the address"
             ) from None
 
     def _damaged(self, reason: str) -> InputError:

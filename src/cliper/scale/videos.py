@@ -7,8 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.decoding import one_line
-from cliper.errors import CliperError, InputError, MissingExtraError, quote_path
+from cliper.errors import CliperError, InputError, MissingExtraError, quote_path, short_reason
 from cliper.scale.items import Item
 from cliper.scale.places import is_remote, open_file
 
@@ -61,7 +60,7 @@ class VideoSource:
                         yield Item(index // self.every + 1, frame_name(index), self.address, held=Frame(frame))
         except (av.error.FFmpegError, _DamagedError) as error:
             raise InputError(
-                f"expected a whole video, got a damaged one: {quote_path(self.address)} ({one_line(error)}, after "
+                f"expected a whole video, got a damaged one: {quote_path(self.address)} ({short_reason(error)}, after "
                 f"frame {index}); fetch or export it again"
             ) from None
 
@@ -234,7 +233,7 @@ def _opened(address: str) -> Any:
         raise
     except Exception as error:  # PyAV's, or an object store's
         raise InputError(
-            f"expected a video, could not read {quote_path(address)} ({one_line(error)}); check the path"
+            f"expected a video, could not read {quote_path(address)} ({short_reason(error)}); check the path"
         ) from None
     if not container.streams.video:
         container.close()

@@ -16,7 +16,7 @@ from cliper.checkpoints import find_entry
 from cliper.decode_pool import DecodePool
 from cliper.errors import ResourceError, SettingsError
 from cliper.formats.label_studio import display_name
-from cliper.images import load_stream, patch_size_for
+from cliper.images import load_stream, resized_shape
 from cliper.ops.windows import window_grid
 from cliper.segmenter import Segmenter
 from cliper.server.errors import HTTPError
@@ -170,7 +170,7 @@ class ServedModel:
             ShapeError: windows that do not cover the image.
         """
         patch, max_patches = self._segmenter.encoder.patch_size, self.limits.patches
-        height, width = patch_size_for(*size, settings.size, patch)
+        height, width = resized_shape(*size, settings.size, patch)
         patches = height * width // patch**2
         if settings.window and patches <= max_patches:
             windows = window_grid(height, width, settings.window)
