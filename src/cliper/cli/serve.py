@@ -86,10 +86,10 @@ curl -F image=@photo.jpg -F classes=dog http://127.0.0.1:8000/v1/segment"""
 @click.command(cls=GroupedCommand, epilog=_SERVE_EXAMPLES)
 @_options(8000)
 def serve(**options: Any) -> int:
-    """Serve segmentation over HTTP: an API (POST /v1/segment), and a page for the browser.
+    """Serve an HTTP API, and a page for the browser.
 
-    /openapi.json describes the API. Requests may change settings, not the model. SIGTERM or Ctrl-C ends the server
-    after the accepted requests, with exit code 0.
+    The API is POST /v1/segment and others; /openapi.json describes it. Requests may change settings, not the model.
+    SIGTERM or Ctrl-C ends the server after the accepted requests, with exit code 0.
     """
     _serve(options, lambda name, address: click.echo(f"{name} at {address}"))
     return 0
@@ -99,9 +99,10 @@ def serve(**options: Any) -> int:
 @_options(7860)
 @option_group("Server", option("--no-browser", "Do not open a browser.", is_flag=True))
 def demo(no_browser: bool, **options: Any) -> int:
-    """Serve the page and open it in a browser: choose images, type words, explore the result and save it.
+    """Open a page in the browser to try the model.
 
-    The same as 'cliper serve', on another port. Ctrl-C ends the server with exit code 0.
+    Choose images, type words, explore the result and save it. The same as 'cliper serve', on another port. Ctrl-C ends
+    the server with exit code 0.
     """
     import threading
     import webbrowser

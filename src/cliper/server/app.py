@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from cliper.examples import EXAMPLE_CLASSES, example_photo
 from cliper.files import dumps
-from cliper.server.admission import Service
+from cliper.server.admission import RequestContext, Service
 from cliper.server.auth import TokenAuth
 from cliper.server.errors import HTTPError
 from cliper.server.export import describe_formats, write_export
@@ -41,7 +42,7 @@ from cliper.server.x_anylabeling import build_x_anylabeling_request, describe_mo
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
-_MAX_SETUP_BYTES = 4_000_000  # a configuration of a million characters
+M = TypeVar("M", bound=BaseModel)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -74,6 +75,13 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
+async def _admit(service: Service, request: Request, model: type[M]) -> tuple[RequestContext, M]:
+    """Admit a JSON request, then read and validate its body."""
+    context = exit_stack(request).enter_context(service.admit())
+    body = await context.read(read_body(request, service.model.limits.body_bytes))
+    return context, await context.run_in_thread(lambda: validate(model, parse_json(body)))
+
+
 def _add_segmentation(router: APIRouter, service: Service) -> None:
     model, limits = service.model, service.model.limits
 
@@ -91,9 +99,7 @@ def _add_segmentation(router: APIRouter, service: Service) -> None:
     @router.post("/v1/export", openapi_extra=request_body(ExportRequest))
     async def export(request: Request) -> Response:
         """Write class maps or masks in a file format: a file, or a zip of several."""
-        context = exit_stack(request).enter_context(service.admit())
-        body = await context.read(read_body(request, limits.body_bytes))
-        values = await context.run_in_thread(lambda: validate(ExportRequest, parse_json(body)))
+        context, values = await _admit(service, request, ExportRequest)
         content, name, media_type = await context.run_in_thread(write_export, model, values)
         disposition = f'attachment; filename="{name.encode("ascii", "replace").decode()}"'
         return Response(content, headers={"Content-Disposition": disposition}, media_type=media_type)
@@ -111,8 +117,6 @@ def _add_segmentation(router: APIRouter, service: Service) -> None:
 
 
 def _add_label_studio(router: APIRouter, service: Service) -> None:
-    model, limits = service.model, service.model.limits
-
     @router.get("/health")
     async def health() -> Response:
         """State, for Label Studio."""
@@ -121,26 +125,21 @@ def _add_label_studio(router: APIRouter, service: Service) -> None:
     @router.post("/setup", openapi_extra=request_body(LabelStudioSetup))
     async def setup(request: Request) -> Response:
         """Label Studio connects a project."""
-        context = exit_stack(request).enter_context(service.admit())
-        body = await context.read(read_body(request, min(_MAX_SETUP_BYTES, limits.body_bytes)))
-        await context.run_in_thread(lambda: validate(LabelStudioSetup, parse_json(body)))
-        return _json({"model_version": model.model_version})
+        await _admit(service, request, LabelStudioSetup)
+        return _json({"model_version": service.model.model_version})
 
     @router.post("/predict", openapi_extra=request_body(LabelStudioPredict))
     async def label_studio_predict(request: Request) -> Response:
         """Label Studio asks for predictions."""
-        context = exit_stack(request).enter_context(service.admit())
-        body = await context.read(read_body(request, limits.body_bytes))
-        return _json(await predict(service, context, body, request))
+        context, values = await _admit(service, request, LabelStudioPredict)
+        return _json(await predict(service, context, values, request))
 
 
 def _add_x_anylabeling(router: APIRouter, service: Service) -> None:
     @router.post("/v1/predict", openapi_extra=request_body(XAnyLabelingPredict))
     async def x_anylabeling_predict(request: Request) -> Response:
         """X-AnyLabeling asks for shapes."""
-        context = exit_stack(request).enter_context(service.admit())
-        body = await context.read(read_body(request, service.model.limits.body_bytes))
-        values = await context.run_in_thread(lambda: validate(XAnyLabelingPredict, parse_json(body)))
+        context, values = await _admit(service, request, XAnyLabelingPredict)
         built = await context.run_in_thread(build_x_anylabeling_request, service.model, values)
         prediction = await context.segment(built, request)
         return await context.run_in_thread(lambda: _json(shapes_response(prediction, values)))
@@ -183,8 +182,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _framework_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    messages = {404: "expected a path of /openapi.json, got another", 405: "expected another method for this path"}
-    message = " ".join(messages.get(error.status_code, str(error.detail)).split())
+    message = " ".join(f"{error.detail}; see /openapi.json".split())
     return _json({"error": message}, error.status_code, dict(error.headers or {}))
 
 

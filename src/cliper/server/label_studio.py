@@ -16,7 +16,7 @@ from cliper.errors import ClassListError, ImageError, InputError
 from cliper.formats.label_studio import label_studio_prediction
 from cliper.server.admission import RequestContext, Service
 from cliper.server.errors import HTTPError
-from cliper.server.parsing import decode_base64, parse_json, validate
+from cliper.server.parsing import decode_base64, validate
 from cliper.server.request import build_request
 from cliper.server.schemas import LabelStudioPredict, SegmentParams
 
@@ -140,7 +140,9 @@ def decode_data_uri(address: str) -> bytes | None:
     return None if found is None else decode_base64(address[found.end() :], "image")
 
 
-async def predict(service: Service, context: RequestContext, body: bytes, request: Request) -> dict[str, Any]:
+async def predict(
+    service: Service, context: RequestContext, values: LabelStudioPredict, request: Request
+) -> dict[str, Any]:
     """A prediction for each task. A task whose image cannot be used gets an ``error``, no ``result``: Label Studio
     logs it, stores nothing, and asks again the next time.
 
@@ -148,15 +150,14 @@ async def predict(service: Service, context: RequestContext, body: bytes, reques
     makes Label Studio send a request for each task.
 
     Raises:
-        HTTPError: 400 not JSON; 422 a configuration that cannot be used, or no image that can; those of the context.
+        HTTPError: 422 a configuration that cannot be used, or no image that can; those of the context.
     """
     model = service.model
 
-    def read() -> tuple[LabelConfig, SegmentParams, LabelStudioPredict]:
-        values = validate(LabelStudioPredict, parse_json(body))
+    def read() -> tuple[LabelConfig, SegmentParams]:
         config = read_label_config(values.label_config)
         # A label "dog: puppy" is recognised by the text after the colon; results carry the whole label.
-        return config, validate(SegmentParams, {"classes": [text for text, _ in config.labels]}), values
+        return config, validate(SegmentParams, {"classes": [text for text, _ in config.labels]})
 
     async def predict_one(address: object) -> dict[str, Any]:
         image = await context.run_in_thread(_read_image, service, address, config.value)
@@ -169,7 +170,7 @@ async def predict(service: Service, context: RequestContext, body: bytes, reques
             )
         )
 
-    config, params, values = await context.run_in_thread(read)
+    config, params = await context.run_in_thread(read)
     tasks = values.tasks if len(values.tasks) <= model.limits.tasks else values.tasks[:1]
     results: list[dict[str, Any]] = []
     errors: list[HTTPError] = []

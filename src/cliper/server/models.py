@@ -35,7 +35,7 @@ CODEC_THREADS = 2
 _CACHED_TEXTS = 20_000  # embeddings in memory: 40 MB at a width of 512
 _REFINE_SIDE = 512
 _REFINE_PATCHES = 4096  # of an image that no refine_size reduces: DINO refiners have no limit of their own
-_MAX_TEMPLATES, _MAX_REFINE_LAYERS, _MIN_REFINE_SIDE = 16, 4, 64
+_MAX_TEMPLATES, _MAX_REFINE_LAYERS = 16, 4
 
 
 def public_name(name: str) -> str:
@@ -185,12 +185,9 @@ class ServedModel:
         if not refined:
             return
         if settings.refine_size != self.settings.refine_size:
-            sides, own = _sides(settings.refine_size), _sides(self.settings.refine_size)
-            allowed = max(_REFINE_SIDE, *own)
-            if max(sides) > allowed or 0 < min(sides) < _MIN_REFINE_SIDE:
-                raise HTTPError(
-                    422, f"refine_size: expected sides from {_MIN_REFINE_SIDE} to {allowed}, got {settings.refine_size}"
-                )
+            allowed = max(_REFINE_SIDE, _longest(self.settings.refine_size))
+            if _longest(settings.refine_size) > allowed:
+                raise HTTPError(422, f"refine_size: expected at most {allowed}, got {settings.refine_size}; lower it")
         asked, allowed = settings.refine_max_patches or 0, self.settings.refine_max_patches or 0
         if asked > allowed:
             raise HTTPError(422, f"refine_max_patches: expected at most {allowed}, got {asked}; lower it")
@@ -227,5 +224,5 @@ class ServedModel:
         }
 
 
-def _sides(size: int | tuple[int, int] | None) -> tuple[int, ...]:
-    return (0,) if size is None else (size,) if isinstance(size, int) else size
+def _longest(size: int | tuple[int, int] | None) -> int:
+    return 0 if size is None else size if isinstance(size, int) else max(size)

@@ -9,10 +9,35 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from cliper.settings import Settings
 
+__all__ = [
+    "ClassResult",
+    "ErrorResponse",
+    "ExportImage",
+    "ExportRequest",
+    "LabelStudioPredict",
+    "LabelStudioSetup",
+    "LabelStudioTask",
+    "MapStack",
+    "Maps",
+    "Mask",
+    "Polygon",
+    "RunLengths",
+    "SegmentForm",
+    "SegmentJson",
+    "SegmentParams",
+    "SegmentResponse",
+    "SettingsChange",
+    "StrictModel",
+    "Thresholds",
+    "XAnyLabelingParams",
+    "XAnyLabelingPredict",
+]
+
 Name = Annotated[str, Field(min_length=1, max_length=100_000)]
 Short = Annotated[str, Field(min_length=1, max_length=500)]
 Names = Name | list[Name]
 Share = Annotated[float, Field(ge=0, le=1)]
+Extreme = Annotated[float, Field(ge=-1e6, le=1e6)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 
 
@@ -125,8 +150,8 @@ class MapStack(StrictModel):
 
     height: Annotated[int, Field(ge=1, le=4096)]
     width: Annotated[int, Field(ge=1, le=4096)]
-    low: list[float]
-    high: list[float]
+    low: list[Extreme]
+    high: list[Extreme]
     data: Base64 = Field(description="Little-endian uint16, class by class, row by row.")
 
 
