@@ -40,7 +40,7 @@ def running(segmenter: Segmenter, **options: Any) -> Iterator[Running]:
     """A service with limits and options of its own."""
     limits = Limits(**{name: options.pop(name) for name in list(options) if name in Limits.__dataclass_fields__})
     media: Path | None = options.pop("media", None)
-    model = ServedModel(segmenter, limits, batch=options.pop("batch", None))
+    model = ServedModel(segmenter, limits, batch=options.pop("batch", None), decoders=options.pop("decoders", None))
     folder = None if media is None else MediaFolder(media)
     with ExitStack() as ends:
         service = ends.enter_context(Service(model, media=folder, **options))

@@ -36,6 +36,8 @@ def test_compressed_bodies_are_not_unpacked(usual: Any) -> None:
         b"[]",
         b"1",
         b"null",
+        b'{"a": 1, "a": 2}',
+        b'{"a": [{"b": 1, "b": 1}]}',
         b'{"a": NaN}',
         b'{"a": -Infinity}',
         b'{"a": 1e999}',

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -110,3 +111,26 @@ def test_the_health_check_of_the_image(serve: Callable[..., Process]) -> None:
     assert subprocess.run([sys.executable, flag, here], timeout=LIMIT).returncode == 0
     service.end()
     assert subprocess.run([sys.executable, flag, here], timeout=LIMIT, capture_output=True).returncode != 0
+
+
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+from cliper.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_idle_connections_do_not_use_up_the_files(
+    clip_folder: Path, processes: Callable[[Process], None], image_file: bytes
+) -> None:
+    server = Process(clip_folder, program=("-c", FEW_FILES))
+    processes(server)
+    with ExitStack() as idle:
+        for _ in range(300):
+            idle.enter_context(connected(server.address))
+        time.sleep(2)
+        assert ask(server.address, image_file).status_code == 200
+    code, said = server.end()
+    assert code == 0
+    assert said.count("\n") <= 1, said

@@ -253,3 +253,14 @@ def test_requests_may_be_sent_ahead(answering: Callable[..., Answering]) -> None
         said = rest(client)
     assert said.count(b"HTTP/1.1 200 ") == 3
     assert said.endswith(b'{"status":"alive"}')
+
+
+def test_request_with_two_lengths_is_refused_and_its_connection_closed(answering: Callable[..., Answering]) -> None:
+    """A proxy in front may see another request in it (request smuggling)."""
+    here = answering()
+    with here.connect() as client:
+        two = b"POST /setup HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(two + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        said = rest(client)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert said.count(b"HTTP/1.1") == 1
