@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,3 +89,22 @@ def test_help_does_not_show_a_token(
 ) -> None:
     monkeypatch.setenv("CLIPER_TOKEN", "hush-hush")
     assert "hush" not in command("serve", "--help").out
+
+
+@pytest.mark.enable_socket
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(("options", "opened"), [([], ["http://127.0.0.1:1"]), (["--no-browser"], [])])
+def test_demo_opens_a_browser_when_it_is_ready(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tiny: Any, options: list[str], opened: list[str]
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr("cliper.cli.serve.load_segmenter", lambda _: tiny)
+    module = importlib.import_module("cliper.server.run")
+    monkeypatch.setattr(module, "serve", lambda *_, ready: ready("http://127.0.0.1:1"))
+    monkeypatch.setattr("webbrowser.open", found.append)
+    ended = command("demo", "--port", "0", *options)
+    assert (ended.code, ended.out) == (0, "tiny at http://127.0.0.1:1\n")
+    for thread in threading.enumerate():
+        if thread.name == "cliper-browser":
+            thread.join(10)
+    assert found == opened

@@ -1,4 +1,4 @@
-"""The service in this process, with the tiny checkpoint."""
+"""The server in this process, with the tiny checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from server_in_process import Running, running
-from server_process import LIMIT, Process
+from server_process import TIMEOUT, Process
 
 from cliper.segmenter import Segmenter
 
@@ -63,7 +63,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """Every call of a segmenter waits until the gate is open; how many pictures it had is noted."""
+    """Every call of a segmenter waits until the gate is open; the sizes of its batches are recorded."""
     found, real = Gate(), Segmenter.__call__
 
     def held(self: Segmenter, image: Any, *rest: Any) -> Any:
@@ -83,7 +83,7 @@ def _asked(*_: object) -> None:
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks the model fails."""
+    """A call of the model fails the test."""
     monkeypatch.setattr(Segmenter, "__call__", _asked)
 
 
@@ -95,7 +95,7 @@ def processes() -> Iterator[Callable[[Process], None]]:
     for one in started:
         if one.process.poll() is None:
             one.process.kill()
-            one.process.communicate(timeout=LIMIT)
+            one.process.communicate(timeout=TIMEOUT)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``cliper serve`` whose model waits while a file is there, and that writes down its metrics when it has ended.
+"""``cliper serve`` whose model waits while a file is there, and that writes its metrics to a file at the end.
 
 A program of its own, for tests: python held_server.py HELD COUNTS serve --port 0 ...
 """

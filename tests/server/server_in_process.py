@@ -1,4 +1,4 @@
-"""A service in this process and a client of it, for the tests of the service."""
+"""A server in this process and a client of it."""
 
 from __future__ import annotations
 

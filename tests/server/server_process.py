@@ -1,4 +1,4 @@
-"""``cliper serve`` as a process of its own and clients of it, for the tests of the service."""
+"""``cliper serve`` as a process, and its clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-LIMIT = 120  # seconds that anything may take on a busy machine
+TIMEOUT = 120  # seconds that anything may take on a busy machine
 
 
 class Process:
@@ -42,7 +42,7 @@ class Process:
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
         assert self.process.stdout is not None
-        late = threading.Timer(LIMIT, self.process.kill)
+        late = threading.Timer(TIMEOUT, self.process.kill)
         late.start()
         self.line = self.process.stdout.readline()  # comes when it is ready, or is empty when it has ended
         late.cancel()
@@ -57,22 +57,22 @@ class Process:
 
     def ended(self) -> tuple[int, str]:
         """Wait until it has stopped; its exit code and what it said on the error stream."""
-        _, said = self.process.communicate(timeout=LIMIT)
+        _, said = self.process.communicate(timeout=TIMEOUT)
         return self.process.returncode, said
 
     @property
     def stopping(self) -> bool:
         """Whether it says that it stops."""
-        return httpx.get(f"{self.address}/readyz", timeout=LIMIT).status_code == 503
+        return httpx.get(f"{self.address}/readyz", timeout=TIMEOUT).status_code == 503
 
     @property
     def in_flight(self) -> int:
-        """Requests that were let in and are not answered."""
+        """Admitted requests that are not answered."""
         return int(number_of("cliper_requests_in_flight", self.metrics))
 
     @property
     def metrics(self) -> str:
-        return httpx.get(f"{self.address}/metrics", timeout=LIMIT).text
+        return httpx.get(f"{self.address}/metrics", timeout=TIMEOUT).text
 
 
 class Held(Process):
@@ -97,7 +97,7 @@ class Held(Process):
         self._held.unlink(missing_ok=True)
 
     def answers(self) -> dict[int, int]:
-        """By status, how often it answered a question for a picture in its whole life; known when it has ended."""
+        """Number of responses of POST /v1/segment by status; known after the end."""
         found = re.findall(
             r'^cliper_requests_total\{method="POST",path="/v1/segment",status="(\d+)"\} (\S+)$',
             self._counts.read_text(encoding="utf-8"),
@@ -119,14 +119,14 @@ def form_of(image: bytes) -> dict[str, Any]:
 
 def ask(address: str, image: bytes, **headers: str) -> httpx.Response:
     """What POST /v1/segment answers to a form."""
-    return httpx.post(f"{address}/v1/segment", files=form_of(image), headers=headers, timeout=LIMIT)
+    return httpx.post(f"{address}/v1/segment", files=form_of(image), headers=headers, timeout=TIMEOUT)
 
 
 @contextmanager
 def connected(address: str) -> Iterator[socket.socket]:
     """A connection that says nothing yet."""
     host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=LIMIT) as found:
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as found:
         yield found
 
 
@@ -149,7 +149,7 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Ask again and again until it is so."""
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.02)

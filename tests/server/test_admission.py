@@ -1,4 +1,4 @@
-"""Many requests at a time: no more than may wait, each with its own time and its own answer."""
+"""Concurrent requests: the bounded queue, timeouts, and the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cliper.errors import ResourceError
 from cliper.segmenter import Segmenter
 
 
-def test_too_many_are_told_when_to_come_again(start: Any, image_file: bytes, gate: Any) -> None:
+def test_full_queue_is_429_with_retry_after(start: Any, image_file: bytes, gate: Any) -> None:
     service = start(queue=3)
     waiting = Waiting(service)
     asked = [waiting.ask(image_file) for _ in range(3)]
@@ -27,7 +27,7 @@ def test_too_many_are_told_when_to_come_again(start: Any, image_file: bytes, gat
     assert service.service.in_flight == 0
 
 
-def test_the_time_of_a_request(start: Any, image_file: bytes, gate: Any) -> None:
+def test_request_times_out_with_504(start: Any, image_file: bytes, gate: Any) -> None:
     service = start(seconds=0.3)
     held = service.segment(image_file)
     assert held.status_code == 504
@@ -36,7 +36,7 @@ def test_the_time_of_a_request(start: Any, image_file: bytes, gate: Any) -> None
     until(lambda: service.segment(image_file).status_code == 200)
 
 
-def test_stopping_finishes_what_was_let_in(start: Any, image_file: bytes, gate: Any) -> None:
+def test_stopping_server_finishes_admitted_requests(start: Any, image_file: bytes, gate: Any) -> None:
     service = start()
     asked = Waiting(service).ask(image_file)
     service.service.stopping = True
@@ -48,7 +48,7 @@ def test_stopping_finishes_what_was_let_in(start: Any, image_file: bytes, gate: 
     assert asked.result(30).status_code == 200
 
 
-def test_out_of_memory_is_no_defect(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_503(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> Any:
         raise ResourceError("segmenting: out of memory")
 
@@ -57,7 +57,7 @@ def test_out_of_memory_is_no_defect(start: Any, image_file: bytes, monkeypatch: 
     assert (answered.status_code, answered.json()) == (503, {"error": "segmenting: out of memory"})
 
 
-def test_a_defect_is_one_line_too(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defect_is_500_without_details(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.testclient import TestClient
 
     def fail(*_: Any) -> Any:
@@ -73,7 +73,7 @@ def test_a_defect_is_one_line_too(start: Any, image_file: bytes, monkeypatch: py
     assert 'path="/v1/segment",status="500"} 1.0' in service.client.get("/metrics").text
 
 
-def test_many_at_once_are_all_answered_right(start: Any, image_file: bytes) -> None:
+def test_concurrent_requests_get_their_own_results(start: Any, image_file: bytes) -> None:
     """Each gets the answer to its own question, in whatever order they come."""
     service = start(queue=64, batch=4, window=0.002)
     names = ["cat", "dog", "cow", "red bus"]

@@ -1,4 +1,4 @@
-"""Bodies that come slowly, not whole, or longer than they may be, and clients that do not stay."""
+"""Slow, incomplete and too large bodies, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Large:
 
 @pytest.mark.parametrize("kind", [JSON, FORM])
 @pytest.mark.parametrize("announced", [None, "100000", "100001", "9" * 4000])
-def test_a_body_too_large_is_read_no_further(kind: str, announced: str | None) -> None:
+def test_too_large_body_is_not_read_to_its_end(kind: str, announced: str | None) -> None:
     """By no more than the piece with which it became too large, and not at all if its header tells."""
     headers = [(b"content-type", kind.encode())]
     if announced is not None:
@@ -48,7 +48,7 @@ def test_a_body_too_large_is_read_no_further(kind: str, announced: str | None) -
 
 
 @pytest.mark.parametrize("kind", [JSON, FORM])
-def test_nothing_is_kept_of_the_rest_of_a_refused_body(start: Any, kind: str) -> None:
+def test_rest_of_a_refused_body_is_not_kept_in_memory(start: Any, kind: str) -> None:
     """The rest is taken off the wire, so that the client reads its answer. Of 50 MB hardly anything stays."""
     service = start(megabytes=0.1)
 
@@ -66,7 +66,7 @@ def test_nothing_is_kept_of_the_rest_of_a_refused_body(start: Any, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", [JSON, FORM])
-def test_a_body_that_does_not_come(start: Any, kind: str) -> None:
+def test_body_that_does_not_arrive_is_408(start: Any, kind: str) -> None:
     service = start(seconds=0.2)
 
     async def slow() -> Connection:
@@ -82,7 +82,7 @@ def test_a_body_that_does_not_come(start: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [JSON, FORM])
-def test_a_client_that_breaks_off(start: Any, kind: str) -> None:
+def test_client_that_disconnects_while_sending(start: Any, kind: str) -> None:
     service = start()
 
     async def broken() -> Connection:
@@ -96,7 +96,7 @@ def test_a_client_that_breaks_off(start: Any, kind: str) -> None:
     assert service.service.in_flight == 0
 
 
-def test_a_client_that_goes_while_it_waits(start: Any, image_file: bytes, gate: Any) -> None:
+def test_disconnected_client_is_removed_from_the_queue(start: Any, image_file: bytes, gate: Any) -> None:
     import base64
 
     service = start()
@@ -121,7 +121,7 @@ def test_a_client_that_goes_while_it_waits(start: Any, image_file: bytes, gate: 
     assert gate.groups == [1]
 
 
-def test_what_a_refused_client_still_sends_is_taken(start: Any) -> None:
+def test_body_of_a_refused_request_is_drained(start: Any) -> None:
     service = start(megabytes=0.001)
 
     async def talk(chunks: int, end: bool) -> Connection:
@@ -137,16 +137,3 @@ def test_what_a_refused_client_still_sends_is_taken(start: Any) -> None:
     assert ended.incoming.empty()
     endless = asyncio.run(talk(50, False))
     assert (endless.answer[0], endless.answer[1][b"connection"]) == (413, b"close")
-
-
-def test_what_a_client_still_sends_to_a_service_that_stops_is_taken(start: Any) -> None:
-    """Else the connection is reset when it is closed, and the client may find that in place of its answer."""
-    service = start()
-    service.service.stopping = True
-    client = Connection(service.client.app, "/v1/segment", JSON)
-    client.says(b'{"image":', True)
-    client.says(b'""}', False)
-    asyncio.run(asyncio.wait_for(client.run(), 30))
-    status, headers = client.answer
-    assert (status, headers[b"connection"]) == (503, b"close")
-    assert client.incoming.empty()

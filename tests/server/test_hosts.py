@@ -1,4 +1,4 @@
-"""Which hosts only this machine reaches: what is not known to be so is not taken for it. And listening there."""
+"""Loopback hosts, listening sockets, and the check of Host and Origin."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from cliper.server.hosts import allow_restart, is_loopback, listen
         "LocalHost",
     ],
 )
-def test_this_machine_alone(host: str) -> None:
+def test_loopback_hosts(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["::ffff:127.0.0.1", "[::ffff:127.0.0.1]", "::ffff:7f00:1", "::FFFF:127.9.9.9"])
-def test_ipv4_in_ipv6(host: str) -> None:
+def test_loopback_ipv4_in_ipv6(host: str) -> None:
     assert is_loopback(host)
 
 
@@ -72,13 +72,13 @@ def test_ipv4_in_ipv6(host: str) -> None:
     ],
     ids=lambda host: ascii(host)[:30],
 )
-def test_others(host: str) -> None:
+def test_other_hosts_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.enable_socket
-def test_a_free_port_is_found_and_then_taken() -> None:
+def test_port_0_takes_a_free_port() -> None:
     with listen("127.0.0.1", 0) as place:
         place.listen()
         host, port = place.getsockname()
@@ -91,14 +91,14 @@ def test_a_free_port_is_found_and_then_taken() -> None:
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 0), ("a" * 300, 0), ("\x00", 0)])
-def test_what_cannot_be_listened_at(host: str, port: int) -> None:
+def test_address_of_another_machine_is_refused(host: str, port: int) -> None:
     with pytest.raises(InputError, match="cannot listen at"):
         listen(host, port)
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.enable_socket
-def test_an_address_is_taken_before_anybody_listens_there() -> None:
+def test_bound_address_is_refused_before_it_listens() -> None:
     """Two servers that are started together: the second is told at once, not when its model is loaded."""
     with listen("127.0.0.1", 0) as first, pytest.raises(InputError, match="cannot listen at"):
         listen("127.0.0.1", first.getsockname()[1])
@@ -115,7 +115,7 @@ def serve_one_client(listening: socket.socket) -> None:
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.enable_socket
 @pytest.mark.skipif(sys.platform == "win32", reason="addresses are not reused there")
-def test_address_is_free_at_once_after_a_server_that_had_clients() -> None:
+def test_address_can_be_bound_again_after_a_server_with_clients() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         first.listen()
@@ -152,17 +152,6 @@ def test_asyncio_sets_nodelay_on_connections() -> None:
                 return await found
 
     assert asyncio.run(accepted_socket()) != 0
-
-
-@pytest.mark.allow_hosts(["127.0.0.1", "::1"])
-@pytest.mark.enable_socket
-def test_an_address_may_stand_in_brackets() -> None:
-    try:
-        place = listen("[::1]", 0)
-    except InputError:
-        pytest.skip("this machine has no IPv6")
-    with place:
-        assert place.getsockname()[0] == "::1"
 
 
 def test_requests_of_other_sites_are_refused(start: Any, image_file: bytes) -> None:

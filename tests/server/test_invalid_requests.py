@@ -1,4 +1,4 @@
-"""Requests that are wrong: refused in one line, and nothing was computed for them."""
+"""Invalid requests get one line that says why, and the model does not run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(
     "kind", ["", "text/plain", "image/png", "application/x-www-form-urlencoded", "\xff;;=", "a" * 5000]
 )
-def test_other_kinds_of_body(usual: Any, kind: str) -> None:
+def test_other_content_types(usual: Any, kind: str) -> None:
     headers = {"Content-Type": kind.encode("latin-1")} if kind else {}
     refused(usual.client.post("/v1/segment", content=b"x", headers=headers), 415)
 
 
-def test_compressed_bodies_are_not_unpacked(usual: Any) -> None:
+def test_compressed_bodies_are_not_decompressed(usual: Any) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     refused(usual.client.post("/v1/segment", content=b"x", headers=headers), 415, "Content-Encoding")
 
@@ -51,12 +51,12 @@ def test_compressed_bodies_are_not_unpacked(usual: Any) -> None:
     ids=lambda text: ascii(text)[:20],
 )
 @pytest.mark.parametrize("path", ["/v1/segment", "/predict", "/setup"])
-def test_what_is_no_json(usual: Any, path: str, text: bytes) -> None:
+def test_invalid_json(usual: Any, path: str, text: bytes) -> None:
     refused(usual.client.post(path, content=text, headers={"Content-Type": "application/json"}), 400, "JSON")
 
 
 @pytest.mark.parametrize("text", ["?", "aGk", "aGk=\n", "aG k=", "a", "ä", "=", "aGk=aGk=", "\ud800"])
-def test_wrong_base64(usual: Any, text: str) -> None:
+def test_invalid_base64(usual: Any, text: str) -> None:
     content = json.dumps({"image": text, "classes": ["cat"]})
     answered = usual.client.post("/v1/segment", content=content, headers={"Content-Type": "application/json"})
     refused(answered, 400, "image: expected base64")
@@ -101,7 +101,7 @@ WRONG_VALUES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("values", WRONG_VALUES, ids=lambda values: ascii(values)[:40])
-def test_wrong_values(usual: Any, image_file: bytes, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_values(usual: Any, image_file: bytes, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     if values == {"classes": "word " * 90}:
         monkeypatch.undo()  # how long a text may be is known by the tokenizer alone, which is the model's
     body = {"image": base64.b64encode(image_file).decode(), "classes": ["cat"], **values}
@@ -109,7 +109,7 @@ def test_wrong_values(usual: Any, image_file: bytes, values: dict[str, Any], mon
     refused(usual.client.post("/v1/segment", content=json.dumps(body), headers=headers), 422)
 
 
-def test_not_a_number_in_a_form(usual: Any, image_file: bytes) -> None:
+def test_nan_in_a_form(usual: Any, image_file: bytes) -> None:
     for settings in ('{"map_threshold": NaN}', '{"map_threshold": 1e999}', "{", "\x00"):
         fields = {"classes": "cat", "settings": settings}
         refused(usual.client.post("/v1/segment", data=fields, files={"image": image_file}), 400, "JSON")
@@ -118,7 +118,7 @@ def test_not_a_number_in_a_form(usual: Any, image_file: bytes) -> None:
         refused(usual.client.post("/v1/segment", data=fields, files={"image": image_file}), 422, "settings")
 
 
-def test_forms_that_are_wrong(usual: Any, image_file: bytes) -> None:
+def test_invalid_forms(usual: Any, image_file: bytes) -> None:
     post, kind = usual.client.post, {"Content-Type": "multipart/form-data; boundary=b"}
     part = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
     file = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\n\r\n%s\r\n'
@@ -156,7 +156,7 @@ def test_no_path_or_address_is_opened(usual: Any, image_file: bytes, tmp_path: A
         refused(sent, 422, "image: expected a file")
 
 
-def test_a_body_of_many_wrong_entries_is_refused_before_each_gets_a_message(usual: Any) -> None:
+def test_number_of_entries_is_limited(usual: Any) -> None:
     many = {str(n): 0 for n in range(30_000)}
     for body in ({"classes": [0] * 30_000}, many, {"settings": many}):
         answer = usual.client.post("/v1/segment", json={"image": "", **body})
@@ -165,7 +165,7 @@ def test_a_body_of_many_wrong_entries_is_refused_before_each_gets_a_message(usua
 
 
 @pytest.mark.parametrize("kind", ["ICO", "ICNS", "TGA", "PCX", "SGI", "DDS", "EPS", "IM", "MSP", "XBM", "BLP", "QOI"])
-def test_pictures_of_kinds_that_are_not_read(
+def test_decoders_of_other_formats_are_not_reached(
     usual: Any, make_picture: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Their decoders are not reached, not even to look at a header: some decode on opening, some start programs."""

@@ -39,7 +39,7 @@ def decoded(stroke: dict[str, Any]) -> np.ndarray[Any, Any]:
     return np.array(values).reshape(shape)[..., 3] > 0
 
 
-def test_strokes_are_the_masks_that_the_service_finds(usual: Any, image_file: bytes) -> None:
+def test_brush_masks_are_those_of_the_segmenter(usual: Any, image_file: bytes) -> None:
     answered = predict(usual, data_address(image_file), data_address(image_file))
     assert answered.status_code == 200
     first, second = answered.json()["results"]
@@ -71,7 +71,7 @@ def test_health_and_setup(usual: Any) -> None:
     assert usual.service.model.name in answered.json()["model_version"]
 
 
-def test_a_picture_that_cannot_be_used_does_not_spoil_the_others(usual: Any, image_file: bytes) -> None:
+def test_unusable_image_does_not_fail_other_tasks(usual: Any, image_file: bytes) -> None:
     answered = predict(usual, data_address(b"no picture"), data_address(image_file), "data:image/png;base64,?")
     assert answered.status_code == 200
     bad, good, broken = answered.json()["results"]
@@ -110,7 +110,7 @@ def test_no_address_is_opened(usual: Any, address: str, monkeypatch: pytest.Monk
     assert "no address is opened" in answered.json()["error"]
 
 
-def test_of_too_many_tasks_the_first_is_answered(start: Any, image_file: bytes) -> None:
+def test_first_of_too_many_tasks_is_answered(start: Any, image_file: bytes) -> None:
     """One answer for many tasks is how Label Studio is told to ask for each by itself."""
     service = start(tasks=2)
     here = data_address(image_file)
@@ -119,7 +119,7 @@ def test_of_too_many_tasks_the_first_is_answered(start: Any, image_file: bytes) 
     assert only == predict(service, here).json()["results"][0]
 
 
-def test_a_bad_first_of_too_many_tasks_does_not_end_the_others(start: Any, image_file: bytes) -> None:
+def test_error_of_the_first_of_too_many_tasks_is_200(start: Any, image_file: bytes) -> None:
     service = start(tasks=2)
     here = data_address(image_file)
     answered = predict(service, "http://127.0.0.1:1/a.png", here, here)
@@ -128,7 +128,7 @@ def test_a_bad_first_of_too_many_tasks_does_not_end_the_others(start: Any, image
     assert set(only) == {"model_version", "error"}
 
 
-def test_a_task_without_a_picture_does_not_spoil_the_others(usual: Any, image_file: bytes) -> None:
+def test_task_without_an_image_does_not_fail_other_tasks(usual: Any, image_file: bytes) -> None:
     here = data_address(image_file)
     body = {"tasks": [{"data": {}}, {"data": {"picture": here}}, {"data": {"picture": 3}}], "label_config": CONFIG}
     bad, good, other = usual.client.post("/predict", json=body).json()["results"]
@@ -137,7 +137,7 @@ def test_a_task_without_a_picture_does_not_spoil_the_others(usual: Any, image_fi
         assert "data['picture']" in one["error"]
 
 
-def test_of_tasks_that_take_too_long_the_first_is_answered(
+def test_first_of_tasks_that_time_out_is_answered(
     start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls, end = Segmenter.__call__, itertools.count(), threading.Event()
@@ -158,7 +158,7 @@ def test_of_tasks_that_take_too_long_the_first_is_answered(
     assert expected[0]["result"]
 
 
-def test_requests_that_are_wrong(start: Any, image_file: bytes) -> None:
+def test_invalid_label_studio_requests(start: Any, image_file: bytes) -> None:
     service = start(tasks=2)
     here = data_address(image_file)
     assert predict(service).status_code == 422
@@ -171,7 +171,7 @@ def test_requests_that_are_wrong(start: Any, image_file: bytes) -> None:
     assert service.client.post("/setup", json={"schema": 3}).status_code == 422
 
 
-def test_the_configuration_that_the_formats_write_is_read() -> None:
+def test_label_config_of_the_format_is_read() -> None:
     found = read_label_config(labeling_config(["dog", "red bus", "a<b"]))
     assert (found.brush, found.image, found.value) == ("tag", "image", "image")
     assert found.labels == tuple((name, name) for name in ("dog", "red bus", "a<b"))
@@ -203,7 +203,7 @@ BOMB = '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa">' + "".join(
     ],
     ids=lambda text: ascii(text)[:24],
 )
-def test_configurations_that_cannot_be_used(config: str, said: str) -> None:
+def test_invalid_label_configs(config: str, said: str) -> None:
     with pytest.raises(ClassListError, match=said):
         read_label_config(config)
 
@@ -220,7 +220,7 @@ def uploads(tmp_path: Path, image_file: bytes) -> Path:
     return folder
 
 
-def test_pictures_of_the_folder_are_read(start: Any, uploads: Path, image_file: bytes) -> None:
+def test_images_of_the_media_folder_are_read(start: Any, uploads: Path, image_file: bytes) -> None:
     service = start(media=uploads)
     answered = predict(
         service, "/data/upload/1/a%20b.png", "/data/local-files/?d=1/a%20b.png", data_address(image_file)
@@ -250,7 +250,7 @@ def test_pictures_of_the_folder_are_read(start: Any, uploads: Path, image_file: 
         "1/a%20b.png/x",
     ],
 )
-def test_nothing_outside_of_the_folder_is_read(uploads: Path, path: str) -> None:
+def test_files_outside_the_media_folder_are_not_read(uploads: Path, path: str) -> None:
     folder = MediaFolder(uploads)
     for address in (f"/data/upload/{path}", f"/data/local-files/?d={path}"):
         with pytest.raises(ImageError, match=r"found none there|no other is opened"):
@@ -265,7 +265,7 @@ def test_other_addresses_are_refused(uploads: Path, address: str) -> None:
         MediaFolder(uploads).read(address, 10**6)
 
 
-def test_a_large_file_and_a_missing_folder(uploads: Path) -> None:
+def test_large_file_and_missing_media_folder(uploads: Path) -> None:
     with pytest.raises(ImageError, match=r"at most 0\.0001 MB"):
         MediaFolder(uploads).read("/data/upload/1/a%20b.png", 100)
     MediaFolder(uploads / "no")  # Label Studio creates it with the first upload

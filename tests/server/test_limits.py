@@ -1,4 +1,4 @@
-"""How much a request may ask for: what is more is refused in one line, and nothing was computed for it."""
+"""Limits of a request: beyond them it is refused before the model runs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def header_of(width: int, height: int) -> bytes:
     )
 
 
-def test_a_body_too_large_by_its_header(start: Any) -> None:
+def test_too_large_body_is_413(start: Any) -> None:
     service = start(megabytes=0.1)
     refused(service.segment(bytes(100_000)), 413, "at most 0.1 MB")
     refused(service.client.post("/predict", json={"tasks": ["x" * 100_000]}), 413)
 
 
-def test_a_bomb_is_known_by_its_header(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_is_refused_by_its_header(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import PngImagePlugin
 
     service = start(megapixels=1)
@@ -48,7 +48,7 @@ def test_a_bomb_is_known_by_its_header(start: Any, monkeypatch: pytest.MonkeyPat
     refused(service.segment(header_of(1001, 1000)), 422, "megapixels")
 
 
-def test_pictures_that_are_none(usual: Any, image_file: bytes) -> None:
+def test_files_that_are_not_images(usual: Any, image_file: bytes) -> None:
     refused(usual.segment(b""), 422, "0 bytes")
     refused(usual.segment(b"hello"), 422, "expected an image")
     refused(usual.segment(image_file[: len(image_file) // 2]), 422, "truncated")
@@ -58,7 +58,7 @@ def test_hostile_image_is_refused(usual: Any) -> None:
     refused(usual.segment(gif_comment(0.2)), 422, "GIF blocks before its pixels")
 
 
-def test_many_classes(start: Any, image_file: bytes) -> None:
+def test_number_of_classes_is_limited(start: Any, image_file: bytes) -> None:
     service = start(classes=20)
     names = [f"t{number}" for number in range(10_000)]
     for classes in (names, "; ".join(names), names[:21], "; ".join(names[:21])):
@@ -67,21 +67,21 @@ def test_many_classes(start: Any, image_file: bytes) -> None:
     refused(service.segment(image_file, ["cat: " + ", ".join(names)] * 2), 422, "characters in all")
 
 
-def test_many_texts(start: Any, image_file: bytes) -> None:
+def test_number_of_texts_is_limited(start: Any, image_file: bytes) -> None:
     service = start(texts=50)
     refused(service.segment(image_file, ["cat"], settings={"templates": "imagenet80"}), 422, "at most 50 texts")
     refused(service.segment(image_file, "cat: " + ", ".join(f"c{n}" for n in range(60)), background=[]), 422, "texts")
     refused(service.segment(image_file, "x" * 501), 422, "500 characters")
 
 
-def test_many_classes_of_many_pixels(start: Any, image_file: bytes) -> None:
+def test_pixels_times_classes_are_limited(start: Any, image_file: bytes) -> None:
     service = start(pixel_classes=0.01)  # of 96 x 64 pixels 1.6 classes
     served = service.service.model
     served.check_cost((96, 64), served.settings, classes=1, refined=False)
     refused(service.segment(image_file, "cat; dog"), 422, "megapixels times classes", "0.006144 times 2")
 
 
-def test_work_that_would_take_long(start: Any, image_file: bytes) -> None:
+def test_number_of_patches_is_limited(start: Any, image_file: bytes) -> None:
     service = start(patches=100)
     refused(service.segment(image_file, settings={"size": 4096}), 422, "at most 100 patches", "98304")
     strip = io.BytesIO()

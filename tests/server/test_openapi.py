@@ -1,4 +1,4 @@
-"""The service does what its own description says, and the description says what the service does."""
+"""The server conforms to its OpenAPI document (schemathesis)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def described(guarded: Running) -> Any:
     return schemathesis.openapi.from_asgi("/openapi.json", guarded.client.app, config=config)
 
 
-def test_all_operations_are_tried(described: Any) -> None:
+def test_all_operations_are_described(described: Any) -> None:
     found = {(one.ok().method.upper(), one.ok().path) for one in described.get_all_operations()}
     assert found == set(OPERATIONS)
 
@@ -72,7 +72,7 @@ TRIED = [
 
 
 @pytest.mark.parametrize(("mode", "method", "path"), TRIED, ids=lambda part: getattr(part, "value", part))
-def test_what_is_described_is_what_is_done(
+def test_operations_conform_to_their_description(
     described: Any,
     image_file: bytes,
     in_time: Callable[[], AbstractContextManager[None]],
@@ -116,7 +116,7 @@ def _good_body(description: dict[str, Any], case: schemathesis.Case) -> bool:
 
 
 def _make_possible(case: schemathesis.Case, file: bytes) -> None:
-    """A picture and the served model, which no description has: so that some requests are done."""
+    """An image and the served model, which the description does not contain, so that some requests succeed."""
     if isinstance(case.body, dict) and "image" in case.body:
         form = case.media_type == FORM
         case.body["image"] = file if form else base64.b64encode(file).decode()
@@ -124,7 +124,7 @@ def _make_possible(case: schemathesis.Case, file: bytes) -> None:
         case.body.pop("refiner", None)
 
 
-def test_the_settings_that_are_taken_are_those_that_there_are() -> None:
+def test_settings_are_those_of_the_package() -> None:
     # A request names no model: it would be fetched, or read from a path of the caller's choice.
     fields = {field.name for field in dataclasses.fields(Settings)} - {"proxy_model"}
     assert set(SettingsChange.model_fields) == fields

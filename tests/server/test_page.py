@@ -332,7 +332,7 @@ def test_phone(page: Page) -> None:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_words_are_text_not_markup(page: Page) -> None:
+def test_class_names_are_text_not_markup(page: Page) -> None:
     word = "<img src=x onerror=alert(1)>"
     page.set_words(word)
     page.segment()

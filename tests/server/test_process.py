@@ -1,4 +1,4 @@
-"""The real process, over loopback: ready line, token, health check, and clients that are no good."""
+"""The real process, over loopback: ready line, token, health check, misbehaving clients."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import LIMIT, Process, ask, connected, form_of, head, read_answer, wait_for
+from server_process import TIMEOUT, Process, ask, connected, form_of, head, read_answer, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
 
-def test_it_answers_and_ends(serve: Callable[..., Process], image_file: bytes) -> None:
+def test_server_answers_and_stops(serve: Callable[..., Process], image_file: bytes) -> None:
     service = serve()
-    assert httpx.get(f"{service.address}/readyz", timeout=LIMIT).json() == {"status": "ready"}
+    assert httpx.get(f"{service.address}/readyz", timeout=TIMEOUT).json() == {"status": "ready"}
     answered = ask(service.address, image_file)
     assert (answered.status_code, answered.json()["width"]) == (200, 96)
     assert "server" not in answered.headers
@@ -42,19 +42,19 @@ def test_restart_on_the_same_port_while_a_connection_is_closing(serve: Callable[
     assert (code, said) == (0, "")
     second = serve("--port", port)
     assert second.address == first.address
-    assert httpx.get(f"{second.address}/readyz", timeout=LIMIT).status_code == 200
+    assert httpx.get(f"{second.address}/readyz", timeout=TIMEOUT).status_code == 200
 
 
 def test_second_server_on_one_port_is_refused(serve: Callable[..., Process], clip_folder: Path) -> None:
     port = serve().address.rpartition(":")[2]
     command = [sys.executable, "-m", "cliper", "serve", "--port", port, "--model", str(clip_folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert f"cannot listen at 127.0.0.1 port {port}" in ended.stderr
 
 
-def test_the_token_of_the_environment(serve: Callable[..., Process], image_file: bytes) -> None:
+def test_token_from_the_environment(serve: Callable[..., Process], image_file: bytes) -> None:
     service = serve(CLIPER_TOKEN="hush-hush")
     assert ask(service.address, image_file).status_code == 401
     assert ask(service.address, image_file, Authorization="Bearer hush-hush").status_code == 200
@@ -63,14 +63,14 @@ def test_the_token_of_the_environment(serve: Callable[..., Process], image_file:
     assert "hush" not in service.line
 
 
-def test_a_refused_upload_still_reads_its_answer(serve: Callable[..., Process]) -> None:
+def test_refused_upload_gets_its_response(serve: Callable[..., Process]) -> None:
     service = serve("--max-megabytes", "0.1")
-    answered = httpx.post(f"{service.address}/v1/segment", files={"image": bytes(20_000_000)}, timeout=LIMIT)
+    answered = httpx.post(f"{service.address}/v1/segment", files={"image": bytes(20_000_000)}, timeout=TIMEOUT)
     assert answered.status_code == 413
     assert "at most 0.1 MB" in answered.json()["error"]
 
 
-def test_what_is_no_http_does_not_hurt(serve: Callable[..., Process], image_file: bytes) -> None:
+def test_malformed_requests_do_not_stop_the_server(serve: Callable[..., Process], image_file: bytes) -> None:
     service = serve()
     for text in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 200_000):
         with connected(service.address) as strange:
@@ -84,10 +84,10 @@ def test_what_is_no_http_does_not_hurt(serve: Callable[..., Process], image_file
     assert ask(service.address, image_file).status_code == 200
 
 
-def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Process], image_file: bytes) -> None:
+def test_connection_of_a_429_is_kept_open(serve: Callable[..., Process], image_file: bytes) -> None:
     """Longer than servers usually hold one that says nothing (5 s here)."""
-    service, kept = serve("--queue-size", "1", "--timeout", str(10 * LIMIT)), httpx.Limits(keepalive_expiry=60)
-    with connected(service.address) as slow, httpx.Client(timeout=LIMIT, limits=kept) as session:
+    service, kept = serve("--queue-size", "1", "--timeout", str(10 * TIMEOUT)), httpx.Limits(keepalive_expiry=60)
+    with connected(service.address) as slow, httpx.Client(timeout=TIMEOUT, limits=kept) as session:
         slow.sendall(head("/setup", 2))
         wait_for(lambda: service.in_flight == 1)
         refused = session.post(f"{service.address}/v1/segment", files=form_of(image_file))
@@ -101,16 +101,16 @@ def test_who_is_told_to_wait_may_keep_the_connection(serve: Callable[..., Proces
         assert answered.extensions["network_stream"].get_extra_info("client_addr") == before
 
 
-def test_the_health_check_of_the_image(serve: Callable[..., Process]) -> None:
+def test_health_check_of_the_dockerfile(serve: Callable[..., Process]) -> None:
     text = (Path(__file__).resolve().parents[2] / "Dockerfile").read_text(encoding="utf-8")
     (found,) = re.findall(r"HEALTHCHECK.*\\\n\s*CMD (\[.*\])\n", text)
     _, flag, code = json.loads(found)
     service = serve()
     here = code.replace("http://127.0.0.1:8000", service.address)
     assert here != code
-    assert subprocess.run([sys.executable, flag, here], timeout=LIMIT).returncode == 0
+    assert subprocess.run([sys.executable, flag, here], timeout=TIMEOUT).returncode == 0
     service.end()
-    assert subprocess.run([sys.executable, flag, here], timeout=LIMIT, capture_output=True).returncode != 0
+    assert subprocess.run([sys.executable, flag, here], timeout=TIMEOUT, capture_output=True).returncode != 0
 
 
 FEW_FILES = """

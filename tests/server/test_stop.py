@@ -1,4 +1,4 @@
-"""The real process, told to stop: who was let in gets an answer, who comes later is told to go.
+"""SIGTERM of the real process: admitted requests are answered, later ones get 503.
 
 The model is held where a test needs to know what was let in when the signal came, so that nothing depends on speed.
 """
@@ -14,22 +14,22 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import LIMIT, Held, Process, ask, connected, form_of, head, number_of, read_answer, wait_for
+from server_process import TIMEOUT, Held, Process, ask, connected, form_of, head, number_of, read_answer, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
 
 @pytest.fixture
 def held(clip_folder: Path, tmp_path: Path, processes: Callable[[Process], None]) -> Iterator[Held]:
-    """Lets in eight; nobody's time ends before the test's does."""
-    found = Held(clip_folder, tmp_path, "--queue-size", "8", "--timeout", str(10 * LIMIT))
+    """With a queue of eight, and a timeout longer than the test."""
+    found = Held(clip_folder, tmp_path, "--queue-size", "8", "--timeout", str(10 * TIMEOUT))
     processes(found)
     yield found
     found.release()
 
 
 def let_in(held: Held, image: bytes, count: int) -> tuple[list[threading.Thread], list[httpx.Response]]:
-    """Clients that wait for the model, which is held; what they are answered is added to the list."""
+    """Clients that wait for the model, which is blocked; their responses are added to the list."""
     answered: list[httpx.Response] = []
     threads = [
         threading.Thread(target=lambda: answered.append(ask(held.address, image)), daemon=True) for _ in range(count)
@@ -41,7 +41,7 @@ def let_in(held: Held, image: bytes, count: int) -> tuple[list[threading.Thread]
     return threads, answered
 
 
-def test_a_stop_answers_all_that_were_let_in(held: Held, image_file: bytes) -> None:
+def test_sigterm_finishes_admitted_requests(held: Held, image_file: bytes) -> None:
     threads, answered = let_in(held, image_file, 8)
     assert ask(held.address, image_file).status_code == 429
     held.process.send_signal(signal.SIGTERM)
@@ -52,19 +52,19 @@ def test_a_stop_answers_all_that_were_let_in(held: Held, image_file: bytes) -> N
     held.release()
     assert held.ended() == (0, "")
     for thread in threads:
-        thread.join(LIMIT)
+        thread.join(TIMEOUT)
     assert [(one.status_code, one.headers["connection"]) for one in answered] == [(200, "close")] * 8
     assert [one.json()["width"] for one in answered] == [96] * 8
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_more_signals_end_it_once_the_model_is_done(held: Held, image_file: bytes, number: int) -> None:
+def test_second_signal_stops_after_the_current_batch(held: Held, image_file: bytes, number: int) -> None:
     threads, answered = let_in(held, image_file, 3)
     held.process.send_signal(number)
     wait_for(lambda: held.stopping)
     held.process.send_signal(number)
     for thread in threads:
-        thread.join(LIMIT)
+        thread.join(TIMEOUT)
     assert [(one.status_code, set(one.json())) for one in answered] == [(503, {"error"})] * 3
     wait_for(lambda: not listens(held.address))
     for _ in range(3):  # of somebody who has no patience: the model has begun a picture, and its thread cannot be left
@@ -75,18 +75,18 @@ def test_more_signals_end_it_once_the_model_is_done(held: Held, image_file: byte
 
 def listens(address: str) -> bool:
     try:
-        httpx.get(f"{address}/healthz", timeout=LIMIT)
+        httpx.get(f"{address}/healthz", timeout=TIMEOUT)
     except httpx.TransportError:
         return False
     return True
 
 
-def test_a_stop_under_load_loses_no_answer(held: Held, image_file: bytes) -> None:
-    """Sixteen clients ask without a pause. All pictures that the process segmented, by its own count, came to one."""
+def test_sigterm_under_load_loses_no_response(held: Held, image_file: bytes) -> None:
+    """Sixteen clients send requests without a pause; each response that the server counted arrived."""
     statuses: list[int] = []
 
     def client() -> None:
-        with httpx.Client(timeout=LIMIT) as session:
+        with httpx.Client(timeout=TIMEOUT) as session:
             while True:
                 try:
                     answered = session.post(f"{held.address}/v1/segment", files=form_of(image_file))
@@ -110,15 +110,15 @@ def test_a_stop_under_load_loses_no_answer(held: Held, image_file: bytes) -> Non
     held.release()
     assert held.ended() == (0, "")
     for thread in threads:
-        thread.join(LIMIT)
+        thread.join(TIMEOUT)
     assert not any(thread.is_alive() for thread in threads)
     assert set(statuses) == {200, 429, 503}
     assert held.answers()[200] == statuses.count(200)
     assert statuses.count(200) >= before + 8
 
 
-def test_a_request_whose_body_is_half_sent_is_finished_too(serve: Callable[..., Process], image_file: bytes) -> None:
-    service = serve("--timeout", str(10 * LIMIT))
+def test_half_sent_request_is_finished_after_sigterm(serve: Callable[..., Process], image_file: bytes) -> None:
+    service = serve("--timeout", str(10 * TIMEOUT))
     body = json.dumps({"image": base64.b64encode(image_file).decode(), "classes": "cat"}).encode()
     with connected(service.address) as slow:
         slow.sendall(head("/v1/segment", len(body)) + body[:100])
@@ -134,7 +134,7 @@ def test_a_request_whose_body_is_half_sent_is_finished_too(serve: Callable[..., 
     assert service.ended() == (0, "")
 
 
-def test_a_request_that_never_comes_does_not_hold_the_end(serve: Callable[..., Process]) -> None:
+def test_incomplete_request_does_not_delay_sigterm(serve: Callable[..., Process]) -> None:
     service = serve("--timeout", "2")
     given_up = 'cliper_requests_total{method="POST",path="/setup",status="408"}'
     with connected(service.address) as slow, connected(service.address):  # the second says nothing at all

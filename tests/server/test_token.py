@@ -1,4 +1,4 @@
-"""Who may ask."""
+"""Authentication by token."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def test_token(start: Any, image_file: bytes) -> None:
     assert "secret" not in service.client.get("/metrics").text
 
 
-def test_an_open_service_takes_whatever_header(usual: Any) -> None:
+def test_server_without_token_ignores_credentials(usual: Any) -> None:
     assert usual.client.get("/v1/models", headers={"Authorization": "Bearer x"}).status_code == 200

@@ -110,7 +110,7 @@ def demo(no_browser: bool, **options: Any) -> int:
     def ready(name: str, address: str) -> None:
         click.echo(f"{name} at {address}")
         if not no_browser:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(address,), name="cliper-browser", daemon=True).start()
 
     _serve(options, ready)
     return 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from cliper.errors import InputError
 
 __all__ = ["Limits"]
+
+
+def _limit(default: float, low: float, high: float) -> Any:
+    return field(default=default, metadata={"range": (low, high)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,31 +41,21 @@ class Limits:
         2500000
     """
 
-    queue: int = 32
-    megabytes: float = 16.0
-    megapixels: float = 16.0
-    classes: int = 256
-    pixel_classes: float = 1000.0
-    patches: int = 4096
-    texts: int = 8192
-    tasks: int = 100
-    seconds: float = 60.0
+    queue: int = _limit(32, 1, 10_000)
+    megabytes: float = _limit(16.0, 0.001, 1000)
+    megapixels: float = _limit(16.0, 0.001, 128)
+    classes: int = _limit(256, 1, 65535)
+    pixel_classes: float = _limit(1000.0, 0.001, 1_000_000)
+    patches: int = _limit(4096, 1, 8192)
+    texts: int = _limit(8192, 1, 10_000_000)
+    tasks: int = _limit(100, 1, 10_000)
+    seconds: float = _limit(60.0, 0.001, 86400)
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("queue", 1, 10_000),
-            ("megabytes", 0.001, 1000),
-            ("megapixels", 0.001, 128),
-            ("classes", 1, 65535),
-            ("pixel_classes", 0.001, 1_000_000),
-            ("patches", 1, 8192),
-            ("texts", 1, 10_000_000),
-            ("tasks", 1, 10_000),
-            ("seconds", 0.001, 86400),
-        ):
-            value = getattr(self, name)
+        for one in fields(self):
+            value, (low, high) = getattr(self, one.name), one.metadata["range"]
             if not math.isfinite(value) or not low <= value <= high:
-                raise InputError(f"{name}: expected a number from {low:g} to {high:.12g}, got {value:g}")
+                raise InputError(f"{one.name}: expected a number from {low:g} to {high:.12g}, got {value:g}")
 
     @property
     def body_bytes(self) -> int:

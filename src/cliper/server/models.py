@@ -69,7 +69,6 @@ class ServedModel:
     ) -> None:
         self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
         self.limits = limits
-        self.version = version("cliper")
         patches = loaded.settings.refine_max_patches or _REFINE_PATCHES
         public = loaded.with_settings(loaded.settings.replace(refine_max_patches=patches))
         public.checkpoint = replace(loaded.checkpoint, name=public_name(loaded.checkpoint.name))
@@ -77,34 +76,19 @@ class ServedModel:
         self._segmenter = public.with_settings(public.settings)  # once more: messages have the public name
         self._loaded = loaded
         self._segmenter.batch_size = loaded.batch_size if batch is None else batch
+        refiner = loaded.refiner
+        self.version = version("cliper")
+        self.batch = self._segmenter.batch_size
+        """Maximum number of images in a batch."""
+        self.settings = self._segmenter.settings
+        """Default settings of a request."""
+        self.name = self._segmenter.checkpoint.name
+        """Name of the checkpoint; of a local folder the last part."""
+        self.refiner = None if refiner is None else public_name(str(refiner.name))
+        self.model_version = f"{self.name}{f' + {self.refiner}' if self.refiner else ''}, cliper {self.version}"
+        """What predictions are marked with."""
         self._unrefined = self._segmenter.with_refiner(None)
         self._decoders = decoders
-
-    @property
-    def batch(self) -> int:
-        """Maximum number of images in a batch."""
-        return self._segmenter.batch_size
-
-    @property
-    def name(self) -> str:
-        """Name of the checkpoint; of a local folder the last part."""
-        return self._segmenter.checkpoint.name
-
-    @property
-    def refiner(self) -> str | None:
-        """Name of the refiner, or None."""
-        refiner = self._segmenter.refiner
-        return None if refiner is None else public_name(str(refiner.name))
-
-    @property
-    def model_version(self) -> str:
-        """Model, refiner and version of this package: what predictions are marked with."""
-        return f"{self.name}{f' + {self.refiner}' if self.refiner else ''}, cliper {self.version}"
-
-    @property
-    def settings(self) -> Settings:
-        """Default settings of a request."""
-        return self._segmenter.settings
 
     def warm_up(self) -> None:
         """Segment a grey image, so that broken weights are found before the first request.

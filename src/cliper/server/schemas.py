@@ -10,26 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from cliper.settings import Settings
 
 __all__ = [
-    "ClassResult",
     "ErrorResponse",
     "ExportImage",
     "ExportRequest",
     "LabelStudioPredict",
     "LabelStudioSetup",
-    "LabelStudioTask",
     "MapStack",
-    "Maps",
     "Mask",
-    "Polygon",
-    "RunLengths",
     "SegmentForm",
     "SegmentJson",
     "SegmentParams",
     "SegmentResponse",
     "SettingsChange",
-    "StrictModel",
-    "Thresholds",
-    "XAnyLabelingParams",
     "XAnyLabelingPredict",
 ]
 

@@ -19,23 +19,12 @@ __all__ = ["build_x_anylabeling_request", "describe_model", "shapes_response"]
 
 def describe_model(model: ServedModel) -> dict[str, Any]:
     """The value of ``data`` in ``GET /v1/models``: model -> how X-AnyLabeling shows it."""
-    widgets: list[dict[str, Any]] = [
-        {"name": "edit_text", "value": None},
-        {"name": "button_send", "value": None},
-        {"name": "input_conf", "value": None},
-        {"name": "edit_conf", "value": model.settings.score_threshold},
-        {"name": "mask_fineness_slider", "value": 10},
-        {"name": "mask_fineness_value_label", "value": None},
-        {"name": "toggle_preserve_existing_annotations", "value": False},
-    ]
-    return {
-        model.name: {
-            "display_name": f"CLIPer {model.name}",
-            "batch_processing_mode": "text_prompt",
-            "widgets": widgets,
-            "params": {},
-        }
-    }
+    values: dict[str, Any] = {"mask_fineness_slider": 10, "toggle_preserve_existing_annotations": False}
+    values["edit_conf"] = model.settings.score_threshold
+    names = ("edit_text", "button_send", "input_conf", "mask_fineness_value_label", *values)
+    widgets = [{"name": name, "value": values.get(name)} for name in names]
+    described = {"display_name": f"CLIPer {model.name}", "widgets": widgets, "params": {}}
+    return {model.name: {**described, "batch_processing_mode": "text_prompt"}}
 
 
 def build_x_anylabeling_request(model: ServedModel, values: XAnyLabelingPredict) -> SegmentRequest:
