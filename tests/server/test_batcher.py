@@ -30,7 +30,9 @@ def run(tiny: Segmenter) -> Callable[..., Any]:
 
     def run(body: Body, *, batch: int, window: float = 0) -> tuple[Any, str]:
         metrics = Metrics()
-        batcher = DynamicBatcher(ServedModel(tiny, Limits(), batch=batch), window=window, metrics=metrics)
+        batcher = DynamicBatcher(
+            ServedModel(tiny, Limits(), batch=batch, cached_bytes=0), window=window, metrics=metrics
+        )
         try:
             return asyncio.run(asyncio.wait_for(body(batcher), 60)), metrics.text().decode()
         finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from server_in_process import until
 
 from cliper.cache import SQLiteTextCache
@@ -34,6 +37,40 @@ def test_public_name_of_a_folder_is_its_last_part(tmp_path: Path, monkeypatch: p
     assert public_name("~/secret/mine") == "mine"
     assert public_name(str(tmp_path / "missing")) == "missing"
     assert public_name("ViT-B/16") == "ViT-B/16"  # an alias takes precedence over a folder of its name
+
+
+def test_second_request_for_an_image_runs_no_network_on_it(
+    start: Any, own_tiny: Segmenter, image_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = own_tiny.with_refiner("self")
+    server, count = start(segmenter), Counter[str]()
+    for owner, name in ((type(segmenter.encoder), "encode_images"), (ServedModel, "decode")):
+        real = getattr(owner, name)
+
+        def counted(*given: Any, real: Any = real, name: str = name, **more: Any) -> Any:
+            count[name] += 1
+            return real(*given, **more)
+
+        monkeypatch.setattr(owner, name, counted)
+    first = server.segment(image_file, ["cat"])
+    once = dict(count)
+    assert set(once) == {"encode_images", "decode"}
+    second = server.segment(image_file, ["dog"])
+    unrefined = server.segment(image_file, ["cat"], refiner="none")
+    assert dict(count) == once
+    assert {one.status_code for one in (first, second, unrefined)} == {200}
+    expected = segmenter(Image.open(io.BytesIO(image_file)), ["dog"])
+    assert second.json()["classes"][0]["confidence"] == pytest.approx(float(expected.confidence[0]), rel=1e-5)
+    server.segment(image_file, ["cat"], settings={"size": 48})  # other settings of the networks
+    assert count["encode_images"] > once["encode_images"]
+
+
+def test_encoded_images_are_bounded_in_bytes(tiny: Segmenter, make_picture: Any) -> None:
+    size = tiny.encode_image(make_picture()).nbytes
+    model = ServedModel(tiny, Limits(), cached_bytes=2 * size)
+    for number in range(3):
+        model.encoded.encode(bytes([number]), make_picture(seed=number), tiny)
+    assert [model.encoded.image(bytes([number])) is None for number in range(3)] == [True, False, False]
 
 
 @pytest.fixture

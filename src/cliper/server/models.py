@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from PIL import Image
 from cliper.cache import LRUTextCache
 from cliper.checkpoints import find_entry
 from cliper.decode_pool import DecodePool
+from cliper.encoded_image import EncodedImage
 from cliper.errors import ResourceError, SettingsError
 from cliper.formats.label_studio import display_name
 from cliper.images import load_stream, resized_shape
@@ -32,6 +34,7 @@ __all__ = ["CODEC_THREADS", "ServedModel", "public_name"]
 CODEC_THREADS = 2
 """Threads that decode images and encode responses; as many processes decode."""
 
+_CACHED_BYTES = 256 * 2**20  # of encoded images
 _CACHED_TEXTS = 20_000  # embeddings in memory: 40 MB at a width of 512
 _REFINE_SIDE = 512
 _REFINE_PATCHES = 4096  # of an image that no refine_size reduces: DINO refiners have no limit of their own
@@ -51,6 +54,32 @@ def public_name(name: str) -> str:
     return path.resolve().name if path.is_dir() else display_name(name)
 
 
+class _EncodedImages:
+    """LRU cache of encoded images by the digest of their file, bounded in bytes. Changed by one thread only."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
+
+    def image(self, digest: bytes) -> Image.Image | None:
+        """The decoded image; from any thread."""
+        found = self._images.get(digest)
+        return None if found is None else found.image
+
+    def encode(self, digest: bytes, image: Image.Image, segmenter: Segmenter) -> EncodedImage:
+        """The encoded image, from the cache if it was encoded with the same models and settings."""
+        found = self._images.pop(digest, None)
+        try:
+            if found is not None:
+                found.check_usable(segmenter.encoder, segmenter.refiner, segmenter.settings, segmenter.seed)
+        except SettingsError:
+            found = None
+        found = self._images[digest] = found or segmenter.encode_image(image)
+        while sum(one.nbytes for one in self._images.values()) > self._max_bytes:
+            self._images.popitem(last=False)
+        return found
+
+
 class ServedModel:
     """A loaded segmenter, used with the settings of each request.
 
@@ -62,10 +91,17 @@ class ServedModel:
         limits: of a request.
         batch: maximum number of images in a batch; None takes the segmenter's own number.
         decoders: processes that decode images; None decodes in this process.
+        cached_bytes: maximum size of the cache of encoded images.
     """
 
     def __init__(
-        self, loaded: Segmenter, limits: Limits, *, batch: int | None = None, decoders: DecodePool | None = None
+        self,
+        loaded: Segmenter,
+        limits: Limits,
+        *,
+        batch: int | None = None,
+        decoders: DecodePool | None = None,
+        cached_bytes: int = _CACHED_BYTES,
     ) -> None:
         self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
         self.limits = limits
@@ -89,6 +125,8 @@ class ServedModel:
         """What predictions are marked with."""
         self._unrefined = self._segmenter.with_refiner(None)
         self._decoders = decoders
+        self.encoded = _EncodedImages(cached_bytes)
+        """Images of the last requests."""
 
     def warm_up(self) -> None:
         """Segment a grey image, so that broken weights are found before the first request.
@@ -136,7 +174,10 @@ class ServedModel:
             CliperError: whatever the segmenter raises.
         """
         first = requests[0]
-        return first.segmenter([one.image for one in requests], list(first.classes), list(first.background))
+        images: list[Any] = [one.image for one in requests]
+        if len(requests) == 1:  # images of a batch are encoded together, and not cached
+            images = [self.encoded.encode(first.digest, first.image, first.segmenter)]
+        return first.segmenter(images, list(first.classes), list(first.background))
 
     def check_cost(self, size: tuple[int, int], settings: Settings, *, classes: int, refined: bool) -> None:
         """Refuse requests that would occupy the model for long: attention grows with the square of the patches, and

@@ -70,9 +70,10 @@ def build_request(model: ServedModel, image: bytes, params: SegmentParams) -> Se
     _check_texts(classes, background, settings, limits)
     if not image:
         raise ImageError("image: expected an image, got 0 bytes; send its file")
-    decoded = model.decode(image, "image")
+    digest = hashlib.sha256(image).digest()
+    decoded = model.encoded.image(digest) or model.decode(image, "image")
     model.check_cost(decoded.size, settings, classes=len(classes), refined=refined)
-    return SegmentRequest(decoded, hashlib.sha256(image).digest(), tuple(classes), tuple(background), segmenter)
+    return SegmentRequest(decoded, digest, tuple(classes), tuple(background), segmenter)
 
 
 def _use_refiner(name: str | None, model: ServedModel) -> bool:
