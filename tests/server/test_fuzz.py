@@ -94,64 +94,6 @@ def test_any_bytes(post: Any, body: bytes, kind: str) -> None:
         assert post(body, kind, path).status_code in REFUSED
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
-SETTINGS = st.dictionaries(
-    st.sampled_from(
-        [
-            "size",
-            "logit_scale",
-            "map_threshold",
-            "select_layer",
-            "window",
-            "attention",
-            "score_threshold",
-            "templates",
-            "recipe",
-        ]
-    )
-    | st.text(max_size=6),
-    VALUES | st.integers(-5, 400) | st.floats(0, 1),
-    max_size=4,
-)
-
-
-@fuzz
-@given(
-    values=st.fixed_dictionaries(
-        {},
-        optional={
-            "classes": VALUES | st.sampled_from(["cat", ["cat", "dog"]]),
-            "background": VALUES,
-            "settings": VALUES | SETTINGS,
-            "output": VALUES | st.sampled_from(["rle", "png", "polygons"]),
-            "tolerance": VALUES,
-            "model": VALUES,
-            "refiner": VALUES,
-        },
-    ),
-    image=st.none() | st.text(max_size=10),
-)
-def test_any_values(post: Any, small_file: bytes, values: dict[str, Any], image: str | None) -> None:
-    picture = base64.b64encode(small_file).decode() if image is None else image
-    body = json.dumps({"image": picture, "classes": "cat", **values}).encode()  # NaN too: json writes it
-    post(body, "application/json", refused=REFUSED | {404})  # of another model
-
-
-@fuzz
-@given(
-    tasks=VALUES | st.lists(st.fixed_dictionaries({"data": st.dictionaries(st.just("p"), VALUES)}), max_size=3),
-    config=VALUES
-    | st.just('<View><Image name="i" value="$p"/><BrushLabels toName="i"><Label value="a"/></BrushLabels></View>'),
-)
-def test_any_tasks(post: Any, tasks: Any, config: Any) -> None:
-    body = json.dumps({"tasks": tasks, "label_config": config}).encode()
-    post(body, "application/json", "/predict")
-
-
 @fuzz
 @given(
     data=st.data(),

@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be tested without Docker. The image is not built here."""
+"""The Dockerfile and the example for nginx, as far as they can be tested without these programs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from uvicorn.server import HANDLED_SIGNALS
 
 from cliper.cli.main import cli
+from cliper.server.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -66,3 +67,13 @@ def test_command_listens_on_the_exposed_port() -> None:
     assert (given["host"], given["port"]) == ("0.0.0.0", int(the("EXPOSE")))
     assert f"http://127.0.0.1:{the('EXPOSE')}/healthz" in json.loads(the("HEALTHCHECK").partition("CMD ")[2])[2]
     assert getattr(signal, the("STOPSIGNAL")) in HANDLED_SIGNALS
+
+
+def test_nginx_example_fits_the_limits_and_the_host_check() -> None:
+    text = (ROOT / "docs" / "nginx.conf").read_text(encoding="utf-8")
+    set_by = dict(re.findall(r"^\s*([a-z_]+) (.*?);", text, re.MULTILINE))
+    assert set_by["client_max_body_size"] == f"{Limits().megabytes:.0f}m"
+    assert int(set_by["proxy_read_timeout"].rstrip("s")) > 2 * Limits().seconds
+    assert set_by["proxy_pass"] == "http://127.0.0.1:8000"
+    # The server answers to a Host of its own machine only, which is what nginx sends unless told otherwise.
+    assert re.findall(r"proxy_set_header (\S+) (\S+);", text) == [("Connection", '""'), ("X-Forwarded-Host", "$host")]
