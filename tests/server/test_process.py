@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from server_process import TIMEOUT, Process, ask, connected, form_of, head, read_answer, wait_for
+
+from hostile_images import FILES
 
 pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
@@ -113,9 +116,9 @@ def test_health_check_of_the_dockerfile(serve: Callable[..., Process]) -> None:
     assert subprocess.run([sys.executable, flag, here], timeout=TIMEOUT, capture_output=True).returncode != 0
 
 
-FEW_FILES = """
+LIMITED = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+resource.setrlimit(resource.%s, (%d, %d))
 from cliper.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
@@ -124,7 +127,7 @@ sys.exit(run(sys.argv[1:]))
 def test_idle_connections_do_not_use_up_the_files(
     clip_folder: Path, processes: Callable[[Process], None], image_file: bytes
 ) -> None:
-    server = Process(clip_folder, program=("-c", FEW_FILES))
+    server = Process(clip_folder, program=("-c", LIMITED % ("RLIMIT_NOFILE", 200, 200)))
     processes(server)
     with ExitStack() as idle:
         for _ in range(300):
@@ -134,3 +137,43 @@ def test_idle_connections_do_not_use_up_the_files(
     code, said = server.end()
     assert code == 0
     assert said.count("\n") <= 1, said
+
+
+def test_hostile_images_do_not_hold_the_server(
+    clip_folder: Path, processes: Callable[[Process], None], image_file: bytes
+) -> None:
+    """Under a memory limit of 4 GiB; other clients get their responses meanwhile."""
+    server = Process(clip_folder, program=("-c", LIMITED % ("RLIMIT_AS", 2**32, 2**32)))
+    processes(server)
+    statuses: list[int] = []
+    ended = threading.Event()
+
+    def other() -> None:
+        while not ended.is_set():
+            statuses.append(ask(server.address, image_file).status_code)
+
+    client = threading.Thread(target=other)
+    client.start()
+    try:
+        for name, make in FILES.items():
+            response = ask(server.address, make())
+            assert response.status_code in (200, 413, 422), (name, response.text)
+            assert response.status_code == 200 or response.json()["error"]
+    finally:
+        ended.set()
+        client.join(TIMEOUT)
+    assert set(statuses) == {200}
+    senders = [threading.Thread(target=send_unless_stopped, args=(server, make()), daemon=True) for make in SLOW]
+    for sender in senders:
+        sender.start()
+    started = time.monotonic()
+    assert server.end() == (0, "")
+    assert time.monotonic() - started < 60  # --timeout; two decoders may take 10 s each
+
+
+SLOW = [FILES["scans_30000.jpg"], FILES["comment_16mb.gif"], FILES["tile.tif"]]
+
+
+def send_unless_stopped(server: Process, image: bytes) -> None:
+    with suppress(httpx.TransportError):
+        ask(server.address, image)
