@@ -63,7 +63,7 @@ def test_server_runs_without_root_and_owns_its_cache() -> None:
 def test_command_listens_on_the_exposed_port() -> None:
     assert json.loads(the("ENTRYPOINT")) == list(PROJECT["scripts"])
     name, *options = json.loads(the("CMD"))
-    given = cli.commands[name].make_context(name, options).params
+    given = cli.commands[name].make_context(name, options, **cli.context_settings).params
     assert (given["host"], given["port"]) == ("0.0.0.0", int(the("EXPOSE")))
     assert f"http://127.0.0.1:{the('EXPOSE')}/healthz" in json.loads(the("HEALTHCHECK").partition("CMD ")[2])[2]
     assert getattr(signal, the("STOPSIGNAL")) in HANDLED_SIGNALS
