@@ -1,11 +1,11 @@
-# The HTTP service of cliper (docs/service.md), for a CPU, with the bundled model.
+# The HTTP server of cliper (docs/server.md), for a CPU, with the bundled model.
 #
 #   docker build --tag cliper .
 #   docker run --rm --publish 8000:8000 --env CLIPER_TOKEN=... cliper
 #   docker run --rm --publish 8000:8000 --env CLIPER_TOKEN=... --volume cliper:/home/cliper/.cache \
 #     cliper serve --host 0.0.0.0 --model ViT-B/16
 #
-# It listens everywhere inside of the container: set a token, or publish the port to 127.0.0.1 only.
+# It listens on all addresses of the container: set a token, or publish the port to 127.0.0.1 only.
 FROM python:3.11-slim
 
 # The cache is the user's before a volume is mounted there: a new volume takes its owner from it.

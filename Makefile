@@ -61,13 +61,11 @@ check-project: setup
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/pre-commit validate-config
 
-# With the oldest dependencies that pyproject.toml allows; PYTHON should be the oldest Python. Gradio takes newer ones, so
-# what imports it is left out.
+# With the oldest dependencies that pyproject.toml allows; PYTHON should be the oldest Python.
 test-oldest:
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/$(PIP) --constraint constraints-oldest.txt --editable ".[test]"
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -m "not full" \
-		--ignore tests/web/page -k "not web.page and not modules_have_examples"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -m "not full"
 
 # One extra alone, in an environment of its own: make test-extra EXTRA=video
 test-extra:

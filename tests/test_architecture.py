@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": BASE | {"kernels"},
     "devices": BASE,
     "images": BASE,
+    "decode_pool": BASE | {"images"},
     "checkpoints": BASE | {"settings"},
     "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
     "prompts": BASE | {"cache", "encoders"},
@@ -48,9 +49,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scale": BASE
     | {"datasets", "devices", "evaluation", "files", "formats", "grouping", "images"}
     | {"prompts", "provenance", "result", "segmenter", "settings"},
-    "web": BASE
-    | {"cache", "checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts"}
-    | {"refiners", "result", "segmenter", "settings"},
+    "server": BASE
+    | {"cache", "checkpoints", "decode_pool", "examples", "files", "formats", "images", "ops", "prompts", "result"}
+    | {"encoded_image", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -67,12 +68,12 @@ LIBRARIES: dict[str, set[str]] = {
     "av": {"scale"},
     "ray": {"scale"},
     "fsspec": {"scale"},
-    "gradio": {"web"},
-    "fastapi": {"web"},
-    "starlette": {"web"},
-    "uvicorn": {"web"},
-    "pydantic": {"web"},
-    "prometheus_client": {"web"},
+    "gradio": set(),
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "pydantic": {"server"},
+    "prometheus_client": {"server"},
     "torchvision": set(),
     "timm": set(),
     "open_clip": set(),

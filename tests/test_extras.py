@@ -82,10 +82,6 @@ def check_video(model: Path, photo: Path, folder: Path) -> None:
     assert len(list((folder / "out").glob("*.labels.png"))) == 3
 
 
-def check_web(model: Path, photo: Path, folder: Path) -> None:
-    start_and_stop("demo", "--model", model)
-
-
 CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
     "coco": check_coco,
     "s3": check_s3,
@@ -93,7 +89,6 @@ CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
     "server": check_server,
     "supervision": check_supervision,
     "video": check_video,
-    "web": check_web,
 }
 
 

@@ -1,7 +1,7 @@
 """Exit codes of every command, in a process of its own as a user starts it.
 
 0 done, 1 some images failed, 2 wrong usage or bad input, 70 a defect, 130 interrupted, 141 closed pipe. The servers'
-exit codes after signals are tests/web's.
+exit codes after signals are tests/server's.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--batch-window", "nan"], "--batch-window: expected milliseconds"),
         (["--token", "two words"], "token: expected ASCII"),
         (["--token", ""], "token: expected ASCII"),
-        (["--label-studio-folder", "no/such/folder"], "expected a folder of Label Studio's pictures"),
+        (["--label-studio-folder", "no/such/folder/there"], "expected a folder of Label Studio's images"),
         (["--port", "70000"], "70000"),
         (["--host", "256.256.256.256"], "cannot listen at 256.256.256.256"),
     ],
@@ -65,12 +67,12 @@ def test_taken_port_is_refused(command: Callable[..., Any]) -> None:
 def test_missing_package_is_named_with_its_extra(
     command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == library or "cliper.web" in name]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library or "cliper.server" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     ended = command("serve")
     assert ended.code == 2
-    assert "pip install 'cliper[web]'" in ended.err
+    assert "pip install 'cliper[server]'" in ended.err
     assert ended.err.count("\n") == 1
 
 
@@ -87,3 +89,22 @@ def test_help_does_not_show_a_token(
 ) -> None:
     monkeypatch.setenv("CLIPER_TOKEN", "hush-hush")
     assert "hush" not in command("serve", "--help").out
+
+
+@pytest.mark.enable_socket
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(("options", "opened"), [([], ["http://127.0.0.1:1"]), (["--no-browser"], [])])
+def test_demo_opens_a_browser_when_it_is_ready(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tiny: Any, options: list[str], opened: list[str]
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr("cliper.cli.serve.load_segmenter", lambda _: tiny)
+    module = importlib.import_module("cliper.server.run")
+    monkeypatch.setattr(module, "serve", lambda *_, ready: ready("http://127.0.0.1:1"))
+    monkeypatch.setattr("webbrowser.open", found.append)
+    ended = command("demo", "--port", "0", *options)
+    assert (ended.code, ended.out) == (0, "tiny at http://127.0.0.1:1\n")
+    for thread in threading.enumerate():
+        if thread.name == "cliper-browser":
+            thread.join(10)
+    assert found == opened

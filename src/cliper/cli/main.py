@@ -16,14 +16,13 @@ from cliper import __version__
 from cliper.cli.batch import batch
 from cliper.cli.benchmarks import benchmarks
 from cliper.cli.data import data
-from cliper.cli.demo import demo
 from cliper.cli.doctor import doctor
 from cliper.cli.errors import echo_warning, report_error
 from cliper.cli.evaluate import evaluate
 from cliper.cli.help import CommandGroup
 from cliper.cli.models import models
 from cliper.cli.segment import segment
-from cliper.cli.serve import serve
+from cliper.cli.serve import demo, serve
 
 __all__ = ["cli", "main"]
 

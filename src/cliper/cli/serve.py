@@ -1,10 +1,12 @@
-"""``cliper serve``: segmentation over HTTP."""
+"""``cliper serve`` and ``cliper demo``: the HTTP API and the page."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -13,7 +15,9 @@ from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import address_options, load_segmenter, model_options
 from cliper.errors import InputError, MissingExtraError
 
-__all__ = ["serve"]
+__all__ = ["demo", "serve"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Field of Limits -> name of the option.
 _LIMITS = {
@@ -22,24 +26,22 @@ _LIMITS = {
     "megabytes": "max_megabytes",
     "megapixels": "max_megapixels",
     "classes": "max_classes",
-    "labelling": "max_pixel_classes",
+    "pixel_classes": "max_pixel_classes",
     "patches": "max_patches",
     "texts": "max_texts",
 }
-
-_EXAMPLES = """\
-cliper serve --refiner self
-curl -F image=@photo.jpg -F classes=dog http://127.0.0.1:8000/v1/segment"""
-
-
-@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
-@address_options(8000)
-@option_group(
+_SERVER = option_group(
     "Server",
     option(
         "--token TEXT",
         "Token that clients must send. Others on this machine can read a command line: better set CLIPER_TOKEN.",
         show_default="CLIPER_TOKEN, else none",
+    ),
+    option(
+        "--cors-origin ORIGIN",
+        "Origin of another site whose pages may use the API, such as https://example.org; repeat for more.",
+        "cors_origins",
+        multiple=True,
     ),
     option(
         "--batch-size N",
@@ -54,7 +56,7 @@ curl -F image=@photo.jpg -F classes=dog http://127.0.0.1:8000/v1/segment"""
         show_default="tasks must contain their images",
     ),
 )
-@option_group(
+_LIMIT_OPTIONS = option_group(
     "Limits",
     option("--queue-size N", "Maximum concurrent requests, waiting ones included; further ones get 429.", default=32),
     option("--timeout SECONDS", "Time limit of a request.", default=60.0),
@@ -65,45 +67,98 @@ curl -F image=@photo.jpg -F classes=dog http://127.0.0.1:8000/v1/segment"""
     option("--max-patches N", "Number of patches of an image, of all its windows together.", default=4096),
     option("--max-texts N", "Number of texts in a request: prompts times templates.", default=8192),
 )
-@model_options
-def serve(host: str, port: int, token: str | None, label_studio_folder: Path | None, **options: Any) -> int:
-    """Serve segmentation over HTTP: POST /v1/segment.
 
-    /openapi.json describes the API. Requests may change settings, not the model. SIGTERM or Ctrl-C ends the server
-    after the accepted requests, with exit code 0.
+
+def _options(port: int) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for add_group in (model_options, _LIMIT_OPTIONS, _SERVER, address_options(port)):
+            command = add_group(command)
+        return command
+
+    return add
+
+
+_SERVE_EXAMPLES = """\
+cliper serve --refiner self
+curl -F image=@photo.jpg -F classes=dog http://127.0.0.1:8000/v1/segment"""
+
+
+@click.command(cls=GroupedCommand, epilog=_SERVE_EXAMPLES)
+@_options(8000)
+def serve(**options: Any) -> int:
+    """Serve an HTTP API, and a page for the browser.
+
+    The API is POST /v1/segment and others; /openapi.json describes it. Requests may change settings, not the model.
+    SIGTERM or Ctrl-C ends the server after the accepted requests, with exit code 0.
     """
+    _serve(options, lambda name, address: click.echo(f"{name} at {address}"))
+    return 0
+
+
+@click.command(cls=GroupedCommand, epilog="cliper demo\ncliper demo --model ViT-B/16 --refiner sd2.1")
+@_options(7860)
+@option_group("Server", option("--no-browser", "Do not open a browser.", is_flag=True))
+def demo(no_browser: bool, **options: Any) -> int:
+    """Open a page in the browser to try the model.
+
+    Choose images, type words, explore the result and save it. The same as 'cliper serve', on another port. Ctrl-C ends
+    the server with exit code 0.
+    """
+    import threading
+    import webbrowser
+
+    def ready(name: str, address: str) -> None:
+        click.echo(f"{name} at {address}")
+        if not no_browser:
+            threading.Thread(target=webbrowser.open, args=(address,), name="cliper-browser", daemon=True).start()
+
+    _serve(options, ready)
+    return 0
+
+
+def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
     try:
-        from cliper.web.hosts import is_loopback, listen
-        from cliper.web.service.folder import PictureFolder
-        from cliper.web.service.guard import check_token
-        from cliper.web.service.limits import Limits
-        from cliper.web.service.run import patient
-        from cliper.web.service.run import serve as answer
-        from cliper.web.service.served import Served
-        from cliper.web.service.service import Service
+        from cliper.decode_pool import DecodePool
+        from cliper.server.admission import Service
+        from cliper.server.auth import check_token
+        from cliper.server.hosts import is_loopback, listen
+        from cliper.server.label_studio import MediaFolder
+        from cliper.server.limits import Limits
+        from cliper.server.models import CODEC_THREADS, ServedModel
+        from cliper.server.run import ignore_signals
+        from cliper.server.run import serve as run_server
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "cliper":
             raise  # no package is missing: a defect
-        raise MissingExtraError("cliper serve needs packages that are missing; pip install 'cliper[web]'") from None
+        raise MissingExtraError("the server needs packages that are missing; pip install 'cliper[server]'") from None
 
     try:
         limits = Limits(**{field: options[name] for field, name in _LIMITS.items()})
     except InputError as error:  # name the option, not the field
         field, _, reason = str(error).partition(":")
         raise InputError(f"--{_LIMITS[field].replace('_', '-')}:{reason}") from None
+    host, token, folder = options["host"], options["token"], options["label_studio_folder"]
     if token is None:  # not by click's envvar, which takes an empty token for none
         token = os.environ.get("CLIPER_TOKEN")
     token = None if token is None else check_token(token)
-    folder = None if label_studio_folder is None else PictureFolder(label_studio_folder)
+    media = None if folder is None else MediaFolder(Path(folder))
     window = options["batch_window"]
     if not 0 <= window <= 1000:  # click.FloatRange accepts NaN
         raise InputError(f"--batch-window: expected milliseconds from 0 to 1000, got {window:g}")
-    with listen(host, port) as socket:
+    with listen(host, options["port"]) as socket:
         if token is None and not is_loopback(host):
-            echo_warning(f"everyone who can reach {host} may use this service; set CLIPER_TOKEN")
-        served = Served(load_segmenter(options), limits, batch=options["batch_size"])
-        served.try_out()
-        service = Service(served, window=window / 1000, token=token, folder=folder)
-        with patient(service), service:
-            answer(service, socket, ready=lambda address: click.echo(f"{served.name} at {address}"))
-    return 0
+            echo_warning(f"{host} is reachable from other machines, without a password; set CLIPER_TOKEN")
+        segmenter = load_segmenter(options)
+        decoders = DecodePool(CODEC_THREADS) if os.name == "posix" else None
+        model = ServedModel(segmenter, limits, batch=options["batch_size"], decoders=decoders)
+        model.warm_up()
+        service = Service(
+            model,
+            window=window / 1000,
+            token=token,
+            media=media,
+            loopback_only=is_loopback(host),
+            origins=options["cors_origins"],
+        )
+        with ignore_signals(service), service, decoders or contextlib.nullcontext():
+            run_server(service, socket, ready=lambda address: ready(model.name, address))

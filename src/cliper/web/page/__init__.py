@@ -1,1 +1,0 @@
-"""``cliper demo``: a page in the browser. :func:`cliper.web.page.run.serving` runs it."""

@@ -1,0 +1,132 @@
+"""The server in this process, with the tiny checkpoint."""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from server_in_process import Running, running
+from server_process import TIMEOUT, Process
+
+from cliper.segmenter import Segmenter
+
+HANGS = 60
+"""Seconds after which a request that takes milliseconds hangs, however busy the machine is."""
+
+
+@pytest.fixture
+def start(tiny: Segmenter) -> Iterator[Callable[..., Running]]:
+    """Start a service with limits and options of its own."""
+    with ExitStack() as ends:
+        yield lambda segmenter=tiny, **options: ends.enter_context(running(segmenter, **options))
+
+
+@pytest.fixture(scope="session")
+def usual(tiny: Segmenter) -> Iterator[Running]:
+    """A service with the usual limits, for tests that leave it as it was."""
+    with running(tiny) as found:
+        yield found
+
+
+def png(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def image_file(make_picture: Callable[..., Image.Image]) -> bytes:
+    """A PNG of 96 x 64 pixels."""
+    return png(make_picture())
+
+
+class Gate:
+    """Holds the model until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Semaphore(0)
+        self.groups: list[int] = []
+
+    def wait_for_model(self) -> None:
+        """Until the model has been asked once more."""
+        assert self.reached.acquire(timeout=30)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Every call of a segmenter waits until the gate is open; the sizes of its batches are recorded."""
+    found, real = Gate(), Segmenter.__call__
+
+    def held(self: Segmenter, image: Any, *rest: Any) -> Any:
+        found.groups.append(len(image))
+        found.reached.release()
+        assert found.open.wait(60)
+        return real(self, image, *rest)
+
+    monkeypatch.setattr(Segmenter, "__call__", held)
+    yield found
+    found.open.set()
+
+
+def _asked(*_: object) -> None:
+    raise AssertionError("the model was asked")
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of the model fails the test."""
+    monkeypatch.setattr(Segmenter, "__call__", _asked)
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[[Process], None]]:
+    """Takes processes that are not to outlive the test."""
+    started: list[Process] = []
+    yield started.append
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def serve(clip_folder: Path, processes: Callable[[Process], None]) -> Callable[..., Process]:
+    """Start ``cliper serve`` with options of its own."""
+
+    def start(*options: str, **environment: str) -> Process:
+        found = Process(clip_folder, *options, **environment)
+        processes(found)
+        return found
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def in_time(request: pytest.FixtureRequest) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """What is done inside has an end, or the test's process has one, and says where it hung.
+
+    Requests to a service in this process cannot be left alone by their client. Whether a thread waits, or one computes
+    for ever and lets no other do anything, this ends it. Not for requests of several threads.
+    """
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        terminal = os.dup(2)
+
+    @contextmanager
+    def limited() -> Iterator[None]:
+        faulthandler.dump_traceback_later(HANGS, exit=True, file=terminal)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    yield limited
+    os.close(terminal)

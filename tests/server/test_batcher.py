@@ -1,0 +1,161 @@
+"""The dynamic batcher: requests with equal keys share a batch, and cancelled ones are not computed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cliper.errors import ResourceError
+from cliper.segmenter import Segmenter
+from cliper.server.batcher import DynamicBatcher
+from cliper.server.limits import Limits
+from cliper.server.metrics import Metrics
+from cliper.server.models import ServedModel
+from cliper.server.request import SegmentRequest, build_request
+from cliper.server.schemas import SegmentParams
+
+Body = Callable[[DynamicBatcher], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture
+def run(tiny: Segmenter) -> Callable[..., Any]:
+    """Run a coroutine function with a batcher; its result, and the metrics."""
+
+    def run(body: Body, *, batch: int, window: float = 0) -> tuple[Any, str]:
+        metrics = Metrics()
+        batcher = DynamicBatcher(
+            ServedModel(tiny, Limits(), batch=batch, cached_bytes=0), window=window, metrics=metrics
+        )
+        try:
+            return asyncio.run(asyncio.wait_for(body(batcher), 60)), metrics.text().decode()
+        finally:
+            batcher.close()
+
+    return run
+
+
+@pytest.fixture
+def make_request(tiny: Segmenter, image_file: bytes) -> Callable[..., SegmentRequest]:
+    model = ServedModel(tiny, Limits(), batch=4)
+    return lambda classes, image=image_file: build_request(model, image, SegmentParams(classes=classes))
+
+
+def test_requests_with_equal_keys_share_a_batch(run: Any, make_request: Any, gate: Any) -> None:
+    async def body(batcher: DynamicBatcher) -> list[tuple[str, ...]]:
+        first = asyncio.ensure_future(batcher.segment(make_request("cat")))
+        await asyncio.to_thread(gate.wait_for_model)
+        others = [batcher.segment(make_request(name)) for name in ["cat"] * 3 + ["dog"] + ["cat"] * 2]
+        tasks = [first, *map(asyncio.ensure_future, others)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        return [prediction.result.classes for prediction in await asyncio.gather(*tasks)]
+
+    found, _ = run(body, batch=4)
+    # The first was alone; of the others, those like the oldest came first.
+    assert gate.groups == [1, 4, 1, 1]
+    assert found == [("cat",)] * 4 + [("dog",)] + [("cat",)] * 2
+
+
+def test_results_of_a_batch_are_those_of_single_requests(
+    run: Any, make_request: Any, make_picture: Callable[..., Image.Image], tiny: Segmenter
+) -> None:
+    images = [make_picture(seed=seed) for seed in range(4)]
+
+    async def body(batcher: DynamicBatcher) -> list[Any]:
+        requests = []
+        for image in images:
+            stream = io.BytesIO()
+            image.save(stream, "PNG")
+            requests.append(make_request("cat; dog", stream.getvalue()))
+        return await asyncio.gather(*map(batcher.segment, requests))
+
+    found, metrics = run(body, batch=4, window=30)  # the fourth ends the wait
+    assert "cliper_batch_images_sum 4.0" in metrics
+    assert "cliper_batch_images_count 1.0" in metrics
+    for image, prediction in zip(images, found, strict=True):
+        # Sums of a batch differ in their last bits.
+        assert (prediction.result.labels == tiny(image, ["cat", "dog"]).labels).mean() > 0.99
+
+
+def test_batch_of_one_does_not_wait_for_others(run: Any, make_request: Any) -> None:
+    run(lambda batcher: batcher.segment(make_request("cat")), batch=1, window=1000)
+
+
+def test_cancelled_request_is_not_computed(run: Any, make_request: Any, gate: Any) -> None:
+    async def body(batcher: DynamicBatcher) -> None:
+        first = asyncio.ensure_future(batcher.segment(make_request("cat")))
+        await asyncio.to_thread(gate.wait_for_model)
+        cancelled = asyncio.ensure_future(batcher.segment(make_request("dog")))
+        last = asyncio.ensure_future(batcher.segment(make_request("cow")))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        gate.open.set()
+        await asyncio.gather(first, last)
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    _, metrics = run(body, batch=1)
+    assert gate.groups == [1, 1]
+    assert "cliper_dropped_total 1.0" in metrics
+
+
+def test_failed_batch_is_computed_one_by_one(run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Segmenter.__call__
+
+    def small(self: Segmenter, image: Any, *rest: Any) -> Any:
+        if len(image) > 1:
+            raise ResourceError("out of memory")
+        return real(self, image, *rest)
+
+    monkeypatch.setattr(Segmenter, "__call__", small)
+
+    async def body(batcher: DynamicBatcher) -> list[Any]:
+        return await asyncio.gather(*(batcher.segment(make_request("cat")) for _ in range(2)))
+
+    found, _ = run(body, batch=2, window=30)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("error", [ResourceError("out of memory"), KeyError("a defect")])
+def test_queue_goes_on_after_an_error(
+    run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    async def body(batcher: DynamicBatcher) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Segmenter, "__call__", fail)
+            with pytest.raises(type(error)):
+                await batcher.segment(make_request("cat"))
+        await batcher.segment(make_request("cat"))
+
+    run(body, batch=1)
+
+
+def test_image_is_freed_with_the_result(run: Any, make_request: Any) -> None:
+    """Not by the garbage collector, which would keep the memory of large images for a while."""
+
+    async def body(batcher: DynamicBatcher) -> bool:
+        request = make_request("cat")
+        image = weakref.ref(request.image)
+        task = asyncio.ensure_future(batcher.segment(request))
+        del request
+        await asyncio.wait([task])
+        del task
+        await asyncio.sleep(0.1)
+        return image() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(body, batch=1)[0]
+    finally:
+        gc.enable()

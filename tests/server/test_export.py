@@ -1,0 +1,121 @@
+"""``output: maps`` and ``POST /v1/export``: the same labels as the server's, in every format."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from server_in_process import refused
+
+from cliper.formats import format_names
+from cliper.ops.labels import assign_labels
+from cliper.segmenter import Segmenter
+from cliper.server.responses import decode_maps, encode_maps
+from cliper.server.schemas import MapStack
+
+
+def export(server: Any, format: str, image: dict[str, Any], **values: Any) -> Any:
+    body = {"format": format, "classes": ["cat", "dog"], "images": [{"name": "a.png", **image}], **values}
+    return server.client.post("/v1/export", json=body)
+
+
+def maps_of(server: Any, file: bytes) -> dict[str, Any]:
+    response = server.segment(file, output="maps").json()
+    return {"width": response["width"], "height": response["height"], "maps": response["maps"]}
+
+
+def labels_in(response: Any) -> np.ndarray:
+    assert response.status_code == 200, response.text
+    return np.asarray(Image.open(io.BytesIO(response.content)))
+
+
+def test_quantised_maps_are_exact_at_their_extremes_and_close_elsewhere() -> None:
+    maps = np.random.default_rng(0).random((3, 5, 7), dtype=np.float32)
+    maps[1] = 0.25  # a constant map
+    decoded = decode_maps(MapStack.model_validate(encode_maps(maps)), 3)
+    # Half a step of 65,535 and the rounding of float32.
+    assert np.abs(decoded - maps).max() < 1 / 65535
+    assert np.array_equal(decoded.max((1, 2)), maps.max((1, 2)))
+    assert np.array_equal(decoded.min((1, 2)), maps.min((1, 2)))
+
+
+@pytest.mark.parametrize("refiner", [None, "self"])
+def test_labels_of_exported_maps_are_those_of_the_segmenter(
+    start: Any, tiny: Segmenter, image_file: bytes, refiner: str | None
+) -> None:
+    segmenter = tiny.with_refiner(refiner)
+    server = start(segmenter)
+    image = maps_of(server, image_file)
+    assert (image["maps"]["fused"] is None) == (refiner is None)
+    expected = segmenter(Image.open(io.BytesIO(image_file)), ["cat", "dog"]).labels
+    # 16 bit can only change pixels in which two classes are equal to 1e-5.
+    assert (labels_in(export(server, "labels", image)) == expected).mean() > 0.999
+
+
+def test_export_at_other_thresholds_and_without_a_hidden_class(usual: Any, image_file: bytes) -> None:
+    image = maps_of(usual, image_file)
+    thresholds = {"score_threshold": 0.0, "background_threshold": 0.5, "normalize": True}
+    labels = labels_in(export(usual, "labels", image, thresholds=thresholds))
+    maps = np.stack([decode_maps(MapStack.model_validate(image["maps"]["refined"]), 2)])[0]
+    import torch
+
+    tensor = torch.from_numpy(maps)
+    expected = assign_labels(tensor, tensor, (64, 96), background_threshold=0.5, score_threshold=0.0)
+    assert np.array_equal(labels, expected.numpy())
+    hidden = labels_in(export(usual, "labels", {**image, "hidden": [1]}, thresholds=thresholds))
+    assert np.array_equal(hidden, np.where(labels == 1, 0, labels))
+
+
+def test_masks_of_a_response_are_a_label_map(usual: Any, image_file: bytes) -> None:
+    response = usual.segment(image_file).json()
+    image = {"width": 96, "height": 64, "masks": response["masks"]}
+    png = base64.b64decode(usual.segment(image_file, output="png").json()["png"])
+    assert np.array_equal(labels_in(export(usual, "labels", image)), np.asarray(Image.open(io.BytesIO(png))))
+    refused(export(usual, "npz", image), 422, "maps")
+
+
+@pytest.mark.parametrize("format", format_names())
+def test_every_format_can_be_exported(usual: Any, image_file: bytes, format: str) -> None:
+    image = {**maps_of(usual, image_file), "image": base64.b64encode(image_file).decode()}
+    response = export(usual, format, image)
+    assert response.status_code == 200, response.text
+    assert "attachment; filename=" in response.headers["content-disposition"]
+    assert len(response.content) > 0
+
+
+def test_several_images_are_a_zip(usual: Any, image_file: bytes) -> None:
+    image = maps_of(usual, image_file)
+    images = [{"name": name, **image} for name in ("a.png", "../b.jpg")]
+    body = {"format": "coco", "classes": ["cat", "dog"], "images": images}
+    response = usual.client.post("/v1/export", json=body)
+    assert response.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        names = archive.namelist()
+        merged = [name for name in names if not name.startswith(("a", "b"))]
+        assert {name for name in names if name not in merged} == {"a.coco.json", "b.coco.json"}
+        assert len(json.loads(archive.read(merged[0]))["images"]) == 2
+
+
+def test_exports_that_do_not_fit_are_refused(start: Any, image_file: bytes) -> None:
+    server = start(tasks=1, megapixels=0.01)
+    image = maps_of(server, image_file)
+    refused(export(server, "tiff", image), 422, "expected a format")
+    refused(export(server, "labels", image, classes=["cat"]), 422, "maps")
+    refused(export(server, "labels", {"width": 96, "height": 64}), 422, "expected maps, or masks")
+    refused(export(server, "overlay", image), 422, "image")
+    refused(export(server, "labels", {**image, "width": 1000}), 422, "megapixels")
+    other = Image.new("RGB", (8, 8))
+    stream = io.BytesIO()
+    other.save(stream, "PNG")
+    wrong = {**image, "image": base64.b64encode(stream.getvalue()).decode()}
+    refused(export(server, "overlay", wrong), 422, "96x64", "8x8")
+    body = {"format": "labels", "classes": ["cat", "dog"], "images": [{"name": "a.png", **image}] * 2}
+    refused(server.client.post("/v1/export", json=body), 422, "at most 1 images")
+    for rle in ({"size": [64, 96], "counts": "\x00"}, {"size": [9, 9], "counts": "0"}):
+        refused(export(server, "labels", {"width": 96, "height": 64, "masks": [{"label": 1, "rle": rle}]}), 422)

@@ -1,0 +1,192 @@
+"""Invalid requests get one line that says why, and the model does not run."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+from server_in_process import refused
+
+pytestmark = pytest.mark.usefixtures("no_model")
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "image/png", "application/x-www-form-urlencoded", "\xff;;=", "a" * 5000]
+)
+def test_other_content_types(usual: Any, kind: str) -> None:
+    headers = {"Content-Type": kind.encode("latin-1")} if kind else {}
+    refused(usual.client.post("/v1/segment", content=b"x", headers=headers), 415)
+
+
+def test_compressed_bodies_are_not_decompressed(usual: Any) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    refused(usual.client.post("/v1/segment", content=b"x", headers=headers), 415, "Content-Encoding")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"1",
+        b"null",
+        b'{"a": 1, "a": 2}',
+        b'{"a": [{"b": 1, "b": 1}]}',
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": "\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"a": ' + b"9" * 10_000 + b"}",
+        b"\xef\xbb\xbf{}",
+        '{"a": 1}'.encode("utf-16"),
+    ],
+    ids=lambda text: ascii(text)[:20],
+)
+@pytest.mark.parametrize("path", ["/v1/segment", "/predict", "/setup"])
+def test_invalid_json(usual: Any, path: str, text: bytes) -> None:
+    refused(usual.client.post(path, content=text, headers={"Content-Type": "application/json"}), 400, "JSON")
+
+
+@pytest.mark.parametrize("text", ["?", "aGk", "aGk=\n", "aG k=", "a", "ä", "=", "aGk=aGk=", "\ud800"])
+def test_invalid_base64(usual: Any, text: str) -> None:
+    content = json.dumps({"image": text, "classes": ["cat"]})
+    answered = usual.client.post("/v1/segment", content=content, headers={"Content-Type": "application/json"})
+    refused(answered, 400, "image: expected base64")
+
+
+WRONG_VALUES: list[dict[str, Any]] = [
+    {"classes": []},
+    {"classes": ""},
+    {"classes": " ; "},
+    {"classes": ["cat", ""]},
+    {"classes": ["cat", "Cat"]},
+    {"classes": [1]},
+    {"classes": {"a": 1}},
+    {"classes": None},
+    {"classes": "\ud800"},
+    {"classes": "cat:"},
+    {"classes": "word " * 90},
+    {"background": ["auto", "sky"]},
+    {"background": 3},
+    {"output": "tiff"},
+    {"tolerance": -1},
+    {"tolerance": "1"},
+    {"model": 1},
+    {"colour": "red"},
+    {"colour\ud800": "red"},
+    {"settings": {"size": 0}},
+    {"settings": {"size": 48.5}},
+    {"settings": {"size": True}},
+    {"settings": {"size": "48"}},
+    {"settings": {"treshold": 0.1}},
+    {"settings": {"map_threshold": 1.1}},
+    {"settings": {"select_layer": 900}},
+    {"settings": {"window": 113}},
+    {"settings": {"templates": ["{}{}"]}},
+    {"settings": {"templates": ["{0.__class__}"]}},
+    {"settings": {"templates": ["a {}"] * 17}},
+    {"settings": {"templates": "my.yaml"}},
+    {"settings": []},
+    {"image": None},
+    {"image": 3},
+]
+
+
+@pytest.mark.parametrize("values", WRONG_VALUES, ids=lambda values: ascii(values)[:40])
+def test_invalid_values(usual: Any, image_file: bytes, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if values == {"classes": "word " * 90}:
+        monkeypatch.undo()  # how long a text may be is known by the tokenizer alone, which is the model's
+    body = {"image": base64.b64encode(image_file).decode(), "classes": ["cat"], **values}
+    headers = {"Content-Type": "application/json"}
+    refused(usual.client.post("/v1/segment", content=json.dumps(body), headers=headers), 422)
+
+
+def test_nan_in_a_form(usual: Any, image_file: bytes) -> None:
+    for settings in ('{"map_threshold": NaN}', '{"map_threshold": 1e999}', "{", "\x00"):
+        fields = {"classes": "cat", "settings": settings}
+        refused(usual.client.post("/v1/segment", data=fields, files={"image": image_file}), 400, "JSON")
+    for settings in ("3", "[]", '{"map_threshold": "0.1"}'):
+        fields = {"classes": "cat", "settings": settings}
+        refused(usual.client.post("/v1/segment", data=fields, files={"image": image_file}), 422, "settings")
+
+
+def test_invalid_forms(usual: Any, image_file: bytes) -> None:
+    post, kind = usual.client.post, {"Content-Type": "multipart/form-data; boundary=b"}
+    part = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    file = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\n\r\n%s\r\n'
+    end, classes, image = b"--b--\r\n", part % (b"classes", b"cat"), file % (b"image", image_file)
+
+    def form(*parts: bytes) -> Any:
+        return post("/v1/segment", content=b"".join(parts), headers=kind)
+
+    refused(form(classes, end), 422, "image")
+    refused(form(image, end), 422, "classes")
+    refused(form(classes, image), 400, "incomplete")
+    refused(form(classes, image, image, end), 422, "one file")
+    refused(form(classes, file % (b"file", image_file), end), 422, "in the field image", "'file'")
+    refused(form(classes, part % (b"image", image_file), end), 422, "expected a file")
+    refused(form(classes, image, part % (b"output", b"rle"), part % (b"output", b"png"), end), 400, "two")
+    refused(form(b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n", end), 400, "name")
+    refused(form(b"--b\r\nno header\r\n\r\nx\r\n", end), 400)
+    refused(form(part % (b"x", b"") * 3000, end), 400, "fields")
+    refused(form(b"nothing of the kind"), 400)
+    refused(form(), 400)
+    nameless = {"Content-Type": "multipart/form-data"}
+    refused(post("/v1/segment", content=b"x", headers=nameless), 400, "boundary")
+    long = {"Content-Type": f"multipart/form-data; boundary={'b' * 1000}"}
+    refused(post("/v1/segment", content=b"x", headers=long), 400)
+
+
+def test_no_path_or_address_is_opened(usual: Any, image_file: bytes, tmp_path: Any) -> None:
+    lies = tmp_path / "secret.png"
+    lies.write_bytes(image_file)
+    for address in (str(lies), lies.as_uri(), "http://127.0.0.1:1/a.png"):
+        answered = usual.client.post("/v1/segment", json={"image": address, "classes": ["cat"]})
+        refused(answered, 400, "base64")
+        files = {"classes": (None, "cat"), "image": (None, address)}
+        sent = usual.client.post("/v1/segment", files=files)
+        refused(sent, 422, "image: expected a file")
+
+
+def test_number_of_entries_is_limited(usual: Any) -> None:
+    many = {str(n): 0 for n in range(30_000)}
+    for body in ({"classes": [0] * 30_000}, many, {"settings": many}):
+        answer = usual.client.post("/v1/segment", json={"image": "", **body})
+        assert answer.status_code == 422
+        assert "expected at most 20000 entries" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS", "TGA", "PCX", "SGI", "DDS", "EPS", "IM", "MSP", "XBM", "BLP", "QOI"])
+def test_decoders_of_other_formats_are_not_reached(
+    usual: Any, make_picture: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Their decoders are not reached, not even to look at a header: some decode on opening, some start programs."""
+    mode = {"MSP": "1", "XBM": "1", "BLP": "P"}.get(kind, "RGB")
+    stream = io.BytesIO()
+    make_picture(width=64, height=64).convert(mode).save(stream, kind)
+    assert Image.open(stream).format == kind  # Pillow would read it
+    opened: list[bytes] = []
+
+    def opener(source: Any, name: Any) -> Any:
+        opened.append(source.read())
+        raise AssertionError(f"the decoder of {kind} was reached")
+
+    monkeypatch.setitem(Image.OPEN, kind, (opener, Image.OPEN[kind][1]))
+    with pytest.raises(AssertionError, match="was reached"):
+        Image.open(stream)
+    assert opened.pop()
+    for name, said in (("a.ico", "image/x-icon"), ("a.png", "image/png")):
+        files = {"classes": (None, "cat"), "image": (name, stream.getvalue(), said)}
+        refused(
+            usual.client.post("/v1/segment", files=files), 422, "expected an image (JPEG, PNG", "got something else"
+        )
+    refused(usual.segment(stream.getvalue()), 422, "expected an image (JPEG, PNG", "got something else")
+    assert opened == []

@@ -1,0 +1,133 @@
+"""The served model: its public name, and the cache of text embeddings."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from server_in_process import until
+
+from cliper.cache import SQLiteTextCache
+from cliper.prompts import load_templates, scene_background
+from cliper.segmenter import Segmenter
+from cliper.server.limits import Limits
+from cliper.server.models import ServedModel, public_name
+
+LONG = [f"thing {number}" for number in range(200)]
+"""In one template more texts than a chunk."""
+
+
+@pytest.mark.parametrize("name", ["mini", "ViT-B/16", "vit-b/16", "openai/clip-vit-base-patch16", "self"])
+def test_public_name_of_aliases_and_hub_names(name: str) -> None:
+    assert public_name(name) == name
+
+
+def test_public_name_of_a_folder_is_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret" / "mine").mkdir(parents=True)
+    (tmp_path / "ViT-B" / "16").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (str(tmp_path / "secret/mine"), "secret/mine", "./secret/mine", "secret/../secret/mine/"):
+        assert public_name(name) == "mine"
+    assert public_name("~/secret/mine") == "mine"
+    assert public_name(str(tmp_path / "missing")) == "missing"
+    assert public_name("ViT-B/16") == "ViT-B/16"  # an alias takes precedence over a folder of its name
+
+
+def test_second_request_for_an_image_runs_no_network_on_it(
+    start: Any, own_tiny: Segmenter, image_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = own_tiny.with_refiner("self")
+    server, count = start(segmenter), Counter[str]()
+    for owner, name in ((type(segmenter.encoder), "encode_images"), (ServedModel, "decode")):
+        real = getattr(owner, name)
+
+        def counted(*given: Any, real: Any = real, name: str = name, **more: Any) -> Any:
+            count[name] += 1
+            return real(*given, **more)
+
+        monkeypatch.setattr(owner, name, counted)
+    first = server.segment(image_file, ["cat"])
+    once = dict(count)
+    assert set(once) == {"encode_images", "decode"}
+    second = server.segment(image_file, ["dog"])
+    unrefined = server.segment(image_file, ["cat"], refiner="none")
+    assert dict(count) == once
+    assert {one.status_code for one in (first, second, unrefined)} == {200}
+    expected = segmenter(Image.open(io.BytesIO(image_file)), ["dog"])
+    assert second.json()["classes"][0]["confidence"] == pytest.approx(float(expected.confidence[0]), rel=1e-5)
+    server.segment(image_file, ["cat"], settings={"size": 48})  # other settings of the networks
+    assert count["encode_images"] > once["encode_images"]
+
+
+def test_encoded_images_are_bounded_in_bytes(tiny: Segmenter, make_picture: Any) -> None:
+    size = tiny.encode_image(make_picture()).nbytes
+    model = ServedModel(tiny, Limits(), cached_bytes=2 * size)
+    for number in range(3):
+        model.encoded.encode(bytes([number]), make_picture(seed=number), tiny)
+    assert [model.encoded.image(bytes([number])) is None for number in range(3)] == [True, False, False]
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of classes of each call of ``encode_text``."""
+    counts: list[int] = []
+    real = Segmenter.encode_text
+
+    def counted(self: Segmenter, classes: Any) -> Any:
+        counts.append(len(classes))
+        return real(self, classes)
+
+    monkeypatch.setattr(Segmenter, "encode_text", counted)
+    return counts
+
+
+def test_long_list_is_encoded_in_chunks(start: Any, image_file: bytes, chunks: list[int]) -> None:
+    server = start()
+    settings = {"templates": ["a {}."]}
+    response = server.segment(image_file, LONG, background="none", settings=settings)
+    assert response.status_code == 200
+    assert chunks == [128, 72, 200]  # the last is the segmenter itself, which finds all in the cache
+    assert server.service.model.texts.misses == 200
+
+
+def test_timed_out_list_is_not_encoded_further(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start(seconds=2.0)
+    real, end, chunks = Segmenter.encode_text, threading.Event(), []
+
+    def slow(self: Segmenter, classes: Any) -> Any:
+        chunks.append(len(classes))
+        found = real(self, classes)
+        end.wait(60)
+        return found
+
+    monkeypatch.setattr(Segmenter, "encode_text", slow)
+    params = {"background": "none", "settings": {"templates": ["a {}."]}}
+    assert server.segment(image_file, LONG, **params).status_code == 504
+    end.set()
+    until(lambda: b"cliper_dropped_total 1.0" in server.service.metrics.text())
+    assert chunks == [128]
+    assert server.service.model.texts.misses == 128
+    response = server.segment(image_file, LONG, **params)
+    assert (response.status_code, server.service.model.texts.misses) == (200, 200)  # only the others were encoded
+
+
+def test_warm_up_stores_background_words_on_disk(own_tiny: Segmenter, tmp_path: Path) -> None:
+    own_tiny.cache = SQLiteTextCache(tmp_path / "texts.sqlite")
+    model = ServedModel(own_tiny, Limits())
+    model.warm_up()
+    words = [prompt for item in scene_background(()) for prompt in item.prompts]
+    fingerprint, templates = own_tiny.encoder.text_fingerprint(), load_templates(own_tiny.settings.templates)
+    known = SQLiteTextCache(tmp_path / "texts.sqlite").get(fingerprint, templates, [*words, "thing"])
+    assert set(known) == {*words, "thing"}
+    segmenter = model.with_settings(model.settings, refined=False)
+    segmenter.encode_text(scene_background(()))
+    assert (model.texts.misses, model.texts.hits) == (0, len(words))
+    segmenter.encode_text(["a word of a request"])
+    assert model.texts.misses == 1
+    assert not own_tiny.cache.get(fingerprint, templates, ["a word of a request"])
