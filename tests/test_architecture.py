@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decoding": BASE | {"image_limits"},
     "devices": BASE,
     "images": BASE | {"decoding", "image_limits"},
+    "decode_pool": BASE | {"images"},
     "checkpoints": BASE | {"settings"},
     "encoders": BASE | {"kernels", "ops", "quiet"},
     "text_cache": {"cache"},

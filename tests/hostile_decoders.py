@@ -1,0 +1,45 @@
+"""Handlers of decoding processes that misbehave in every way, as a decoder would that no check foresaw."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["MISBEHAVIOURS", "decoder"]
+
+MISBEHAVIOURS = ("allocate", "abort", "crash", "exit", "hang", "kill", "lie", "spin")
+
+
+def decoder() -> Any:
+    """Misbehaves as the request's name says; any other name gives the names of the loaded modules, or an image."""
+
+    def decode(request: dict[str, Any], data: bytes) -> Any:
+        name = Path(request["name"]).name.partition(".")[0]
+        if name == "allocate":
+            blocks = []
+            try:
+                while True:
+                    blocks.append(bytes(2**26))
+            except MemoryError:
+                return {"error": "out of memory"}, None
+        if name in ("abort", "crash", "kill"):
+            os.kill(os.getpid(), {"abort": signal.SIGABRT, "crash": signal.SIGSEGV, "kill": signal.SIGKILL}[name])
+        if name == "exit":
+            sys.exit(3)
+        if name == "hang":
+            time.sleep(1000)
+        if name == "lie":
+            return {"shape": [10**6, 10**6, 3]}, None
+        while name == "spin":
+            pass
+        if name == "modules":
+            return {"error": " ".join(sys.modules)}, None
+        return {}, np.full((2, 3, 3), len(data), np.uint8)
+
+    return decode
