@@ -81,7 +81,7 @@ def ways(
     @torch.inference_mode()
     def ours() -> torch.Tensor:
         recipe = RECIPES["conference"]
-        features = encoder.encode_pictures(pixels[None], recipe=recipe, attention="fused", layers=range(layers))[0]
+        features = encoder.encode_images(pixels[None], recipe=recipe, attention="fused", layers=range(layers))[0]
         maps = class_maps(
             features.embeddings, features.affinity, build_text_classifier(fg, bg), foreground,
             logit_scale=SCALE, map_threshold=THRESHOLD, selected=-1, recipe=recipe,

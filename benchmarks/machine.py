@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cliper.evaluation.provenance import machine, versions
+from cliper.provenance import machine, versions
 
 __all__ = ["RESULTS", "peak_growth", "provenance", "write_report"]
 

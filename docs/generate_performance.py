@@ -69,8 +69,8 @@ def compensation() -> str:
     """Seconds, memory and errors of fine-grained compensation: a table by stage, and one of all implementations."""
     report = read("compensation")
     lines = [
-        "| | published way | cliper | ratio | floor | cliper, bfloat16 |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| | published way | cliper | ratio | cliper, bfloat16 |",
+        "| --- | --- | --- | --- | --- |",
     ]
     others = [
         "| | VAE, s | UNet, s | chain, s | total, s | peak, GiB | attention maps, error | refined maps, error |",
@@ -79,15 +79,14 @@ def compensation() -> str:
     for model, result in report["models"].items():
         rows, more = compensation_rows(model.upper().replace("SD", "SD "), result)
         lines, others = lines + rows, others + more
-    rates, settings = report["rates_gflops"], report["settings"]
+    settings = report["settings"]
     differences = [result["largest_difference"] for result in report["models"].values()]
     worst = [f"{max(d[way] for d in differences):.0e}" for way in ("ours", "bfloat16") if way in differences[0]]
     height, width = settings["image"]
     text = (
         f"Random weights of the real shapes, an image of {width}x{height}, {settings['classes']} classes, the best of "
         f"{settings['repeats']} runs of each stage. Largest difference of the refined maps from the published way's: "
-        f"{', in bfloat16 '.join(worst)}. Floor: operations over the rates measured in the same run (convolution "
-        f"{rates['convolution']:.0f}, matrix product {rates['matmul']:.0f} GFLOP/s)."
+        f"{', in bfloat16 '.join(worst)}."
     )
     if len(others) > 2:
         note = (
@@ -122,10 +121,10 @@ def compensation_rows(title: str, result: dict[str, Any]) -> tuple[list[str], li
     for stage, words in stages.items():
         first = "chain" if stage == "chain from maps" else stage
         values = (old["seconds"].get(first), new["seconds"].get(stage), result["ratio"][stage])
-        values += (result["floor_seconds"].get(stage), half["seconds"].get(stage))
+        values += (half["seconds"].get(stage),)
         cells = " | ".join("" if value is None else f"{value:.2f}" for value in values)
         rows.append(f"| {title}: {words} | {cells} |")
-    peaks = (old.get("peak_gib"), new.get("peak_gib"), result["ratio"]["memory"], None, half.get("peak_gib"))
+    peaks = (old.get("peak_gib"), new.get("peak_gib"), result["ratio"]["memory"], half.get("peak_gib"))
     cells = " | ".join("" if value is None else f"{value:.2f}" for value in peaks)
     rows.append(f"| {title}: peak memory, GiB | {cells} |")
     more = []
@@ -136,7 +135,7 @@ def compensation_rows(title: str, result: dict[str, Any]) -> tuple[list[str], li
         elif "error" in row:
             values = [*(row["seconds"][stage] for stage in ("vae", "unet", "chain", "total")), row["peak_gib"]]
             cells = [f"{value:.2f}" for value in values]
-            cells += [f"{e['median_ratio']:.2f}, {e['p90_ratio']:.2f}" for e in row["error"].values()]
+            cells += [f"{e['median_ratio']:.3g}, {e['p90_ratio']:.3g}" for e in row["error"].values()]
             more.append(f"| {title}: {words} | {' | '.join(cells)} |")
     return rows, more
 
@@ -252,7 +251,7 @@ def summary() -> str:
             "published way",
         ),
         (
-            "Compensation with Stable Diffusion 2.1 (before its convolutions were made exact)",
+            "Compensation with Stable Diffusion 2.1",
             f"{sharpen['ours']['seconds']['total']:.1f} s, {sharpen['ratio']['total']:.1f} times as fast; memory "
             f"{sharpen['ours']['peak_gib']:.1f} GiB instead of {sharpen['published']['peak_gib']:.1f} GiB",
         ),

@@ -47,7 +47,7 @@ def save_clip(folder: Path, *, seed: int = 1, patch: int = 16, layers: int = 3, 
     """A tiny random CLIP in ``transformers`` format, its attention far from uniform."""
     from transformers import CLIPConfig, CLIPModel
 
-    from cliper.quiet import quiet_transformers
+    from cliper.hf_logging import silence_transformers
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "projection_dim": 24}
     vision = {**sizes, "num_hidden_layers": layers, "image_size": 4 * patch, "patch_size": patch}
@@ -64,7 +64,7 @@ def save_clip(folder: Path, *, seed: int = 1, patch: int = 16, layers: int = 3, 
             if parameter.dim() > 1 or name.endswith("class_embedding"):
                 gain = 0.02 if "position" in name else 2.0 / parameter.shape[-1] ** 0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * gain)
-    with quiet_transformers():
+    with silence_transformers():
         model.save_pretrained(folder)
     (folder / "settings.json").write_text(json.dumps(TINY_SETTINGS))
     if tokenizer:
@@ -90,11 +90,11 @@ def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random DINO: 2 layers, patches of 8 pixels. Not to be changed."""
     from transformers import ViTConfig, ViTModel
 
-    from cliper.quiet import quiet_transformers
+    from cliper.hf_logging import silence_transformers
 
     folder = tmp_path_factory.mktemp("dino") / "tiny"
     shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    with torch.random.fork_rng(), quiet_transformers():
+    with torch.random.fork_rng(), silence_transformers():
         torch.manual_seed(0)
         config = ViTConfig(image_size=48, patch_size=8, **shape)
         ViTModel(config, add_pooling_layer=False).save_pretrained(folder)

@@ -20,7 +20,7 @@ BASE = {"errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "cache": set(),
-    "quiet": set(),
+    "hf_logging": set(),
     "examples": set(),
     "files": BASE,
     "grouping": set(),
@@ -33,32 +33,31 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": BASE | {"decoding", "image_limits"},
     "decode_pool": BASE | {"images"},
     "checkpoints": BASE | {"settings"},
-    "encoders": BASE | {"kernels", "ops", "quiet"},
-    "text_cache": {"cache"},
-    "prompts": BASE | {"encoders", "text_cache"},
-    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "kernels", "ops", "quiet", "settings"},
+    "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
+    "prompts": BASE | {"cache", "encoders"},
+    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "hf_logging", "kernels", "ops", "settings"},
     "formats": BASE | {"decoding", "files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
-    "coarse": BASE | {"devices", "encoders", "ops", "settings"},
     "segmenter": BASE
-    | {"cache", "coarse", "checkpoints", "devices", "encoders", "images", "ops"}
-    | {"prompts", "refiners", "result", "settings", "text_cache"},
+    | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
+    | {"prompts", "refiners", "result", "settings"},
+    "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
     "evaluation": BASE
     | {"checkpoints", "datasets", "devices", "files", "formats", "grouping", "ops"}
-    | {"prompts", "refiners", "segmenter", "settings"},
+    | {"prompts", "provenance", "refiners", "segmenter", "settings"},
     "scale": BASE
     | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
-    | {"prompts", "result", "segmenter", "settings"},
+    | {"prompts", "provenance", "result", "segmenter", "settings"},
     "web": BASE
-    | {"checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts", "refiners"}
-    | {"result", "segmenter", "settings", "text_cache"},
+    | {"cache", "checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts"}
+    | {"refiners", "result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
 # Library -> the rooms that may import it, wherever in the file.
 LIBRARIES: dict[str, set[str]] = {
-    "transformers": {"checkpoints", "encoders", "quiet", "refiners"},
+    "transformers": {"checkpoints", "encoders", "hf_logging", "refiners"},
     "diffusers": {"checkpoints", "kernels", "refiners"},
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},
@@ -93,7 +92,7 @@ LATE = {
     "ray",
     "fsspec",
 }
-TORCH_AT_HOME = {"coarse", "devices", "encoders", "kernels", "ops", "refiners", "segmenter", "text_cache"}
+TORCH_AT_HOME = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter"}
 
 
 class Import(NamedTuple):

@@ -1,4 +1,4 @@
-"""Precision of float32: the settings inside and after."""
+"""TF32 settings inside and after ``tf32_disabled``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cliper.devices import tf32_disabled
 
 
 def settings() -> dict[str, Any]:
-    """All that PyTorch says about TF32, in its older and its newer settings."""
+    """PyTorch's settings of TF32, the older and the newer ones."""
     backends = torch.backends
     return {
         "matmul": backends.cuda.matmul.fp32_precision,
@@ -34,7 +34,7 @@ OFF = {
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Whatever a test sets, the next one finds PyTorch's own settings."""
+    """Restore PyTorch's defaults after each test."""
     yield
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
@@ -42,7 +42,7 @@ def restored() -> Iterator[None]:
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 @pytest.mark.parametrize("convolutions", [True, False])
-def test_tf32_is_off_inside_and_as_before_after(precision: str, convolutions: bool) -> None:
+def test_tf32_is_off_inside_and_restored_afterwards(precision: str, convolutions: bool) -> None:
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32 = convolutions
     before = settings()
@@ -54,7 +54,7 @@ def test_tf32_is_off_inside_and_as_before_after(precision: str, convolutions: bo
     assert settings() == before
 
 
-def test_tf32_is_as_before_after_an_error() -> None:
+def test_tf32_is_restored_after_an_exception() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     before = settings()
     with pytest.raises(KeyboardInterrupt), tf32_disabled():
@@ -63,7 +63,7 @@ def test_tf32_is_as_before_after_an_error() -> None:
     assert before["older matmul"] is True
 
 
-def test_a_setting_for_all_operations_does_not_bring_tf32_back() -> None:
+def test_tf32_is_off_despite_a_setting_for_all_operations() -> None:
     torch.backends.fp32_precision = "tf32"
     try:
         with tf32_disabled():

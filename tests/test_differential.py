@@ -1,4 +1,4 @@
-"""The project beside the oracle (``tests/oracle/reference.py``), on fresh random CLIPs of many shapes."""
+"""The package equals the oracle (``tests/oracle/reference.py``) on random CLIPs of many shapes."""
 
 import dataclasses
 from pathlib import Path
@@ -79,7 +79,7 @@ def ours(
     attention: str = "fused",
 ) -> torch.Tensor:
     encoder = ClipEncoder(model, Path())
-    features = encoder.encode_pictures(
+    features = encoder.encode_images(
         pixels[None], recipe=RECIPES[recipe], attention=attention, layers=range(encoder.num_layers), window=crop
     )[0]
     maps = class_maps(
@@ -138,7 +138,7 @@ def test_ablations(attention: str, layers: int) -> None:
 
 
 @pytest.mark.parametrize(("classes", "others"), [(1, 0), (1, 4), (40, 0)])
-def test_few_and_many_texts(classes: int, others: int) -> None:
+def test_one_and_many_texts(classes: int, others: int) -> None:
     model = random_clip(16, 3, seed=3)
     pixels, fg, bg = inputs(16, (6, 6), seed=2, classes=classes, others=others)
     expected = theirs(model, pixels, fg, bg, scale=100.0, threshold=0.1)
@@ -146,8 +146,8 @@ def test_few_and_many_texts(classes: int, others: int) -> None:
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
-def test_the_oracle_tells_recipes_apart() -> None:
-    """The recipes differ on the random CLIPs by far more than the tolerance, so that the tests above can fail."""
+def test_recipes_differ_by_far_more_than_the_tolerance() -> None:
+    """Otherwise the tests above could not fail."""
     model = random_clip(16, 5, seed=5)
     pixels, fg, bg = inputs(16, (7, 11), seed=16)
     results = [theirs(model, pixels, fg, bg, scale=50.0, threshold=0.2, recipe=name) for name in RECIPES]
@@ -164,7 +164,7 @@ def test_the_oracle_tells_recipes_apart() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["conference", "preprint"])
-def test_feature_fusion_off_is_the_selected_layer_alone(recipe: str) -> None:
+def test_without_feature_fusion_only_the_selected_layer_counts(recipe: str) -> None:
     model = random_clip(16, 4, seed=9)
     pixels, fg, bg = inputs(16, (6, 7), seed=4)
     encoder = ClipEncoder(model, Path())
@@ -178,7 +178,7 @@ def test_feature_fusion_off_is_the_selected_layer_alone(recipe: str) -> None:
         top = torch.where(top < top.amax(-1, keepdim=True) * 0.2, 0, top)
         spread = attention.mean(0)[1:, 1:]
         expected = top @ (spread if recipe == "conference" else spread.T)
-        features = encoder.encode_pictures(pixels[None], recipe=kind, attention="fused", layers=[layer])[0]
+        features = encoder.encode_images(pixels[None], recipe=kind, attention="fused", layers=[layer])[0]
         got = class_maps(
             features.embeddings,
             features.affinity,
@@ -193,22 +193,22 @@ def test_feature_fusion_off_is_the_selected_layer_alone(recipe: str) -> None:
         torch.testing.assert_close(got, expected.detach(), atol=TOLERANCE, rtol=0)
 
 
-def test_a_batch_gives_what_its_pictures_give_alone() -> None:
+def test_batch_equals_single_images() -> None:
     model = random_clip(16, 4, seed=11)
     encoder = ClipEncoder(model, Path())
     pixels = torch.stack([inputs(16, (7, 9), seed=s)[0] for s in range(3)])
     options: dict[str, Any] = {"recipe": RECIPES["conference"], "attention": "fused", "layers": range(4), "window": 96}
-    together = encoder.encode_pictures(pixels, **options)
-    for picture, features in zip(pixels, together, strict=True):
-        alone = encoder.encode_pictures(picture[None], **options)[0]
+    together = encoder.encode_images(pixels, **options)
+    for image, features in zip(pixels, together, strict=True):
+        alone = encoder.encode_images(image[None], **options)[0]
         # Rows of a larger product may be summed in another order.
         torch.testing.assert_close(features.embeddings, alone.embeddings, atol=1e-5, rtol=0)
         torch.testing.assert_close(features.affinity, alone.affinity, atol=1e-5, rtol=0)
         torch.testing.assert_close(features.window_embeddings, alone.window_embeddings, atol=1e-5, rtol=0)
 
 
-# Weights and activations are rounded to 11 (float16) or 8 (bfloat16) bits in every layer, and the cosines that come
-# of it are multiplied by the scale before a softmax. As a share of the largest value of the maps, scale 10:
+# Weights and activations are rounded to 11 (float16) or 8 (bfloat16) bits in every layer, and the resulting cosines are
+# multiplied by the scale before a softmax. Share of the largest value of the maps, at scale 10:
 HALF_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.08}
 
 
@@ -223,7 +223,7 @@ def test_half_precision_stays_near_float32(dtype: torch.dtype, attention: str) -
     assert (got - expected).abs().max() <= HALF_TOLERANCE[dtype] * expected.max()
 
 
-# Real weights at their own scale: what differs are pixels on the borders between labels.
+# Trained weights at their own scale: only pixels at the borders between labels differ.
 @pytest.mark.parametrize(("dtype", "agreement"), [("float16", 0.995), ("bfloat16", 0.97)])
 def test_half_precision_labels_of_the_bundled_model(dtype: str, agreement: float) -> None:
     exact = cliper.Segmenter.from_pretrained(device="cpu")(cliper.example_photo(), "horse; dog; person")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def test_quoted_path_is_one_line_of_bounded_length() -> None:
 )
 def test_short_reason(error: Exception, reason: str) -> None:
     assert short_reason(error) == reason
+
+
+def test_short_reason_hides_pytorchs_advice_to_load_without_protection() -> None:
+    advice = pickle.UnpicklingError("re-run with `weights_only=False`")
+    error = ValueError("cannot load")
+    error.__cause__ = advice
+    for item in (advice, error):
+        assert "weights_only" not in short_reason(item)
+        assert short_reason(item).endswith("get the weights as safetensors")
 
 
 def test_reraise_replaces_the_named_exceptions_only() -> None:

@@ -1,4 +1,4 @@
-"""Every preset beside the published table, cell by cell."""
+"""Every preset equals the published table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from cliper.checkpoints import find_entry
 from cliper.settings import Settings, load_preset, presets
 
-# docs/method.md, section 5: "Published settings (conference version)", as it stands there.
+# docs/method.md, section 5: "Published settings (conference version)", copied.
 CONFERENCE = """
 | B/16 | voc21 | scene15 | 336 | 0.1 | -1 | 100 | 0.7 | 0.6 | yes | 336 | 66.4 / 60.7 | 66.5 / 62.1 |
 | B/16 | context60 | scene15 | 336 | 0.2 | -1 | 100 | 0.45 | 0.45 | no | 224 | 37.5 / 34.7 | 38.3 / 35.7 |
@@ -40,7 +40,7 @@ PREPRINT = {
     "L/14": (70.2, 38.2, 43.5, 90.0, 43.6, 29.2, 24.4),
     "H/14": (71.0, 39.7, 43.2, 88.9, 44.3, 30.7, 27.5),
 }
-# The published code's logs of that time, in the same order; of H/14 there is none.
+# The published code's logs of that time, in the same order; there is none for H/14.
 PREPRINT_LOGS = {
     "B/16": (65.930, 37.608, 39.317, 85.351, 41.702, 27.533, 21.253),
     "L/14": (70.158, 38.216, 43.479, 89.858, 43.590, 29.183, 24.319),
@@ -114,14 +114,14 @@ def expected() -> dict[str, tuple[str, str, Settings, dict[str, float]]]:
     return table
 
 
-def test_these_presets_and_no_others() -> None:
+def test_presets_are_those_of_the_table() -> None:
     assert len(rows()) == 16
     assert presets() == sorted(expected())
     assert len(presets()) == 2 * 16 + 3 * 7 + 2
 
 
 @pytest.mark.parametrize("name", sorted(expected()))
-def test_a_preset_is_the_published_row(name: str) -> None:
+def test_preset_equals_its_published_row(name: str) -> None:
     model, benchmark, settings, published = expected()[name]
     preset = load_preset(name)
     assert dataclasses.asdict(preset) == {
@@ -135,13 +135,13 @@ def test_a_preset_is_the_published_row(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", presets())
-def test_a_preset_leaves_nothing_to_defaults(name: str) -> None:
-    """A default that changes must not change a published number."""
+def test_preset_names_every_setting(name: str) -> None:
+    """A changed default must not change a published number."""
     text = (resources.files("cliper") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
-    unsaid = {field.name for field in dataclasses.fields(Settings)} - set(data["settings"])
-    # These follow from the method for every published row: see the docstring of Settings.
-    assert unsaid <= {
+    missing = {field.name for field in dataclasses.fields(Settings)} - set(data["settings"])
+    # The published settings leave these at their defaults.
+    assert missing <= {
         "proxy_model",
         "refine_threshold",
         "refine_mode",
@@ -155,14 +155,14 @@ def test_a_preset_leaves_nothing_to_defaults(name: str) -> None:
     assert find_entry(data["refiner"]).kind == "diffusion"
 
 
-def test_published_numbers_are_percent_and_windows_help_but_once() -> None:
-    """A slip of the pen in the table would likely break one of these."""
+def test_published_numbers_are_percent_and_windows_improve_all_but_one() -> None:
+    """A typing error in the table would likely break one of these."""
     for name in presets():
         preset = load_preset(name)
         assert all(10 < value < 100 for value in preset.published.values())
         if "miou_unrefined" in preset.published:
             assert preset.published["miou"] > preset.published["miou_unrefined"]
-        if "miou_logged" in preset.published:  # the table is up to 0.15 above its logs, and rounded
+        if "miou_logged" in preset.published:  # the table is rounded, and up to 0.15 above its logs
             assert -0.05 < preset.published["miou"] - preset.published["miou_logged"] < 0.15
     worse = [
         name

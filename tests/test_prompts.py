@@ -1,4 +1,4 @@
-"""Class lists as people type them, background words, templates, and the formula of text embeddings."""
+"""Class lists, background words, templates, and text embeddings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPModel, CLIPTokenizer
 
+from cliper.cache import SQLiteTextCache
 from cliper.encoders.clip import load_clip
 from cliper.errors import ClassListError, SettingsError
 from cliper.prompts import (
     ClassPrompt,
+    background_classes,
     encode_classes,
     load_templates,
     parse_classes,
@@ -24,7 +26,6 @@ from cliper.prompts import (
     scene_background,
     template_names,
 )
-from cliper.text_cache import TextCache
 
 
 def pairs(classes: Sequence[ClassPrompt]) -> list[tuple[str, tuple[str, ...]]]:
@@ -58,7 +59,7 @@ def refusal(source: Any, **options: Any) -> str:
         ((name for name in ("a", "b")), [("a", ("a",)), ("b", ("b",))]),
     ],
 )
-def test_lists(source: Any, expected: list[tuple[str, tuple[str, ...]]]) -> None:
+def test_class_lists(source: Any, expected: list[tuple[str, tuple[str, ...]]]) -> None:
     assert pairs(parse_classes(source)) == expected
 
 
@@ -84,11 +85,11 @@ def test_lists(source: Any, expected: list[tuple[str, tuple[str, ...]]]) -> None
         (f"{'x' * 10_000}; {'x' * 10_000}", "given twice"),
     ],
 )
-def test_lists_that_are_refused(source: Any, words: str) -> None:
+def test_invalid_class_lists_are_refused(source: Any, words: str) -> None:
     assert words in refusal(source)
 
 
-def test_messages_say_what_the_entries_are() -> None:
+def test_messages_use_the_given_word_for_an_entry() -> None:
     assert "at least one background name" in refusal("", what="background name")
     assert "background name 'sky' is given twice" in refusal("sky; sky", what="background name")
 
@@ -96,7 +97,7 @@ def test_messages_say_what_the_entries_are() -> None:
 @pytest.mark.parametrize(
     ("name", "prompts"), [("", ("a",)), (" ", ("a",)), ("a", ()), ("a", ("",)), ("a", "dog"), ("a", (1,)), (1, ("a",))]
 )
-def test_a_class_made_by_hand_is_checked_too(name: Any, prompts: Any) -> None:
+def test_class_prompt_checks_its_fields(name: Any, prompts: Any) -> None:
     with pytest.raises(ClassListError):
         ClassPrompt(name, prompts)
 
@@ -105,7 +106,7 @@ names = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_char
 
 
 @given(st.lists(names, min_size=1, max_size=8, unique_by=str.casefold))
-def test_one_text_several_texts_and_a_file_say_the_same(classes: list[str]) -> None:
+def test_one_text_list_and_prompts_give_the_same_classes(classes: list[str]) -> None:
     expected = [(name, (name,)) for name in classes]
     assert pairs(parse_classes("; ".join(classes))) == expected
     assert pairs(parse_classes(classes)) == expected
@@ -115,7 +116,7 @@ def test_one_text_several_texts_and_a_file_say_the_same(classes: list[str]) -> N
 # --- class files -----------------------------------------------------------------------------------------
 
 
-def test_a_class_file_as_editors_save_it(tmp_path: Path) -> None:
+def test_class_file_with_byte_order_mark_comments_and_crlf(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     lines = ["\ufeff# what to look for", "", "dog", "  \t", "person: man, woman with a hat", "  # not this", "Äpfel"]
     path.write_bytes("\r\n".join(lines).encode() + b"\n")
@@ -136,7 +137,7 @@ def test_a_class_file_as_editors_save_it(tmp_path: Path) -> None:
         ("dog".encode("utf-16-le"), "expected a class file in UTF-8, got null characters"),
     ],
 )
-def test_class_files_that_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_invalid_class_files_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "classes.txt"
     path.write_bytes(content)
     with pytest.raises(ClassListError) as caught:
@@ -145,7 +146,7 @@ def test_class_files_that_are_refused(tmp_path: Path, content: bytes, words: str
     assert words in str(caught.value)
 
 
-def test_class_files_that_are_not_there(tmp_path: Path) -> None:
+def test_class_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "no.txt", "No such file"),
         (tmp_path, "Is a directory"),
@@ -164,7 +165,7 @@ def scene(classes: str) -> set[str]:
     return {item.name for item in scene_background(parse_classes(classes))}
 
 
-def test_scene_words_less_the_classes() -> None:
+def test_scene_words_without_those_of_the_classes() -> None:
     everything = scene("zebra")
     assert {"sky", "grass", "wall", "building", "floor"} <= everything
     assert len(everything) >= 25
@@ -175,12 +176,23 @@ def test_scene_words_less_the_classes() -> None:
     assert scene("; ".join(everything)) == set()
 
 
+def test_background_classes_are_scene_words_given_names_or_none() -> None:
+    classes = parse_classes("dog; sky")
+    assert background_classes(" auto ", classes) == scene_background(classes)
+    assert pairs(background_classes("wall; old wood", classes)) == [("wall", ("wall",)), ("old wood", ("old wood",))]
+    assert background_classes(["auto", "wall"], classes) == parse_classes(["auto", "wall"])
+    for nothing in (None, "", []):
+        assert background_classes(nothing, classes) == []
+    with pytest.raises(ClassListError, match="background name 'Wall' is given twice"):
+        background_classes("wall; Wall", classes)
+
+
 def test_templates() -> None:
     assert template_names() == ["imagenet80", "scene15"]
     assert len(load_templates("scene15")) == len(set(load_templates("scene15"))) == 15
     assert len(load_templates("imagenet80")) == len(set(load_templates("imagenet80"))) == 80
     assert all(form.count("{}") == 1 for name in template_names() for form in load_templates(name))
-    # docs/method.md spells the fifteen out.
+    # docs/method.md lists them.
     sizes = ("small", "medium", "large")
     assert set(load_templates("scene15")) == {
         "a clean origami {}.",
@@ -200,14 +212,14 @@ def test_templates() -> None:
 
 # --- embeddings ------------------------------------------------------------------------------------------
 
-# Both compute in float32; the project pads to the longest prompt of a batch and the plain way to 77, so sums
-# are taken in another order: about 1e-6 for values of about 0.1.
+# Both compute in float32. The package pads to the longest text of a batch and the reference to 77, so sums are taken in
+# another order: about 1e-6 for values of about 0.1.
 TOLERANCE = 1e-5
 
 
 @torch.no_grad()
-def plainly(folder: Path, classes: Sequence[ClassPrompt], templates: Sequence[str]) -> torch.Tensor:
-    """docs/method.md, section 1, as it is written, with transformers alone and every text padded to 77."""
+def reference(folder: Path, classes: Sequence[ClassPrompt], templates: Sequence[str]) -> torch.Tensor:
+    """docs/method.md, section 1, with transformers alone and every text padded to 77 tokens."""
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder)
 
@@ -226,20 +238,20 @@ TWO = "dog; tvmonitor screen"
 
 @pytest.mark.parametrize("templates", ["scene15", "imagenet80", ["{}", "it is {}, surely"]])
 @pytest.mark.parametrize("which", ["tiny", "mini"])
-def test_embeddings_are_the_plain_formula(which: str, templates: Any, request: pytest.FixtureRequest) -> None:
+def test_embeddings_equal_the_reference(which: str, templates: Any, request: pytest.FixtureRequest) -> None:
     segmenter = request.getfixturevalue(which)
     classes = parse_classes(TWO if templates == "imagenet80" else SOME)
     got = encode_classes(segmenter.encoder, classes, templates)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.norm(dim=-1), torch.ones(len(classes)), atol=1e-6, rtol=0)
-    expected = plainly(segmenter.checkpoint.folder, classes, load_templates(templates))
+    expected = reference(segmenter.checkpoint.folder, classes, load_templates(templates))
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
-    # Texts tell each other apart, else nothing was shown.
+    # The embeddings differ, or the comparison would show nothing.
     assert (got @ got.T - torch.eye(len(classes))).max() < 0.999
 
 
-class Counting:
-    """An encoder that counts: each text gets a direction of its own."""
+class RecordingEncoder:
+    """An encoder that records its texts; each text has a random embedding of its own."""
 
     device = torch.device("cpu")
 
@@ -247,40 +259,39 @@ class Counting:
         self.texts: list[str] = []
         self.print = fingerprint
 
-    def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        self.texts.extend(prompts)
-        rows = [torch.randn(16, generator=torch.Generator().manual_seed(hash(p) % 2**31)) for p in prompts]
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        self.texts.extend(texts)
+        rows = [torch.randn(16, generator=torch.Generator().manual_seed(hash(t) % 2**31)) for t in texts]
         return F.normalize(torch.stack(rows), dim=-1)
 
     def text_fingerprint(self) -> str:
         return self.print
 
 
-def test_a_thousand_classes_and_none_the_second_time(own_cache: Path) -> None:
+def test_cached_classes_are_not_encoded_again(own_cache: Path) -> None:
     classes = parse_classes("; ".join(f"thing number {i}" for i in range(1000)))
-    first, second = Counting(), Counting()
-    expected = encode_classes(first, classes, "scene15", TextCache())
+    first, second = RecordingEncoder(), RecordingEncoder()
+    expected = encode_classes(first, classes, "scene15", SQLiteTextCache())
     assert len(first.texts) == 15_000
-    got = encode_classes(second, classes, "scene15", TextCache())
+    got = encode_classes(second, classes, "scene15", SQLiteTextCache())
     assert second.texts == []
     assert torch.equal(got, expected)
     assert (own_cache / "text-embeddings.sqlite").is_file()
-    # One more is one more.
-    encode_classes(second, [*classes, ClassPrompt("new", ("new",))], "scene15", TextCache())
+    encode_classes(second, [*classes, ClassPrompt("new", ("new",))], "scene15", SQLiteTextCache())
     assert len(second.texts) == 15
 
 
-def test_a_prompt_of_two_classes_is_encoded_once() -> None:
-    encoder = Counting()
+def test_prompt_shared_by_two_classes_is_encoded_once() -> None:
+    encoder = RecordingEncoder()
     encode_classes(encoder, parse_classes("a: cat, dog; b: dog, cow; cow"), ["{}"])
     assert sorted(encoder.texts) == ["cat", "cow", "dog"]
 
 
-def test_other_templates_checkpoints_and_classes_do_not_share() -> None:
-    cache = TextCache()
+def test_cache_distinguishes_templates_fingerprints_and_prompts() -> None:
+    cache = SQLiteTextCache()
 
     def encoded(templates: Any, fingerprint: str = "a", name: str = "dog") -> int:
-        encoder = Counting(fingerprint)
+        encoder = RecordingEncoder(fingerprint)
         encode_classes(encoder, [ClassPrompt(name, (name,))], templates, cache)
         return len(encoder.texts)
 
@@ -293,22 +304,24 @@ def test_other_templates_checkpoints_and_classes_do_not_share() -> None:
     assert encoded(["a {}"], name="b {}\0dog") == 1
 
 
-def test_another_dtype_has_another_fingerprint(clip_folder: Path) -> None:
-    place = torch.device("cpu")
-    prints = {load_clip(clip_folder, device=place, dtype=d).text_fingerprint() for d in (torch.float32, torch.bfloat16)}
-    again = load_clip(clip_folder, device=place, dtype=torch.float32).text_fingerprint()
+def test_fingerprint_depends_on_dtype(clip_folder: Path) -> None:
+    device = torch.device("cpu")
+    prints = {
+        load_clip(clip_folder, device=device, dtype=d).text_fingerprint() for d in (torch.float32, torch.bfloat16)
+    }
+    again = load_clip(clip_folder, device=device, dtype=torch.float32).text_fingerprint()
     assert len(prints) == 2
     assert again in prints
 
 
 @pytest.mark.parametrize("change", ["weights", "tokenizer", "activation", "end token"])
-def test_a_changed_checkpoint_has_another_fingerprint(own_clip: Path, change: str) -> None:
+def test_fingerprint_depends_on_the_checkpoints_files(own_clip: Path, change: str) -> None:
     import json
 
     from safetensors.torch import load_file, save_file
 
-    place = torch.device("cpu")
-    before = load_clip(own_clip, device=place, dtype=torch.float32).text_fingerprint()
+    device = torch.device("cpu")
+    before = load_clip(own_clip, device=device, dtype=torch.float32).text_fingerprint()
     if change == "weights":
         tensors = load_file(own_clip / "model.safetensors")
         tensors["text_projection.weight"][0, 0] += 1e-3
@@ -322,15 +335,15 @@ def test_a_changed_checkpoint_has_another_fingerprint(own_clip: Path, change: st
         text = config["text_config"]
         text.update({"hidden_act": "gelu"} if change == "activation" else {"eos_token_id": 15998})
         path.write_text(json.dumps(config))
-    assert load_clip(own_clip, device=place, dtype=torch.float32).text_fingerprint() != before
+    assert load_clip(own_clip, device=device, dtype=torch.float32).text_fingerprint() != before
 
 
-def test_texts_that_are_too_long(tiny: Any) -> None:
+def test_texts_of_too_many_tokens_are_refused(tiny: Any) -> None:
     for text in ("x" * 10_000, "word " * 100, "犬" * 10_000):
         with pytest.raises(ClassListError, match="expected a text of at most 77 tokens") as caught:
-            encode_classes(tiny.encoder, [ClassPrompt("a", (text,))], "scene15", TextCache())
+            encode_classes(tiny.encoder, [ClassPrompt("a", (text,))], "scene15", SQLiteTextCache())
         assert len(str(caught.value)) < 300
-    # 10,000 characters of which a tokenizer keeps three are no reason to complain.
+    # 10,000 characters, but three tokens: accepted.
     (item,) = parse_classes("a" + " " * 9998 + "b")
     a = encode_classes(tiny.encoder, [item], "scene15")
     torch.testing.assert_close(a, encode_classes(tiny.encoder, parse_classes("a b"), "scene15"))

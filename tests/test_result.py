@@ -25,26 +25,20 @@ def make_result(classes: int = 3, size: tuple[int, int] = (20, 30), settings: Se
     maps = torch.rand(classes, 4, 6, generator=generator)
     refined = torch.rand(classes, 8, 8, generator=generator) ** 3
     maps[-1] *= 0.2
-    refined[-1] *= 0.2  # the last class is off
-    labels = assign_labels(
-        refined,
-        maps,
-        size,
-        background_threshold=settings.background_threshold,
-        score_threshold=settings.score_threshold,
-        normalize=settings.normalize,
-    )
+    refined[-1] *= 0.2  # the confidence of the last class is below the score threshold
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
-    return Segmentation(
-        image=image,
-        classes=tuple(f"class {i}" for i in range(classes)),
-        labels=labels.numpy().astype(np.int32),
-        confidence=class_confidence(refined, maps).numpy(),
-        maps=maps.numpy(),
-        refined=refined.numpy(),
-        settings=settings,
-        model="some",
-    )
+    names = [f"class {i}" for i in range(classes)]
+    return Segmentation.from_maps(image, names, maps, refined, settings=settings, model="some")
+
+
+def test_from_maps_assigns_labels_by_the_settings() -> None:
+    result = make_result()
+    maps, refined = torch.from_numpy(result.maps), torch.from_numpy(result.refined)
+    labels = assign_labels(refined, maps, (20, 30), background_threshold=0.25, score_threshold=0.3, normalize=False)
+    assert np.array_equal(result.labels, labels.numpy())
+    assert result.labels.dtype == np.int32
+    assert np.array_equal(result.confidence, class_confidence(refined, maps).numpy())
+    assert (result.maps.dtype, result.refined.dtype) == (np.float32, np.float32)
 
 
 def test_labels_are_the_maximum_of_the_scores() -> None:

@@ -1,4 +1,4 @@
-"""Segmenting from the encoder's input: the same results, and parts of larger images."""
+"""Segmentation from the encoder's input: equal results, and parts of larger images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_preprocessed_images_give_the_same_results(tiny: Any, make_picture: Call
             assert np.array_equal(getattr(result, name), getattr(expected, name)), name
 
 
-def test_a_part_is_labelled_at_its_own_size(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+def test_part_of_an_image_is_labelled_at_its_own_size(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
     whole = make_picture(160, 60)
     part = whole.crop((80, 0, 160, 60))
     pixels = tiny.preprocess(whole, (1, 2))
@@ -37,7 +37,9 @@ def test_a_part_is_labelled_at_its_own_size(tiny: Any, make_picture: Callable[..
     assert np.array_equal(result.maps, maps.numpy())
 
 
-def test_preprocessed_pixels_must_fit(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
+def test_number_and_sides_of_preprocessed_pixels_are_checked(
+    tiny: Any, make_picture: Callable[..., Image.Image]
+) -> None:
     image = make_picture(80, 60)
     with pytest.raises(ShapeError, match="as many images as pixels, got 1 and 0"):
         tiny.segment_preprocessed([image], [], CLASSES)

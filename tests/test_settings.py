@@ -1,4 +1,4 @@
-"""Settings: what they refuse, how they travel, and who overrides whom."""
+"""Settings: validation, files, and the precedence of preset, file and flag."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ WRONG: dict[str, list[Any]] = {
         [""],
         [1],
         3,
-        ["no place"],
+        ["no placeholder"],
         ["{} and {}"],
         ["{0}"],
         ["{} {x}"],
@@ -69,7 +69,7 @@ WRONG: dict[str, list[Any]] = {
     "refine_step": [-1, 50, 45.0, None, True],
 }
 
-# What is just inside.
+# Valid values, at the limits where there are any.
 RIGHT: dict[str, list[Any]] = {
     "recipe": list(RECIPES),
     "size": [1, 4096],
@@ -95,7 +95,7 @@ RIGHT: dict[str, list[Any]] = {
 }
 
 
-def test_every_field_is_in_the_tables() -> None:
+def test_tables_name_every_field() -> None:
     assert list(WRONG) == list(RIGHT) == FIELDS
 
 
@@ -104,7 +104,7 @@ def test_every_field_is_in_the_tables() -> None:
     [(name, value) for name, values in WRONG.items() for value in values],
     ids=lambda x: str(x)[:20],
 )
-def test_wrong_values_are_refused_by_name(name: str, value: Any) -> None:
+def test_wrong_values_are_refused_and_named(name: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"^{name}: expected ") as caught:
         Settings(**{name: value})
     assert "\n" not in str(caught.value)
@@ -113,12 +113,12 @@ def test_wrong_values_are_refused_by_name(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in RIGHT.items() for value in values])
-def test_values_at_the_edges_are_taken(name: str, value: Any) -> None:
+def test_values_at_the_limits_are_accepted(name: str, value: Any) -> None:
     got = getattr(Settings(**{name: value}), name)
     assert got == (tuple(value) * (2 if value == [512] else 1) if isinstance(value, list) else value)
 
 
-def test_names_of_templates_are_those_of_the_file() -> None:
+def test_template_names_equal_those_of_the_file() -> None:
     assert list(TEMPLATES) == template_names()
 
 
@@ -144,15 +144,14 @@ def test_settings_are_frozen_and_can_be_compared() -> None:
         (1, "unknown setting 1"),
     ],
 )
-def test_unknown_keys_name_the_nearest(given_name: Any, words: str) -> None:
+def test_unknown_key_suggests_the_closest(given_name: Any, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_mapping({given_name: 1}, origin="here")
     assert str(caught.value).startswith("here: unknown setting ")
     assert words in str(caught.value)
 
 
-# PyYAML writes 0E0 bare, since YAML 1.1 takes it for a text; settings files are read as YAML 1.2, where it is a
-# number. A person would quote it.
+# PyYAML writes 0E0 without quotes, because it is a text in YAML 1.1; load_settings reads it as a number.
 texts = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), min_size=1, max_size=12
 ).filter(lambda text: not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", text))
@@ -188,7 +187,7 @@ settings_strategy = st.builds(
 
 
 @given(settings_strategy)
-def test_settings_travel_through_dictionaries_and_files(settings: Settings) -> None:
+def test_settings_are_read_back_from_dictionaries_and_files(settings: Settings) -> None:
     values = settings.to_dict()
     assert list(values) == FIELDS
     assert Settings.from_mapping(values) == settings
@@ -201,8 +200,9 @@ def test_settings_travel_through_dictionaries_and_files(settings: Settings) -> N
 
 
 @given(settings_strategy, settings_strategy, st.sets(st.sampled_from(FIELDS)), st.sets(st.sampled_from(FIELDS)))
-def test_preset_below_file_below_flag(base: Settings, other: Settings, in_file: set[str], in_flags: set[str]) -> None:
-    """What a file names comes from it, what a flag names from the flag, the rest from below."""
+def test_flag_overrides_file_and_file_overrides_preset(
+    base: Settings, other: Settings, in_file: set[str], in_flags: set[str]
+) -> None:
     flags = {name: getattr(Settings(size=7, score_threshold=0.125, refine_step=3), name) for name in in_flags}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.json")
@@ -213,14 +213,14 @@ def test_preset_below_file_below_flag(base: Settings, other: Settings, in_file: 
         assert getattr(got, name) == expected
 
 
-def test_a_preset_is_complete_and_settings_pass_through() -> None:
+def test_preset_ignores_base_and_settings_are_returned_unchanged() -> None:
     base = Settings(logit_scale=3, refine_size=100)
     assert load_settings("vit-l-14/voc21", base=base) == load_preset("vit-l-14/voc21").settings
     settings = Settings(size=5)
     assert load_settings(settings, base=base) is settings
 
 
-def test_a_file_may_be_written_by_hand(tmp_path: Path) -> None:
+def test_file_with_byte_order_mark_tabs_and_exponents(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(
         b"\xef\xbb\xbf# with a byte order mark\r\nnormalize: no\r\n"
@@ -234,7 +234,7 @@ def test_a_file_may_be_written_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e-4", "1E-4", "0.1e-3", "1.e-4", ".1e-3", "+1e-4", "1.0e-4"])
-def test_exponents_are_numbers(tmp_path: Path, number: str) -> None:
+def test_yaml_exponents_are_numbers(tmp_path: Path, number: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(f"map_threshold: {number}")
     assert load_settings(path).map_threshold == pytest.approx(1e-4, rel=1e-12)
@@ -261,7 +261,9 @@ def test_exponents_are_numbers(tmp_path: Path, number: str) -> None:
         ("settings", "size: big", "size: expected a whole number"),
     ],
 )
-def test_bad_files_are_one_line_that_names_them(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
+def test_bad_file_is_named_in_a_message_of_one_line(
+    tmp_path: Path, name: str, content: str | bytes, words: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SettingsError) as caught:
@@ -286,14 +288,14 @@ def test_bad_files_are_one_line_that_names_them(tmp_path: Path, name: str, conte
         (".", "no preset is called '.'"),
     ],
 )
-def test_what_is_no_preset_and_no_file(source: str, words: str) -> None:
+def test_unknown_preset_or_missing_file(source: str, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(source)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_preset_that_does_not_exist() -> None:
+def test_unknown_preset_suggests_the_closest() -> None:
     with pytest.raises(SettingsError, match=r"no preset is called 'vit-b-16/voc'; near it: vit-b-16/voc"):
         load_preset("vit-b-16/voc")
     assert Preset("a", "b", "c", "d", Settings()).published == {}

@@ -1,6 +1,6 @@
 """CLIPer: open-vocabulary semantic segmentation without training.
 
-Give a picture and words, get a label map.
+Give an image and class names, get a label map.
 
 >>> import cliper
 >>> segmenter = cliper.Segmenter.from_pretrained()
@@ -8,7 +8,7 @@ Give a picture and words, get a label map.
 >>> result.classes
 ('horse',)
 
-Importing the package imports nothing heavy; torch and transformers are imported when a segmenter is made.
+Importing the package is fast: torch and transformers are imported when a segmenter is made.
 """
 
 from importlib import import_module
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_LAZY_ATTRIBUTES = {
     "ClassPrompt": "cliper.prompts",
     "CliperError": "cliper.errors",
     "Preset": "cliper.settings",
@@ -36,7 +36,7 @@ _HOMES = {
     "load_preset": "cliper.settings",
     "presets": "cliper.settings",
 }
-_ROOMS = ("errors", "evaluation", "formats", "ops")
+_LAZY_MODULES = ("errors", "evaluation", "formats", "ops")
 
 __all__ = [
     "ClassPrompt",
@@ -56,9 +56,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    if name in _ROOMS:
+    if name in _LAZY_ATTRIBUTES:
+        return getattr(import_module(_LAZY_ATTRIBUTES[name]), name)
+    if name in _LAZY_MODULES:
         return import_module(f"cliper.{name}")
     raise AttributeError(f"module 'cliper' has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""Which device and number format to compute in, and what happens when memory runs out."""
+"""Device and dtype by name, out-of-memory errors of several libraries as one, and TF32."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import torch
 
 from cliper.errors import ResourceError, SettingsError
 
-__all__ = ["memory_errors", "pick_device", "pick_dtype", "tf32_disabled"]
+__all__ = ["convert_out_of_memory", "resolve_device", "resolve_dtype", "tf32_disabled"]
 
 
-def pick_device(name: str | torch.device | None) -> torch.device:
-    """The named device; a CUDA device if there is one, else the CPU, for None.
+def resolve_device(name: str | torch.device | None) -> torch.device:
+    """The named device. None selects a CUDA device if there is one, else the CPU.
 
     Raises:
-        SettingsError: a device that this machine does not have.
+        SettingsError: this machine does not have the device.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(name)
-        torch.zeros(1, device=place).cpu()  # the device "meta" holds nothing
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()  # fails on the device "meta", which holds no values
     except (RuntimeError, AssertionError, NotImplementedError):
         raise SettingsError(f"device: expected one that this machine has, such as cpu, got {str(name)!r}") from None
-    return place
+    return device
 
 
-def pick_dtype(name: str | torch.dtype | None) -> torch.dtype:
-    """The named floating-point type; float32 for None.
+def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype:
+    """The named floating-point type. None selects float32.
 
     Raises:
-        SettingsError: another name.
+        SettingsError: the name is not ``float32``, ``float16`` or ``bfloat16``.
     """
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name is None:
@@ -45,24 +45,24 @@ def pick_dtype(name: str | torch.dtype | None) -> torch.dtype:
 
 
 @contextmanager
-def memory_errors(
-    what: str = "segmenting", advice: str = "lower size, use a smaller picture or model, or a device with more memory"
+def convert_out_of_memory(
+    what: str = "segmenting", advice: str = "lower size, use a smaller image or model, or a device with more memory"
 ) -> Iterator[None]:
-    """Turn the several ways of running out of memory into one error.
+    """Replace the exceptions by which Python and PyTorch report that memory ran out by ``ResourceError``.
 
     Args:
-        what: what was being done, for the message.
-        advice: what to lower.
+        what: the operation, for the message.
+        advice: what to do, for the message.
 
     Raises:
-        ResourceError: memory ran out inside.
+        ResourceError: memory ran out in the block.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         # The CPU's allocator has no exception of its own.
-        said = any(words in str(error) for words in ("can't allocate memory", "not enough memory"))
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not said:
+        cpu_allocator = any(text in str(error) for text in ("can't allocate memory", "not enough memory"))
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not cpu_allocator:
             raise
         raise ResourceError(f"{what}: out of memory; {advice}") from error
 

@@ -1,17 +1,6 @@
-"""The exceptions of this package, as one tree. Every message says what was expected, what came, and what to do.
+"""The exceptions of this package, all below :class:`CliperError`, and helpers for their messages.
 
-CliperError
-├── InputError (ValueError)      what the caller gave cannot be used
-│   ├── ImageError               an image that cannot be read or is out of bounds
-│   ├── ClassListError           no classes, a class twice, a class no text encoder can read
-│   ├── SettingsError            an unknown or impossible setting, a preset that does not exist
-│   └── ShapeError               tensors whose shapes do not fit together
-├── CheckpointError              weights that are missing, broken or of another kind
-│   └── DownloadError            weights that could not be fetched
-├── RefinerError                 a refiner that does not exist, or does not have what is asked of it
-├── OutputError                  a result that could not be written
-├── ResourceError                memory ran out
-└── MissingExtraError            an optional dependency is not installed
+A message is one line: what was expected, what came, and what to do.
 """
 
 from __future__ import annotations
@@ -34,7 +23,6 @@ __all__ = [
     "ResourceError",
     "SettingsError",
     "ShapeError",
-    "loading_reason",
     "quote_path",
     "reraise",
     "short_reason",
@@ -42,11 +30,11 @@ __all__ = [
 
 
 class CliperError(Exception):
-    """Base of every error that this package raises on purpose. The message is one line for a person."""
+    """Base class of the errors that this package raises."""
 
 
 class InputError(CliperError, ValueError):
-    """What the caller gave cannot be used."""
+    """An argument, image, class list or file that cannot be used."""
 
 
 class ImageError(InputError):
@@ -54,11 +42,11 @@ class ImageError(InputError):
 
 
 class ClassListError(InputError):
-    """A class list that is empty, repeats itself, or cannot be read."""
+    """A class list that is empty, names a class twice, or cannot be read."""
 
 
 class SettingsError(InputError):
-    """An unknown or impossible setting, or a preset that does not exist."""
+    """An unknown setting, a value out of range, or an unknown preset."""
 
 
 class ShapeError(InputError):
@@ -66,15 +54,15 @@ class ShapeError(InputError):
 
 
 class CheckpointError(CliperError):
-    """Weights that are missing, broken, or of another kind than expected."""
+    """Weights that are missing, damaged, or of another kind than expected."""
 
 
 class DownloadError(CheckpointError):
-    """Weights that could not be fetched."""
+    """Weights that could not be downloaded."""
 
 
 class RefinerError(CliperError):
-    """A refiner that does not exist, or does not have the layer that is asked of it."""
+    """An unknown refiner, one without the requested layer, or one whose results are not finite."""
 
 
 class OutputError(CliperError):
@@ -103,12 +91,22 @@ def quote_path(path: str | PathLike[str]) -> str:
 def short_reason(error: BaseException) -> str:
     """The text of an exception for an error message: one line of at most 200 characters.
 
-    Of an OSError it is the system's text without number and path; without any text it is the name of the class.
+    For an OSError it is the system's text without number and path, for an exception without text the name of its class.
+    PyTorch refuses pickles that could run code, and advises to load them without that protection; the advice is
+    replaced.
 
     Example:
         >>> short_reason(FileNotFoundError(2, "No such file or directory", "a.png"))
         'No such file or directory'
     """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, pickle.UnpicklingError):
+            return (
+                "the file holds more than tensors and could run code, or is damaged, so it is not loaded; "
+                "get the weights as safetensors"
+            )
+        cause = cause.__cause__ or cause.__context__
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split())[:200] or type(error).__name__
 
@@ -117,7 +115,7 @@ def short_reason(error: BaseException) -> str:
 def reraise(
     caught: type[Exception] | tuple[type[Exception], ...], error: type[CliperError], message: str, advice: str = ""
 ) -> Iterator[None]:
-    """Replace exceptions of the block by one of this package: "message: reason; advice".
+    """Replace exceptions raised in the block by one of this package, with the text "message: reason; advice".
 
     Exceptions of this package pass unchanged.
 
@@ -125,7 +123,7 @@ def reraise(
         caught: the exceptions to replace.
         error: class of the exception that is raised instead.
         message: what was expected, or what could not be done.
-        advice: what to do about it; empty leaves it out.
+        advice: what to do; empty leaves it out.
 
     Example:
         >>> with reraise(ValueError, SettingsError, "cannot read the size", "give a number"):
@@ -140,20 +138,3 @@ def reraise(
     except caught as cause:
         ending = f"; {advice}" if advice else ""
         raise error(f"{message}: {short_reason(cause)}{ending}") from None
-
-
-def loading_reason(error: BaseException) -> str:
-    """Why a file of weights could not be loaded, on one line.
-
-    PyTorch refuses pickles that could run code, and advises to load them without that protection. The advice is
-    left out.
-    """
-    item: BaseException | None = error
-    while item is not None:
-        if isinstance(item, pickle.UnpicklingError):
-            return (
-                "the file holds more than tensors and could run code, or is damaged, so it is not loaded; "
-                "get the weights as safetensors"
-            )
-        item = item.__cause__ or item.__context__
-    return short_reason(error)

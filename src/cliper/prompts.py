@@ -1,4 +1,4 @@
-"""From what a person types to text embeddings: class lists, templates, background names.
+"""Class lists, text templates and background names, and their text embeddings.
 
 Source: ``docs/method.md``, section 1, "Text".
 """
@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from cliper.errors import ClassListError, SettingsError
+from cliper.errors import ClassListError, SettingsError, reraise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cliper.cache import TextEmbeddingCache
     from cliper.encoders.base import Encoder
-    from cliper.text_cache import TextStore
 
 __all__ = [
     "ClassPrompt",
+    "Classes",
+    "background_classes",
     "encode_classes",
     "load_templates",
     "parse_classes",
@@ -36,14 +38,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ClassPrompt:
-    """A class: what it is called, and the texts it is recognised by.
+    """A class: its name, and the texts that represent it.
 
     Args:
-        name: what legends and results say.
-        prompts: one text or several (synonyms); the class's embedding is their mean.
+        name: for results and legends.
+        prompts: one text or several (synonyms); the class's embedding is the mean of theirs.
 
     Raises:
-        ClassListError: a blank name, no prompts, or a text that is not Unicode.
+        ClassListError: a blank name or prompt, no prompts, or a text that is not Unicode.
     """
 
     name: str
@@ -57,25 +59,29 @@ class ClassPrompt:
                 raise ClassListError(f"expected names and prompts that are not blank, got {text!r}")
             try:
                 text.encode()
-            except UnicodeEncodeError:  # how the command line hands over bytes that are not UTF-8
+            except UnicodeEncodeError:  # Python decodes arguments that are not UTF-8 to surrogates
                 raise ClassListError(f"expected a name in UTF-8, got {_short(text)}") from None
+
+
+Classes = str | Sequence[str | ClassPrompt]
+"""Class lists as :func:`parse_classes` reads them."""
 
 
 def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "class") -> list[ClassPrompt]:
     """Read a class list.
 
     Args:
-        source: ``"dog; grass; wooden bench"``, or several such texts, or prompts made already. An entry
-            ``"person: man, woman"`` is the class ``person``, recognised by either text; without a colon
-            the entry is one text, commas and all.
-        what: what an entry is called in messages.
+        source: ``"dog; grass; wooden bench"``, or a list of such texts and of :class:`ClassPrompt`. An entry
+            ``"person: man, woman"`` is the class ``person`` with two prompts; an entry without a colon is one prompt,
+            including its commas.
+        what: the word for an entry in error messages.
 
     Returns:
         At least one class.
 
     Raises:
-        ClassListError: no class, a blank one, one given twice (upper and lower case are the same), or a
-            colon with no text on one of its sides.
+        ClassListError: no class, a blank one, a name given twice (case does not matter), or a colon without a text
+            on one of its sides.
 
     Example:
         >>> [c.name for c in parse_classes("dog; person: man, woman")]
@@ -95,7 +101,7 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
             raise ClassListError(f"expected {what} names as text, got {text!r}")
         parts = [part for part in text.split(";") if part.strip()]
         if not parts and len(texts) > 1:
-            raise ClassListError(f"expected {what} names, got a blank one; take it out")
+            raise ClassListError(f"expected {what} names, got a blank one; remove it")
         classes.extend(_entry(part, what) for part in parts)
     if not classes:
         raise ClassListError(f'expected at least one {what}, got none; give names such as "dog; grass"')
@@ -111,18 +117,18 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
 def read_classes(path: str | Path) -> list[ClassPrompt]:
     """Read a class file: UTF-8, one class a line (``name`` or ``name: prompt, other prompt``).
 
-    Blank lines and lines that begin with ``#`` are passed over.
+    Blank lines and lines that begin with ``#`` are ignored.
 
     Raises:
-        ClassListError: a file that cannot be read, or a list that :func:`parse_classes` refuses.
+        ClassListError: the file cannot be read, or :func:`parse_classes` refuses the list.
     """
+    # ValueError: a null character in the path; RuntimeError: a home folder that does not exist.
+    with reraise((OSError, ValueError, RuntimeError), ClassListError, f"{path}: could not read the class file"):
+        content = Path(path).expanduser().read_bytes()
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ClassListError(f"{path}: expected a class file in UTF-8, got other bytes; save it as UTF-8") from None
-    except (OSError, ValueError, RuntimeError) as error:  # a null character in its name, a home that is not there
-        reason = getattr(error, "strerror", None) or error
-        raise ClassListError(f"{path}: could not read the class file: {reason}") from None
     if "\0" in text:
         raise ClassListError(f"{path}: expected a class file in UTF-8, got null characters; save it as UTF-8")
     lines = [line.strip() for line in text.splitlines()]
@@ -133,8 +139,23 @@ def read_classes(path: str | Path) -> list[ClassPrompt]:
         raise ClassListError(f"{path}: {error}") from None
 
 
+def background_classes(background: Classes | None, classes: Sequence[ClassPrompt]) -> list[ClassPrompt]:
+    """Read background names.
+
+    Args:
+        background: names as for :func:`parse_classes`; ``"auto"`` for :func:`scene_background`; None or empty for none.
+        classes: the classes.
+
+    Raises:
+        ClassListError: the names cannot be read.
+    """
+    if isinstance(background, str) and background.strip() == "auto":
+        return scene_background(classes)
+    return parse_classes(background, what="background name") if background else []
+
+
 def scene_background(classes: Sequence[ClassPrompt]) -> list[ClassPrompt]:
-    """The built-in scene words, less those that any class's name or prompts contain (in either number)."""
+    """The built-in scene words except those that occur in a class's name or prompts, in singular or plural."""
     taken = {
         form
         for item in classes
@@ -172,7 +193,7 @@ def encode_classes(
     encoder: Encoder,
     classes: Sequence[ClassPrompt],
     templates: str | Sequence[str],
-    cache: TextStore | None = None,
+    cache: TextEmbeddingCache | None = None,
 ) -> Tensor:
     """Embed classes: each prompt in every template, normalised, averaged, normalised.
 
@@ -182,14 +203,14 @@ def encode_classes(
         encoder: the text tower.
         classes: C classes.
         templates: see :func:`load_templates`.
-        cache: where prompts embedded before are found, and new ones are put.
+        cache: of the embeddings of prompts; new ones are added to it.
 
     Returns:
         [C, D] float32 of length 1, on the encoder's device.
 
     Raises:
-        ClassListError: a prompt that is longer than the tower can read.
-        SettingsError: unknown templates.
+        ClassListError: a prompt has more tokens than the text tower reads.
+        SettingsError: there is no list of templates of that name.
     """
     import torch
     import torch.nn.functional as F
@@ -202,7 +223,7 @@ def encode_classes(
     new = [prompt for prompt in prompts if prompt not in known]
     if new:
         texts = [form.format(prompt) for prompt in new for form in forms]
-        embedded = encoder.encode_prompts(texts).reshape(len(new), len(forms), -1)
+        embedded = encoder.encode_texts(texts).reshape(len(new), len(forms), -1)
         means = F.normalize(embedded.mean(1), dim=-1).cpu()
         fresh = dict(zip(new, means, strict=True))
         if cache is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,20 @@ from cliper.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 __all__ = ["Segmentation"]
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The label map of an image, and the class maps that it was made from.
+    """The label map of an image, and the class maps that it was computed from.
 
     Args:
         image: RGB, W x H pixels, EXIF orientation applied.
         classes: C names; label ``i + 1`` is ``classes[i]``, label 0 is background.
         labels: [H, W] int32.
-        confidence: [C] float32; a class whose confidence is not above ``settings.score_threshold`` is off.
+        confidence: [C] float32; a class whose confidence is not above ``settings.score_threshold`` gets no pixel.
         maps: [C, h, w] float32, class maps before refinement.
         refined: [C, S, S'] float32, class maps after refinement (the same as ``maps`` without a refiner).
         settings: the settings in use.
@@ -44,23 +46,50 @@ class Segmentation:
     model: str
     refiner: str | None = None
 
+    @classmethod
+    def from_maps(
+        cls,
+        image: Image.Image,
+        classes: Sequence[str],
+        maps: Tensor,
+        refined: Tensor,
+        *,
+        settings: Settings,
+        model: str,
+        refiner: str | None = None,
+    ) -> Segmentation:
+        """Assign labels to class maps. Arguments as above; the maps are tensors on any device."""
+        from cliper.ops.labels import class_confidence
+
+        return cls(
+            image=image,
+            classes=tuple(classes),
+            labels=_label_map(image, maps, refined, settings),
+            confidence=class_confidence(refined, maps).cpu().numpy(),
+            maps=maps.cpu().numpy(),
+            refined=refined.cpu().numpy(),
+            settings=settings,
+            model=model,
+            refiner=refiner,
+        )
+
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """[C, H, W] float32 from 0 (off) up to about 1: the values that labels are the maximum of.
+        """[C, H, W] float32 from 0 to about 1: a pixel's label is the class with the highest score.
 
-        Computed at each access, and large: 4 * C * H * W bytes.
+        Computed at each access; takes 4 * C * H * W bytes.
 
         Raises:
-            ResourceError: they do not fit into memory.
+            ResourceError: memory ran out.
         """
         import torch
 
-        from cliper.devices import memory_errors
+        from cliper.devices import convert_out_of_memory
         from cliper.ops.labels import class_scores
 
         size = (self.image.height, self.image.width)
         refined, maps = torch.from_numpy(self.refined), torch.from_numpy(self.maps)
-        with memory_errors():
+        with convert_out_of_memory():
             values: npt.NDArray[np.float32] = class_scores(
                 refined, maps, size, score_threshold=self.settings.score_threshold, normalize=self.settings.normalize
             ).numpy()
@@ -83,11 +112,9 @@ class Segmentation:
         """Assign labels again with other thresholds, without running a network; None keeps a setting.
 
         Raises:
-            SettingsError: a value out of its range.
+            SettingsError: a value is out of range.
         """
         import torch
-
-        from cliper.ops.labels import assign_labels
 
         given: dict[str, Any] = {
             "background_threshold": background_threshold,
@@ -95,35 +122,28 @@ class Segmentation:
             "normalize": normalize,
         }
         settings = self.settings.replace(**{k: v for k, v in given.items() if v is not None})
-        labels = assign_labels(
-            torch.from_numpy(self.refined),
-            torch.from_numpy(self.maps),
-            (self.image.height, self.image.width),
-            background_threshold=settings.background_threshold,
-            score_threshold=settings.score_threshold,
-            normalize=settings.normalize,
-        )
-        return replace(self, labels=labels.numpy().astype(np.int32), settings=settings)
+        maps, refined = torch.from_numpy(self.maps), torch.from_numpy(self.refined)
+        return replace(self, labels=_label_map(self.image, maps, refined, settings), settings=settings)
 
     def clean(self, *, min_area: int = 0, fill_holes: bool = False, smooth: int = 0) -> Segmentation:
         """Remove small regions, fill holes and smooth borders of the label map.
 
-        Scores and confidence stay the same; :meth:`relabel` starts again from the class maps.
+        Scores and confidence stay the same. :meth:`relabel` starts from the class maps and undoes it.
 
         Args:
-            min_area: smaller regions, in pixels, get the label around them.
-            fill_holes: whether background that one class encloses becomes that class.
-            smooth: radius in pixels of the square of a majority filter; 0 is off.
+            min_area: regions of fewer pixels get the label around them.
+            fill_holes: whether background enclosed by one class becomes that class.
+            smooth: radius in pixels of a square majority filter; 0 is off.
 
         Raises:
-            InputError: a number below 0.
+            InputError: a number is below 0.
         """
         from cliper.ops.cleaning import clean_labels
 
         return replace(self, labels=clean_labels(self.labels, min_area=min_area, fill_holes=fill_holes, smooth=smooth))
 
     def overlay(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
-        """The image with each class in its colour, and a legend of the classes that were found.
+        """The image with each class in its colour, and a legend of the classes in the label map.
 
         Args:
             opacity: of the colours, from 0 to 1.
@@ -134,7 +154,7 @@ class Segmentation:
         return draw_overlay(self.image, self.labels, self.classes, opacity=opacity, legend=legend)
 
     def save(self, path: str | Path) -> Path:
-        """Write the result atomically.
+        """Write the result to a file, atomically.
 
         Args:
             path: ``.png`` for the label map (indexed, VOC palette); ``.npz`` for labels, scores, classes and
@@ -211,3 +231,18 @@ class Segmentation:
         from cliper.formats.interop import to_supervision
 
         return to_supervision(self)
+
+
+def _label_map(image: Image.Image, maps: Tensor, refined: Tensor, settings: Settings) -> npt.NDArray[np.int32]:
+    """[H, W] labels of the image's pixels."""
+    from cliper.ops.labels import assign_labels
+
+    labels = assign_labels(
+        refined,
+        maps,
+        (image.height, image.width),
+        background_threshold=settings.background_threshold,
+        score_threshold=settings.score_threshold,
+        normalize=settings.normalize,
+    )
+    return labels.cpu().numpy().astype(np.int32)

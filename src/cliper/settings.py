@@ -1,7 +1,6 @@
-"""The knobs of the method as one frozen, validated object, and the published presets.
+"""Settings of the method as a frozen, validated object, and the published presets.
 
-Precedence, weakest first: a preset (or a checkpoint's recommended settings), a file, a flag. Each step is
-:meth:`Settings.replace` on the one before.
+Precedence, lowest first: a preset or the checkpoint's recommended settings, a file, a flag.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from cliper.errors import SettingsError
+from cliper.errors import SettingsError, reraise
 
 __all__ = [
     "ATTENTIONS",
@@ -45,33 +44,33 @@ class Settings:
     """Settings of one run. The defaults are those published for ViT-B/16 on VOC with background.
 
     Args:
-        recipe: ``"conference"``, ``"preprint"`` (which picks ViT-H/14's variant by itself for that model) or
-            ``"preprint-h"`` (that variant for any model). ``docs/method.md``, section 2.
-        size: short side of the resized picture in pixels; both sides become multiples of the patch size.
+        recipe: ``"conference"``, ``"preprint"`` (for ViT-H/14 the same as ``"preprint-h"``) or ``"preprint-h"`` (the
+            preprint's variant for ViT-H/14). ``docs/method.md``, section 2.
+        size: short side of the resized image in pixels; both sides become multiples of the patch size.
         logit_scale: multiplies the cosine of patch and text before the softmax over texts.
         map_threshold: share of a class's own maximum below which the selected layer's map is set to 0.
-        select_layer: which layer's scores become the class maps; -1 is the last.
+        select_layer: the layer whose scores become the class maps; -1 is the last.
         window: side of the sliding windows in pixels (stride 112); 0 means no windows.
         attention: the last layer's attention: ``"fused"``, one of the ablations, or ``"proxy"``, a DINO's affinity.
-        proxy_model: the DINO for ``attention="proxy"``, named as a refiner is: an alias, a hub name or a folder.
+        proxy_model: the DINO for ``attention="proxy"``: an alias, a hub name or a folder.
         fuse_features: whether the mean over all layers' scores is added to the selected layer's maps.
-        score_threshold: classes whose confidence is not above this are off.
+        score_threshold: classes whose confidence is not above this get no pixel.
         background_threshold: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
         refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map``).
         refine_map: index of the self-attention map for ``"selected"``.
-        refine_layers: names of the refiner's self-attention layers; None takes the refiner's own choice.
-        refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's own.
-        refine_max_patches: where ``refine_size`` is None, a larger image is reduced to at most this many patches for
-            a DINO refiner or ``self``; None takes the refiner's own limit: none for DINO, 4096 for ``self``.
-        refine_resize: how the image is resized for the refiner; None takes the published way of the refiner,
-            ``"nearest"`` for Stable Diffusion and ``"bilinear"`` for DINO. ``self`` has a way of its own.
+        refine_layers: names of the refiner's self-attention layers; None takes the refiner's default.
+        refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's default.
+        refine_max_patches: if ``refine_size`` is None, larger images are reduced to at most this many patches for a
+            DINO refiner or ``self``; None takes the refiner's default: no limit for DINO, 4096 for ``self``.
+        refine_resize: interpolation of the image for the refiner; None takes the published one, ``"nearest"`` for
+            Stable Diffusion and ``"bilinear"`` for DINO. ``self`` ignores it.
         refine_step: index of the denoising step, of 50.
 
     Raises:
-        SettingsError: a value of the wrong type or out of its range.
+        SettingsError: a value has the wrong type or is out of range.
 
     Example:
         >>> Settings(size=448).replace(logit_scale=50).logit_scale
@@ -101,19 +100,19 @@ class Settings:
     refine_step: int = 45
 
     def __post_init__(self) -> None:
-        _one_of("recipe", self.recipe, RECIPES)
-        _one_of("attention", self.attention, ATTENTIONS)
-        _one_of("refine_mode", self.refine_mode, REFINE_MODES)
+        _check_choice("recipe", self.recipe, RECIPES)
+        _check_choice("attention", self.attention, ATTENTIONS)
+        _check_choice("refine_mode", self.refine_mode, REFINE_MODES)
         if self.refine_resize is not None:
-            _one_of("refine_resize", self.refine_resize, RESIZE_MODES)
-        for name, least, most in (
+            _check_choice("refine_resize", self.refine_resize, RESIZE_MODES)
+        for name, minimum, maximum in (
             ("size", 1, 4096),
             ("select_layer", -1000, 999),
             ("window", 0, 4096),
             ("refine_map", 0, 10_000),
             ("refine_step", 0, 49),
         ):
-            object.__setattr__(self, name, _whole(name, getattr(self, name), least, most))
+            object.__setattr__(self, name, _check_int(name, getattr(self, name), minimum, maximum))
         if not isinstance(self.proxy_model, str) or not self.proxy_model.strip():
             raise SettingsError(f"proxy_model: expected the name or folder of a DINO, got {self.proxy_model!r}")
         for name in ("fuse_features", "normalize"):
@@ -125,23 +124,24 @@ class Settings:
             ("score_threshold", 0.0, 1.0),
             ("background_threshold", 0.0, 1.0),
         ):
-            object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
+            object.__setattr__(self, name, _check_float(name, getattr(self, name), low, high))
         if self.refine_threshold is not None:
-            value = _number("refine_threshold", self.refine_threshold, 0.0, 1.0)
+            value = _check_float("refine_threshold", self.refine_threshold, 0.0, 1.0)
             object.__setattr__(self, "refine_threshold", value)
         if self.refine_max_patches is not None:
-            value = _whole("refine_max_patches", self.refine_max_patches, 1, 1_000_000)
+            value = _check_int("refine_max_patches", self.refine_max_patches, 1, 1_000_000)
             object.__setattr__(self, "refine_max_patches", value)
-        object.__setattr__(self, "templates", _templates(self.templates))
-        object.__setattr__(self, "refine_layers", _strings("refine_layers", self.refine_layers))
-        object.__setattr__(self, "refine_size", _side(self.refine_size))
+        object.__setattr__(self, "templates", _check_templates(self.templates))
+        object.__setattr__(self, "refine_layers", _check_names("refine_layers", self.refine_layers))
+        object.__setattr__(self, "refine_size", _check_size(self.refine_size))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, origin: str = "settings") -> Settings:
-        """Settings from a mapping (a parsed file, say); what is not named keeps its default.
+        """Settings from a mapping, such as a parsed file; settings that it does not name keep their defaults.
 
         Raises:
-            SettingsError: an unknown key (the message names the nearest one) or a bad value.
+            SettingsError: an unknown key (the message suggests the closest one), a value of the wrong type or out of
+                range.
         """
         return cls()._changed(values, origin)
 
@@ -149,12 +149,12 @@ class Settings:
         """A copy with some values changed.
 
         Raises:
-            SettingsError: an unknown key (the message names the nearest one) or a bad value.
+            SettingsError: as for :meth:`from_mapping`.
         """
         return self._changed(changes, origin)
 
     def _changed(self, changes: Mapping[str, Any], origin: str) -> Settings:
-        # A mapping, not keywords: a file may well have a key "origin" or "self".
+        # A mapping, not keywords: a file may have a key "origin" or "self".
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
@@ -212,10 +212,10 @@ def presets() -> list[str]:
 
 
 def load_preset(name: str) -> Preset:
-    """Read a preset by its name.
+    """Load a preset by its name.
 
     Raises:
-        SettingsError: there is no such preset; the message names the nearest ones.
+        SettingsError: there is no such preset; the message suggests the closest ones.
 
     Example:
         >>> load_preset("vit-l-14/voc21").published["miou"]
@@ -242,13 +242,14 @@ def load_preset(name: str) -> Preset:
 
 
 def load_settings(source: str | Path | Settings, *, base: Settings | None = None) -> Settings:
-    """Settings from a preset's name, a YAML or JSON file, or settings themselves.
+    """Settings from a preset's name, a YAML or JSON file, or :class:`Settings`, which are returned unchanged.
 
-    A file changes only what it names: the rest is taken from ``base`` (default: ``Settings()``). A preset
+    A file changes only the settings that it names; the others come from ``base`` (default: ``Settings()``). A preset
     is complete and ignores ``base``.
 
     Raises:
-        SettingsError: no such preset or file, a file that cannot be parsed, an unknown key, a bad value.
+        SettingsError: no such preset or file, a file that cannot be parsed, an unknown key, or a value of the wrong
+            type or out of range.
     """
     if isinstance(source, Settings):
         return source
@@ -260,24 +261,22 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
     try:
         path = Path(text).expanduser()
         found = path.is_file()
-    except (OSError, RuntimeError):  # a name that is too long, a home that is not there
+    except (OSError, RuntimeError):  # a name that is too long, a home folder that does not exist
         path, found = Path(text), False
     if not found:
         if path.suffix.lower() in {".yaml", ".yml", ".json"}:
             raise SettingsError(f"settings file {text!r} does not exist; give a file or a preset's name")
-        return load_preset(text).settings  # raises, naming the nearest presets
-    try:
+        return load_preset(text).settings  # raises an error that suggests the closest presets
+    causes = (OSError, ValueError, RecursionError, yaml.YAMLError)
+    with reraise(causes, SettingsError, f"{path}: expected settings as YAML or JSON, could not read them"):
         content = path.read_text(encoding="utf-8-sig")
-        # PyYAML chokes on the tabs that JSON may be indented with.
+        # PyYAML does not accept tabs, which JSON may be indented with.
         data = json.loads(content) if path.suffix.lower() == ".json" else yaml.load(content, _Loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(f"{path}: expected settings as YAML or JSON, could not read them: {reason}") from None
     return (base or Settings())._changed(_mapping(data, str(path)), str(path))
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML takes ``1e-4`` for a text, because YAML 1.1 wants ``1.0e-4``."""
+    """Reads ``1e-4`` as a number. PyYAML reads it as a text, because YAML 1.1 requires ``1.0e-4``."""
 
 
 _Loader.add_implicit_resolver(
@@ -286,12 +285,12 @@ _Loader.add_implicit_resolver(
 
 
 def check_seed(seed: object) -> int:
-    """A seed that random numbers can begin from.
+    """Check a seed for ``torch.Generator``.
 
     Raises:
-        SettingsError: no whole number, or one out of range.
+        SettingsError: it is not a whole number from -2^63 to 2^64 - 1.
     """
-    return _whole("seed", seed, -(2**63), 2**64 - 1)
+    return _check_int("seed", seed, -(2**63), 2**64 - 1)
 
 
 def _mapping(data: Any, origin: str) -> dict[str, Any]:
@@ -300,25 +299,25 @@ def _mapping(data: Any, origin: str) -> dict[str, Any]:
     return {str(k): v for k, v in data.items()}
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> int:
+def _check_int(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise SettingsError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
     return int(value)
 
 
-def _number(name: str, value: Any, low: float, high: float) -> float:
-    plain: Any = value  # compared as it is: a huge whole number has no float, and not-a-number fails the comparison
+def _check_float(name: str, value: Any, low: float, high: float) -> float:
+    plain: Any = value  # compared before the conversion, which fails for huge integers; NaN fails the comparison
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= plain <= high:
         raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
 
 
-def _strings(name: str, value: Any) -> tuple[str, ...] | None:
+def _check_names(name: str, value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str) or not isinstance(value, Iterable):
@@ -329,11 +328,11 @@ def _strings(name: str, value: Any) -> tuple[str, ...] | None:
     return items
 
 
-def _templates(value: Any) -> str | tuple[str, ...]:
+def _check_templates(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, str):
-        _one_of("templates", value, TEMPLATES)
+        _check_choice("templates", value, TEMPLATES)
         return value
-    items = _strings("templates", value)
+    items = _check_names("templates", value)
     if items is None:
         raise SettingsError("templates: expected a built-in name or a list of templates, got nothing")
     for item in items:
@@ -342,12 +341,12 @@ def _templates(value: Any) -> str | tuple[str, ...]:
     return items
 
 
-def _side(value: Any) -> int | tuple[int, int] | None:
+def _check_size(value: Any) -> int | tuple[int, int] | None:
     if value is None:
         return None
     sides = (value,) if isinstance(value, int) else value
     if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 2:
         raise SettingsError(f"refine_size: expected a side or [height, width] in pixels, got {value!r}")
     for side in sides:
-        _whole("refine_size", side, 64, 2048)
+        _check_int("refine_size", side, 64, 2048)
     return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cliper.checkpoints import find_entry, recommended_settings, resolve
+from cliper.checkpoints import find_entry, recommended_settings, resolve, resolve_recipe
 from cliper.checkpoints.resolve import ResolvedCheckpoint
 from cliper.errors import CheckpointError, SettingsError
 from cliper.settings import load_preset
@@ -36,6 +36,23 @@ def test_registry_names_the_preset_of_a_hub_checkpoint(tmp_path, alias):
 def test_unknown_checkpoint_gets_the_preset_of_its_architecture(tmp_path, vision, preset):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))
     assert recommended_settings(resolve(tmp_path, "clip")) == load_preset(preset).settings
+
+
+@pytest.mark.parametrize(
+    ("recipe", "layers", "width", "expected"),
+    [
+        ("preprint", 32, 1280, "preprint-h"),
+        ("preprint", 24, 1024, "preprint"),
+        ("preprint", 32, 1024, "preprint"),
+        ("conference", 32, 1280, "conference"),
+        ("preprint-h", 24, 1024, "preprint-h"),
+    ],
+)
+@pytest.mark.parametrize("key", ["vision_config", "vision_config_dict"])
+def test_preprint_recipe_of_vit_h14_is_its_variant(tmp_path, recipe, layers, width, expected, key):
+    vision = {"num_hidden_layers": layers, "hidden_size": width, "patch_size": 14}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", key: vision}))
+    assert resolve_recipe(recipe, resolve(tmp_path, "clip")) == expected
 
 
 def test_local_folder_has_its_own_settings(tmp_path):

@@ -497,4 +497,4 @@ def test_unwritable_cache_is_a_warning(
         ended = command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path)
     assert ended.code == 0
     (line,) = ended.err.splitlines()
-    assert line.startswith("cliper: warning: text embeddings are not kept: /proc/nothing")
+    assert line.startswith("cliper: warning: text embeddings are not cached: cannot use /proc/nothing")

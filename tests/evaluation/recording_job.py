@@ -25,14 +25,14 @@ class RecordingJob(Job):
     def load(self, device: str | None = None) -> Any:
         segmenters = super().load(device)
         encoder: Any = next(iter(segmenters.values())).encoder
-        encode = encoder.encode_pictures
+        encode = encoder.encode_images
 
         def recording(*arguments: Any, **options: Any) -> Any:
             with (Path(self.root or "") / f"tf32-{os.getpid()}").open("a") as stream:
                 stream.write(json.dumps(uses_tf32()) + "\n")
             return encode(*arguments, **options)
 
-        encoder.encode_pictures = recording
+        encoder.encode_images = recording
         return segmenters
 
 

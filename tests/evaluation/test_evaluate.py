@@ -147,7 +147,7 @@ def test_a_preset_brings_model_settings_and_the_published_number(
 ) -> None:
     # The published weights cannot be had in a test: a tiny CLIP goes by their name.
     import cliper.checkpoints
-    import cliper.evaluation.provenance
+    import cliper.provenance
     import cliper.segmenter
 
     resolve = cliper.checkpoints.resolve

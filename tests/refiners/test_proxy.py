@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPModel, ViTModel
 
 import cliper
-from cliper.coarse import CoarseMapper
+from cliper.encoders.class_map_predictor import ClassMapPredictor
 from cliper.encoders.clip import ClipEncoder
 from cliper.errors import CheckpointError, SettingsError
 from cliper.ops import build_text_classifier
@@ -33,9 +33,9 @@ def load_dino(folder: Path) -> DinoRefiner:
 
 def ours(model: CLIPModel, folder: Path, pixels: Tensor, fg: Tensor, bg: Tensor, **settings: Any) -> Tensor:
     chosen = Settings(attention="proxy", proxy_model=str(folder), **settings)
-    mapper = CoarseMapper(ClipEncoder(model, Path()), chosen, "tiny", load_dino(folder))
+    predictor = ClassMapPredictor(ClipEncoder(model, Path()), chosen, "tiny", load_dino(folder))
     batch = pixels if pixels.dim() == 4 else pixels[None]
-    return mapper(batch, build_text_classifier(fg, bg), len(fg))[0 if pixels.dim() == 3 else slice(None)]
+    return predictor(batch, build_text_classifier(fg, bg), len(fg))[0 if pixels.dim() == 3 else slice(None)]
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def test_proxy_is_not_the_fused_attention(dinos: dict[str, Path]) -> None:
     model = random_clip(16, 4, seed=5)
     pixels, fg, bg = inputs(16, (7, 11), seed=16)
     proxy = ours(model, dinos["dino"], pixels, fg, bg, logit_scale=50.0, map_threshold=0.2)
-    fused = CoarseMapper(ClipEncoder(model, Path()), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
+    fused = ClassMapPredictor(ClipEncoder(model, Path()), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
     assert (proxy - fused(pixels[None], build_text_classifier(fg, bg), len(fg))[0]).abs().max() > 100 * TOLERANCE
 
 
@@ -187,8 +187,8 @@ def test_proxy_model_that_cannot_be_fetched_is_named(clip_folder: Path) -> None:
 
 def test_proxy_attention_without_a_model_is_refused() -> None:
     encoder = ClipEncoder(random_clip(16, 3, seed=1), Path())
-    with pytest.raises(SettingsError, match=r"^attention: 'proxy' attends by the patches of a DINO; expected one"):
-        CoarseMapper(encoder, Settings(attention="proxy"), "tiny")
+    with pytest.raises(SettingsError, match=r"^attention: expected a DINO for 'proxy', got none"):
+        ClassMapPredictor(encoder, Settings(attention="proxy"), "tiny")
 
 
 def test_command_line(

@@ -11,7 +11,7 @@
 are imported in the functions that use them.
 """
 
-from cliper.checkpoints.default_settings import recommended_settings
+from cliper.checkpoints.default_settings import recommended_settings, resolve_recipe
 from cliper.checkpoints.registry import RegistryEntry, Source, entries, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
 from cliper.checkpoints.validate import check_folder
@@ -27,6 +27,7 @@ __all__ = [
     "find_entry",
     "recommended_settings",
     "resolve",
+    "resolve_recipe",
     "verify",
     "weight_hashes",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from cliper.checkpoints.resolve import ResolvedCheckpoint
 from cliper.checkpoints.validate import read_json
 from cliper.settings import Settings, load_preset, load_settings
 
-__all__ = ["recommended_settings"]
+__all__ = ["recommended_settings", "resolve_recipe"]
 
 
 def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
@@ -31,9 +34,28 @@ def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
         return load_settings(path)
     if resolved.entry is not None and resolved.entry.recommended is not None:
         return load_preset(resolved.entry.recommended).settings
-    config = read_json(resolved.folder / "config.json", "it describes the model")
-    vision = config.get("vision_config") or config.get("vision_config_dict")
-    vision = vision if isinstance(vision, dict) else {}
+    vision = _vision_config(resolved.folder)
     layers = vision.get("num_hidden_layers", 12)
     large = vision.get("patch_size") == 14 and isinstance(layers, int) and layers >= 24
     return load_preset("vit-l-14/voc21" if large else "vit-b-16/voc21").settings
+
+
+def resolve_recipe(recipe: str, resolved: ResolvedCheckpoint) -> str:
+    """The recipe of the formulas for a checkpoint: ``"preprint-h"`` for ``"preprint"`` with a ViT-H/14.
+
+    The published code of the preprint treats ViT-H/14 differently. Only its shape distinguishes it.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing or cannot be read.
+    """
+    if recipe != "preprint":
+        return recipe
+    vision = _vision_config(resolved.folder)
+    shape = tuple(vision.get(name) for name in ("num_hidden_layers", "hidden_size", "patch_size"))
+    return "preprint-h" if shape == (32, 1280, 14) else recipe
+
+
+def _vision_config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "config.json", "it describes the model")
+    vision = config.get("vision_config") or config.get("vision_config_dict")
+    return vision if isinstance(vision, dict) else {}

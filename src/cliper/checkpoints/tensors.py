@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.errors import CheckpointError, loading_reason
+from cliper.errors import CheckpointError, short_reason
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def iter_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     except MemoryError:
         raise
     except Exception as error:  # every reader has its own
-        raise CheckpointError(f"{path}: the weights cannot be read: {loading_reason(error)}") from None
+        raise CheckpointError(f"{path}: the weights cannot be read: {short_reason(error)}") from None
 
 
 def _read(path: Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cliper.checkpoints.files import COMPONENTS, TOKENIZER, Component, has_tokenizer, weight_files
 from cliper.checkpoints.registry import KINDS, check_kind
-from cliper.errors import CheckpointError, loading_reason
+from cliper.errors import CheckpointError, short_reason
 
 __all__ = ["check_folder", "check_weight_file", "read_json", "weight_paths"]
 
@@ -133,7 +133,7 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: expected {path.name} ({reason}), got none") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: expected JSON, could not read it: {loading_reason(error)}") from None
+        raise CheckpointError(f"{path}: expected JSON, could not read it: {short_reason(error)}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data

@@ -14,7 +14,7 @@ from cliper.checkpoints.registry import KINDS, entry_of_repo, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
 from cliper.checkpoints.tensors import compare, expected_shapes, is_finite, iter_tensors
 from cliper.checkpoints.validate import check_folder, read_json, weight_paths
-from cliper.errors import CheckpointError, DownloadError, loading_reason
+from cliper.errors import CheckpointError, DownloadError, short_reason
 
 __all__ = ["VerifyReport", "verify", "weight_hashes"]
 
@@ -159,6 +159,6 @@ def _check_weights(
     try:
         expected = expected_shapes(resolved.folder, resolved.kind, part)
     except Exception as error:  # every library has its own for a configuration that it cannot use
-        yield f"{label}config.json: makes no model: {type(error).__name__}: {loading_reason(error)}"
+        yield f"{label}config.json: makes no model: {type(error).__name__}: {short_reason(error)}"
     else:
         yield from (label + line for line in compare(expected, shapes))

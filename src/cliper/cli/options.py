@@ -221,11 +221,11 @@ def read_settings(options: dict[str, Any], base: Settings | None = None) -> Sett
         CliperError: an option that cannot be used; a model that cannot be downloaded.
     """
     from cliper.checkpoints import recommended_settings, resolve
-    from cliper.devices import pick_device, pick_dtype
+    from cliper.devices import resolve_device, resolve_dtype
     from cliper.refiners import check_proxy, check_refiner
 
-    pick_device(options["device"])
-    pick_dtype(options["dtype"])
+    resolve_device(options["device"])
+    resolve_dtype(options["dtype"])
     check_seed(options["seed"])
     check_refiner(options["refiner"])
     source, changes = options["settings"], _setting_options(options)

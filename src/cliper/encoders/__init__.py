@@ -1,1 +1,1 @@
-"""Image and text towers behind one protocol."""
+"""Image and text towers behind one protocol, and the predictor of class maps."""

@@ -1,4 +1,4 @@
-"""What the rest of the package knows of an encoder."""
+"""The protocol of encoders, and what they compute."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from torch import Tensor, device, dtype
 
 from cliper.ops.recipes import Recipe
 
-__all__ = ["Encoder", "PictureFeatures", "ProxyAffinity"]
+__all__ = ["Encoder", "ImageFeatures", "ProxyAffinity"]
 
 ProxyAffinity = Callable[[Tensor, tuple[int, int]], Tensor]
-"""Attention of the last layer that another model computes: normalised pixels [B, 3, H, W] and a grid (h, w) of patches
--> affinity of the patches [B, h * w, h * w] float32, whose rows sum to 1."""
+"""Attention of the last layer from another model: normalised pixels [B, 3, H, W] and a grid (h, w) of patches ->
+affinity of the patches [B, h * w, h * w] float32, rows sum to 1."""
 
 
 @dataclass(frozen=True)
-class PictureFeatures:
-    """What class maps are computed from, for one picture; it depends on no text.
+class ImageFeatures:
+    """Features of one image, independent of any text; class maps are computed from them.
 
     Args:
-        embeddings: [L', h * w, D] float32, patches' embeddings by layer, of length 1.
-        affinity: [h * w, h * w] float32, the last layer's attention, mean over heads, class token dropped.
-        grid: (h, w).
-        window_embeddings: the same as ``embeddings`` from sliding windows, or None.
+        embeddings: [L', h * w, D] float32, unit embeddings of the patches after each of L' layers.
+        affinity: [h * w, h * w] float32, the last layer's attention, mean over heads, without the class token.
+        grid: (h, w) patches.
+        window_embeddings: [L', h * w, D] float32, the embeddings from sliding windows, or None.
     """
 
     embeddings: Tensor
@@ -33,31 +33,30 @@ class PictureFeatures:
 
 
 class Encoder(Protocol):
-    """An image tower and a text tower with one joint space."""
+    """An image tower and a text tower with a joint embedding space."""
 
     patch_size: int
     num_layers: int
     embedding_width: int
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
-    is_vit_h14: bool
     device: device
     dtype: dtype
 
-    def encode_pictures(
+    def encode_images(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
-    ) -> list[PictureFeatures]:
-        """[B, 3, H, W] normalised pixels -> features of each picture, for the wanted layers."""
+    ) -> list[ImageFeatures]:
+        """[B, 3, H, W] normalised pixels -> features of each image, with embeddings after the given layers."""
         ...
 
     def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
-        """[B, 3, H, W] normalised pixels -> the patches after ``layer`` layers, [B, h * w, width]."""
+        """[B, 3, H, W] normalised pixels -> hidden states of the patches after ``layer`` layers, [B, h * w, width]."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Texts -> [n, D] float32 of length 1."""
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """n texts -> unit embeddings [n, D] float32."""
         ...
 
     def text_fingerprint(self) -> str:
-        """Identifies what :meth:`encode_prompts` computes: weights, tokenizer and dtype."""
+        """Hash of what embeddings of texts depend on: weights, tokenizer and dtype."""
         ...

@@ -1,4 +1,4 @@
-"""Any CLIP checkpoint in ``transformers`` format as an :class:`~cliper.encoders.base.Encoder`."""
+"""A CLIP checkpoint in ``transformers`` format as an :class:`~cliper.encoders.base.Encoder`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,26 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliper.encoders.base import PictureFeatures, ProxyAffinity
+from cliper.devices import convert_out_of_memory
+from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
-from cliper.errors import CheckpointError, loading_reason
+from cliper.errors import CheckpointError, reraise
+from cliper.hf_logging import silence_transformers
 from cliper.ops.recipes import Recipe
-from cliper.quiet import quiet_transformers
 
 __all__ = ["ClipEncoder", "load_clip"]
 
-# What OpenAI's and OpenCLIP's checkpoints were trained with.
+# Normalisation in the training of OpenAI's and OpenCLIP's checkpoints.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipEncoder:
-    """Image and text tower of a CLIP. Attributes and methods are those of the protocol ``Encoder``.
+    """Image and text tower of a CLIP; implements the protocol ``Encoder``.
 
     Args:
         model: a ``transformers.CLIPModel``; only its parameters are read.
-        folder: where its tokenizer lies.
+        folder: of the checkpoint, for its tokenizer.
     """
 
     def __init__(self, model: Any, folder: Path) -> None:
@@ -39,13 +40,10 @@ class ClipEncoder:
         self.pixel_std = _STD
         self.device: torch.device = model.visual_projection.weight.device
         self.dtype: torch.dtype = model.visual_projection.weight.dtype
-        vision = model.config.vision_config
-        # The preprint treats ViT-H/14 apart; nothing but its shape tells it from other checkpoints.
-        self.is_vit_h14 = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size) == (32, 1280, 14)
 
-    def encode_pictures(
+    def encode_images(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
-    ) -> list[PictureFeatures]:
+    ) -> list[ImageFeatures]:
         """See :meth:`VisionTower.encode`."""
         return self.vision.encode(
             pixels.to(self.device), recipe=recipe, attention=attention, layers=layers, window=window
@@ -55,9 +53,9 @@ class ClipEncoder:
         """See :meth:`VisionTower.patch_features`."""
         return self.vision.patch_features(pixels.to(self.device), layer)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """See :meth:`TextTower.encode`."""
-        return self.text.encode(prompts)
+        return self.text.encode(texts)
 
     def text_fingerprint(self) -> str:
         """See :meth:`TextTower.fingerprint`."""
@@ -65,28 +63,28 @@ class ClipEncoder:
 
 
 def load_clip(folder: Path, *, device: torch.device, dtype: torch.dtype) -> ClipEncoder:
-    """Read a CLIP checkpoint from a folder that :func:`cliper.checkpoints.check_folder` has passed.
+    """Load a CLIP checkpoint from a folder that :func:`cliper.checkpoints.check_folder` accepted.
 
     Raises:
-        CheckpointError: weights that are missing from the file, do not fit the configuration, or are broken.
+        CheckpointError: weights are missing or damaged, or do not fit ``config.json``.
+        ResourceError: memory ran out.
     """
     from transformers import CLIPModel
 
-    try:
-        with quiet_transformers():
-            model, info = CLIPModel.from_pretrained(
-                str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # transformers, safetensors and pickle raise many kinds
-        raise CheckpointError(f"{folder}: could not read the weights: {loading_reason(error)}") from None
+    with (
+        reraise(Exception, CheckpointError, f"{folder}: could not read the weights"),  # the libraries raise many kinds
+        convert_out_of_memory(f"loading {folder}", "use a smaller model, or a machine with more memory"),
+        silence_transformers(),
+    ):
+        model, info = CLIPModel.from_pretrained(
+            str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+        )
     missing = sorted(info["missing_keys"])
     mismatched = sorted(str(item[0]) for item in info.get("mismatched_keys", ()))
     if missing or mismatched:
         what = f"lacks {missing[0]}" if missing else f"has {mismatched[0]} in another shape"
         raise CheckpointError(
             f"{folder}: expected every weight that config.json describes; the file {what} "
-            f"({len(missing) + len(mismatched)} in all); get the checkpoint again"
+            f"({len(missing) + len(mismatched)} in all); download the checkpoint again"
         )
     return ClipEncoder(model.to(device).eval(), folder)

@@ -1,4 +1,4 @@
-"""CLIP's text tower: prompts to embeddings, in batches."""
+"""CLIP's text tower: texts to embeddings, in batches."""
 
 import hashlib
 import json
@@ -10,20 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.errors import CheckpointError, ClassListError
-from cliper.quiet import quiet_transformers
+from cliper.errors import CheckpointError, ClassListError, reraise
+from cliper.hf_logging import silence_transformers
 
 __all__ = ["TextTower"]
 
-_BATCH = 256
+_BATCH_SIZE = 256
 
 
 class TextTower:
-    """The text half of a ``transformers`` CLIP. The tokenizer is read when the first prompt is encoded.
+    """The text tower of a ``transformers`` CLIP. The tokenizer is loaded when the first text is encoded.
 
     Args:
         model: the ``CLIPModel``.
-        folder: where its tokenizer lies.
+        folder: of the checkpoint, for its tokenizer.
     """
 
     def __init__(self, model: Any, folder: Path) -> None:
@@ -36,35 +36,35 @@ class TextTower:
         self._fingerprint: str | None = None
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Embed prompts.
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts.
 
         Args:
-            prompts: n texts; texts of like length share a batch, padded to the longest in it.
+            texts: n texts; those of similar length share a batch, padded to the longest in it.
 
         Returns:
-            [n, D] float32 of length 1, on the tower's device.
+            Unit embeddings [n, D] float32, on the tower's device.
 
         Raises:
-            ClassListError: a prompt that is longer than the tower can read.
-            CheckpointError: the checkpoint has no tokenizer.
+            ClassListError: a text has more tokens than the tower reads.
+            CheckpointError: the checkpoint has no tokenizer, or it cannot be read.
         """
         device = self._projection.weight.device
-        out = torch.empty(len(prompts), self._projection.out_features, device=device)
-        tokens = self._tokenize(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))
-        for first in range(0, len(order), _BATCH):
-            some = order[first : first + _BATCH]
-            longest = max(len(tokens[i]) for i in some)
-            # Attention is causal and the end token is what is read, so nothing sees the padding.
+        out = torch.empty(len(texts), self._projection.out_features, device=device)
+        tokens = self._tokenize(texts)
+        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+        for first in range(0, len(order), _BATCH_SIZE):
+            batch = order[first : first + _BATCH_SIZE]
+            longest = max(len(tokens[i]) for i in batch)
+            # Attention is causal and the output is read at the end token, so padding after it has no effect.
             pad = self._tokenizer.pad_token_id or 0
-            ids = torch.tensor([tokens[i] + [pad] * (longest - len(tokens[i])) for i in some], device=device)
+            ids = torch.tensor([tokens[i] + [pad] * (longest - len(tokens[i])) for i in batch], device=device)
             pooled = self._model(input_ids=ids).pooler_output
-            out[some] = F.normalize(self._projection(pooled).float(), dim=-1)
+            out[batch] = F.normalize(self._projection(pooled).float(), dim=-1)
         return out
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that embeddings hang on: parameters, configuration, tokenizer, dtype, kind of device."""
+        """SHA-256 of what embeddings depend on: parameters, configuration, tokenizer, dtype, type of device."""
         if self._fingerprint is None:
             digest = hashlib.sha256(json.dumps(self._config, sort_keys=True, default=str).encode())
             for module in (self._model, self._projection):
@@ -79,15 +79,15 @@ class TextTower:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if self._tokenizer is None:
             self._tokenizer = _load_tokenizer(self._folder)
-        if not prompts:
+        if not texts:
             return []
-        ids: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
-        for prompt, tokens in zip(prompts, ids, strict=True):
+        ids: list[list[int]] = self._tokenizer(list(texts))["input_ids"]
+        for text, tokens in zip(texts, ids, strict=True):
             if len(tokens) > self._limit:
-                shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+                shown = text if len(text) <= 60 else text[:57] + "..."
                 raise ClassListError(
                     f"expected a text of at most {self._limit} tokens (about {self._limit - 15} words), "
                     f"got {len(tokens)} tokens: {shown!r}; use a shorter class name"
@@ -101,12 +101,10 @@ def _load_tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise CheckpointError(
             f"{folder}: expected a tokenizer (tokenizer.json, or vocab.json and merges.txt) beside the "
-            f"weights, found none; copy it from where the checkpoint came from"
+            f"weights, found none; copy it from the source of the checkpoint"
         )
-    try:
-        with quiet_transformers():
-            tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers raises whatever the parser below it raised
-        raise CheckpointError(f"{folder}: could not read the tokenizer: {' '.join(str(error).split())}") from None
-    tokenizer.model_max_length = int(1e9)  # it would warn of longer texts; here they are refused
+    # The parsers below transformers raise many kinds of exceptions.
+    with reraise(Exception, CheckpointError, f"{folder}: could not read the tokenizer"), silence_transformers():
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer.model_max_length = int(1e9)  # no warning about long texts, which _tokenize refuses
     return tokenizer

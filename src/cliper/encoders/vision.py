@@ -1,7 +1,7 @@
-"""CLIP's image tower, read layer by layer.
+"""CLIP's image tower, layer by layer.
 
-Source: arXiv 2411.13836; ``docs/method.md``, section 2. The tower is a ``transformers`` model of which only
-parameters are read; its forward is neither called nor patched.
+Source: arXiv 2411.13836; ``docs/method.md``, section 2. Only the parameters of the ``transformers`` model are used; its
+forward method is neither called nor patched.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.encoders.base import PictureFeatures, ProxyAffinity
+from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.errors import ShapeError
 from cliper.kernels import optimize_for_cpu
 from cliper.kernels.linear import linear
@@ -34,12 +34,11 @@ __all__ = ["VisionTower"]
 
 T = TypeVar("T")
 
-# Windows that go through the tower together; more would only need more memory.
-_WINDOWS_AT_ONCE = 8
+_WINDOW_BATCH_SIZE = 8
 
 
 class VisionTower:
-    """The image half of a ``transformers`` CLIP.
+    """The image tower of a ``transformers`` CLIP.
 
     Args:
         vision_model: its ``vision_model``.
@@ -57,24 +56,24 @@ class VisionTower:
         self.patch_size: int = config.patch_size
         self.num_layers: int = config.num_hidden_layers
         self.embedding_width: int = projection.out_features
-        self._tables: dict[tuple[int, int], Tensor] = {}  # position tables by grid
+        self._position_embeddings: dict[tuple[int, int], Tensor] = {}  # by grid
 
     @torch.inference_mode()
     def encode(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
-    ) -> list[PictureFeatures]:
-        """Features of each picture of a batch.
+    ) -> list[ImageFeatures]:
+        """Features of each image of a batch.
 
         Args:
             pixels: [B, 3, H, W] normalised pixels, H and W multiples of the patch size.
-            recipe: which published version.
-            attention: the last layer's attention: ``"fused"``, one of the ablations, or the affinity of another model,
-                which is asked for the whole batch and for each batch of windows.
-            layers: the layers (from 0) whose patches are embedded.
-            window: side of the sliding windows in pixels, a multiple of the patch size; 0 means none.
+            recipe: the published version of the method.
+            attention: the last layer's attention: ``"fused"``, one of the ablations, or a function that computes the
+                affinity with another model, called for the batch and for each batch of windows.
+            layers: the layers (from 0) after which patches are embedded.
+            window: side of the sliding windows in pixels, a multiple of the patch size; 0 means no windows.
 
         Raises:
-            ShapeError: sides that are no multiples of the patch size.
+            ShapeError: ``pixels`` has another shape, or a side is not a multiple of the patch size.
         """
         self._check(pixels, window)
         height, width = pixels.shape[-2:]
@@ -82,24 +81,24 @@ class VisionTower:
         embeddings, affinity = self._embed(pixels, recipe, attention, layers)
         merged: list[Tensor] | list[None] = [None] * len(pixels)
         if window:
-            merged = [self._slide(p, window, recipe, attention, layers) for p in pixels]
-        return [PictureFeatures(e, a, grid, m) for e, a, m in zip(embeddings, affinity, merged, strict=True)]
+            merged = [self._encode_windows(p, window, recipe, attention, layers) for p in pixels]
+        return [ImageFeatures(e, a, grid, m) for e, a, m in zip(embeddings, affinity, merged, strict=True)]
 
     @torch.inference_mode()
     def patch_features(self, pixels: Tensor, layer: int) -> Tensor:
-        """The residual stream of the patches after ``layer`` layers.
+        """Hidden states of the patches after ``layer`` layers.
 
         Args:
             pixels: [B, 3, H, W] as for :meth:`encode`.
-            layer: from 0 (what enters the first layer) to the number of layers.
+            layer: from 0 (the input of the first layer) to the number of layers.
 
         Returns:
             [B, h * w, width] in the tower's dtype.
         """
         self._check(pixels, 0)
-        x = self._enter(pixels)
+        x = self._embed_patches(pixels)
         for block in self._layers[:layer]:
-            x, _ = self._block(block, x, None)
+            x, _ = self._run_layer(block, x, None)
         return x[:, 1:]
 
     def _check(self, pixels: Tensor, window: int) -> None:
@@ -117,17 +116,17 @@ class VisionTower:
     def _embed(
         self, pixels: Tensor, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """-> unit embeddings [B, L', P, D] and affinity [B, P, P], both float32."""
+        """Pixels -> unit embeddings [B, L', P, D] and affinity [B, P, P], both float32."""
         fused = attention == "fused"
         summed = AttentionAccumulator() if fused else None
         wanted = set(layers)
         if isinstance(attention, str) and not fused:
-            wanted.add(self.num_layers - 1)  # the map of an ablation is the last layer's
+            wanted.add(self.num_layers - 1)  # an ablation's affinity is computed from the last layer
         features: dict[int, Tensor] = {}
-        x = self._enter(pixels)
+        x = self._embed_patches(pixels)
         *body, last = self._layers
         for index, block in enumerate(body):
-            x, normed = self._block(block, x, summed)
+            x, normed = self._run_layer(block, x, summed)
             if index in wanted:
                 features[index] = normed
         if self.num_layers - 1 in wanted:
@@ -141,8 +140,8 @@ class VisionTower:
             affinity = attention(pixels, (height // self.patch_size, width // self.patch_size))
             outputs = self._attend_by(last, features, affinity)
 
-        def embed(place: int) -> Tensor:
-            layer = layers[place]
+        def embed(index: int) -> Tensor:
+            layer = layers[index]
             y = _apply(last.self_attn.out_proj, outputs[layer])
             if recipe.subtract_input:
                 y = y - features[layer]
@@ -156,22 +155,22 @@ class VisionTower:
     ) -> tuple[dict[int, Tensor], Tensor]:
         order = sorted(features)
         batch, heads, tokens, _ = total.shape
-        kind = features[order[0]].dtype
-        values = total.new_empty((batch, len(order), heads, tokens, last.self_attn.head_dim), dtype=kind)
+        dtype = features[order[0]].dtype
+        values = total.new_empty((batch, len(order), heads, tokens, last.self_attn.head_dim), dtype=dtype)
 
-        def project(place: int) -> None:
-            normed = last.layer_norm1(features[order[place]])
-            values[:, place] = split_heads(_apply(last.self_attn.v_proj, normed), heads)
+        def project(index: int) -> None:
+            normed = last.layer_norm1(features[order[index]])
+            values[:, index] = split_heads(_apply(last.self_attn.v_proj, normed), heads)
 
         for _ in _each(project, len(order), total):
             pass
-        both = [fuse_values(t, v, order, self.num_layers, recipe) for t, v in zip(total, values, strict=True)]
-        merged = [merge_heads(mixed) for mixed, _ in both]  # each [L', N, H * d]
+        fused = [fuse_values(t, v, order, self.num_layers, recipe) for t, v in zip(total, values, strict=True)]
+        merged = [merge_heads(mixed) for mixed, _ in fused]  # each [L', N, H * d]
         outputs = {
-            layer: torch.stack([m[place] for m in merged]) if batch > 1 else merged[0][place : place + 1]
-            for place, layer in enumerate(order)
+            layer: torch.stack([m[index] for m in merged]) if batch > 1 else merged[0][index : index + 1]
+            for index, layer in enumerate(order)
         }
-        return outputs, torch.stack([mean for _, mean in both])[:, 1:, 1:]
+        return outputs, torch.stack([mean for _, mean in fused])[:, 1:, 1:]
 
     def _ablate(self, last: Any, features: dict[int, Tensor], attention: str) -> tuple[dict[int, Tensor], Tensor]:
         outputs: dict[int, Tensor] = {}
@@ -179,7 +178,7 @@ class VisionTower:
             query, key, value = self._project(last, last.layer_norm1(feature))
             mixed, affinity = ablated_attention(attention, query, key, value)
             outputs[index] = merge_heads(mixed)
-        return outputs, affinity[:, 1:, 1:]  # the last one is the last layer's
+        return outputs, affinity[:, 1:, 1:]  # of the last layer, which comes last
 
     def _attend_by(self, last: Any, features: dict[int, Tensor], affinity: Tensor) -> dict[int, Tensor]:
         def attend_layer(feature: Tensor) -> Tensor:
@@ -188,28 +187,28 @@ class VisionTower:
 
         return {index: attend_layer(feature) for index, feature in features.items()}
 
-    def _enter(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 1 + P, width], what enters the first layer."""
+    def _embed_patches(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 1 + P, width], the input of the first layer."""
         embeddings = self._model.embeddings
         patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.weight.dtype))
         grid = (patches.shape[-2], patches.shape[-1])
         cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
-        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_table(grid)
-        entered: Tensor = self._model.pre_layrnorm(x)
-        return entered
+        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_embedding(grid)
+        hidden: Tensor = self._model.pre_layrnorm(x)
+        return hidden
 
-    def _position_table(self, grid: tuple[int, int]) -> Tensor:
-        known = self._tables.get(grid)
+    def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
+        known = self._position_embeddings.get(grid)
         if known is None:
             table = self._model.embeddings.position_embedding.weight
             known = interpolate_position_embedding(table.float(), grid).to(table.dtype)
-            # A new dictionary, so that threads that share the tower never see one that is changing.
-            recent = list(self._tables.items())[-15:]
-            self._tables = {**dict(recent), grid: known}
+            # A new dictionary, because other threads may be reading the old one.
+            recent = list(self._position_embeddings.items())[-15:]
+            self._position_embeddings = {**dict(recent), grid: known}
         return known
 
-    def _block(self, block: Any, x: Tensor, summed: AttentionAccumulator | None) -> tuple[Tensor, Tensor]:
-        """One layer -> its output and its normalised input, both [B, N, width]."""
+    def _run_layer(self, block: Any, x: Tensor, summed: AttentionAccumulator | None) -> tuple[Tensor, Tensor]:
+        """Run one layer -> its output and its normalised input, both [B, N, width]."""
 
         def before(rows: Tensor) -> tuple[Tensor, ...]:
             own = block.self_attn
@@ -219,7 +218,7 @@ class VisionTower:
         def after(rows: Tensor, mixed: Tensor) -> tuple[Tensor, ...]:
             x = _apply(block.self_attn.out_proj, mixed).add_(rows)
             hidden = _apply(block.mlp.fc1, block.layer_norm2(x))
-            # In place where it can be: these are the largest tensors of a layer.
+            # In place where possible: these are the largest tensors of a layer.
             hidden = (1.702 * hidden).sigmoid_().mul_(hidden) if self._quick_gelu else block.mlp.activation_fn(hidden)
             return (_apply(block.mlp.fc2, hidden).add_(x),)
 
@@ -229,7 +228,7 @@ class VisionTower:
         return map_rows(after, x, merge_heads(mixed))[0], normed
 
     def _project(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """-> query, key and value, each [B, H, N, d]."""
+        """Query, key and value, each [B, H, N, d]."""
         attention = block.self_attn
         query, key, value = (
             split_heads(_apply(projection, normed), self._heads)
@@ -237,19 +236,19 @@ class VisionTower:
         )
         return query, key, value
 
-    def _slide(
+    def _encode_windows(
         self, pixels: Tensor, crop: int, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int]
     ) -> Tensor:
-        """[3, H, W] -> [L', P, D], what the sliding windows saw."""
+        """[3, H, W] -> [L', P, D], embeddings from sliding windows."""
         height, width = pixels.shape[-2:]
         grid = (height // self.patch_size, width // self.patch_size)
         merger = WindowMerger(len(layers), grid, self.embedding_width, self.patch_size, pixels.device)
         windows = window_grid(height, width, crop)
-        for first in range(0, len(windows), _WINDOWS_AT_ONCE):
-            some = windows[first : first + _WINDOWS_AT_ONCE]
-            crops = torch.stack([pixels[:, w.top : w.bottom, w.left : w.right] for w in some])
+        for first in range(0, len(windows), _WINDOW_BATCH_SIZE):
+            batch = windows[first : first + _WINDOW_BATCH_SIZE]
+            crops = torch.stack([pixels[:, w.top : w.bottom, w.left : w.right] for w in batch])
             embeddings, affinity = self._embed(crops, recipe, attention, layers)
-            for w, e, a in zip(some, embeddings, affinity, strict=True):
+            for w, e, a in zip(batch, embeddings, affinity, strict=True):
                 merger.add(w, e, a)
         return merger.merged()
 
@@ -259,5 +258,5 @@ def _apply(layer: Any, x: Tensor) -> Tensor:
 
 
 def _each(work: Callable[[int], T], count: int, x: Tensor) -> Iterator[T]:
-    """``work`` of 0 to ``count - 1``, on the CPU (where ``x`` tells) side by side."""
+    """``work`` of 0 to ``count - 1``; in threads where CPU kernels are used for ``x``."""
     return threaded_map(work, count) if use_cpu_kernels(x) else map(work, range(count))

@@ -147,7 +147,7 @@ class Job:
 
     def identity(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What a run that goes on has to share with the one that began: all that its matrix depends on."""
-        from cliper.evaluation.provenance import checkpoint_record, versions
+        from cliper.provenance import checkpoint_record, versions
 
         names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
         benchmark, device = self.benchmark(), _device_type(self.device)
@@ -236,6 +236,6 @@ def _texts(prompts: Sequence[ClassPrompt]) -> list[list[str]]:
 
 
 def _device_type(name: str | None) -> str:
-    from cliper.devices import pick_device
+    from cliper.devices import resolve_device
 
-    return pick_device(name).type
+    return resolve_device(name).type

@@ -12,9 +12,9 @@ from typing import Any
 from cliper.datasets import Benchmark
 from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.evaluation.job import Job, Variant
-from cliper.evaluation.provenance import machine, versions
 from cliper.evaluation.records import Record, matrix_of
 from cliper.evaluation.workers import Outcome
+from cliper.provenance import machine, versions
 from cliper.settings import load_preset
 
 __all__ = ["make_report", "variant_metrics", "write_report"]

@@ -21,9 +21,9 @@ from cliper.datasets import Sample
 from cliper.errors import CliperError, InputError, ResourceError
 from cliper.evaluation.folder import claimed
 from cliper.evaluation.job import Job
-from cliper.evaluation.provenance import peak_memory
 from cliper.evaluation.records import Record, RecordLog, files_state, read_records
 from cliper.evaluation.runner import Timing, evaluate_samples
+from cliper.provenance import peak_memory
 
 __all__ = ["Outcome", "Spread", "evaluate"]
 

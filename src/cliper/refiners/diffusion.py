@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliper.devices import memory_errors
+from cliper.devices import convert_out_of_memory
 from cliper.errors import SettingsError
 from cliper.ops.compensation import QueryKey, compensate_query_key
 from cliper.refiners.base import check_finite, check_inputs, resize_picture, without_gradients
@@ -70,7 +70,7 @@ class DiffusionRefiner:
         self.batch = BATCH.get(device.type, OTHER_BATCH)
         self._source, self._revision = source, revision
         check_parts(folder)
-        with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
+        with convert_out_of_memory(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
             self._scheduler = load_scheduler(folder)
             # The prompt before the networks: its encoder, of up to 1.4 GB, is gone before the UNet comes.
             self.prompt = empty_prompt(folder).to(device, dtype)
@@ -120,7 +120,7 @@ class DiffusionRefiner:
         size = _size(settings.refine_size)
         self._check_maps(settings)  # before any work
         refined: list[Tensor] = []
-        with self._lock, memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
+        with self._lock, convert_out_of_memory(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
             for first in range(0, len(pictures), self.batch):
                 some = slice(first, first + self.batch)
                 refined += self._refine(pictures[some], maps[some], settings, size, seed)

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.devices import memory_errors
-from cliper.errors import CheckpointError, SettingsError, loading_reason
+from cliper.devices import convert_out_of_memory
+from cliper.errors import CheckpointError, SettingsError, short_reason
+from cliper.hf_logging import silence_transformers
 from cliper.ops.position_embedding import interpolate_dino_positions
-from cliper.quiet import quiet_transformers
 from cliper.refiners.affinity import feature_affinity, spread_by_affinity
 from cliper.refiners.base import check_finite, check_inputs, limit_patches, resize_picture, without_gradients
 from cliper.settings import Settings
@@ -58,7 +58,7 @@ class DinoRefiner:
         self.device = device
         self.dtype = dtype
         self._source, self._revision = source, revision
-        with memory_errors(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
+        with convert_out_of_memory(f"loading refiner {name}", "use a smaller refiner such as dino-s16, or none"):
             self.model: Any = _load(folder, dtype).to(device)
         patch = self.model.config.patch_size
         self.patch: int = patch if isinstance(patch, int) else patch[0]
@@ -96,7 +96,7 @@ class DinoRefiner:
         results = []
         for picture, stack in zip(pictures, maps, strict=True):
             size = self._size((picture.shape[-2], picture.shape[-1]), settings)
-            with memory_errors(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
+            with convert_out_of_memory(f"refiner {self.name} at {size[0]}x{size[1]}", _ADVICE):
                 features = self.features(picture, size, settings.refine_resize or "bilinear")
                 grid = (size[0] // self.patch, size[1] // self.patch)
                 refined = spread_by_affinity(stack, features, grid)
@@ -184,14 +184,14 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModel
 
     try:
-        with quiet_transformers():
+        with silence_transformers():
             model, info = AutoModel.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
             )
     except MemoryError:
         raise
     except Exception as error:  # transformers, safetensors and pickle raise many kinds
-        raise CheckpointError(f"{folder}: could not read the weights: {loading_reason(error)}") from None
+        raise CheckpointError(f"{folder}: could not read the weights: {short_reason(error)}") from None
     # The pooler is not used, and DINO's checkpoints do not have one.
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.devices import memory_errors
+from cliper.devices import convert_out_of_memory
 from cliper.errors import SettingsError
 from cliper.refiners.affinity import spread_by_affinity
 from cliper.refiners.base import check_finite, check_inputs, limit_patches, without_gradients
@@ -111,7 +111,9 @@ class OwnRefiner:
         results = []
         for picture, stack in zip(pictures, maps, strict=True):
             size = self._size((picture.shape[-2], picture.shape[-1]), settings)
-            with memory_errors(f"refiner self at {size[0]}x{size[1]}", "lower refine_size or refine_max_patches"):
+            with convert_out_of_memory(
+                f"refiner self at {size[0]}x{size[1]}", "lower refine_size or refine_max_patches"
+            ):
                 features = self.features(picture, size)
                 grid = (size[0] // self._encoder.patch_size, size[1] // self._encoder.patch_size)
                 refined = spread_by_affinity(

@@ -13,8 +13,8 @@ from cliper.cache import cache_folder
 from cliper.checkpoints.files import COMPONENTS
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import weight_paths
-from cliper.errors import CheckpointError, loading_reason
-from cliper.quiet import quiet_transformers
+from cliper.errors import CheckpointError, short_reason
+from cliper.hf_logging import silence_transformers
 
 __all__ = ["empty_prompt"]
 
@@ -52,7 +52,7 @@ def _encode(folder: Path) -> Tensor:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
-        with quiet_transformers():
+        with silence_transformers():
             tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
             encoder, info = CLIPTextModel.from_pretrained(
                 str(folder / "text_encoder"), dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -63,7 +63,7 @@ def _encode(folder: Path) -> Tensor:
         mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
         embedding: Tensor = encoder.eval()(tokens.input_ids, attention_mask=mask)[0]
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{folder}: the empty prompt cannot be encoded: {loading_reason(error)}") from None
+        raise CheckpointError(f"{folder}: the empty prompt cannot be encoded: {short_reason(error)}") from None
     missing = sorted(info["missing_keys"])  # what is missing was filled with random numbers
     if missing:
         raise CheckpointError(

@@ -116,8 +116,8 @@ class Job:
         Raises:
             CliperError: a model that does not exist or cannot be fetched.
         """
-        from cliper.devices import pick_device
-        from cliper.evaluation.provenance import checkpoint_record, versions
+        from cliper.devices import resolve_device
+        from cliper.provenance import checkpoint_record, versions
 
         background = self.background
         return {
@@ -134,7 +134,7 @@ class Job:
             "model": checkpoint_record(self.model),
             "refiner": None if self.refiner is None else checkpoint_record(self.refiner, refiner=True) or self.refiner,
             "settings": self.settings.to_dict(),
-            "device": pick_device(self.device).type,
+            "device": resolve_device(self.device).type,
             "dtype": self.dtype or "float32",
             "seed": self.seed,
             "versions": {name: versions()[name] for name in ("cliper", "torch", "transformers", "diffusers")},

@@ -87,7 +87,7 @@ def calls(small: Any) -> Iterator[Counter[str]]:
     """How often each network of the page's model ran."""
     counted: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("encode_pictures", "patch_features"):
+        for name in ("encode_images", "patch_features"):
             run = getattr(small.encoder, name)
 
             def count(*values: Any, name: str = name, run: Any = run, **more: Any) -> Any:

@@ -72,7 +72,7 @@ def test_thresholds_run_no_network(make_actions: Make, form: Fill, tiny: Any, mo
     def network(*_: Any, **__: Any) -> None:
         raise AssertionError("a network ran")
 
-    for part in ("encode_pictures", "encode_prompts", "patch_features"):
+    for part in ("encode_images", "encode_texts", "patch_features"):
         monkeypatch.setattr(tiny.encoder, part, network)
     seen = set()
     for score, background in ((0.0, 0.1), (0.0, 0.9), (1.0, 0.1), (0, 0)):

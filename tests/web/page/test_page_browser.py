@@ -31,7 +31,7 @@ def test_a_picture_and_words_give_an_overlay(
     before = Counter(calls)
     assert f"of 2 classes found in {WIDTH} x {HEIGHT} pixels" in page.segment()
     ran = calls - before
-    assert ran["encode_pictures"] == 1
+    assert ran["encode_images"] == 1
 
     # The overlay: coloured where the labels are, the picture where they are not.
     horse = expected.labels == 1

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cliper.cache import SQLiteTextCache
 from cliper.errors import CheckpointError, InputError
 from cliper.prompts import load_templates, scene_background
-from cliper.text_cache import TextCache
 from cliper.web.page.models import Models
 
 
@@ -123,7 +123,7 @@ def test_the_operators_refiner_is_offered_once(mini: Any) -> None:
 
 def test_words_of_visitors_stay_in_memory(mini: Any, tiny: Any, tmp_path: Path) -> None:
     """The file on the disk holds what it held, and the built-in words; what it held is used."""
-    disk = TextCache(tmp_path / "texts.sqlite")
+    disk = SQLiteTextCache(tmp_path / "texts.sqlite")
     start, other = (one.with_settings(one.settings) for one in (tiny, mini))
     start.cache = other.cache = disk
     start.encode_text(["zebra"])
@@ -150,14 +150,14 @@ def test_words_of_visitors_stay_in_memory(mini: Any, tiny: Any, tmp_path: Path) 
 
 def test_words_are_encoded_once_for_all_and_few_are_kept(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    run = tiny.encoder.encode_prompts
+    run = tiny.encoder.encode_texts
 
     def encode(prompts: Any, *more: Any, **options: Any) -> Any:
         encoded.extend(prompts)
         return run(prompts, *more, **options)
 
     models = Models(tiny, never, texts=2)
-    monkeypatch.setattr(tiny.encoder, "encode_prompts", encode)
+    monkeypatch.setattr(tiny.encoder, "encode_texts", encode)
     for word in ("one", "two", "one", "two", "three", "one"):
         models.get(models.start_model, "self").encode_text([word])
     assert [text.split()[-1].rstrip(".") for text in encoded] == ["one", "two", "three", "one"]

@@ -149,7 +149,7 @@ def test_texts_are_encoded_once(start: Any, own_tiny: Segmenter, picture_file: b
     for _ in range(3):
         assert service.segment(picture_file, ["cat", "dog"], background=["sky"]).status_code == 200
     texts = service.service.served.texts
-    assert (texts.made, texts.found) == (3, 6)
+    assert (texts.misses, texts.hits) == (3, 6)
 
 
 def test_words_of_callers_do_not_go_to_the_disk(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cliper.cache import LRUTextCache, SQLiteTextCache
 from cliper.prompts import scene_background
 from cliper.segmenter import Segmenter
-from cliper.text_cache import TextCache, TextMemo
 from cliper.web.service.limits import Limits
 from cliper.web.service.served import Served
 
@@ -39,7 +39,7 @@ def test_a_long_list_gives_what_the_segmenter_gives(start: Any, picture_file: by
     answered = service.segment(picture_file, LONG, background="none", settings=settings)
     assert answered.status_code == 200
     assert encoded == [128, 72, 200]  # the last is the segmenter itself, and finds them all
-    assert service.service.served.texts.made == 200
+    assert service.service.served.texts.misses == 200
     again = service.segment(picture_file, LONG, background="none", settings=settings)
     assert again.json()["masks"] == answered.json()["masks"]
     assert encoded[3:] in ([], [200])  # the segmenter keeps the words of its last call
@@ -66,37 +66,37 @@ def test_a_list_that_nobody_waits_for_is_given_up(
         assert time.monotonic() < until_empty
         time.sleep(0.01)
     assert pieces == [128]  # the second was not begun
-    assert service.service.served.texts.made == 128  # what was read is kept
+    assert service.service.served.texts.misses == 128  # what was read is kept
     answered = service.segment(picture_file, LONG, **wishes)
-    assert (answered.status_code, service.service.served.texts.made) == (200, 200)  # only the others were encoded
+    assert (answered.status_code, service.service.served.texts.misses) == (200, 200)  # only the others were encoded
 
 
 def test_the_background_words_are_read_before_the_first_request(own_tiny: Segmenter, tmp_path: Path) -> None:
-    own_tiny.cache = TextCache(tmp_path / "texts.sqlite")
+    own_tiny.cache = SQLiteTextCache(tmp_path / "texts.sqlite")
     served = Served(own_tiny, Limits())
     served.try_out()
     words = [prompt for item in scene_background(()) for prompt in item.prompts]
-    known = TextCache(tmp_path / "texts.sqlite").get(
+    known = SQLiteTextCache(tmp_path / "texts.sqlite").get(
         own_tiny.encoder.text_fingerprint(), _forms(own_tiny), [*words, "thing"]
     )
     assert set(known) == {*words, "thing"}
     segmenter = served.variant(served.settings, refined=False)
     segmenter.encode_text(scene_background(()))
-    assert (served.texts.made, served.texts.found) == (0, len(words))
+    assert (served.texts.misses, served.texts.hits) == (0, len(words))
     segmenter.encode_text(["a stranger's word"])
-    assert served.texts.made == 1
+    assert served.texts.misses == 1
     assert not own_tiny.cache.get(own_tiny.encoder.text_fingerprint(), _forms(own_tiny), ["a stranger's word"])
 
 
 def test_what_is_missing_is_asked_of_memory_alone(own_tiny: Segmenter) -> None:
-    memo = TextMemo(2, behind=None)
+    memo = LRUTextCache(2)
     vectors = own_tiny.encode_text(["cat", "dog", "cow"]).cpu()
     memo.put("f", ["{}"], {"cat": vectors[0], "dog": vectors[1]})
     assert memo.missing("f", ["{}"], ["cow", "cat", "dog"]) == ["cow"]
     assert memo.missing("other", ["{}"], ["cat"]) == ["cat"]
     memo.put("f", ["{}"], {"cow": vectors[2]})
     assert memo.missing("f", ["{}"], ["cow", "cat", "dog"]) == ["cat"]
-    assert memo.found == 0
+    assert memo.hits == 0
 
 
 def _forms(segmenter: Segmenter) -> tuple[str, ...]:

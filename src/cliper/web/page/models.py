@@ -7,13 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cliper.cache import LRUTextCache
 from cliper.checkpoints import entries, recommended_settings, resolve
 from cliper.errors import CheckpointError, InputError
 from cliper.prompts import scene_background
 from cliper.refiners import refiner_names
 from cliper.segmenter import Segmenter
 from cliper.settings import Settings
-from cliper.text_cache import TextMemo
 from cliper.web.names import public_name
 
 __all__ = ["Models", "Offer"]
@@ -58,7 +58,7 @@ class Models:
     def __init__(
         self, start: Segmenter, load: Callable[[str], Segmenter], *, most: int = 1, texts: int = 20_000
     ) -> None:
-        self._texts = TextMemo(texts, behind=start.cache)
+        self._texts = LRUTextCache(texts, fallback=start.cache)
         self.start = self._ready(start)
         self.start_model = public_name(start.checkpoint.name)
         self.start_refiner = "none" if start.refiner is None else public_name(str(start.refiner.name))

@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
+from cliper.cache import LRUTextCache
 from cliper.errors import SettingsError
 from cliper.images import patch_size_for
 from cliper.ops.windows import window_grid
 from cliper.segmenter import Segmenter
 from cliper.settings import Settings
-from cliper.text_cache import TextMemo
 from cliper.web.names import public_name
 from cliper.web.service.limits import Limits
 from cliper.web.service.refusal import Refusal
@@ -36,7 +36,7 @@ class Served:
     """
 
     def __init__(self, loaded: Segmenter, limits: Limits, *, batch: int | None = None) -> None:
-        self.texts = TextMemo(_KEPT_TEXTS, behind=loaded.cache)
+        self.texts = LRUTextCache(_KEPT_TEXTS, fallback=loaded.cache)
         self.limits = limits
         self.version = version("cliper")
         """Of this package."""

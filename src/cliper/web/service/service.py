@@ -67,8 +67,8 @@ class Service:
         self._coders = ThreadPoolExecutor(_CODERS, thread_name_prefix="cliper-coder")
         self._ends = ExitStack()
         self.metrics.gauge("cliper_requests_inside", "Requests let in, not answered to the end.", lambda: self.inside)
-        self.metrics.gauge("cliper_texts_found", "Lookups of texts that were known.", lambda: served.texts.found)
-        self.metrics.gauge("cliper_texts_made", "Texts that were encoded.", lambda: served.texts.made)
+        self.metrics.gauge("cliper_texts_found", "Lookups of texts that were known.", lambda: served.texts.hits)
+        self.metrics.gauge("cliper_texts_made", "Texts that were encoded.", lambda: served.texts.misses)
 
     def __enter__(self) -> Service:
         self._ends.enter_context(self._coders)

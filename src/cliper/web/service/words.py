@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cliper.prompts import ClassPrompt, load_templates
 
 if TYPE_CHECKING:
-    from cliper.text_cache import TextMemo
+    from cliper.cache import LRUTextCache
     from cliper.web.service.wish import Wish
 
 __all__ = ["read_words"]
@@ -16,7 +16,7 @@ __all__ = ["read_words"]
 _TEXTS = 128  # a few seconds of a text tower as large as ViT-L/14's on two cores of a CPU
 
 
-def read_words(wish: Wish, texts: TextMemo, wanted: Callable[[], bool]) -> None:
+def read_words(wish: Wish, texts: LRUTextCache, wanted: Callable[[], bool]) -> None:
     """Encode what is not known of a long list; what was encoded stays known, also if the rest is given up.
 
     Of a short one nothing is done: the segmenter will read it.

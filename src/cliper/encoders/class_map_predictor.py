@@ -1,4 +1,4 @@
-"""Pixels and texts to class maps before refinement: what settings mean to an encoder and to the formulas.
+"""Pixels and text embeddings to class maps before refinement: an encoder, its settings and the formulas.
 
 Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 """
@@ -9,36 +9,36 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cliper.devices import memory_errors
-from cliper.encoders.base import Encoder, PictureFeatures, ProxyAffinity
+from cliper.devices import convert_out_of_memory
+from cliper.encoders.base import Encoder, ImageFeatures, ProxyAffinity
 from cliper.errors import CheckpointError, SettingsError, ShapeError
 from cliper.ops.class_maps import class_maps
 from cliper.ops.recipes import RECIPES
 from cliper.settings import Settings
 
-__all__ = ["CoarseMapper", "ProxyModel"]
+__all__ = ["ClassMapPredictor", "ProxyModel"]
 
 
 class ProxyModel(Protocol):
-    """A model whose patch affinity takes the place of the last layer's attention, such as a DINO."""
+    """A model, such as a DINO, whose patch affinity replaces the last layer's attention."""
 
     def affinity(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """[B, 3, H, W] in [0, 1] and a grid (h, w) -> [B, h * w, h * w] float32, rows sum to 1."""
         ...
 
 
-class CoarseMapper:
-    """An encoder and the settings that it is used with.
+class ClassMapPredictor:
+    """Predicts class maps with an encoder.
 
     Args:
-        encoder: the image tower is what is used of it.
-        settings: all but those of refinement and labels count.
+        encoder: only its image tower is used.
+        settings: those of the encoder; those of refinement and labels are ignored.
         name: of the checkpoint, for messages.
-        proxy: the model for ``attention="proxy"``; not used otherwise.
+        proxy: the model for ``attention="proxy"``, else ignored.
 
     Raises:
-        SettingsError: settings that the encoder cannot meet, or ``attention="proxy"`` without a model.
-        CheckpointError: an encoder of a single layer.
+        SettingsError: the settings do not fit the encoder, or ``attention="proxy"`` has no model.
+        CheckpointError: the encoder has a single layer.
     """
 
     def __init__(self, encoder: Encoder, settings: Settings, name: str, proxy: ProxyModel | None = None) -> None:
@@ -46,30 +46,27 @@ class CoarseMapper:
         self.settings = settings
         self._encoder = encoder
         self._name = name
-        recipe = settings.recipe
-        if recipe == "preprint" and encoder.is_vit_h14:
-            recipe = "preprint-h"
-        self._recipe = RECIPES[recipe]
+        self._recipe = RECIPES[settings.recipe]
         self._attention: str | ProxyAffinity = settings.attention
         if settings.attention == "proxy":
             if proxy is None:
-                raise SettingsError("attention: 'proxy' attends by the patches of a DINO; expected one, got none")
+                raise SettingsError("attention: expected a DINO for 'proxy', got none")
             self._attention = partial(_proxy_affinity, proxy, encoder)
 
     def __call__(self, pixels: Tensor, texts: Tensor, num_classes: int) -> Tensor:
-        """Class maps of pictures of one shape.
+        """Class maps of images of one size.
 
         Args:
-            pixels: [B, 3, H, W], normalised.
+            pixels: [B, 3, H, W], normalised for the encoder, H and W multiples of the patch size.
             texts: [T, D] from :func:`cliper.ops.build_text_classifier`.
-            num_classes: how many of the texts are classes.
+            num_classes: C; the first C texts are the classes.
 
         Returns:
-            [B, C, h, w] float32.
+            [B, C, h, w] float32, h = H / patch size.
 
         Raises:
-            ShapeError: shapes that do not fit together.
-            CheckpointError: weights, or a number format, that give no finite numbers.
+            ShapeError: the shapes do not fit together, or pixels are not finite.
+            CheckpointError: the maps are not finite, because of the weights or the dtype.
             ResourceError: memory ran out.
         """
         encoder = self._encoder
@@ -77,7 +74,7 @@ class CoarseMapper:
             raise ShapeError(
                 f"foreground: expected embeddings of width {encoder.embedding_width}, got {texts.shape[1]}"
             )
-        with memory_errors(), torch.inference_mode():
+        with convert_out_of_memory(), torch.inference_mode():
             texts = texts.to(encoder.device)
             maps = torch.stack([self._maps(f, texts, num_classes) for f in self._features(pixels)])
         if not maps.isfinite().all():
@@ -87,11 +84,11 @@ class CoarseMapper:
                 f"expected class maps of finite numbers from {self._name} in {encoder.dtype}, got NaN or infinity; "
                 f"check its weights with `cliper models verify`, or compute in float32"
             )
-        return maps.clone()  # out of inference mode, so that the caller may do with it what one does with tensors
+        return maps.clone()  # an ordinary tensor, not one of inference mode
 
-    def _features(self, pixels: Tensor) -> list[PictureFeatures]:
+    def _features(self, pixels: Tensor) -> list[ImageFeatures]:
         settings, depth = self.settings, self._encoder.num_layers
-        return self._encoder.encode_pictures(
+        return self._encoder.encode_images(
             pixels,
             recipe=self._recipe,
             attention=self._attention,
@@ -99,7 +96,7 @@ class CoarseMapper:
             window=settings.window,
         )
 
-    def _maps(self, features: PictureFeatures, texts: Tensor, num_classes: int) -> Tensor:
+    def _maps(self, features: ImageFeatures, texts: Tensor, num_classes: int) -> Tensor:
         settings = self.settings
         maps = class_maps(
             features.embeddings,
@@ -117,7 +114,7 @@ class CoarseMapper:
 
 
 def _proxy_affinity(proxy: ProxyModel, encoder: Encoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The affinity for pixels that were normalised for the encoder."""
+    """The proxy's affinity, from pixels normalised for the encoder."""
     mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (encoder.pixel_mean, encoder.pixel_std))
     return proxy.affinity(pixels.float() * std + mean, grid)
 

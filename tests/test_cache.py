@@ -1,4 +1,4 @@
-"""The text cache: right, or out of the way."""
+"""The cache folder, and the caches of text embeddings on disk and in memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliper.cache import cache_folder
-from cliper.text_cache import TextCache, TextMemo
+from cliper.cache import LRUTextCache, SQLiteTextCache, cache_folder
 
 VECTOR = torch.tensor([1.0, -2.0, 0.5])
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -25,26 +24,26 @@ numbers = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5)
 
 @settings(max_examples=25)
 @given(st.dictionaries(words, numbers, max_size=6), st.lists(words, max_size=3), words)
-def test_what_was_put_is_got_bit_for_bit(rows: dict[str, torch.Tensor], templates: list[str], other: str) -> None:
+def test_embeddings_are_read_back_bit_for_bit(rows: dict[str, torch.Tensor], templates: list[str], other: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "deep" / "down" / "a.sqlite"
-        TextCache(path).put("print", templates, rows)
-        found = TextCache(path).get("print", templates, [*rows, other])
+        SQLiteTextCache(path).put("print", templates, rows)
+        found = SQLiteTextCache(path).get("print", templates, [*rows, other])
         assert set(found) == set(rows)
         assert all(torch.equal(found[name], rows[name]) and found[name].dtype == torch.float32 for name in rows)
-        assert TextCache(path).get("another", templates, list(rows)) == {}
-        assert TextCache(path).get("print", [*templates, other], list(rows)) == {}
+        assert SQLiteTextCache(path).get("another", templates, list(rows)) == {}
+        assert SQLiteTextCache(path).get("print", [*templates, other], list(rows)) == {}
 
 
-def test_more_prompts_than_a_statement_has_places(tmp_path: Path) -> None:
+def test_many_prompts_in_one_lookup(tmp_path: Path) -> None:
     rows = {f"prompt {i}": torch.tensor([float(i)]) for i in range(1501)}
-    cache = TextCache(tmp_path / "a.sqlite")
+    cache = SQLiteTextCache(tmp_path / "a.sqlite")
     cache.put("print", ["{}"], rows)
     found = cache.get("print", ["{}"], list(rows))
     assert {name: float(vector) for name, vector in found.items()} == {f"prompt {i}": float(i) for i in range(1501)}
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_follows_environment_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CLIPER_CACHE", "~/own")
     assert cache_folder() == tmp_path / "own"
@@ -56,52 +55,52 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert not cache_folder().exists()
 
 
-def spoil_garbage(path: Path) -> None:
-    path.write_bytes(b"this is no database at all" * 100)
+def damage_garbage(path: Path) -> None:
+    path.write_bytes(b"this is not a database" * 100)
 
 
-def spoil_middle(path: Path) -> None:
-    TextCache(path).put("print", ["{}"], {f"prompt {i}": torch.ones(200) for i in range(50)})
+def damage_middle(path: Path) -> None:
+    SQLiteTextCache(path).put("print", ["{}"], {f"prompt {i}": torch.ones(200) for i in range(50)})
     content = bytearray(path.read_bytes())
     content[100:6000] = b"\xff" * 5900
     path.write_bytes(content)
 
 
-def spoil_table(path: Path) -> None:
+def damage_table(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE embeddings (something TEXT)")
     database.close()
 
 
-def spoil_folder(path: Path) -> None:
+def damage_folder(path: Path) -> None:
     path.mkdir(parents=True)
 
 
-def spoil_parent(path: Path) -> None:
+def damage_parent(path: Path) -> None:
     path.parent.rmdir()
     path.parent.write_text("a file where a folder should be")
 
 
-def spoil_read_only(path: Path) -> None:
-    # Permissions do not stop root, who runs many a test; /proc stops everybody.
+def damage_read_only(path: Path) -> None:
+    # Permissions do not stop root, as which tests often run; /proc is read-only for every user.
     path.parent.rmdir()
     path.parent.symlink_to("/proc")
 
 
 @pytest.mark.parametrize(
-    "spoil", [spoil_garbage, spoil_middle, spoil_table, spoil_folder, spoil_parent, spoil_read_only]
+    "damage", [damage_garbage, damage_middle, damage_table, damage_folder, damage_parent, damage_read_only]
 )
-def test_a_cache_that_cannot_be_used_costs_one_warning_and_nothing_else(tmp_path: Path, spoil: Any) -> None:
+def test_unusable_file_causes_one_warning_and_no_error(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "cache" / "a.sqlite"
     path.parent.mkdir()
-    spoil(path)
-    cache = TextCache(path)
+    damage(path)
+    cache = SQLiteTextCache(path)
 
     def use() -> None:
         assert cache.get("print", ["{}"], ["prompt 1"]) == {}
         cache.put("print", ["{}"], {"dog": VECTOR})
 
-    with pytest.warns(UserWarning, match="text embeddings are not kept.*CLIPER_CACHE") as caught:
+    with pytest.warns(UserWarning, match="text embeddings are not cached.*CLIPER_CACHE") as caught:
         use()
     assert len(caught) == 1
     assert str(path) in str(caught[0].message)
@@ -111,31 +110,31 @@ def test_a_cache_that_cannot_be_used_costs_one_warning_and_nothing_else(tmp_path
         assert cache.get("print", ["{}"], ["dog"]) == {}
 
 
-def test_looking_for_something_makes_no_file(tmp_path: Path) -> None:
-    assert TextCache(tmp_path / "cache" / "a.sqlite").get("print", ["{}"], ["dog"]) == {}
+def test_lookup_creates_no_file(tmp_path: Path) -> None:
+    assert SQLiteTextCache(tmp_path / "cache" / "a.sqlite").get("print", ["{}"], ["dog"]) == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_asks_what_is_behind_it_and_gives_it_nothing(tmp_path: Path) -> None:
-    behind = TextCache(tmp_path / "a.sqlite")
-    behind.put("print", ["{}"], {"dog": VECTOR})
-    memo = TextMemo(10, behind)
-    memo.put("print", ["{}"], {"cat": 2 * VECTOR})
-    found = memo.get("print", ["{}"], ["dog", "cat", "cow"])
+def test_lru_reads_from_its_fallback_and_writes_nothing_to_it(tmp_path: Path) -> None:
+    fallback = SQLiteTextCache(tmp_path / "a.sqlite")
+    fallback.put("print", ["{}"], {"dog": VECTOR})
+    memory = LRUTextCache(10, fallback)
+    memory.put("print", ["{}"], {"cat": 2 * VECTOR})
+    found = memory.get("print", ["{}"], ["dog", "cat", "cow"])
     assert set(found) == {"dog", "cat"}
     assert torch.equal(found["dog"], VECTOR)
-    assert (memo.found, memo.made) == (2, 1)
-    assert behind.get("print", ["{}"], ["cat"]) == {}
+    assert (memory.hits, memory.misses) == (2, 1)
+    assert fallback.get("print", ["{}"], ["cat"]) == {}
     (tmp_path / "a.sqlite").unlink()
-    assert set(memo.get("print", ["{}"], ["dog"])) == {"dog"}  # it is in memory now
+    assert set(memory.get("print", ["{}"], ["dog"])) == {"dog"}  # the first lookup copied it into memory
 
 
-def test_a_disk_that_is_read_only_still_gives_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_file_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.sqlite"
-    TextCache(path).put("print", ["{}"], {"dog": VECTOR})
+    SQLiteTextCache(path).put("print", ["{}"], {"dog": VECTOR})
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda p, **o: connect(f"file:{p}?mode=ro", uri=True, **o))
-    cache = TextCache(path)
+    cache = SQLiteTextCache(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(cache.get("print", ["{}"], ["dog"])["dog"], VECTOR)
@@ -143,32 +142,32 @@ def test_a_disk_that_is_read_only_still_gives_what_it_has(tmp_path: Path, monkey
         cache.put("print", ["{}"], {"cat": VECTOR})
 
 
-def test_a_spoiled_cache_does_not_spoil_a_result(own_cache: Path, clip_folder: Path, tiny: Any) -> None:
+def test_damaged_file_does_not_change_embeddings(own_cache: Path, clip_folder: Path, tiny: Any) -> None:
     import cliper
 
     own_cache.mkdir()
-    spoil_garbage(own_cache / "text-embeddings.sqlite")
+    damage_garbage(own_cache / "text-embeddings.sqlite")
     segmenter = cliper.Segmenter.from_pretrained(clip_folder, device="cpu")
-    with pytest.warns(UserWarning, match="not kept"):
+    with pytest.warns(UserWarning, match="not cached"):
         got = segmenter.encode_text("dog; cat")
-    # The other may have met them in a batch of another shape, whose sums are rounded in another order.
+    # The other segmenter may have encoded them in a batch of another shape, which rounds sums in another order.
     torch.testing.assert_close(got, tiny.encode_text("dog; cat"), atol=1e-6, rtol=0)
 
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from cliper.text_cache import TextCache, TextMemo
+from cliper.cache import SQLiteTextCache
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(first, first + 60):
-    TextCache(path).put("print", ["{}"], {f"prompt {i}": torch.tensor([float(i)])})
-    assert float(TextCache(path).get("print", ["{}"], [f"prompt {i}"])[f"prompt {i}"]) == i
+    SQLiteTextCache(path).put("print", ["{}"], {f"prompt {i}": torch.tensor([float(i)])})
+    assert float(SQLiteTextCache(path).get("print", ["{}"], [f"prompt {i}"])[f"prompt {i}"]) == i
 """
 
 
-def test_two_processes_at_once(tmp_path: Path) -> None:
+def test_two_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     writers = [
         subprocess.Popen(
@@ -191,5 +190,5 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         _, errors = writer.communicate(timeout=60)
         assert writer.returncode == 0, errors
         assert errors == ""
-    found = TextCache(path).get("print", ["{}"], [f"prompt {i}" for i in range(90)])
+    found = SQLiteTextCache(path).get("print", ["{}"], [f"prompt {i}" for i in range(90)])
     assert sorted(float(vector) for vector in found.values()) == [float(i) for i in range(90)]

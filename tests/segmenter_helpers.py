@@ -1,0 +1,25 @@
+"""Comparison of results, for the tests of the segmenter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import cliper
+
+CLASSES = "dog; green grass; person: man, woman"
+
+
+def assert_same(a: cliper.Segmentation, b: cliper.Segmentation) -> None:
+    """Equal to the last bit."""
+    assert a.classes == b.classes
+    for name in ("labels", "confidence", "maps", "refined"):
+        assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    assert np.array_equal(np.asarray(a.image), np.asarray(b.image))
+
+
+def assert_close(a: cliper.Segmentation, b: cliper.Segmentation, tolerance: float) -> None:
+    """Maps equal within a tolerance; labels may differ in the few pixels where two scores are that close."""
+    assert a.classes == b.classes
+    assert np.abs(a.maps - b.maps).max() <= tolerance
+    assert np.abs(a.confidence - b.confidence).max() <= tolerance
+    assert (a.labels != b.labels).mean() <= 0.001
