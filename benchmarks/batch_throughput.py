@@ -1,18 +1,21 @@
-"""Pictures a second of ``cliper batch`` beside a plain loop over ``segmenter(...)``; processors and memory used.
+"""Images per second of ``cliper batch`` beside a plain loop over ``segmenter(...)``; processors and memory used.
 
-    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages              # 2,000 pictures, some 20 minutes
-    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 40   # to see that it works
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 300 --before ../old/src
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages               # 2,000 images, some 20 minutes
 
-The given pictures are repeated under other names, by links, until there are enough: 2,000 for batch, 500 for the plain
-loops, whose rate does not change. All ways use the bundled
-checkpoint and run one after the other, each in a process of its own:
+The given images are repeated under other names, by links, until there are enough: 2,000 for batch, 500 for the plain
+loops, whose rate does not change. All ways use the bundled checkpoint and run one after the other, each in a process of
+its own:
 
 - loop: ``segmenter(path, classes)``, and nothing is written
 - loop with files: the same, and label map and overlay are saved, as batch does
-- local, ray: ``cliper batch``, label map and overlay
+- local, ray: ``cliper batch``, label map and overlay in the default formats
+- threads: as local, but images are decoded by threads, not by limited processes
+- before: ``cliper batch`` of another version of the package (``--before``) in its default formats
 
-A rate is that from the first tenth of the pictures on, without loading; start is the time until then less what those
-pictures take. Memory is that of all processes of a run, what they share counted once.
+A rate is that from the first tenth of the images on, without loading; start is the time until then less what those
+images take. Memory is that of all processes of a run, memory that they share counted once. ``same_labels`` is the share
+of label maps of local that are those of before, byte for byte.
 """
 
 from __future__ import annotations
@@ -48,6 +51,23 @@ for path in sorted(folder.iterdir()):
     print(path.name, file=log, flush=True)
 """
 
+# Decodes in this process, as `segment` does.
+THREADS = """
+import io
+import numpy as np
+import cliper.runner.engines.threads as engine
+from cliper.cli.main import main
+from cliper.images import load_image, load_stream
+class InProcess:
+    def __init__(self, workers): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def decode(self, source, name=""):
+        return np.asarray(load_stream(io.BytesIO(source), name) if isinstance(source, bytes) else load_image(source))
+engine.DecodePool = InProcess
+main()
+"""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -55,45 +75,48 @@ class Sample:
 
     Args:
         seconds: since it began.
-        pictures: that are done.
+        images: that are done.
         processor: seconds that all processors together have spent on it.
         memory: bytes.
     """
 
     seconds: float
-    pictures: int
+    images: int
     processor: float
     memory: int
 
 
 def ways(folder: Path, out: Path, size: int) -> dict[str, tuple[list[str], Path]]:
-    """Command of each way, and the file that gets a line for each picture."""
+    """Command of each way, and the file that gets a line for each image."""
     log = out / "log"
     loop = [sys.executable, "-c", LOOP, str(folder), str(out), str(log)]
-    batch = [sys.executable, "-m", "cliper", "batch", str(folder), "-c", CLASSES, "--size", str(size)]
-    batch += ["-o", str(out / "run")]
+    flags = ["batch", str(folder), "-c", CLASSES, "--size", str(size), "-o", str(out / "run")]
+    batch = [sys.executable, "-m", "cliper", *flags]
     manifest = out / "run" / "manifest.jsonl"
     return {
         "loop": ([*loop, "nothing", CLASSES, str(size)], log),
         "loop with files": ([*loop, "files", CLASSES, str(size)], log),
         "local": (batch, manifest),
         "ray": ([*batch, "--engine", "ray"], manifest),
+        "threads": ([sys.executable, "-c", THREADS, *flags], manifest),
+        "before": (batch, manifest),
     }
 
 
-def link_pictures(source: Path, folder: Path, count: int) -> None:
-    """``count`` pictures, those of ``source`` again and again."""
-    pictures = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not pictures:
-        raise SystemExit(f"expected pictures in {source}, got none")
-    for number, path in enumerate(itertools.islice(itertools.cycle(pictures), count)):
+def link_images(source: Path, folder: Path, count: int) -> None:
+    """``count`` images, those of ``source`` again and again."""
+    images = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not images:
+        raise SystemExit(f"expected images in {source}, got none")
+    for number, path in enumerate(itertools.islice(itertools.cycle(images), count)):
         (folder / f"{number:06d}{path.suffix}").symlink_to(path.resolve())
 
 
-def watch(command: list[str], log: Path) -> list[Sample]:
-    """Run a command, and look at it every second; its end is the last sample."""
+def watch(command: list[str], log: Path, source: Path | None) -> list[Sample]:
+    """Run a command, with the package of another source folder if one is given, and look at it every second."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    environment = os.environ | ({} if source is None else {"PYTHONPATH": str(source.resolve())})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     samples: list[Sample] = []
     spent: dict[int, float] = {}
     place, lines = 0, 0
@@ -149,16 +172,16 @@ def proportional_memory(process: int) -> int:
 
 def summary(samples: list[Sample], count: int) -> dict[str, Any]:
     """What a run's samples say."""
-    first = next(s for s in samples if s.pictures >= max(1, count // 10))
-    last = next(s for s in samples if s.pictures >= count)
-    seconds, pictures = last.seconds - first.seconds, last.pictures - first.pictures
-    rate = pictures / seconds
+    first = next(s for s in samples if s.images >= max(1, count // 10))
+    last = next(s for s in samples if s.images >= count)
+    seconds, images = last.seconds - first.seconds, last.images - first.images
+    rate = images / seconds
     return {
         "pictures_per_second": round(rate, 3),
-        "start_seconds": round(first.seconds - first.pictures / rate, 2),
+        "start_seconds": round(first.seconds - first.images / rate, 2),
         "processors_used": round((last.processor - first.processor) / seconds, 2),
         "peak_memory_mib": {
-            f"until picture {mark}": round(max(s.memory for s in samples if s.pictures <= mark) / 2**20)
+            f"until picture {mark}": round(max(s.memory for s in samples if s.images <= mark) / 2**20)
             for mark in sorted({min(200, count // 2), count})
         },
     }
@@ -166,24 +189,32 @@ def summary(samples: list[Sample], count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path, help="folder of pictures")
-    parser.add_argument("--limit", type=int, default=2000, help="how many pictures for cliper batch")
-    parser.add_argument("--loops", type=int, default=500, help="how many pictures for the plain loops")
+    parser.add_argument("images", type=Path, help="folder of images")
+    parser.add_argument("--limit", type=int, default=2000, help="how many images for cliper batch")
+    parser.add_argument("--loops", type=int, default=500, help="how many images for the plain loops")
     parser.add_argument("--size", type=int, default=224, help="the setting size: a small one, so that the rest counts")
-    parser.add_argument("--ways", default="loop,loop with files,local,ray", help="which, with commas")
+    parser.add_argument("--ways", default="loop,loop with files,local,threads,ray", help="which, with commas")
+    parser.add_argument("--before", type=Path, help="source folder of another version of the package")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"model": "mini", "classes": CLASSES, "size": arguments.size, "ways": {}}
-    for way in arguments.ways.split(","):
+    labels: dict[str, dict[str, bytes]] = {}
+    for way in [*(["before"] if arguments.before else []), *arguments.ways.split(",")]:
         with tempfile.TemporaryDirectory() as place:
-            folder, out = Path(place) / "pictures", Path(place) / "out"
+            folder, out = Path(place) / "images", Path(place) / "out"
             folder.mkdir()
             out.mkdir()
             count = min(arguments.limit, arguments.loops) if way.startswith("loop") else arguments.limit
-            link_pictures(arguments.pictures, folder, count)
+            link_images(arguments.images, folder, count)
             command, log = ways(folder, out, arguments.size)[way]
-            report["ways"][way] = {"pictures": count, **summary(watch(command, log), count)}
+            source = arguments.before if way == "before" else None
+            report["ways"][way] = {"pictures": count, **summary(watch(command, log, source), count)}
+            labels[way] = {path.name: path.read_bytes() for path in (out / "run").glob("*.labels.png")}
         print(way, report["ways"][way], flush=True)
+    if {"before", "local"} <= set(labels):
+        same = sum(data == labels["before"].get(name) for name, data in labels["local"].items())
+        report["same_labels"] = same / len(labels["local"])
+        print("same labels", report["same_labels"])
     print(write_report("batch_throughput", report, arguments.out))
 
 

@@ -23,7 +23,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hf_logging": set(),
     "examples": set(),
     "files": BASE,
-    "grouping": set(),
     "settings": BASE,
     "kernels": BASE,
     "ops": BASE | {"kernels"},
@@ -43,14 +42,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"prompts", "refiners", "result", "settings"},
     "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
+    "runner": BASE | {"decode_pool", "devices", "files"},
+    "batch": BASE
+    | {
+        "decode_pool",
+        "devices",
+        "files",
+        "formats",
+        "prompts",
+        "provenance",
+        "result",
+        "runner",
+        "segmenter",
+        "settings",
+    },
     "evaluation": BASE
-    | {"checkpoints", "datasets", "devices", "files", "formats", "grouping", "ops"}
-    | {"prompts", "provenance", "refiners", "segmenter", "settings"},
-    "scale": BASE
-    | {"datasets", "decoding", "devices", "evaluation", "files", "formats", "grouping", "images"}
-    | {"prompts", "provenance", "result", "segmenter", "settings"},
+    | {"datasets", "devices", "files", "formats", "ops", "prompts", "provenance", "runner", "segmenter", "settings"},
     "web": BASE
-    | {"cache", "checkpoints", "devices", "examples", "files", "formats", "grouping", "images", "ops", "prompts"}
+    | {"cache", "checkpoints", "devices", "examples", "files", "formats", "images", "ops", "prompts"}
     | {"refiners", "result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
@@ -65,9 +74,9 @@ LIBRARIES: dict[str, set[str]] = {
     "scipy": {"datasets", "formats", "ops"},
     "pycocotools": {"datasets"},
     "supervision": {"formats"},
-    "av": {"scale"},
-    "ray": {"scale"},
-    "fsspec": {"scale"},
+    "av": {"batch", "runner"},
+    "ray": {"runner"},
+    "fsspec": {"runner"},
     "gradio": {"web"},
     "fastapi": {"web"},
     "starlette": {"web"},

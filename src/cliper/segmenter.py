@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -201,7 +202,8 @@ class Segmenter:
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
         loaded = map(load_image, image if isinstance(image, list) else [image])
-        results = self._segment_all(((one, self.preprocess(one)) for one in loaded), named, texts)
+        deferred = self._segment_all(((one, self.preprocess(one)) for one in loaded), named, texts)
+        results = [assign_labels() for assign_labels in deferred]
         return results if isinstance(image, list) else results[0]
 
     @convert_out_of_memory()
@@ -251,6 +253,19 @@ class Segmenter:
             ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
             ClassListError: the class list is empty, names a class twice, or cannot be read.
             ResourceError: memory ran out.
+        """
+        return [assign_labels() for assign_labels in self.segment_deferred(images, pixels, classes, background)]
+
+    def segment_deferred(
+        self,
+        images: Sequence[Image.Image],
+        pixels: Sequence[Tensor],
+        classes: Classes,
+        background: Classes | None = "auto",
+    ) -> list[Callable[[], Segmentation]]:
+        """As :meth:`segment_preprocessed`, but only the networks run before this returns.
+
+        Labels are assigned when the returned functions, one for each image, are called, in any thread.
         """
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
@@ -318,9 +333,9 @@ class Segmenter:
 
     def _segment_all(
         self, inputs: Iterable[tuple[Image.Image, Tensor]], classes: Sequence[ClassPrompt], texts: Tensor
-    ) -> list[Segmentation]:
+    ) -> list[Callable[[], Segmentation]]:
         """Segment images, each with the encoder's input, in order. Consecutive images of one size form batches."""
-        results: list[Segmentation] = []
+        results: list[Callable[[], Segmentation]] = []
         for (_, shape), group in itertools.groupby(inputs, key=lambda item: (item[0].size, item[1].shape)):
             while batch := list(itertools.islice(group, self._max_batch(shape))):
                 images, pixels = zip(*batch, strict=True)
@@ -337,14 +352,15 @@ class Segmenter:
     @convert_out_of_memory()
     def _segment(
         self, images: Sequence[Image.Image], pixels: Tensor, classes: Sequence[ClassPrompt], texts: Tensor
-    ) -> list[Segmentation]:
+    ) -> list[Callable[[], Segmentation]]:
         """Segment images of one size, given the encoder's input [B, 3, H, W]."""
         maps = list(self._predictor(pixels, texts, len(classes)))
         refined = maps
         if self.refiner is not None:
             refined = self._refine([to_unit_tensor(image) for image in images], maps)
         return [
-            Segmentation.from_maps(
+            functools.partial(
+                convert_out_of_memory()(Segmentation.from_maps),
                 image,
                 [item.name for item in classes],
                 m,
