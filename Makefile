@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # Two processes of one thread each: two of two would wait for each other most of the time. What is computed with
 # several threads is tested with several, too.
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2
-THREADED := tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/test_whole_path.py
+THREADED := tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/diffusion/test_whole_path.py
 
 .PHONY: setup demo test test-all lint typecheck check-project unit test-oldest test-extra wheel check-tag image docs clean
 
@@ -67,7 +67,7 @@ test-oldest:
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/$(PIP) --constraint constraints-oldest.txt --editable ".[test]"
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -m "not full" \
-		--ignore tests/web/page -k "not web.page and not there_are_examples"
+		--ignore tests/web/page -k "not web.page and not modules_have_examples"
 
 # One extra alone, in an environment of its own: make test-extra EXTRA=video
 test-extra:

@@ -1,12 +1,12 @@
-"""Seconds and memory of the CLIP stage (pixels and texts to class maps), beside the published way of doing it.
+"""Seconds and memory of the CLIP stage (pixels and texts to class maps), compared with the published way.
 
-The published implementation's own code is not part of this project. ``tests/oracle/reference.py``, which states the
-method in plain code and agrees with it, stands in for it, in two forms: as it is, and with the query and key
-projections of the last layer for every level, which the published code computes without needing them.
+The published code is not part of this project. ``tests/oracle/reference.py``, plain code for the method that agrees
+with it, represents it in two forms: unchanged, and with query and key projections of the last layer for every level,
+which the published code computes without using them.
 
     python benchmarks/clip_stage.py            # ViT-B/16, 336 px, 20 + 25 texts, two threads
 
-All run in turn in one process, A B C A B C; memory is measured in a process for each, above what the model takes.
+All run alternating in one process, A B C A B C; memory is measured in a separate process each, above the model's.
 """
 
 from __future__ import annotations

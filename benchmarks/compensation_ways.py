@@ -102,8 +102,12 @@ def published(folder: Path, quick: bool, limit: int) -> Way:
 def cliper(folder: Path, quick: bool, limit: int, dtype: torch.dtype = torch.float32) -> Way:
     """``cliper.refiners``, of whichever revision is on the path."""
     from cliper.refiners import load_refiner
-    from cliper.refiners.capture import capture_heads
     from cliper.settings import Settings
+
+    try:
+        from cliper.refiners.diffusion.unet_attention import capture_query_key
+    except ImportError:  # its name in older revisions, which ``--baseline`` may name
+        from cliper.refiners.capture import capture_heads as capture_query_key
 
     refiner: Any = load_refiner(folder, device="cpu", dtype=dtype)
     image, maps, side = inputs(quick)
@@ -115,7 +119,7 @@ def cliper(folder: Path, quick: bool, limit: int, dtype: torch.dtype = torch.flo
         latents = refiner.encode(image, (side, side))
         stages("vae")
         noisy, timestep = refiner.add_noise(latents, STEP, SEED)
-        heads = capture_heads(refiner.unet, noisy, timestep, refiner.prompt, LAYERS)[0]
+        heads = capture_query_key(refiner.unet, noisy, timestep, refiner.prompt, LAYERS)[0]
         stages("unet")
         refined = refiner.compensate(maps, heads, latents.shape[-2:], settings)
         stages("chain")

@@ -1,12 +1,12 @@
-"""Seconds and memory that hostile image files cost, and honest large ones, each decoded in a process of its own.
+"""Seconds and memory for decoding hostile image files and ordinary large ones, each in its own process.
 
     python benchmarks/hostile_files.py                     # this package
-    python benchmarks/hostile_files.py --before OLD/src    # and beside it another checkout: up to a minute a file
+    python benchmarks/hostile_files.py --before OLD/src    # and another checkout: up to a minute per file
 
-The files are those of ``tests/hostile_images.py`` (which says what each does) and three honest ones. A process may take
-8 GB of address space and 60 seconds. Seconds are those of the process's own work; wall seconds, beside them, grow with
-other work on the machine. Memory is the peak of the whole process, of which Python, numpy and Pillow take 35 MB.
-Importing is not counted. Linux only.
+The files are those of ``tests/hostile_images.py``, which describes each, and three ordinary ones. A process may use 8
+GB of address space and 60 seconds. Seconds are processor time; wall seconds also grow with other work on the machine.
+Memory is the peak of the whole process, of which Python, numpy and Pillow take 35 MB. Imports are not counted. Linux
+only.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ HONEST: dict[str, Callable[[], bytes]] = {
 
 
 def decoded(path: Path, source: Path) -> dict[str, Any]:
-    """What decoding the file costs with the package in the folder ``source``."""
+    """The cost of decoding the file with the package in the folder ``source``."""
     command = [sys.executable, "-W", "ignore", "-c", DECODE, str(path), str(ADDRESS_SPACE)]
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     try:

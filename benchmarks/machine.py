@@ -1,4 +1,4 @@
-"""What a measurement was taken on, and how it is written down."""
+"""The machine and versions of a measurement, and the files of reports."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RESULTS = Path(__file__).parent / "results"
 def peak_growth(run: Callable[[], object]) -> int:
     """Bytes by which resident memory at its peak within ``run`` exceeds what the process held before (Linux)."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed, but not yet given back, is nobody's
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     run()
     return _status("VmHWM") - before
@@ -41,7 +41,7 @@ def provenance() -> dict[str, Any]:
 
 
 def write_report(name: str, report: dict[str, Any], folder: Path | None = None) -> Path:
-    """Write ``NAME.json`` with the report and where it comes from."""
+    """Write ``NAME.json`` with the report and its provenance."""
     path = (folder or RESULTS) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**report, "provenance": provenance()}, indent=1) + "\n", encoding="utf-8")

@@ -59,14 +59,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     plain = cliper.Segmenter.from_pretrained("mini", device="cpu")
-    picture = Image.open(cliper.example_photo()).resize(SIZE)
+    image = Image.open(cliper.example_photo()).resize(SIZE)
     report = {"picture": list(SIZE), "classes": 20, "threads": options.threads, "times": TIMES, "milliseconds": {}}
     with tempfile.TemporaryDirectory() as folder:
         limits = Limits()
         kept = Kept(Path(folder), limits)
         actions = Actions(Models(plain, lambda name: plain), kept, limits, Path(folder))
         for name, segmenter in (("no refiner", plain), ("self", plain.with_refiner("self"))):
-            result = segmenter(picture, CLASSES)
+            result = segmenter(image, CLASSES)
             token = kept.put(result)
             report["milliseconds"][name] = {
                 "maps": list(result.refined.shape),

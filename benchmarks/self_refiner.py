@@ -1,8 +1,8 @@
-"""mIoU on PASCAL VOC with ``refiner="self"`` and without, on the bundled checkpoint; settings chosen on other pictures.
+"""mIoU on PASCAL VOC with ``refiner="self"`` and without, on the bundled checkpoint; settings chosen on other images.
 
     python benchmarks/self_refiner.py --data VOCdevkit
 
-Every second picture of the list is used to choose layer, side, what is subtracted and sharpness (by the sum of both
+Every second image of the list is used to choose layer, side, mean weight and inverse temperature (by the sum of both
 benchmarks' mIoU); the others are what is reported. The bundled checkpoint was trained with masks of VOC: these numbers
 say nothing about the published ones, and what is best for its layers need not be for another CLIP's.
 """
@@ -18,14 +18,21 @@ import torch
 
 from cliper import Segmenter
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
-from cliper.images import to_unit_tensor
+from cliper.images import to_tensor
 from cliper.ops import assign_labels
-from cliper.refiners.affinity import spread_by_affinity
-from cliper.refiners.own import DEPTH, HIGHEST, SHARPNESS, SIDE, SUBTRACTED, OwnRefiner
+from cliper.refiners.affinity import propagate
+from cliper.refiners.self_similarity import (
+    DEPTH,
+    INVERSE_TEMPERATURE,
+    MAX_LEVEL,
+    MEAN_WEIGHT,
+    SIDE,
+    SelfSimilarityRefiner,
+)
 from machine import RESULTS, write_report
-from voc import voc_names, voc_pictures
+from voc import voc_images, voc_names
 
-# layer (of 12), short side, subtracted, sharpness
+# layer (of 12), short side, mean weight, inverse temperature
 CANDIDATES = [
     (layer, side, *pair) for layer, side, pair in product((6, 8, 9, 11), (336, 504), ((1.2, 8.0), (1.6, 3.0)))
 ]
@@ -33,7 +40,7 @@ Candidate = tuple[int, int, float, float]
 
 
 class Runner:
-    """Measures candidates, each picture's class maps and features computed once."""
+    """Measures candidates, each image's class maps and features computed once."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -49,26 +56,26 @@ class Runner:
         matrices = {c: {"voc21": ConfusionMatrix(21), "voc20": ConfusionMatrix(21, (0, 255))} for c in everything}
         encoder, settings = self.segmenter.encoder, self.segmenter.settings
         patch = encoder.patch_size
-        for picture, target in voc_pictures(self.data, names):
-            pixels = self.segmenter.preprocess(picture)
+        for image, target in voc_images(self.data, names):
+            pixels = self.segmenter.preprocess(image)
             maps = self.segmenter.class_maps(pixels, self.foreground, self.background)
-            unit = to_unit_tensor(picture)
+            unit = to_tensor(image)
             features: dict[tuple[int, int], torch.Tensor] = {}
             for candidate in everything:
                 refined = maps
                 if candidate is not None:
-                    layer, side, subtracted, sharpness = candidate
-                    grid = tuple(max(1, round(s * side / min(picture.size) / patch)) for s in unit.shape[1:])
+                    layer, side, mean_weight, inverse_temperature = candidate
+                    grid = tuple(max(1, round(s * side / min(image.size) / patch)) for s in unit.shape[1:])
                     if (layer, side) not in features:
                         size = (grid[0] * patch, grid[1] * patch)
-                        features[layer, side] = OwnRefiner(encoder, layer=layer).features(unit, size)
-                    refined = spread_by_affinity(
+                        features[layer, side] = SelfSimilarityRefiner(encoder, layer=layer).features(unit, size)
+                    refined = propagate(
                         maps,
                         features[layer, side],
                         grid,
-                        subtracted=subtracted,
-                        sharpness=sharpness,
-                        highest=HIGHEST,
+                        mean_weight=mean_weight,
+                        inverse_temperature=inverse_temperature,
+                        max_level=MAX_LEVEL,
                     )
                 size = (target.shape[0], target.shape[1])
                 for benchmark, (background, score) in {
@@ -90,7 +97,7 @@ class Runner:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder VOCdevkit")
-    parser.add_argument("--limit", type=int, default=None, help="only the first pictures")
+    parser.add_argument("--limit", type=int, default=None, help="only the first images")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     options = parser.parse_args()
     names = voc_names(options.data)[: options.limit]
@@ -98,13 +105,13 @@ def main() -> None:
     started = time.perf_counter()
     chosen_on = runner.measure(names[::2], CANDIDATES)
     best = max(CANDIDATES, key=lambda c: chosen_on[c]["voc21"] + chosen_on[c]["voc20"])
-    shipped = (round(DEPTH * runner.segmenter.encoder.num_layers), SIDE, SUBTRACTED, SHARPNESS)
+    shipped = (round(DEPTH * runner.segmenter.encoder.num_layers), SIDE, MEAN_WEIGHT, INVERSE_TEMPERATURE)
     reported = runner.measure(names[1::2], list(dict.fromkeys([best, shipped])))
     report = {
         "what": __doc__,
         "model": "mini",
         "settings": runner.segmenter.settings.to_dict(),
-        "columns": ["layer", "side", "subtracted", "sharpness"],
+        "columns": ["layer", "side", "mean_weight", "inverse_temperature"],
         "chosen_on": {
             "pictures": len(names[::2]),
             "without": chosen_on[None],

@@ -1,18 +1,17 @@
-"""``cliper serve`` under load: requests a second, p50 and p99, refusals, errors, and memory, over loopback.
+"""``cliper serve`` under load: requests per second, p50 and p99, refusals, errors, and memory, over loopback.
 
     python benchmarks/service_load.py                                  # 50 clients, 2,000 requests, some minutes
-    python benchmarks/service_load.py --requests 100 --clients 8       # to see that it works
+    python benchmarks/service_load.py --requests 100 --clients 8       # a quick check
 
-Three ways, one after the other, each with a server process of its own, and clients in this process:
+Three ways, one after the other, each with its own server process, and clients in this process:
 
-- one client: asks again when it has its answer; the server takes pictures one by one. A tenth of the requests
-- many clients: the server as it is by default. On a CPU it takes pictures one by one there, too
+- one client: sends the next request after the response; the server processes images one by one. A tenth of the requests
+- many clients: the server's defaults. On a CPU it processes images one by one, too
 - many clients, batches: as before with ``--batch-size 8``
 
-Each client sends the bundled photo, made smaller, and asks for a small ``size``, so that 2,000 requests end soon; the
-class lists take turns. Who is told 429 waits as long as ``Retry-After`` says and asks again. An answer's seconds are
-those of the request that was answered; "with waits" counts from the first try. Clients take processor time from the
-server: both are on the same machine.
+Each client sends the bundled photo, made smaller, with a small ``size``, so that 2,000 requests end soon; the class
+lists alternate. After a 429 a client waits for ``Retry-After`` and sends the request again. The seconds are those of
+the successful request; "with waits" counts from the first try. Clients and server share the processors of the machine.
 """
 
 from __future__ import annotations

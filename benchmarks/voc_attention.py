@@ -2,13 +2,13 @@
 
     python benchmarks/voc_attention.py --data VOCdevkit
 
-The bundled checkpoint was trained with masks of VOC, so these numbers say nothing about the published, training-free
-ones, and since its patches were trained directly, early-layer fusion has less to mend than in CLIP. They show that the
-whole path works on real pictures, and what each attention does to this checkpoint.
+The bundled checkpoint was trained with masks of VOC, so these numbers do not compare with the published, training-free
+ones. Its patches were trained directly, so early-layer fusion improves them less than CLIP's. The numbers show that the
+whole path works on real images, and the effect of each attention on this checkpoint.
 
-voc21 counts the background as a class. Its threshold is what the numbers hang on most, so eight are tried for every
-attention (``score`` and ``background`` alike); the best of them is picked on the same pictures and is optimistic by
-that. voc20 has no background: every pixel gets a class.
+voc21 counts the background as a class. The numbers depend most on its threshold, so eight are tried for every
+attention (``score_threshold`` and ``background_threshold`` alike); the best is chosen on the same images and is
+therefore optimistic. voc20 has no background: every pixel gets a class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cliper import Segmenter
 from cliper.evaluation import ConfusionMatrix, benchmark_texts
 from cliper.ops import assign_labels
 from machine import RESULTS, write_report
-from voc import voc_names, voc_pictures
+from voc import voc_images, voc_names
 
 ATTENTIONS = {  # name -> settings
     "vanilla (q-k)": {"attention": "vanilla", "fuse_features": False},
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder VOCdevkit")
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--limit", type=int, default=None, help="only the first pictures")
+    parser.add_argument("--limit", type=int, default=None, help="only the first images")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     options = parser.parse_args()
     names = voc_names(options.data)[: options.limit]
@@ -54,8 +54,8 @@ def main() -> None:
         for name in variants
     }
     started = time.perf_counter()
-    for picture, target in voc_pictures(options.data, names):
-        pixels = segmenter.preprocess(picture)
+    for image, target in voc_images(options.data, names):
+        pixels = segmenter.preprocess(image)
         for variant, one in variants.items():
             maps = one.class_maps(pixels, foreground, background)
             for key in keys:
@@ -83,13 +83,13 @@ def main() -> None:
         "what": __doc__,
         "model": segmenter.checkpoint.name,
         "pictures": len(names),
-        "dataset": "PASCAL VOC 2012 val, the pictures named in its val.txt",
+        "dataset": "PASCAL VOC 2012 val, the images named in its val.txt",
         "voc20_labels": {"background": 1e-4, "score": 0.0},
         "seconds": round(time.perf_counter() - started, 1),
         "miou": rows,
     }
     path = write_report("voc_attention", report, options.out)
-    print(f"{options.model}, {len(names)} pictures of VOC 2012 val, no refiner; mIoU")
+    print(f"{options.model}, {len(names)} images of VOC 2012 val, no refiner; mIoU")
     print(f"{'attention':36} voc21 (best of 8)  voc21 at {segmenter.settings.background_threshold:g}  voc20")
     for variant, row in rows.items():
         print(f"{variant:36} {row['voc21_best']:17.3f}  {row['voc21_at_recommended']:12.3f}  {row['voc20']:5.3f}")

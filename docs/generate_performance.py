@@ -24,7 +24,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def source(name: str, report: dict[str, Any]) -> str:
-    """Where a table's numbers come from, in one line."""
+    """The source of a table's numbers, in one line."""
     made = report["provenance"]
     machine = made["machine"]
     return (
@@ -34,7 +34,7 @@ def source(name: str, report: dict[str, Any]) -> str:
 
 
 def clip_stage() -> str:
-    """Seconds and memory beside the published way."""
+    """Seconds and memory, compared with the published way."""
     name = "clip_stage_vit-b16"
     report = read(name)
     settings = report["settings"]
@@ -61,7 +61,7 @@ def voc_attention() -> str:
     ]
     for name, row in report["miou"].items():
         lines.append(f"| {name} | {row['voc21_best']:.3f} | {row['voc21_at_recommended']:.3f} | {row['voc20']:.3f} |")
-    text = f"mIoU, {report['pictures']} pictures of VOC 2012 val, no refiner."
+    text = f"mIoU, {report['pictures']} images of VOC 2012 val, no refiner."
     return "\n".join([*lines, "", f"{text} {source('voc_attention', report)}"])
 
 
@@ -141,7 +141,7 @@ def compensation_rows(title: str, result: dict[str, Any]) -> tuple[list[str], li
 
 
 def batch_throughput() -> str:
-    """Pictures a second, processors and memory of each way to do many pictures."""
+    """Images per second, processors and memory of each way to process many images."""
     few, many = read("batch_throughput"), read("batch_throughput_2000")
     names = {
         "loop with files": "plain loop, files written",
@@ -149,33 +149,33 @@ def batch_throughput() -> str:
         "ray": "`cliper batch --engine ray`",
     }
     lines = [
-        "| | pictures/s | of the plain loop | start, s | processors | peak memory |",
+        "| | images/s | relative to the plain loop | start, s | processors | peak memory |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for way, name in names.items():
         row = few["ways"][way]
         ratio = row["pictures_per_second"] / few["ways"]["loop with files"]["pictures_per_second"]
-        memory = ", ".join(f"{size} MiB {when}" for when, size in many["ways"][way]["peak_memory_mib"].items())
+        peaks = many["ways"][way]["peak_memory_mib"].items()
+        memory = ", ".join(f"{size} MiB {when.replace('picture', 'image')}" for when, size in peaks)
         lines.append(
             f"| {name} | {row['pictures_per_second']:.2f} | {ratio:.2f} | {row['start_seconds']:.1f} | "
             f"{row['processors_used']:.2f} | {memory} |"
         )
     text = (
-        f"Bundled checkpoint at size {few['size']}, where the rest counts most; 10 classes, no refiner; files: label "
-        f"map and overlay; memory: of all processes. Rates are of {few['ways']['local']['pictures']} pictures on a "
-        f"quiet machine, memory is of {many['ways']['local']['pictures']:,} "
-        f"(the loop: {many['ways']['loop with files']['pictures']}), with "
-        "other work beside them, which made those rates lower: [batch_throughput_2000.json]"
-        "(../benchmarks/results/batch_throughput_2000.json)."
+        f"Bundled checkpoint at size {few['size']}, where the other steps count most; 10 classes, no refiner; files: "
+        f"label map and overlay; memory: of all processes. Rates: {few['ways']['local']['pictures']} images on an idle "
+        f"machine. Memory: {many['ways']['local']['pictures']:,} images (the loop: "
+        f"{many['ways']['loop with files']['pictures']}) on a busy machine, where the rates were lower: "
+        "[batch_throughput_2000.json](../benchmarks/results/batch_throughput_2000.json)."
     )
     return "\n".join([*lines, "", f"{text} {source('batch_throughput', few)}"])
 
 
 def service_load() -> str:
-    """Requests a second, seconds and memory of the service, with one client and with many."""
+    """Requests per second, seconds and memory of the service, with one client and with many."""
     report = read("service_load")
     lines = [
-        "| | clients | requests | requests/s | p50, s | p99, s | 429, then asked again | other errors | memory, MiB |",
+        "| | clients | requests | requests/s | p50, s | p99, s | 429, retried | other errors | memory, MiB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for way, row in report["ways"].items():
@@ -187,9 +187,9 @@ def service_load() -> str:
         )
     width, height = report["picture"]
     text = (
-        f"Bundled checkpoint, pictures of {width}x{height} at size {report['settings']['size']}, a queue of "
-        f"{report['ways']['many clients']['queue']}; seconds are those of a request that was let in, "
-        "memory is the server's after a tenth of the requests and at the end."
+        f"Bundled checkpoint, images of {width}x{height} at size {report['settings']['size']}, a queue of "
+        f"{report['ways']['many clients']['queue']}; seconds: of accepted requests; memory: of the server, after a "
+        "tenth of the requests and at the end."
     )
     return "\n".join([*lines, "", f"{text} {source('service_load', report)}"])
 
@@ -207,12 +207,12 @@ def self_refiner() -> str:
         ("reported on", report["reported_on"]["without"], report["reported_on"]["best"]),
     ):
         count = report[half.replace(" ", "_")]["pictures"]
-        lines.append(f"| {half} {count} pictures: no refiner | {without['voc21']:.3f} | {without['voc20']:.3f} |")
-        lines.append(f"| {half} {count} pictures: self | {own['voc21']:.3f} | {own['voc20']:.3f} |")
-    layer, side, subtracted, sharpness = report["best"]
+        lines.append(f"| {half} {count} images: no refiner | {without['voc21']:.3f} | {without['voc20']:.3f} |")
+        lines.append(f"| {half} {count} images: self | {own['voc21']:.3f} | {own['voc20']:.3f} |")
+    layer, side, mean_weight, inverse_temperature = report["best"]
     text = (
         f"mIoU with the bundled checkpoint at its recommended settings; layer {layer} of 12, {side} pixels, "
-        f"subtracted {subtracted}, sharpness {sharpness:g}."
+        f"mean weight {mean_weight}, inverse temperature {inverse_temperature:g}."
     )
     return "\n".join([*lines, "", f"{text} {source('self_refiner', report)}"])
 
@@ -285,7 +285,7 @@ PAGES = {
 
 
 def filled(page: str) -> str:
-    """A page with every table written again."""
+    """The text of a page with all tables regenerated."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for name, make in PAGES[page].items():
         table = make()

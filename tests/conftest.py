@@ -1,4 +1,4 @@
-"""Shared by all tests: tiny checkpoints, small pictures, the command line, and a cache that is nobody's own."""
+"""Fixtures for all tests: tiny checkpoints, small images, the command line, and a cache folder for each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 MINI = Path(__file__).parents[1] / "src" / "cliper" / "checkpoints" / "mini"
 
-# For a tiny random CLIP: small, and with labels that vary over a picture.
+# For a tiny random CLIP: a small input size, and thresholds that give several labels in an image.
 TINY_SETTINGS = {
     "size": 64,
     "logit_scale": 30,
@@ -28,7 +28,7 @@ TINY_SETTINGS = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
-    """Folders for what is kept on disk: one for the fixtures of the session, then one for each test."""
+    """Cache folders: one for the fixtures of the session, then one for each test."""
     home = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPER_CACHE", str(home / "session"))
@@ -37,7 +37,7 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]
 
 @pytest.fixture(autouse=True)
 def own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of this test alone; it does not exist yet."""
+    """The cache folder of this test; it does not exist yet."""
     folder = next(_caches)
     monkeypatch.setenv("CLIPER_CACHE", str(folder))
     return folder
@@ -59,7 +59,7 @@ def save_clip(folder: Path, *, seed: int = 1, patch: int = 16, layers: int = 3, 
         model = CLIPModel(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        # All that the library draws is drawn again: how it draws depends on its version.
+        # The library's random initialisation depends on its version, so it is replaced.
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 or name.endswith("class_embedding"):
                 gain = 0.02 if "position" in name else 2.0 / parameter.shape[-1] ** 0.5
@@ -119,8 +119,8 @@ def tiny(clip_folder: Path, _caches: object) -> object:
 def own_tiny(clip_folder: Path, own_cache: Path) -> object:
     """The same with the text cache of this test.
 
-    An embedding depends, in its last bits, on the texts that it was encoded together with; those in the cache of
-    the session are of whatever test came first.
+    The last bits of an embedding depend on the other texts of its batch. Those in the cache of the session depend on
+    the order of the tests.
     """
     import cliper
 
@@ -136,7 +136,7 @@ def mini(_caches: object) -> object:
 
 
 def draw(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
-    """A picture of a few coloured rectangles and a little noise."""
+    """An image of a few coloured rectangles with some noise."""
     random = np.random.default_rng(seed)
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:] = random.integers(0, 256, 3)
@@ -155,7 +155,7 @@ def make_picture() -> Callable[..., Image.Image]:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A small picture on disk, 96 x 64 pixels."""
+    """A small image on disk, 96 x 64 pixels."""
     path = tmp_path / "photo.png"
     draw().save(path)
     return path
@@ -163,7 +163,7 @@ def photo(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

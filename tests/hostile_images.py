@@ -1,7 +1,7 @@
 """Hostile images of few bytes: each has a small, plausible header and costs a plain decoder gigabytes or minutes.
 
-``FILES`` names each with a function that makes its bytes; ``UNCHECKED`` those against which no check of headers helps.
-Their costs are measured by ``benchmarks/hostile_files.py``.
+``FILES`` maps names to functions that make the bytes; ``UNCHECKED`` has those that no check of headers detects. Their
+costs are measured by ``benchmarks/hostile_files.py``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def tiff_block(data: bytes, directories: Sequence[Sequence[Entry]], big: bool = 
 
 
 def second_directory(data: bytes, first: Sequence[Entry]) -> int:
-    """Where the second directory of a block lies, whose first has ``first`` and one more entry."""
+    """Offset of the second directory of a block whose first has ``first`` and one more entry."""
     return _DATA + len(data) + 2 + 12 * (len(first) + 1) + 4
 
 
@@ -122,7 +122,7 @@ def tiff_strips() -> bytes:
 
 
 def tiff_strips_of_rows() -> bytes:
-    """A hundred million strips of one row, of which none is there."""
+    """A hundred million strips of one row, all missing."""
     return tiff(t257=(LONG, 1, 100_000_000), t259=(SHORT, 1, 5))
 
 
@@ -165,7 +165,7 @@ def jpeg_scans(width: int, height: int, scans: int, *, restart: int = 0, kind: i
     """A progressive JPEG of many scans of a few bytes, each a pass over all coefficients.
 
     Args:
-        restart: blocks between two restart markers, none of which is there.
+        restart: blocks between two restart markers, all missing.
         kind: 0xC2 for Huffman coding, 0xCA for arithmetic coding.
     """
 
@@ -187,7 +187,7 @@ def jpeg_scans(width: int, height: int, scans: int, *, restart: int = 0, kind: i
 
 
 def jpeg_arithmetic() -> bytes:
-    """Arithmetic coding of nothing: the decoder makes 63 coefficients a block of bits that are not there."""
+    """Arithmetic coding without data: the decoder makes 63 coefficients a block from missing bits."""
     start = jpeg_scans(4000, 4000, 0, kind=0xCA)
     return start[:-2] + segment(0xDA, b"\1\1\0\1\x3f\x10") + b"\x55" * 8 + b"\xff\xd9"
 
@@ -237,7 +237,7 @@ def png_texts(count: int = 60) -> bytes:
 
 
 def png_frame() -> bytes:
-    """An animation of 900 megapixels whose first frame is to be cleared: Pillow does that before it tells the size."""
+    """An animation of 900 megapixels whose first frame is cleared: Pillow does so before the size is known."""
     side = 30_000
     header = chunk(b"IHDR", struct.pack(">LLBBBBB", side, side, 8, 6, 0, 0, 0))
     frame = chunk(b"fcTL", struct.pack(">LLLLLHHBB", 0, side, side, 0, 0, 1, 1, 1, 0))
@@ -261,7 +261,7 @@ def gif_comment(megabytes: float) -> bytes:
 
 
 def webp_canvas() -> bytes:
-    """A header alone that promises 16383x16383 pixels: two canvases of a gigabyte."""
+    """A header with 16383x16383 pixels: two canvases of a gigabyte."""
     frame = encoded("WEBP")[12:]
     anim = b"ANIM" + struct.pack("<LLH", 6, 0, 0)
     data = bytes(12) + b"\x08\0\0" + b"\x08\0\0" + bytes(4)
@@ -343,7 +343,7 @@ def avif_overlap() -> bytes:
 
 
 def jp2(width: int, height: int, *, tile: int = 0, coding: bytes = b"", levels: int = 0, boxed: bool = False) -> bytes:
-    """A JPEG 2000 file whose header says what it likes; its stream is that of an image of 8x8 pixels.
+    """A JPEG 2000 file with any size in its header and the stream of an image of 8x8 pixels.
 
     Args:
         tile: side of the tiles; 0 for one tile.

@@ -1,4 +1,4 @@
-"""The rooms of the package: who may import whom, and what is imported when. ``docs/design.md`` says why."""
+"""Imports between the packages of ``cliper``, and of other libraries; ``docs/design.md`` lists the packages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "src" / "cliper"
+SOURCE = ROOT / "src" / "cliper"
 
-# Room -> the rooms it may import, besides itself. A module in the package's own folder is a room.
+# Package -> the packages it may import, besides itself. A module in the top folder counts as a package.
 BASE = {"errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -26,22 +26,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": BASE,
     "kernels": BASE,
     "ops": BASE | {"kernels"},
-    "image_limits": BASE,
-    "decoding": BASE | {"image_limits"},
     "devices": BASE,
-    "images": BASE | {"decoding", "image_limits"},
+    "images": BASE,
     "decode_pool": BASE | {"images"},
     "checkpoints": BASE | {"settings"},
     "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
     "prompts": BASE | {"cache", "encoders"},
-    "refiners": BASE | {"cache", "checkpoints", "devices", "encoders", "hf_logging", "kernels", "ops", "settings"},
-    "formats": BASE | {"decoding", "files", "images"},
+    "refiners": BASE
+    | {"cache", "checkpoints", "devices", "encoders", "files", "hf_logging", "kernels", "ops", "settings"},
+    "formats": BASE | {"files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "segmenter": BASE
     | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings"},
     "provenance": BASE | {"checkpoints", "refiners"},
-    "datasets": BASE | {"decoding", "files", "formats", "images", "prompts"},
+    "datasets": BASE | {"files", "formats", "images", "prompts"},
     "runner": BASE | {"decode_pool", "devices", "files"},
     "batch": BASE
     | {
@@ -64,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
-# Library -> the rooms that may import it, wherever in the file.
+# Library -> the packages that may import it, inside functions too.
 LIBRARIES: dict[str, set[str]] = {
     "transformers": {"checkpoints", "encoders", "hf_logging", "refiners"},
     "diffusers": {"checkpoints", "kernels", "refiners"},
@@ -87,7 +86,7 @@ LIBRARIES: dict[str, set[str]] = {
     "timm": set(),
     "open_clip": set(),
 }
-# Imported inside functions only, so that importing a module is quick. Where torch is at home it is free.
+# Imported inside functions only, so that importing a module is fast.
 LATE = {
     "transformers",
     "diffusers",
@@ -101,74 +100,76 @@ LATE = {
     "ray",
     "fsspec",
 }
-TORCH_AT_HOME = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter"}
+IMPORTS_TORCH = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter"}
 
 
 class Import(NamedTuple):
-    """One imported name: the room and file it is in, what is imported, and whether that happens at once."""
+    """One import: its package and line, the imported module, and whether it runs when the file is imported."""
 
-    room: str
+    package: str
     where: str
     module: str
-    at_once: bool
+    at_import: bool
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     """``cliper.ops.fusion`` -> ``ops``; ``cliper`` itself -> ``__init__``."""
     _, _, rest = module.partition(".")
     return rest.partition(".")[0] or "__init__"
 
 
 def imports_of(path: Path) -> Iterator[Import]:
-    relative = path.relative_to(PACKAGE)
-    room = relative.parts[0].removesuffix(".py")
+    relative = path.relative_to(SOURCE)
+    package = relative.parts[0].removesuffix(".py")
 
-    def visit(node: ast.AST, at_once: bool) -> Iterator[Import]:
+    def visit(node: ast.AST, at_import: bool) -> Iterator[Import]:
         where = f"{relative}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Import):
-            yield from (Import(room, where, item.name, at_once) for item in node.names)
+            yield from (Import(package, where, item.name, at_import) for item in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{where}: imports are absolute here"
             module = node.module or ""
             for item in node.names:
                 full = f"{module}.{item.name}"
-                # "from cliper import ops" names a room, "from cliper import __version__" does not.
-                is_room = module == "cliper" and item.name in ROOMS
-                yield Import(room, where, full if is_room else module, at_once)
+                # "from cliper import ops" names a package, "from cliper import __version__" does not.
+                is_package = module == "cliper" and item.name in PACKAGES
+                yield Import(package, where, full if is_package else module, at_import)
         for child in ast.iter_child_nodes(node):
             late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             late = late or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-            yield from visit(child, at_once and not late)
+            yield from visit(child, at_import and not late)
 
     yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+FILES = sorted(SOURCE.rglob("*.py"))
+PACKAGES = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in FILES}
 IMPORTS = [item for path in FILES for item in dict.fromkeys(imports_of(path))]
 
 
-def test_every_room_has_a_rule() -> None:
-    unruled = ROOMS - set(MAY_IMPORT) - EVERYTHING
-    assert not unruled, f"say in this test and in docs/design.md what {sorted(unruled)} may import"
+def test_every_package_has_a_rule() -> None:
+    missing = PACKAGES - set(MAY_IMPORT) - EVERYTHING
+    assert not missing, f"add {sorted(missing)} to this test and to docs/design.md"
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS - EVERYTHING))
-def test_a_room_imports_only_what_it_may(room: str) -> None:
-    allowed = MAY_IMPORT.get(room, set()) | {room}
+@pytest.mark.parametrize("package", sorted(PACKAGES - EVERYTHING))
+def test_package_imports_only_allowed_packages(package: str) -> None:
+    allowed = MAY_IMPORT.get(package, set()) | {package}
     wrong = [
         f"{item.where} imports {item.module}"
         for item in IMPORTS
-        if item.room == room and item.module.partition(".")[0] == "cliper" and room_of(item.module) not in allowed
+        if item.package == package
+        and item.module.partition(".")[0] == "cliper"
+        and package_of(item.module) not in allowed
     ]
-    assert not wrong, f"{room} may import {sorted(allowed)}: " + "; ".join(wrong)
+    assert not wrong, f"{package} may import {sorted(allowed)}: " + "; ".join(wrong)
 
 
-def test_libraries_stay_in_their_rooms() -> None:
+def test_libraries_are_imported_only_by_allowed_packages() -> None:
     wrong = [
         f"{item.where} imports {item.module}"
         for item in IMPORTS
-        if item.room not in LIBRARIES.get(item.module.partition(".")[0], {item.room})
+        if item.package not in LIBRARIES.get(item.module.partition(".")[0], {item.package})
     ]
     assert not wrong, "; ".join(wrong)
 
@@ -177,7 +178,7 @@ def test_heavy_libraries_are_imported_where_they_are_first_used() -> None:
     wrong = []
     for item in IMPORTS:
         library = item.module.partition(".")[0]
-        if item.at_once and (library in LATE or (library == "torch" and item.room not in TORCH_AT_HOME)):
+        if item.at_import and (library in LATE or (library == "torch" and item.package not in IMPORTS_TORCH)):
             wrong.append(f"{item.where} imports {item.module}")
     assert not wrong, "; ".join(wrong)
 
@@ -186,7 +187,7 @@ def test_only_kernels_call_private_operators_of_pytorch() -> None:
     private = re.compile(
         r"torch\.ops\.mkldnn|torch\._C\b|\b_C\._nn|_reorder_linear_weight|_linear_pointwise|mkldnn_\w+\("
     )
-    files = [path.relative_to(PACKAGE).as_posix() for path in FILES if private.search(path.read_text(encoding="utf-8"))]
+    files = [path.relative_to(SOURCE).as_posix() for path in FILES if private.search(path.read_text(encoding="utf-8"))]
     assert files == ["kernels/linear.py"]
 
 
@@ -195,19 +196,22 @@ def test_kernels_import_only_torch_and_the_standard_library() -> None:
     wrong = [
         f"{item.where} imports {item.module}"
         for item in IMPORTS
-        if item.room == "kernels" and item.module.partition(".")[0] not in own
+        if item.package == "kernels" and item.module.partition(".")[0] not in own
     ]
     assert not wrong, "; ".join(wrong)
 
 
-def test_rooms_do_not_import_each_other_in_a_circle() -> None:
-    """Imports inside functions and for typing count, too; the rooms that may import everything do not."""
-    rooms = ROOMS - EVERYTHING
-    needed = {room: {room_of(i.module) for i in IMPORTS if i.room == room and is_ours(i)} - {room} for room in rooms}
+def test_packages_have_no_circular_imports() -> None:
+    """Includes imports inside functions and for typing, but not the packages that may import everything."""
+    packages = PACKAGES - EVERYTHING
+    needed = {
+        package: {package_of(i.module) for i in IMPORTS if i.package == package and is_ours(i)} - {package}
+        for package in packages
+    }
     while needed:
-        free = {room for room, needs in needed.items() if not needs & set(needed)}
-        assert free, f"a circle of imports among {sorted(needed)}"
-        needed = {room: needs for room, needs in needed.items() if room not in free}
+        free = {package for package, needs in needed.items() if not needs & set(needed)}
+        assert free, f"circular imports among {sorted(needed)}"
+        needed = {package: needs for package, needs in needed.items() if package not in free}
 
 
 def is_ours(item: Import) -> bool:

@@ -1,4 +1,4 @@
-"""The pages are current, their links lead somewhere, and no file names the place where it was written."""
+"""The generated pages are current, links resolve, and no file contains paths of the development machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def headings(page: Path) -> list[str]:
 
 
 def anchor(heading: str) -> str:
-    """What a code host makes of a heading, for links to it."""
+    """The anchor that code hosts give a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -77,7 +77,7 @@ def test_sections_that_the_source_names_exist() -> None:
     assert named > 5, "the search for sections finds none: has their form changed?"
 
 
-def test_the_weights_page_lists_the_registry() -> None:
+def test_weights_page_lists_the_registry() -> None:
     rows = (DOCS / "weights.md").read_text(encoding="utf-8").splitlines()
     for entry in entries():
         row = next((line for line in rows if line.startswith(f"| `{entry.alias}` |")), "")
@@ -92,7 +92,7 @@ def _is_made(part: str) -> bool:
 
 
 def repository_files() -> list[Path]:
-    """What is, or would be, in the repository; without git, what lies there."""
+    """Tracked and untracked files that git does not ignore; without git all files."""
     listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -102,10 +102,10 @@ def repository_files() -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def test_no_file_names_the_place_where_it_was_written() -> None:
-    # Put together here, so that this file does not hold them itself.
+def test_no_file_contains_paths_of_the_development_machine() -> None:
+    # Joined here, so that this file does not contain them.
     forbidden = [("/" + "work").encode(), (".." + "/shared").encode()]
-    # "network/workers" is no path of that place: what counts begins a path.
+    # Only at the start of a path: "network/workers" is allowed.
     pattern = re.compile(rb"(?<![\w.])(?:" + b"|".join(re.escape(item) for item in forbidden) + rb")(?![\w-])")
     found = []
     for path in repository_files():

@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and says what it shows."""
+"""Every example in a docstring runs and prints the expected output."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []  # examples leave nothing behind
 
 
-def test_there_are_examples() -> None:
+def test_modules_have_examples() -> None:
     assert sum(bool(examples(name)) for name in ["cliper", *MODULES]) > 15

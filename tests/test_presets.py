@@ -145,7 +145,7 @@ def test_preset_names_every_setting(name: str) -> None:
         "proxy_model",
         "refine_threshold",
         "refine_mode",
-        "refine_map",
+        "refine_map_index",
         "refine_layers",
         "refine_size",
         "refine_max_patches",

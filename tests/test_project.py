@@ -54,7 +54,7 @@ def test_pinned_versions_are_allowed() -> None:
         assert item.specifier.contains(pinned[canonicalize_name(item.name)]), str(item)
 
 
-def test_version_stands_in_one_place() -> None:
+def test_version_is_defined_once() -> None:
     import cliper
 
     assert "version" in PROJECT["dynamic"]
@@ -69,7 +69,7 @@ def test_workflows_and_guide_call_targets_of_the_makefile() -> None:
     assert called | named <= TARGETS
 
 
-def test_workflow_tries_every_extra_and_the_oldest_python() -> None:
+def test_workflow_runs_every_extra_and_the_oldest_python() -> None:
     assert set(CI["jobs"]["extra"]["strategy"]["matrix"]["extra"]) == set(EXTRAS)
     pythons = CI["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert f">={pythons[0]}" == PROJECT["requires-python"]

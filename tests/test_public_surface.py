@@ -38,7 +38,7 @@ HEAVY = (
 
 
 def python(code: str, *arguments: str) -> Any:
-    """What a fresh interpreter prints, as JSON."""
+    """The JSON output of a new interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 import cliper
 from cliper.errors import CheckpointError, ClassListError, ImageError, ShapeError
-from cliper.images import prepare
+from cliper.images import preprocess
 from cliper.ops import assign_labels
 from cliper.prompts import parse_classes, scene_background
 from cliper.settings import Settings
@@ -46,7 +46,7 @@ def test_result_equals_the_public_parts_of_the_method_in_order(
     """docs/method.md from the image to the labels."""
     image = make_picture(80, 60)
     encoder = tiny.encoder
-    pixels = prepare(image, size=64, patch=16, mean=encoder.pixel_mean, std=encoder.pixel_std)
+    pixels = preprocess(image, size=64, patch=16, mean=encoder.pixel_mean, std=encoder.pixel_std)
     assert pixels.shape == (3, 64, 80)
     classes = parse_classes(CLASSES)
     maps = tiny.class_maps(pixels, tiny.encode_text(CLASSES), tiny.encode_text(scene_background(classes)))

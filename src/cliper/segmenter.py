@@ -21,7 +21,7 @@ from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
 from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
-from cliper.images import ImageSource, load_image, prepare, to_unit_tensor
+from cliper.images import ImageSource, load_image, preprocess, to_tensor
 from cliper.ops.class_maps import build_text_classifier
 from cliper.prompts import Classes, ClassPrompt, background_classes, encode_classes, parse_classes
 from cliper.refiners import Refiner, check_proxy, check_refiner, load_refiner
@@ -212,7 +212,7 @@ class Segmenter:
 
         Args:
             image: as :func:`cliper.images.load_image` gives it.
-            column: None, or (i, n) for the i-th of n columns of the resized image; see :func:`cliper.images.prepare`.
+            column: None, or (i, n) for the i-th of n columns of the resized image; see :func:`.preprocess`.
 
         Returns:
             [3, H, W] float32 on the CPU, H and W multiples of the patch size.
@@ -222,7 +222,7 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         encoder = self.encoder
-        return prepare(
+        return preprocess(
             image,
             size=self.settings.size,
             patch=encoder.patch_size,
@@ -357,7 +357,7 @@ class Segmenter:
         maps = list(self._predictor(pixels, texts, len(classes)))
         refined = maps
         if self.refiner is not None:
-            refined = self._refine([to_unit_tensor(image) for image in images], maps)
+            refined = self._refine([to_tensor(image) for image in images], maps)
         return [
             functools.partial(
                 convert_out_of_memory()(Segmentation.from_maps),

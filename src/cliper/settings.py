@@ -59,8 +59,8 @@ class Settings:
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
-        refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map``).
-        refine_map: index of the self-attention map for ``"selected"``.
+        refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map_index``).
+        refine_map_index: index of the self-attention map for ``"selected"``.
         refine_layers: names of the refiner's self-attention layers; None takes the refiner's default.
         refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's default.
         refine_max_patches: if ``refine_size`` is None, larger images are reduced to at most this many patches for a
@@ -92,7 +92,7 @@ class Settings:
     templates: str | tuple[str, ...] = "scene15"
     refine_threshold: float | None = None
     refine_mode: str = "chain"
-    refine_map: int = 0
+    refine_map_index: int = 0
     refine_layers: tuple[str, ...] | None = None
     refine_size: int | tuple[int, int] | None = None
     refine_max_patches: int | None = None
@@ -100,40 +100,11 @@ class Settings:
     refine_step: int = 45
 
     def __post_init__(self) -> None:
-        _check_choice("recipe", self.recipe, RECIPES)
-        _check_choice("attention", self.attention, ATTENTIONS)
-        _check_choice("refine_mode", self.refine_mode, REFINE_MODES)
-        if self.refine_resize is not None:
-            _check_choice("refine_resize", self.refine_resize, RESIZE_MODES)
-        for name, minimum, maximum in (
-            ("size", 1, 4096),
-            ("select_layer", -1000, 999),
-            ("window", 0, 4096),
-            ("refine_map", 0, 10_000),
-            ("refine_step", 0, 49),
-        ):
-            object.__setattr__(self, name, _check_int(name, getattr(self, name), minimum, maximum))
-        if not isinstance(self.proxy_model, str) or not self.proxy_model.strip():
-            raise SettingsError(f"proxy_model: expected the name or folder of a DINO, got {self.proxy_model!r}")
-        for name in ("fuse_features", "normalize"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name}: expected true or false, got {getattr(self, name)!r}")
-        for name, low, high in (
-            ("logit_scale", 0.0, 1e4),
-            ("map_threshold", 0.0, 1.0),
-            ("score_threshold", 0.0, 1.0),
-            ("background_threshold", 0.0, 1.0),
-        ):
-            object.__setattr__(self, name, _check_float(name, getattr(self, name), low, high))
-        if self.refine_threshold is not None:
-            value = _check_float("refine_threshold", self.refine_threshold, 0.0, 1.0)
-            object.__setattr__(self, "refine_threshold", value)
-        if self.refine_max_patches is not None:
-            value = _check_int("refine_max_patches", self.refine_max_patches, 1, 1_000_000)
-            object.__setattr__(self, "refine_max_patches", value)
-        object.__setattr__(self, "templates", _check_templates(self.templates))
-        object.__setattr__(self, "refine_layers", _check_names("refine_layers", self.refine_layers))
-        object.__setattr__(self, "refine_size", _check_size(self.refine_size))
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value is not None or item.default is not None:
+                check, *limits = _CHECKS[item.name]
+                object.__setattr__(self, item.name, check(item.name, value, *limits))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, origin: str = "settings") -> Settings:
@@ -227,18 +198,9 @@ def load_preset(name: str) -> Preset:
         raise SettingsError(f"no preset is called {name!r}; near it: {', '.join(near)}")
     folder, _, stem = name.partition("/")
     text = (resources.files("cliper") / "presets" / folder / f"{stem}.yaml").read_text(encoding="utf-8")
-    data = _mapping(yaml.safe_load(text), name)
-    unknown = set(data) - {"model", "benchmark", "refiner", "settings", "published"}
-    if unknown:
-        raise SettingsError(f"preset {name!r}: unknown key {sorted(unknown)[0]!r}")
-    return Preset(
-        name=name,
-        model=data["model"],
-        benchmark=data["benchmark"],
-        refiner=data["refiner"],
-        settings=Settings.from_mapping(data["settings"], origin=f"preset {name!r}"),
-        published=dict(data.get("published", {})),
-    )
+    data = yaml.safe_load(text)
+    settings = Settings.from_mapping(data.pop("settings"), origin=f"preset {name!r}")
+    return Preset(name=name, settings=settings, **data)
 
 
 def load_settings(source: str | Path | Settings, *, base: Settings | None = None) -> Settings:
@@ -272,7 +234,9 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
         content = path.read_text(encoding="utf-8-sig")
         # PyYAML does not accept tabs, which JSON may be indented with.
         data = json.loads(content) if path.suffix.lower() == ".json" else yaml.load(content, _Loader)
-    return (base or Settings())._changed(_mapping(data, str(path)), str(path))
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: expected 'name: value' lines, got {type(data).__name__}")
+    return (base or Settings())._changed({str(name): value for name, value in data.items()}, str(path))
 
 
 class _Loader(yaml.SafeLoader):
@@ -293,15 +257,16 @@ def check_seed(seed: object) -> int:
     return _check_int("seed", seed, -(2**63), 2**64 - 1)
 
 
-def _mapping(data: Any, origin: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise SettingsError(f"{origin}: expected 'name: value' lines, got {type(data).__name__}")
-    return {str(k): v for k, v in data.items()}
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+def _check_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SettingsError(f"{name}: expected true or false, got {value!r}")
+    return value
 
 
 def _check_int(name: str, value: Any, low: int, high: int) -> int:
@@ -317,9 +282,13 @@ def _check_float(name: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
-def _check_names(name: str, value: Any) -> tuple[str, ...] | None:
-    if value is None:
-        return None
+def _check_model(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(f"{name}: expected the name or folder of a DINO, got {value!r}")
+    return value
+
+
+def _check_names(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise SettingsError(f"{name}: expected a list of names, got {value!r}")
     items = tuple(value)
@@ -328,25 +297,46 @@ def _check_names(name: str, value: Any) -> tuple[str, ...] | None:
     return items
 
 
-def _check_templates(value: Any) -> str | tuple[str, ...]:
+def _check_templates(name: str, value: Any) -> str | tuple[str, ...]:
     if isinstance(value, str):
-        _check_choice("templates", value, TEMPLATES)
-        return value
-    items = _check_names("templates", value)
-    if items is None:
-        raise SettingsError("templates: expected a built-in name or a list of templates, got nothing")
+        return _check_choice(name, value, TEMPLATES)
+    items = _check_names(name, value)
     for item in items:
         if item.count("{}") != 1 or item.count("{") != 1 or item.count("}") != 1:
-            raise SettingsError(f"templates: expected exactly one {{}} in each, got {item!r}")
+            raise SettingsError(f"{name}: expected exactly one {{}} in each, got {item!r}")
     return items
 
 
-def _check_size(value: Any) -> int | tuple[int, int] | None:
-    if value is None:
-        return None
+def _check_size(name: str, value: Any) -> int | tuple[int, int]:
     sides = (value,) if isinstance(value, int) else value
     if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 2:
-        raise SettingsError(f"refine_size: expected a side or [height, width] in pixels, got {value!r}")
+        raise SettingsError(f"{name}: expected a side or [height, width] in pixels, got {value!r}")
     for side in sides:
-        _check_int("refine_size", side, 64, 2048)
+        _check_int(name, side, 64, 2048)
     return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))
+
+
+# Field -> its check and the arguments of the check. A field whose default is None may be None.
+_CHECKS: dict[str, tuple[Any, ...]] = {
+    "recipe": (_check_choice, RECIPES),
+    "size": (_check_int, 1, 4096),
+    "logit_scale": (_check_float, 0.0, 1e4),
+    "map_threshold": (_check_float, 0.0, 1.0),
+    "select_layer": (_check_int, -1000, 999),
+    "window": (_check_int, 0, 4096),
+    "attention": (_check_choice, ATTENTIONS),
+    "proxy_model": (_check_model,),
+    "fuse_features": (_check_bool,),
+    "score_threshold": (_check_float, 0.0, 1.0),
+    "background_threshold": (_check_float, 0.0, 1.0),
+    "normalize": (_check_bool,),
+    "templates": (_check_templates,),
+    "refine_threshold": (_check_float, 0.0, 1.0),
+    "refine_mode": (_check_choice, REFINE_MODES),
+    "refine_map_index": (_check_int, 0, 10_000),
+    "refine_layers": (_check_names,),
+    "refine_size": (_check_size,),
+    "refine_max_patches": (_check_int, 1, 1_000_000),
+    "refine_resize": (_check_choice, RESIZE_MODES),
+    "refine_step": (_check_int, 0, 49),
+}

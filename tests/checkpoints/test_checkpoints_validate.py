@@ -28,8 +28,8 @@ def test_missing_folder_or_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     assert "got a file" in problem(tmp_path / "file")
     assert "got nothing there" in problem(tmp_path / "none")
-    assert "expected config.json" in problem(tmp_path)
-    assert "expected model_index.json" in problem(tmp_path, "diffusion")
+    assert "got no config.json, no model.safetensors or pytorch_model.bin" in problem(tmp_path)
+    assert "got no model_index.json" in problem(tmp_path, "diffusion")
     with pytest.raises(CheckpointError, match="kind"):
         check_folder(tmp_path, "unet")
 
@@ -60,9 +60,7 @@ def test_other_kind_of_model_is_refused(tiny_clip):
 def test_missing_weights_are_refused(tiny_clip):
     weights = tiny_clip / "model.safetensors"
     weights.rename(tiny_clip / "model.fp16.safetensors")
-    message = problem(tiny_clip)
-    assert "expected a weight file, model.safetensors or pytorch_model.bin, got none" in message
-    assert "(found model.fp16.safetensors)" in message
+    assert "got no model.safetensors or pytorch_model.bin (found model.fp16.safetensors)" in problem(tiny_clip)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
@@ -70,21 +68,17 @@ def test_truncated_safetensors_are_refused(tiny_clip, kept):
     path = tiny_clip / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:kept])
-    message = problem(tiny_clip)
-    assert str(path) in message
-    assert "download it again" in message
-    if kept == -1:
-        assert f"is truncated: its header says {len(content)} bytes, the file has {len(content) - 1}" in message
+    assert problem(tiny_clip).startswith(f"{path}: the weights cannot be read: ")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<html>not found</html>" * 10, "header that cannot be read"),
+        (b"<html>not found</html>" * 10, "cannot be read"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "git lfs pull"),
-        ((2).to_bytes(8, "little") + b"{}", "header that cannot be read"),
-        ((4).to_bytes(8, "little") + b"oops", "header that cannot be read"),
-        ((8).to_bytes(8, "little") + b'{"a": 1}', "header that cannot be read"),
+        ((2).to_bytes(8, "little") + b"{}", "got a file without tensors"),
+        ((4).to_bytes(8, "little") + b"oops", "cannot be read"),
+        ((8).to_bytes(8, "little") + b'{"a": 1}', "cannot be read"),
     ],
 )
 def test_other_content_than_safetensors_is_refused(tiny_clip, content, words):
@@ -95,7 +89,7 @@ def test_other_content_than_safetensors_is_refused(tiny_clip, content, words):
 def test_too_long_safetensors_are_refused(tiny_clip):
     with (tiny_clip / "model.safetensors").open("ab") as stream:
         stream.write(b"more")
-    assert "is too long" in problem(tiny_clip)
+    assert "cannot be read" in problem(tiny_clip)
 
 
 def test_pytorch_weights_are_checked(tiny_clip):
@@ -103,10 +97,9 @@ def test_pytorch_weights_are_checked(tiny_clip):
     path = tiny_clip / "pytorch_model.bin"
     torch.save({"a": torch.zeros(100)}, path)
     check_folder(tiny_clip, "clip")
-    path.write_bytes(path.read_bytes()[:-100])
-    assert "is truncated" in problem(tiny_clip)
-    path.write_bytes(b"<html>")
-    assert "expected PyTorch weights" in problem(tiny_clip)
+    for content in (b"", b"<html>", path.read_bytes()[:-100]):
+        path.write_bytes(content)
+        assert f"{path}: the weights cannot be read" in problem(tiny_clip)
     torch.save({"a": torch.zeros(100)}, path, _use_new_zipfile_serialization=False)
     check_folder(tiny_clip, "clip")
 
@@ -117,28 +110,25 @@ def test_shards_are_checked(tiny_clip):
     (tiny_clip / "model.safetensors").unlink()
     index = tiny_clip / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
-    assert f"the weight files that {index.name} names" in problem(tiny_clip)
+    assert f"got no complete set of shards for {index.name} (found 0)" in problem(tiny_clip)
     (tiny_clip / shards[0]).write_bytes(content)
-    assert f"expected a weight file, {shards[1]}, got none (found {shards[0]})" in problem(tiny_clip)
+    assert f"got no complete set of shards for {index.name} (found 1)" in problem(tiny_clip)
     (tiny_clip / shards[1]).write_bytes(content[:-5])
-    assert "is truncated" in problem(tiny_clip)
+    assert f"{shards[1]}: the weights cannot be read" in problem(tiny_clip)
     (tiny_clip / shards[1]).write_bytes(content)
     check_folder(tiny_clip, "clip")
-    for weight_map in ({}, [], {"a": shards[0]}, {"a": shards[0], "b": "../b.bin"}):
-        index.write_text(json.dumps({"weight_map": weight_map}))
-        assert "'weight_map'" in problem(tiny_clip)
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("model_index.json", "expected model_index.json"),
-        ("unet", "with a folder unet"),
-        ("tokenizer", "with a folder tokenizer"),
-        ("tokenizer/merges.txt", "tokenizer/tokenizer.json (or vocab.json and merges.txt)"),
-        ("vae/config.json", "expected config.json"),
-        ("vae/diffusion_pytorch_model.safetensors", "vae: expected a weight file"),
-        ("scheduler/scheduler_config.json", "expected scheduler_config.json"),
+        ("model_index.json", "got no model_index.json"),
+        ("unet", "got no unet/config.json, no unet/diffusion_pytorch_model.safetensors or"),
+        ("tokenizer", "got no tokenizer/tokenizer.json"),
+        ("tokenizer/merges.txt", "got no tokenizer/tokenizer.json (or vocab.json and merges.txt)"),
+        ("vae/config.json", "got no vae/config.json"),
+        ("vae/diffusion_pytorch_model.safetensors", "got no vae/diffusion_pytorch_model.safetensors or"),
+        ("scheduler/scheduler_config.json", "got no scheduler/scheduler_config.json"),
     ],
 )
 def test_incomplete_pipeline_is_refused(tiny_pipeline, name, words):
@@ -148,4 +138,5 @@ def test_incomplete_pipeline_is_refused(tiny_pipeline, name, words):
 
 def test_pipeline_with_another_text_encoder_is_refused(tiny_pipeline):
     edit(tiny_pipeline / "text_encoder" / "config.json", model_type="t5")
-    assert "expected a CLIP text encoder" in problem(tiny_pipeline, "diffusion")
+    message = problem(tiny_pipeline, "diffusion")
+    assert "text_encoder/config.json: expected a Stable Diffusion pipeline (model_type 'clip_text_model' or" in message

@@ -114,7 +114,7 @@ UNUSUAL_IMAGES: dict[str, tuple[str, Callable[[Path, Draw], object], tuple[int, 
 def test_unusual_image_is_labelled_like_from_python(
     command: Any, own_tiny: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, case: str
 ) -> None:
-    """tests/test_images.py tests the decoding of each kind of file."""
+    """tests/images tests the decoding of each kind of file."""
     name, make, shape = UNUSUAL_IMAGES[case]
     make(tmp_path / name, make_picture)
     ended = command("segment", tmp_path / name, "-c", "dog; sky", "-m", clip_folder, "-o", tmp_path / "out")
@@ -313,8 +313,8 @@ def an_empty_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (missing_weights, "expected a weight file, model.safetensors or"),
-        (truncated_weights, "is truncated"),
+        (missing_weights, "got no model.safetensors or"),
+        (truncated_weights, "the weights cannot be read"),
         (weights_of_another_shape, "expected every weight that config.json describes; the file lacks"),
         (bad_config, "expected JSON"),
         (bad_settings, "unknown setting 'treshold'; did you mean 'map_threshold'?"),

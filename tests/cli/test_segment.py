@@ -171,7 +171,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "templates": (["--templates", "imagenet80"], "imagenet80"),
     "refine_threshold": (["--refine-threshold", "0"], 0.0),
     "refine_mode": (["--refine-mode", "mean"], "mean"),
-    "refine_map": (["--refine-map", "3"], 3),
+    "refine_map_index": (["--refine-map-index", "3"], 3),
     "refine_layers": (["--refine-layer", "a.b", "--refine-layer", "c"], ("a.b", "c")),
     "refine_size": (["--refine-size", "448x512"], (448, 512)),
     "refine_max_patches": (["--refine-max-patches", "900"], 900),

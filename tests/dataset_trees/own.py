@@ -1,4 +1,4 @@
-"""Somebody's own pictures and masks, and what an evaluation of them left."""
+"""Custom images and masks, and the report of their evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["own_arguments", "own_data", "report_of"]
 
 
 def own_data(folder: Path, count: int, make_picture: Callable[..., Image.Image], first: int = 1) -> None:
-    """Pictures with masks of two classes, in two subfolders, and a class file."""
+    """Images with masks of two classes, in two subfolders, and a class file."""
     for i in range(count):
         place = f"{'ab'[i % 2]}/{i:03}"
         for kind in ("images", "masks"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from cliper.datasets.prepare.rasterize import Annotation, rasterize
+from cliper.datasets.prepare.rasterize import rasterize
 from cliper.errors import ImageError
 
 HEIGHT, WIDTH = 30, 40
@@ -68,7 +68,8 @@ BAD_SEGMENTATIONS = {
 
 
 def paint(*segmentations: Any, height: Any = HEIGHT, width: Any = WIDTH, category: Any = 7) -> np.ndarray:
-    annotations = [Annotation(f"annotation {i}", category, item) for i, item in enumerate(segmentations, 1)]
+    entries = [{"category_id": category, "segmentation": item} for item in segmentations]
+    annotations = [(f"annotation {i}", entry) for i, entry in enumerate(entries, 1)]
     return rasterize("a.json: image 5", height, width, annotations, {7: 3})
 
 

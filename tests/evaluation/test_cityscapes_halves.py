@@ -14,7 +14,7 @@ from PIL import Image
 from published_order import published_pixels
 
 from cliper.evaluation.task import EvaluationTask, SampleSource, Variant
-from cliper.images import patch_size_for, prepare
+from cliper.images import preprocess, resized_shape
 from dataset_trees import build_tree
 from dataset_trees.own import report_of
 
@@ -36,7 +36,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_halves_are_those_of_the_published_order(street: Path, size: int, patch: int) -> None:
     whole = Image.open(street)
     for half, column in HALVES.items():
-        pixels = prepare(whole, size=size, patch=patch, column=column, **CLIP)
+        pixels = preprocess(whole, size=size, patch=patch, column=column, **CLIP)
         assert pixels.shape == (3, size, size)
         assert torch.equal(pixels, published_pixels(street, half, size=size, patch=patch, **CLIP))
 
@@ -45,12 +45,12 @@ def test_halves_are_those_of_the_published_order(street: Path, size: int, patch:
 def test_columns_beside_the_cut_are_those_of_the_whole(street: Path, size: int, patch: int) -> None:
     """Of an image that is cut first they would differ, since bicubic weights reach over the cut."""
     whole = Image.open(street)
-    resized = prepare(whole, size=size, patch=patch, **CLIP)
-    left, right = (prepare(whole, size=size, patch=patch, column=column, **CLIP) for column in HALVES.values())
+    resized = preprocess(whole, size=size, patch=patch, **CLIP)
+    left, right = (preprocess(whole, size=size, patch=patch, column=column, **CLIP) for column in HALVES.values())
     assert torch.equal(left[..., -1], resized[..., size - 1])
     assert torch.equal(right[..., 0], resized[..., size])
     assert torch.equal(torch.cat([left, right], -1), resized)
-    cut_first = prepare(whole.crop((0, 0, 1024, 1024)), size=size, patch=patch, **CLIP)
+    cut_first = preprocess(whole.crop((0, 0, 1024, 1024)), size=size, patch=patch, **CLIP)
     assert not torch.equal(cut_first[..., -1], left[..., -1])
     assert torch.equal(cut_first[..., :-3], left[..., :-3])
 
@@ -62,10 +62,10 @@ def test_columns_beside_the_cut_are_those_of_the_whole(street: Path, size: int, 
 )
 def test_halves_have_whole_patches_whatever_the_size(whole: tuple[int, int], size: int, patch: int) -> None:
     """The published code would cut an odd number of patches through the middle of one and drop both pieces."""
-    height, width = patch_size_for(*whole, size, patch, columns=2)
-    assert height == patch_size_for(*whole, size, patch)[0]
+    height, width = resized_shape(*whole, size, patch, columns=2)
+    assert height == resized_shape(*whole, size, patch)[0]
     assert width % (2 * patch) == 0
-    published = patch_size_for(*whole, size, patch)[1]
+    published = resized_shape(*whole, size, patch)[1]
     assert width == published if published % (2 * patch) == 0 else abs(width - published) == patch
     if whole[0] == 2 * whole[1]:
         assert width == 2 * height
@@ -73,9 +73,10 @@ def test_halves_have_whole_patches_whatever_the_size(whole: tuple[int, int], siz
 
 def test_an_odd_number_of_patches_becomes_even() -> None:
     # 55 patches of 16 pixels; the published code's halves of 440 pixels would keep 432 of them.
-    assert patch_size_for(2048, 1024, size=440, patch=16) == (448, 880)
+    assert resized_shape(2048, 1024, size=440, patch=16) == (448, 880)
     left, right = (
-        prepare(Image.new("RGB", (2048, 1024)), size=440, patch=16, column=column, **CLIP) for column in HALVES.values()
+        preprocess(Image.new("RGB", (2048, 1024)), size=440, patch=16, column=column, **CLIP)
+        for column in HALVES.values()
     )
     assert left.shape == right.shape == (3, 448, 448)
 

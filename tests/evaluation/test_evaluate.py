@@ -136,7 +136,7 @@ def test_a_worker_that_fails_ends_the_run_with_its_line(command: Any, clip_folde
     bad.write_bytes(b"no picture")
     ended = command("evaluate", "voc21", "--data", tmp_path, "-m", clip_folder, "--workers", 2)
     assert ended.code == 2
-    assert "expected a picture" in ended.err
+    assert "expected an image" in ended.err
     assert str(bad) in ended.err
     assert ended.err.count("\n") == 1
 

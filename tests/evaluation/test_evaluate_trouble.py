@@ -84,7 +84,7 @@ def test_bad_pictures_are_named_and_left_out(
     assert ended.code == 1
     lines = ended.err.splitlines()
     assert len(lines) == 3
-    for path, words in zip(bad, ("whole picture", "of the image's size", "labels 0 to 2 or 255, got 77"), strict=True):
+    for path, words in zip(bad, ("complete image", "of the image's size", "labels 0 to 2 or 255, got 77"), strict=True):
         (line,) = [line for line in lines if str(path) in line]
         assert re.match(r"cliper: error: [ab]/00[0-2]: expected", line)
         assert words in line
@@ -109,7 +109,7 @@ def test_by_default_a_bad_picture_ends_the_run(
     bad = spoil(tmp_path)
     ended = command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert ended.code == 2
-    assert ended.err.startswith("cliper: error: a/000: expected a whole picture")
+    assert ended.err.startswith("cliper: error: a/000: expected a complete image")
     assert str(bad[0]) in ended.err
     assert ended.err.count("\n") == 1
     assert not (tmp_path / "out" / "report.json").exists()

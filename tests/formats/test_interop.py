@@ -11,7 +11,7 @@ from format_helpers import CLASSES, labels_of, result_of
 from cliper.errors import MissingExtraError
 
 
-def test_to_transformers_has_the_classes_that_were_found() -> None:
+def test_to_transformers_lists_the_classes_found() -> None:
     result = result_of(np.where(labels_of(3) == 2, 0, labels_of(3)))
     found = result.to_transformers()
     assert [(one["label"], round(one["score"], 6)) for one in found] == [(CLASSES[0], 0.5), (CLASSES[2], 0.9)]

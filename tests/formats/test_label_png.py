@@ -113,13 +113,13 @@ def test_images_that_hold_no_labels_are_refused(tmp_path: Path) -> None:
         read_label_png(tmp_path / "no.png")
 
 
-def test_hostile_file_is_no_label_map(tmp_path: Path) -> None:
+def test_hostile_file_is_refused_as_label_map(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_texts(60))
     with pytest.raises(ImageError, match="32 MiB of metadata"):
         read_label_png(tmp_path / "a.png")
 
 
-def test_memory_that_runs_out_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_not_reported_as_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (2, 2)).save(tmp_path / "a.png")
 
     def run_out(*_: Any) -> None:

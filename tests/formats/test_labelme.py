@@ -47,6 +47,6 @@ def test_image_path_is_relative_to_the_file(tmp_path: Path) -> None:
             assert (path.parent / image).read_bytes() == name.encode()
 
 
-def test_image_that_is_no_file_is_expected_beside_the_labelme_file(tmp_path: Path) -> None:
+def test_image_without_a_path_is_stored_by_name(tmp_path: Path) -> None:
     FORMAT.write(result_of(labels_of(1)), tmp_path / "a.json", ImageInfo("x/a.jpg", 60, 40), FormatOptions())
     assert json.loads((tmp_path / "a.json").read_text())["imagePath"] == "a.jpg"

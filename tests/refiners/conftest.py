@@ -31,18 +31,18 @@ def refiner(pipelines: dict[str, Path]) -> DiffusionRefiner:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[torch.Tensor]:
-    """Two pictures of different shape, with structure."""
-    return [_picture(96, 144, 1), _picture(130, 70, 2)]
+def images() -> list[torch.Tensor]:
+    """Two images of different shape, with structure."""
+    return [_image(96, 144, 1), _image(130, 70, 2)]
 
 
 @pytest.fixture(scope="session")
 def maps() -> list[torch.Tensor]:
-    """Coarse class maps for each of the pictures."""
+    """Coarse class maps for each of the images."""
     generator = torch.Generator().manual_seed(3)
     return [torch.rand(shape, generator=generator) for shape in ((3, 6, 9), (2, 8, 4))]
 
 
-def _picture(height: int, width: int, seed: int) -> torch.Tensor:
+def _image(height: int, width: int, seed: int) -> torch.Tensor:
     coarse = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")[0].clamp(0, 1)

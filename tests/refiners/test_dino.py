@@ -13,7 +13,7 @@ from transformers import AutoModel
 from cliper.errors import CheckpointError, RefinerError, ResourceError, SettingsError, ShapeError
 from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.refiners import load_refiner
-from cliper.refiners.affinity import spread_by_affinity
+from cliper.refiners.affinity import propagate
 from cliper.refiners.dino import DinoRefiner
 from cliper.settings import Settings
 from oracle import dino as oracle
@@ -32,13 +32,13 @@ def plain(features: Tensor, maps: Tensor, grid: tuple[int, int], subtracted: flo
 
 
 @torch.no_grad()
-def plain_refine(folder: Path, kind: str, picture: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
+def plain_refine(folder: Path, kind: str, image: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
     model = AutoModel.from_pretrained(folder).eval()
     if kind == "dino":
-        return oracle.refine(model, picture, maps, size)
+        return oracle.refine(model, image, maps, size)
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    pixels = (F.interpolate(picture[None], size=size, mode="bilinear", align_corners=False)[0] - mean) / std
+    pixels = (F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0] - mean) / std
     table = oracle.position_table(model.embeddings.position_embeddings[0], (size[0] // 8, size[1] // 8))
     model.embeddings.interpolate_pos_encoding = lambda *_: table[None]
     hidden = model(pixel_values=pixels[None]).last_hidden_state
@@ -50,20 +50,18 @@ SIZES = ((96, 144), (128, 64))
 
 
 @pytest.mark.parametrize("kind", ["dino", "dinov2"])
-def test_equals_the_plain_formula(
-    dinos: dict[str, Path], pictures: list[Tensor], maps: list[Tensor], kind: str
-) -> None:
+def test_equals_the_plain_formula(dinos: dict[str, Path], images: list[Tensor], maps: list[Tensor], kind: str) -> None:
     refiner = load_refiner(dinos[kind], device="cpu")
     assert isinstance(refiner, DinoRefiner)
-    refined = refiner.refine(pictures, maps, Settings())
-    for picture, stack, ours, size in zip(pictures, maps, refined, SIZES, strict=True):
-        expected = plain_refine(dinos[kind], kind, picture, stack, size)
+    refined = refiner.refine(images, maps, Settings())
+    for image, stack, ours, size in zip(images, maps, refined, SIZES, strict=True):
+        expected = plain_refine(dinos[kind], kind, image, stack, size)
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
-    again = refiner.refine(pictures[1:], maps[1:], Settings(refine_mode="mean"), seed=9)[0]
+    again = refiner.refine(images[1:], maps[1:], Settings(refine_mode="mean"), seed=9)[0]
     assert torch.equal(again, refined[1])
-    given = refiner.refine(pictures[:1], maps[:1], Settings(refine_size=(64, 80)))[0]
-    expected = plain_refine(dinos[kind], kind, pictures[0], maps[0], (64, 80))
+    given = refiner.refine(images[:1], maps[:1], Settings(refine_size=(64, 80)))[0]
+    expected = plain_refine(dinos[kind], kind, images[0], maps[0], (64, 80))
     torch.testing.assert_close(given, expected, atol=TOLERANCE, rtol=0)
 
 
@@ -89,12 +87,12 @@ def test_position_table_must_be_square() -> None:
 
 
 def test_position_table_of_the_code_of_dino_reaches_the_result(
-    dinos: dict[str, Path], pictures: list[Tensor], maps: list[Tensor]
+    dinos: dict[str, Path], images: list[Tensor], maps: list[Tensor]
 ) -> None:
     """transformers' own resize of the table gives other maps, by far more than the tolerance of the parity test."""
-    ours = load_refiner(dinos["dino"], device="cpu").refine(pictures[:1], maps[:1], Settings())[0]
+    ours = load_refiner(dinos["dino"], device="cpu").refine(images[:1], maps[:1], Settings())[0]
     model = AutoModel.from_pretrained(dinos["dino"]).eval()
-    without_offset = oracle.refine(model, pictures[0], maps[0], SIZES[0], offset=0)
+    without_offset = oracle.refine(model, images[0], maps[0], SIZES[0], offset=0)
     assert (ours - without_offset).abs().max() > 10 * TOLERANCE
 
 
@@ -134,12 +132,12 @@ def test_refine_max_patches_reduces_larger_images(
 
 
 def test_bilinear_unless_the_settings_say_otherwise(
-    dinos: dict[str, Path], pictures: list[Tensor], maps: list[Tensor]
+    dinos: dict[str, Path], images: list[Tensor], maps: list[Tensor]
 ) -> None:
     refiner = load_refiner(dinos["dino"], device="cpu")
 
     def refine(**settings: str) -> Tensor:
-        return refiner.refine(pictures[1:], maps[1:], Settings(**settings))[0]
+        return refiner.refine(images[1:], maps[1:], Settings(**settings))[0]
 
     assert torch.equal(refine(), refine(refine_resize="bilinear"))
     assert not torch.equal(refine(), refine(refine_resize="nearest"))
@@ -151,40 +149,40 @@ def test_affinity(monkeypatch: pytest.MonkeyPatch, subtracted: float, sharpness:
     features, maps = torch.randn(99, 16) + 0.5, torch.rand(3, 5, 5)
     before = features.clone(), maps.clone()
     expected = plain(features, maps, (9, 11), subtracted, sharpness)
-    got = spread_by_affinity(maps, features, (9, 11), subtracted=subtracted, sharpness=sharpness)
+    got = propagate(maps, features, (9, 11), mean_weight=subtracted, inverse_temperature=sharpness)
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
     assert torch.equal(features, before[0])
     assert torch.equal(maps, before[1])
-    half = spread_by_affinity(maps, features.bfloat16(), (9, 11))
+    half = propagate(maps, features.bfloat16(), (9, 11))
     assert half.dtype == torch.float32
 
 
-def test_patches_that_are_all_alike() -> None:
+def test_identical_patches_get_the_mean() -> None:
     """Nothing is above 1.2 times the mean: every patch gets the mean of the maps, and not NaN."""
     maps = torch.rand(2, 4, 4)
-    got = spread_by_affinity(maps, torch.ones(16, 8), (4, 4))
+    got = propagate(maps, torch.ones(16, 8), (4, 4))
     torch.testing.assert_close(got, maps.mean((1, 2), keepdim=True).expand(2, 4, 4), atol=TOLERANCE, rtol=0)
 
 
-def test_bad_input(dinos: dict[str, Path], pictures: list[Tensor], maps: list[Tensor], tmp_path: Path) -> None:
+def test_bad_input(dinos: dict[str, Path], images: list[Tensor], maps: list[Tensor], tmp_path: Path) -> None:
     refiner = load_refiner(dinos["dino"], device="cpu")
     with pytest.raises(SettingsError, match="multiples of 8, got 100x100; nearest is 96x96"):
-        refiner.refine(pictures, maps, Settings(refine_size=100))
-    with pytest.raises(ShapeError, match="pictures"):
-        refiner.refine(pictures, maps[:1], Settings())
+        refiner.refine(images, maps, Settings(refine_size=100))
+    with pytest.raises(ShapeError, match="images"):
+        refiner.refine(images, maps[:1], Settings())
     with pytest.raises(ShapeError, match="grid of 3x3"):
-        spread_by_affinity(maps[0], torch.rand(8, 4), (3, 3))
+        propagate(maps[0], torch.rand(8, 4), (3, 3))
 
     def fail(*_: object) -> None:
         raise MemoryError
 
     hook = refiner.model.register_forward_pre_hook(fail)
     with pytest.raises(ResourceError, match="lower refine_size or refine_max_patches"):
-        refiner.refine(pictures, maps, Settings())
+        refiner.refine(images, maps, Settings())
     hook.remove()
     refiner.model.layernorm.weight.data[0] = torch.nan
     with pytest.raises(RefinerError, match="NaN"):
-        refiner.refine(pictures, maps, Settings())
+        refiner.refine(images, maps, Settings())
     own = Path(shutil.copytree(dinos["dino"], tmp_path / "own"))
     tensors = load_file(own / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if "layernorm.weight" not in k}, own / "model.safetensors")

@@ -90,9 +90,9 @@ def test_batch_gives_what_its_images_give_alone(dinos: dict[str, Path]) -> None:
         torch.testing.assert_close(maps, alone, atol=TOLERANCE, rtol=0)
 
 
-def test_affinity_at_another_grid(dinos: dict[str, Path], pictures: list[Tensor]) -> None:
+def test_affinity_at_another_grid(dinos: dict[str, Path], images: list[Tensor]) -> None:
     refiner, vit = load_dino(dinos["dino"]), ViTModel.from_pretrained(dinos["dino"]).eval()
-    image = pictures[1]  # 130x70 pixels, of which DINO gets 128x64
+    image = images[1]  # 130x70 pixels, of which DINO gets 128x64
     got = refiner.affinity(image[None], (7, 5))
     normalised = torch.stack([image, image])  # rows sum to 1 for each image of a batch
     assert refiner.affinity(normalised, (7, 5)).sum(-1).sub(1).abs().max() < 1e-5

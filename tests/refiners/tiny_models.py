@@ -30,7 +30,7 @@ PIPELINES = {
 }
 PIPELINES["wide-vae"] = PIPELINES["sd2.1"]
 _FEW_CHANNELS = {"block_out_channels": (16, 32, 32, 32), "norm_num_groups": 8}
-METHOD_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
+DEFAULT_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 
 
 def build_pipeline(folder: Path, kind: str, sharpness: float = 6) -> Path:
@@ -140,10 +140,10 @@ class _Collect:
 @torch.no_grad()
 def plain_attention(
     folder: Path,
-    picture: Tensor,
+    image: Tensor,
     seed: int,
     size=(64, 64),
-    layers=METHOD_LAYERS,
+    layers=DEFAULT_LAYERS,
     step=45,
     resize="nearest",
     shift: float = 0,
@@ -157,7 +157,7 @@ def plain_attention(
     tokens = pipe.tokenizer("", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt")
     prompt = pipe.text_encoder(tokens.input_ids)[0]
     align = False if resize in ("bilinear", "bicubic") else None
-    pixels = F.interpolate(picture[None].to(dtype), size=size, mode=resize, align_corners=align) * 2 - 1
+    pixels = F.interpolate(image[None].to(dtype), size=size, mode=resize, align_corners=align) * 2 - 1
     pipe.vae.set_attn_processor(AttnProcessor())
     latents = pipe.vae.encode(pixels).latent_dist.mean * pipe.vae.config.scaling_factor
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -203,6 +203,6 @@ def plain_chain(maps: Tensor, attention: Tensor, threshold: float, grid: tuple[i
     return (chain @ x).T.reshape(-1, *grid)
 
 
-def plain_refine(folder: Path, picture: Tensor, maps: Tensor, seed: int, threshold: float, **how) -> Tensor:
+def plain_refine(folder: Path, image: Tensor, maps: Tensor, seed: int, threshold: float, **how) -> Tensor:
     """The whole path on square sizes: every map held, multiplied left to right."""
-    return reference.refine(maps, plain_attention(folder, picture, seed, **how), threshold)
+    return reference.refine(maps, plain_attention(folder, image, seed, **how), threshold)

@@ -38,6 +38,9 @@ class Source:
     repo: str
     revision: str | None
 
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision[:12]}" if self.revision else self.repo
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryEntry:

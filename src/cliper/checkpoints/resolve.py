@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliper.checkpoints.download import Failure, cached_folder, download_folder, explain, manual_download_hint
-from cliper.checkpoints.files import MARKER_FILES
+from cliper.checkpoints.download import cached_folder, download_folder, download_reason
 from cliper.checkpoints.registry import (
     KINDS,
     RegistryEntry,
@@ -21,11 +21,12 @@ from cliper.checkpoints.registry import (
     nearest_aliases,
     replacement_for,
 )
+from cliper.checkpoints.validate import MARKER_FILES
 from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["ResolvedCheckpoint", "resolve"]
 
-_HUB_NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _LOG = logging.getLogger("cliper.checkpoints")
 
 
@@ -76,106 +77,92 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
     check_kind(kind)
     text = os.fspath(name).strip()
     entry = find_entry(text)
-    path = _existing_path(text)
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 (it raises nothing for a name of an unknown user)
     # A folder that happens to be named like an alias (an output folder "mini", say) must not hide the alias.
-    if path is not None and (entry is None or (path / MARKER_FILES[kind]).is_file()):
+    if text and os.path.exists(path) and (entry is None or (path / MARKER_FILES[kind]).is_file()):  # noqa: PTH110
         if not path.is_dir():
             raise CheckpointError(f"{text}: expected the folder of {KINDS[kind]}, got a file")
         return ResolvedCheckpoint(text, kind, path, "local")
-    match = None if entry else _HUB_NAME.fullmatch(text)
-    if entry is None and (match is None or _resembles_alias(text)):
-        raise CheckpointError(_unknown_name(text, kind))
-    known = entry or entry_of_repo(match["repo"] if match else "")
+    if entry is None and (not _HUB_NAME.fullmatch(text) or _resembles_alias(text)):
+        raise CheckpointError(
+            f"no checkpoint is called {text!r} (try {', '.join(nearest_aliases(text, kind))}), and there is no such "
+            f"folder; expected an alias, a hub name (owner/name) or a folder with {KINDS[kind]}"
+        )
+    repo, _, revision = text.partition("@")
+    known = entry or entry_of_repo(repo)
     if known is not None and known.kind != kind:
         others = ", ".join(item.alias for item in entries(kind))
         raise CheckpointError(
             f"{known.alias}: expected {KINDS[kind]} (one of {others}, a hub name or a folder), got {KINDS[known.kind]}"
         )
-    if match is not None:
-        repo, revision = match["repo"], match["revision"]
-        pinned = [s for s in known.sources if s.repo.lower() == repo.lower()] if known and revision is None else []
-        return _from_hub(text, kind, pinned or [Source(repo, revision)], known, download, pinned=bool(pinned))
-    assert entry is not None
-    if entry.bundled:
+    if entry is not None and entry.bundled:
         return ResolvedCheckpoint(entry.alias, kind, Path(__file__).parent / entry.bundled, "bundled", entry=entry)
-    return _from_hub(entry.alias, kind, list(entry.sources), entry, download, pinned=True)
+    if known is not None and not revision:
+        sources = [item for item in known.sources if entry or item.repo.lower() == repo.lower()]
+        return _from_hub(entry.alias if entry else text, kind, sources, known, download, pinned=True)
+    return _from_hub(text, kind, [Source(repo, revision or None)], known, download, pinned=False)
 
 
 def _from_hub(
-    name: str, kind: str, sources: list[Source], entry: RegistryEntry | None, download: bool, *, pinned: bool
+    name: str, kind: str, sources: Sequence[Source], entry: RegistryEntry | None, download: bool, *, pinned: bool
 ) -> ResolvedCheckpoint:
     """Try sources in their order; with ``pinned``, another commit of a repository is better than none."""
-    first = sources[0].repo
+    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+
+    def found(source: Source, folder: Path) -> ResolvedCheckpoint:
+        return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
+
     for source in sources:
         if folder := cached_folder(source, kind):
-            return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
+            return found(source, folder)
+    first = sources[0].repo
     if alias := replacement_for(first):
         raise DownloadError(
             f"{name}: {first} is no longer on the Hugging Face hub; use {alias!r}, which downloads a public copy of "
             f"it, or give a folder that you have"
         )
-    hint = manual_download_hint(first, kind)
+    # A Stable Diffusion repository holds the same weights five times over, so only what is needed is named.
+    some = ' --include "*.json" --include "*.txt" --include "*/*model.safetensors"' if kind == "diffusion" else ""
+    hint = (
+        f"download it on a machine with network: `hf download {first}{some} --local-dir DIR`, then give "
+        f"{'--model' if kind == 'clip' else '--refiner'} DIR"
+    )
     size = f" (about {entry.megabytes} MB)" if entry else ""
     if not download:
         raise DownloadError(
             f"{name}: {first} is not on this machine; fetch it with `cliper models fetch {name}`{size}, or {hint}"
         )
     failures: list[str] = []
-    skipped: set[str] = set()
-    # The main branch of a repository is for when it no longer has the pinned commit.
-    tries = [item for s in sources for item in ((s, Source(s.repo, None)) if pinned and s.revision else (s,))]
-    for source in tries:
-        if source.repo in skipped:
-            continue
+    waiting = list(sources)
+    while waiting:
+        source = waiting.pop(0)
         try:
             folder = download_folder(source, kind)
-        except DownloadError:
-            raise
         except CheckpointError as error:  # the repository exists, but is not what is needed
             if entry is None:
                 raise
-            failure = Failure("repository", str(error))
+            failures.append(str(error))
         except Exception as error:  # of huggingface_hub, its HTTP library, its Rust part, or the system
-            failure = explain(error, source.repo)
+            failures.append(f"{source}: {download_reason(error, source.repo)}")
+            if isinstance(error, RevisionNotFoundError) and pinned and source.revision:
+                waiting.insert(0, Source(source.repo, None))
+            elif not isinstance(error, HfHubHTTPError):
+                break  # no network, a full disk: no other repository would help
         else:
             if failures:
-                _LOG.warning("%s: %s; using %s instead", name, "; ".join(failures), _display_name(source))
-            return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
-        failures.append(f"{_display_name(source)}: {failure.reason}")
-        if failure.scope == "local":
-            break
-        if failure.scope == "repository":
-            skipped.add(source.repo)
+                _LOG.warning("%s: %s; using %s instead", name, "; ".join(failures), source)
+            return found(source, folder)
     for source in sources if pinned else ():
         # Without network, another commit of the same repository is used, with a warning.
         if folder := cached_folder(Source(source.repo, None), kind):
             _LOG.warning("%s: %s; using another commit from the cache, %s", name, "; ".join(failures), folder)
-            return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
+            return found(source, folder)
     near = ", ".join(nearest_aliases(name, kind))
     neither = "" if entry else f"there is no folder {name!r} either (aliases to try: {near}); "
     raise DownloadError(f"{name}: could not download it{size} from {'; '.join(failures)}; {neither}{hint}")
-
-
-def _existing_path(text: str) -> Path | None:
-    try:
-        path = Path(text).expanduser()
-        return path if text and path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a NUL
-        return None
-
-
-def _display_name(source: Source) -> str:
-    return f"{source.repo}@{source.revision[:12]}" if source.revision else source.repo
 
 
 def _resembles_alias(text: str) -> bool:
     """Whether a name such as ``ViT-B/61`` is a misspelled alias rather than a hub name."""
     owner = text.partition("/")[0].lower()
     return any(owner == item.alias.lower().partition("/")[0] for item in entries() if "/" in item.alias)
-
-
-def _unknown_name(text: str, kind: str) -> str:
-    expected = f"expected an alias, a hub name (owner/name) or a folder with {KINDS[kind]}"
-    if text.startswith((".", "~", "/")) or "\\" in text or text.count("/") > 1:
-        return f"{text}: {expected}, but there is no such folder"
-    return f"no checkpoint is called {text!r} (try {', '.join(nearest_aliases(text, kind))}); {expected}"

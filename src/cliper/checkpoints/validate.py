@@ -1,27 +1,153 @@
-"""Cheap checks of a checkpoint's folder before anything is loaded: names, sizes and headers. Input is untrusted."""
+"""Which files a checkpoint needs, and cheap checks of them before anything is loaded. Input is untrusted.
+
+One rule, by names only, serves a hub listing, a cache and a local folder: full-precision safetensors are preferred,
+then shards of it, then PyTorch's own format. Variants (``.fp16.``, ``non_ema``), whole-pipeline files and the safety
+checker are not used.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import stat
-import struct
-import zipfile
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliper.checkpoints.files import COMPONENTS, TOKENIZER, Component, has_tokenizer, weight_files
 from cliper.checkpoints.registry import KINDS, check_kind
+from cliper.checkpoints.tensors import iter_tensors
 from cliper.errors import CheckpointError, short_reason
 
-__all__ = ["check_folder", "check_weight_file", "read_json", "weight_paths"]
+__all__ = [
+    "COMPONENTS",
+    "MARKER_FILES",
+    "Component",
+    "check_folder",
+    "check_model_type",
+    "kind_of_folder",
+    "list_files",
+    "needed_files",
+    "read_json",
+    "required_files",
+    "weight_paths",
+]
 
-# Bytes. safetensors itself refuses a longer header; the longest JSON file, an index of shards, has less than a million.
-_MAX_HEADER = _MAX_JSON = 100_000_000
+_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
+_DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_MAX_JSON = 100_000_000  # bytes; the longest, an index of shards, has less than a million
+_TOKENIZER = "tokenizer.json (or vocab.json and merges.txt)"
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part of a checkpoint.
+
+    Args:
+        folder: its folder inside the checkpoint; empty for the checkpoint's own folder.
+        config: its JSON file; empty for a part without one.
+        tokenizer: whether it has a tokenizer.
+        weights: names of the weight file in order of preference; empty for a part without weights.
+        model_types: what ``model_type`` in its configuration may be; empty where it is not checked.
+    """
+
+    folder: str = ""
+    config: str = "config.json"
+    tokenizer: bool = False
+    weights: tuple[str, ...] = ()
+    model_types: tuple[str, ...] = ()
+
+
+COMPONENTS = {
+    "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip",)),),
+    "dino": (Component(weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
+    "diffusion": (
+        Component(config="model_index.json"),
+        Component("scheduler", "scheduler_config.json"),
+        Component("tokenizer", "", tokenizer=True),
+        Component("text_encoder", weights=_TRANSFORMERS, model_types=("clip_text_model", "clip")),
+        Component("unet", weights=_DIFFUSERS),
+        Component("vae", weights=_DIFFUSERS),
+    ),
+}
+
+# The file that tells that a folder is meant to be a checkpoint of that kind.
+MARKER_FILES = {kind: parts[0].config for kind, parts in COMPONENTS.items()}
+
+
+def needed_files(kind: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Choose the needed files of a checkpoint.
+
+    Args:
+        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
+        names: all files that there are: paths with ``/``, relative to the checkpoint's folder.
+
+    Returns:
+        The files to use, and descriptions of those that are missing.
+
+    Example:
+        >>> needed_files("dino", ["config.json", "pytorch_model.bin", "flax_model.msgpack"])
+        (['config.json', 'pytorch_model.bin'], [])
+    """
+    names = list(names)
+    files: list[str] = []
+    missing: list[str] = []
+    for part in COMPONENTS[kind]:
+        prefix = f"{part.folder}/" if part.folder else ""
+        here = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        found, lacking = _weight_files(here, part.weights)
+        if part.config:
+            (found if part.config in here else lacking).insert(0, part.config)
+        if part.tokenizer:
+            found += [name for name in _TOKENIZER_FILES if name in here]
+            if "tokenizer.json" not in here and not here >= {"vocab.json", "merges.txt"}:
+                lacking.append(_TOKENIZER)
+        files += [prefix + name for name in found]
+        missing += [prefix + name for name in lacking]
+    return files, missing
+
+
+def required_files(place: str, kind: str, names: Iterable[str]) -> list[str]:
+    """The needed files of a checkpoint, which may lack a CLIP's tokenizer: images can be encoded without one.
+
+    Raises:
+        CheckpointError: another file is missing; the message begins with ``place``.
+    """
+    files, missing = needed_files(kind, names)
+    missing = [item for item in missing if item != _TOKENIZER]
+    if missing:
+        raise CheckpointError(
+            f"{place}: expected {KINDS[kind]}, got no {', no '.join(missing[:3])}; give a complete one"
+        )
+    return files
+
+
+def list_files(folder: Path, kind: str) -> list[str]:
+    """Names of the files in a checkpoint's folder and those of its parts, as :func:`needed_files` takes them.
+
+    Raises:
+        CheckpointError: an entry is a pipe, socket or device. transformers and diffusers open every file whose name
+            they know, and opening a pipe could block for ever.
+    """
+    names = []
+    for part in COMPONENTS[kind]:
+        for path in sorted((folder / part.folder).glob("*")):
+            _check_file_type(path)
+            if path.is_file():  # not a dangling link, such as the hub's cache has after it was cleaned by hand
+                names.append(path.relative_to(folder).as_posix())
+    return names
 
 
 def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
-    """Check that a folder holds a checkpoint of a kind, complete as far as sizes and headers tell.
+    """Check that a folder holds a checkpoint of a kind, complete as far as names, sizes and headers tell.
 
     A CLIP folder without a tokenizer passes: images can be encoded without one.
 
@@ -42,81 +168,45 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing there"
         raise CheckpointError(f"{root}: expected the folder of {KINDS[kind]}, got {what}")
+    required_files(str(root), kind, list_files(root, kind))
     for part in COMPONENTS[kind]:
-        home = root / part.folder
-        if not home.is_dir():
-            raise CheckpointError(f"{root}: expected {KINDS[kind]} with a folder {part.folder}, got none")
-        # transformers and diffusers open every file whose name they know, and opening a pipe could block for ever.
-        for path in home.iterdir():
-            _check_file_type(path)
-        for name in part.required:
-            config = read_json(home / name, f"{KINDS[kind]} has one")
-            got = config.get("model_type")
-            if part.model_types and got not in part.model_types:
-                types = " or ".join(map(repr, part.model_types))
-                what = "a CLIP text encoder" if part.folder else KINDS[kind]
-                came = "none" if got is None else repr(got)
-                raise CheckpointError(f"{home / name}: expected {what} (model_type {types}), got {came}")
-        if part.folder == "tokenizer" and not has_tokenizer([path.name for path in home.iterdir()]):
-            raise CheckpointError(f"{root}: expected tokenizer/{TOKENIZER}, got none; the empty prompt needs it")
-        if part.weights:
-            for path in weight_paths(root, part):
-                check_weight_file(path)
+        if part.config:
+            path = root / part.folder / part.config
+            check_model_type(str(path), kind, part, read_json(path, f"{KINDS[kind]} has one").get("model_type"))
+    for path in weight_paths(root, kind):
+        # Its readers compare a file's header, or its directory, with its length when they open it.
+        if next(iter_tensors(path), None) is None:
+            raise CheckpointError(f"{path}: expected weights, got a file without tensors; download it again")
 
 
-def weight_paths(root: Path, part: Component) -> list[Path]:
-    """The weight files of one part of a checkpoint, without the index of a sharded one.
+def check_model_type(place: str, kind: str, part: Component, model_type: Any) -> None:
+    """Check what a configuration says about the kind of the model.
 
     Raises:
-        CheckpointError: there is none, or a shard is missing.
+        CheckpointError: it is another kind; the message begins with ``place``.
     """
-    home = root / part.folder
-    names = [path.name for path in home.iterdir()] if home.is_dir() else []
-    files, missing = weight_files(names, part.weights)
-    if missing:
-        similar = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".ckpt")))
-        found = f" (found {', '.join(similar[:3])})" if similar else ""
-        raise CheckpointError(
-            f"{home}: expected a weight file, {', '.join(missing[:3])}, got none{found}; download it again"
-        )
-    if files[0].endswith(".index.json"):
-        index, *files = files
-        shards = read_json(home / index, "it lists the shards").get("weight_map")
-        if not isinstance(shards, dict) or {str(name) for name in shards.values()} != set(files):
-            raise CheckpointError(f"{home / index}: expected a 'weight_map' to the files beside it; download it again")
-    return [home / name for name in files]
+    if part.model_types and model_type not in part.model_types:
+        types = " or ".join(map(repr, part.model_types))
+        got = "none" if model_type is None else repr(model_type)
+        raise CheckpointError(f"{place}: expected {KINDS[kind]} (model_type {types}), got {got}")
 
 
-def check_weight_file(path: Path) -> None:
-    """Check the format and the length of one weight file, by its header and its end.
+def kind_of_folder(folder: Path) -> str | None:
+    """The kind of checkpoint that a folder's configuration tells of, or None.
 
     Raises:
-        CheckpointError: it is empty, truncated, or something else.
+        CheckpointError: the configuration cannot be read.
     """
-    _check_file_type(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            start = stream.read(24)
-    except OSError as error:
-        raise CheckpointError(f"{path}: the weight file cannot be read: {error.strerror or error}") from None
-    if size == 0:
-        raise CheckpointError(f"{path}: expected weights, got an empty file; download it again")
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: expected weights, got a Git LFS pointer to them; run `git lfs pull`")
-    if path.suffix == ".safetensors":
-        expected = _safetensors_size(path)
-        if size != expected:
-            state = "truncated" if size < expected else "too long"
-            raise CheckpointError(
-                f"{path}: the weight file is {state}: its header says {expected} bytes, the file has {size}; "
-                "download it again"
-            )
-    elif start.startswith(b"PK"):
-        if not zipfile.is_zipfile(path):  # its directory is at its end
-            raise CheckpointError(f"{path}: the weight file is truncated ({size} bytes); download it again")
-    elif not start.startswith(b"\x80"):  # a pickle, as PyTorch wrote before 1.6; its length is stored nowhere
-        raise CheckpointError(f"{path}: expected PyTorch weights, got something else; download it again")
+    if (folder / MARKER_FILES["diffusion"]).is_file():
+        return "diffusion"
+    model_type = read_json(folder / "config.json", "a model has one").get("model_type")
+    return next((kind for kind, parts in COMPONENTS.items() if model_type in parts[0].model_types), None)
+
+
+def weight_paths(root: Path, kind: str, part: str | None = None) -> list[Path]:
+    """The weight files of a checkpoint, or of the part in one of its folders, without the index of shards."""
+    files = [root / name for name in needed_files(kind, list_files(root, kind))[0]]
+    return [path for path in files if path.suffix in (".safetensors", ".bin") and part in (None, path.parent.name)]
 
 
 def read_json(path: Path, reason: str) -> dict[str, Any]:
@@ -141,23 +231,26 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
 
 def _check_file_type(path: Path) -> None:
     """Refuse a pipe, socket or device before it is opened; a missing file passes."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
 
 
-def _safetensors_size(path: Path) -> int:
-    """The size that the header of a safetensors file says it has."""
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length) if length <= _MAX_HEADER else b"")
-        ends = [int(item["data_offsets"][1]) for name, item in header.items() if name != "__metadata__"]
-        return 8 + int(length) + max(ends)
-    except (OSError, struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise CheckpointError(
-            f"{path}: expected safetensors, got a header that cannot be read; download it again"
-        ) from None
+def _weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The weight files of a folder to use, and a description of those that are missing.
+
+    The index of a sharded checkpoint comes first. The number of shards is in each of their names.
+    """
+    for name in candidates:
+        if name in names:
+            return [name], []
+        index = f"{name}.index.json"
+        if index in names:
+            stem, _, suffix = name.rpartition(".")
+            pattern = re.compile(rf"{stem}-\d+-of-(\d+)\.{suffix}")
+            totals = {item: int(match[1]) for item in sorted(names) if (match := pattern.fullmatch(item))}
+            total = max(totals.values(), default=1)
+            missing = [] if len(totals) == total else [f"complete set of shards for {index} (found {len(totals)})"]
+            return [index, *totals], missing
+    similar = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".ckpt")))
+    found = f" (found {', '.join(similar[:3])})" if similar else ""
+    return [], [" or ".join(candidates) + found] if candidates else []

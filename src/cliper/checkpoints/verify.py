@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cliper.checkpoints.files import COMPONENTS, needed_files, relative_names
 from cliper.checkpoints.registry import KINDS, entry_of_repo, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
-from cliper.checkpoints.tensors import compare, expected_shapes, is_finite, iter_tensors
-from cliper.checkpoints.validate import check_folder, read_json, weight_paths
-from cliper.errors import CheckpointError, DownloadError, short_reason
+from cliper.checkpoints.tensors import compare, expected_shapes, iter_tensors
+from cliper.checkpoints.validate import COMPONENTS, check_folder, kind_of_folder, list_files, needed_files, weight_paths
+from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["VerifyReport", "verify", "weight_hashes"]
 
@@ -39,11 +38,6 @@ class VerifyReport:
     tensors: int
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def ok(self) -> bool:
-        """Whether there is no problem."""
-        return not self.problems
-
 
 def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyReport:
     """Check a checkpoint on this machine by reading all of it; nothing is downloaded.
@@ -65,30 +59,25 @@ def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyRepor
         []
     """
     resolved = _resolve(os.fspath(name)) if kind is None else resolve(name, kind, download=False)
-    folder = resolved.folder
-    checksums = resolved.entry.sha256 if resolved.entry else {}
-    names = set(relative_names(folder))
-    files = sorted({*needed_files(resolved.kind, names).files, *(names & set(checksums))})
-    if resolved.source == "hub":
-        checksums = {name: digest for name in files if (digest := lfs_sha256(folder / name))}
+    folder, kind, entry = resolved.folder, resolved.kind, resolved.entry
+    files: list[str] = []
     problems: list[str] = []
-    for file, wanted in checksums.items():
-        if file not in names:
-            problems.append(f"{file}: expected a file, got none; install the package again")
-        elif (got := _sha256(folder / file)) != wanted:
-            problems.append(f"{file}: expected sha256 {wanted[:12]}..., got {got[:12]}...; download it again")
     tensors = 0
     try:
-        check_folder(folder, resolved.kind)
-    except CheckpointError as error:
-        problems.append(str(error))
-    else:
-        for part in COMPONENTS[resolved.kind]:
+        names = list_files(folder, kind)
+        bundled = entry.sha256 if entry is not None else {}
+        files = sorted({*needed_files(kind, names)[0], *(bundled.keys() & set(names))})
+        known = {file: digest for file in files if (digest := lfs_sha256(folder / file))}
+        problems += _check_hashes(folder, known if resolved.source == "hub" else bundled)
+        check_folder(folder, kind)
+        for part in COMPONENTS[kind]:
             if part.weights:
                 shapes: dict[str, tuple[int, ...]] = {}
-                problems += _check_weights(resolved, part.folder, weight_paths(folder, part), shapes)
+                label = f"{part.folder}: " if part.folder else ""
+                problems += [label + line for line in _check_tensors(resolved, part.folder, shapes)]
                 tensors += len(shapes)
-    problems = [line.removeprefix(f"{folder}/").removeprefix(f"{folder}: ") for line in problems]
+    except CheckpointError as error:
+        problems.append(str(error).removeprefix(f"{folder}/").removeprefix(f"{folder}: "))
     return VerifyReport(resolved.name, folder, tuple(files), tensors, problems)
 
 
@@ -97,15 +86,12 @@ def weight_hashes(resolved: ResolvedCheckpoint) -> dict[str, str]:
 
     Those of files in the hub's cache are taken from their names there, and the files are not read.
 
-    Raises:
-        CheckpointError: a part of the checkpoint has no weights.
-
     Example:
         >>> from cliper.checkpoints import resolve
         >>> list(weight_hashes(resolve("mini", "clip")))
         ['model.safetensors']
     """
-    paths = [path for part in COMPONENTS[resolved.kind] if part.weights for path in weight_paths(resolved.folder, part)]
+    paths = weight_paths(resolved.folder, resolved.kind)
     return {path.relative_to(resolved.folder).as_posix(): lfs_sha256(path) or _sha256(path) for path in paths}
 
 
@@ -121,6 +107,24 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _check_hashes(folder: Path, wanted: Mapping[str, str]) -> Iterator[str]:
+    for file, digest in wanted.items():
+        if not (folder / file).is_file():
+            yield f"{file}: expected a file, got none; install the package again"
+        elif (got := _sha256(folder / file)) != digest:
+            yield f"{file}: expected sha256 {digest[:12]}..., got {got[:12]}...; download it again"
+
+
+def _check_tensors(resolved: ResolvedCheckpoint, part: str, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    """Problems of the weights of one part; ``shapes`` receives the shapes of its tensors."""
+    for path in weight_paths(resolved.folder, resolved.kind, part or None):
+        for name, tensor in iter_tensors(path):
+            shapes[name] = tuple(tensor.shape)
+            if not bool(tensor.isfinite().all()):
+                yield f"{name}: has values that are NaN or infinite"
+    yield from compare(expected_shapes(resolved.folder, part), shapes)
+
+
 def _resolve(name: str) -> ResolvedCheckpoint:
     """A checkpoint of unknown kind: the registry knows its kind, or its own files tell."""
     entry = find_entry(name) or entry_of_repo(name.partition("@")[0])
@@ -132,33 +136,4 @@ def _resolve(name: str) -> ResolvedCheckpoint:
             failure = error
     else:
         raise failure
-    if resolved.entry is not None:
-        return resolved
-    if (resolved.folder / "model_index.json").exists():
-        return replace(resolved, kind="diffusion")
-    try:
-        model_type = str(read_json(resolved.folder / "config.json", "").get("model_type"))
-    except CheckpointError:
-        return resolved
-    return replace(resolved, kind="dino" if model_type.startswith(("vit", "dino")) else "clip")
-
-
-def _check_weights(
-    resolved: ResolvedCheckpoint, part: str, paths: list[Path], shapes: dict[str, tuple[int, ...]]
-) -> Iterator[str]:
-    """Problems of the weights of one part; ``shapes`` receives the shapes of its tensors."""
-    label = f"{part}: " if part else ""
-    for path in paths:
-        try:
-            for name, tensor in iter_tensors(path):
-                shapes[name] = tuple(tensor.shape)
-                if not is_finite(tensor):
-                    yield f"{label}{name}: has values that are NaN or infinite"
-        except CheckpointError as error:
-            yield str(error)
-    try:
-        expected = expected_shapes(resolved.folder, resolved.kind, part)
-    except Exception as error:  # every library has its own for a configuration that it cannot use
-        yield f"{label}config.json: makes no model: {type(error).__name__}: {short_reason(error)}"
-    else:
-        yield from (label + line for line in compare(expected, shapes))
+    return resolved if resolved.entry else replace(resolved, kind=kind_of_folder(resolved.folder) or resolved.kind)

@@ -81,7 +81,7 @@ def _bundled() -> str:
     from cliper.checkpoints import verify
 
     report = verify("mini")
-    if not report.ok:
+    if report.problems:
         raise CliperError(f"{report.problems[0]}; install the package again")
     return f"{report.tensors} tensors, checksums right"
 

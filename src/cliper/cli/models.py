@@ -75,6 +75,6 @@ def verify(name: str, kind: str | None) -> int:
     report = verify_checkpoint(name, kind)
     for problem in report.problems:
         echo_error(f"{report.folder}: {problem}")
-    verdict = "complete" if report.ok else f"{len(report.problems)} problem(s)"
+    verdict = f"{len(report.problems)} problem(s)" if report.problems else "complete"
     click.echo(f"{report.name}: {verdict}; {len(report.files)} files, {report.tensors} tensors in {report.folder}")
-    return ExitCode.DONE if report.ok else ExitCode.BAD_INPUT
+    return ExitCode.BAD_INPUT if report.problems else ExitCode.DONE

@@ -161,7 +161,7 @@ _REFINER = option_group(
         "Apply the attention maps one after another (chain), their mean, or only one (selected).",
         type=click.Choice(REFINE_MODES),
     ),
-    option("--refine-map INDEX", "Attention map for --refine-mode selected."),
+    option("--refine-map-index INDEX", "Attention map for --refine-mode selected."),
     option(
         "--refine-layer NAME",
         "Self-attention layer of the refiner's network; repeat for more.",

@@ -2,7 +2,7 @@
 
 from cliper.datasets.benchmark import Benchmark, Sample
 from cliper.datasets.image_folder import custom_benchmark
-from cliper.datasets.registry import benchmark_names, find_benchmark
+from cliper.datasets.published import benchmark_names, find_benchmark
 from cliper.datasets.texts import BenchmarkTexts, benchmark_texts
 
 __all__ = [

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.datasets.texts import BenchmarkTexts, benchmark_texts
+from cliper.datasets.texts import BenchmarkTexts
 from cliper.errors import ImageError, InputError, quote_path, reraise
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-__all__ = ["Benchmark", "Sample", "list_files", "missing_data_error", "published_benchmark", "read_split"]
+__all__ = ["Benchmark", "Sample", "list_files", "missing_data_error", "read_split"]
 
 
 @dataclass(frozen=True)
@@ -128,38 +128,17 @@ class Benchmark:
         return image, np.ascontiguousarray(labels, dtype=np.uint8 if self.ignore_label == 255 else np.int32)
 
     def _read_image(self, path: Path) -> Image.Image:
-        from cliper.decoding import decoding_memory_errors, open_picture
-        from cliper.images import load_image
+        from cliper.images import decoding_memory_errors, load_image, open_image
 
         if self.apply_exif:
             return load_image(path)
-        stored = open_picture(path)
+        stored = open_image(path)
         name = quote_path(path)
         message = f"expected a grey or colour image, got mode {stored.mode}: {name}"
         with reraise((ValueError, OSError), ImageError, message, "download it again"), decoding_memory_errors(name):
             image = stored.convert("RGB")
         image.info = {}  # keeps later steps from applying the EXIF orientation
         return image
-
-
-def published_benchmark(
-    name: str,
-    title: str,
-    family: str,
-    samples: Callable[[Path], list[Sample]],
-    sizes: tuple[int, ...],
-    *,
-    ignore: tuple[int, ...],
-    offset: int = 0,
-    names: Mapping[str, str] | None = None,
-) -> Benchmark:
-    """A benchmark with the published prompts of its ``family``; the other arguments are those of :class:`Benchmark`.
-
-    ``names`` maps prompts that are not plain names to plain names; ``sizes`` are the accepted sizes.
-    """
-    texts = benchmark_texts(family)
-    class_names = tuple((names or {}).get(item.name, item.name) for item in texts.classes)
-    return Benchmark(name, title, texts, class_names, ignore, samples, sizes, offset)
 
 
 def missing_data_error(benchmark: str, path: Path) -> InputError:

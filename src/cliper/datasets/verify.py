@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cliper.datasets.benchmark import Benchmark, Sample
-from cliper.datasets.registry import find_benchmark
+from cliper.datasets.published import find_benchmark
 from cliper.errors import ImageError, InputError, quote_path, short_reason
 
 __all__ = ["DataReport", "verify_data"]

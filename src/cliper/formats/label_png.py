@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cliper.decoding import decoding_memory_errors, open_picture
 from cliper.errors import ImageError, InputError, ShapeError, quote_path
 from cliper.files import atomic_write
 from cliper.formats.palette import voc_palette
+from cliper.images import decoding_memory_errors, open_image
 
 __all__ = ["check_labels", "encode_label_png", "read_label_png", "write_label_png"]
 
@@ -93,7 +93,7 @@ def read_label_png(path: str | Path) -> npt.NDArray[np.int32]:
         ImageError: no such file, damaged, or not a PNG of labels.
         ResourceError: memory ran out.
     """
-    image = open_picture(path)
+    image = open_image(path)
     depth, colour_type = 0, -1
     if image.format == "PNG":
         with Path(path).open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Refiners: models whose idea of what belongs together sharpens coarse class maps."""
+"""Refiners: sharpen coarse class maps by affinities from another network."""
 
 from cliper.refiners.base import Refiner
 from cliper.refiners.registry import check_proxy, check_refiner, load_refiner, refiner_checkpoint, refiner_names

@@ -1,83 +1,120 @@
-"""What the rest of the package knows of a refiner, and what all refiners share."""
+"""The base class of all refiners."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.errors import RefinerError, ShapeError
+from cliper.devices import convert_out_of_memory
+from cliper.errors import RefinerError, SettingsError, ShapeError
 from cliper.settings import Settings
 
-__all__ = ["Refiner", "check_finite", "check_inputs", "limit_patches", "resize_picture", "without_gradients"]
-
-P = ParamSpec("P")
+__all__ = ["Refiner", "limit_patches", "resize_image"]
 
 
-class Refiner(Protocol):
-    """Where affinities come from: something that sharpens coarse class maps by looking at the picture."""
+class Refiner(ABC):
+    """Sharpens coarse class maps by affinities between the parts of the image.
 
-    name: str
+    This class checks inputs and results, forms batches and reports running out of memory; a subclass chooses the size
+    of the networks' input (:meth:`_default_size`) and refines a batch (:meth:`_refine_batch`).
 
-    def describe(self) -> dict[str, Any]:
-        """What a report has to say of it, as plain values: name, source, revision, dtype, device."""
-        ...
+    Args:
+        name: for messages.
+        device: of the networks.
+        dtype: of the networks.
+        patch_size: in pixels; the sides of the networks' input are multiples of it.
+        batch_size: number of images that go through the networks together.
+    """
+
+    advice: ClassVar[str]
+    """What to do when memory runs out."""
+
+    def __init__(
+        self, *, name: str, device: torch.device, dtype: torch.dtype, patch_size: int, batch_size: int = 1
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.dtype = dtype
+        self.patch_size = patch_size
+        self.batch_size = batch_size
 
     def refine(
-        self, pictures: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
+        self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:
-        """Sharpen class maps.
+        """Sharpen class maps. Inference only: no gradient is recorded.
 
         Args:
-            pictures: each [3, H, W] in [0, 1], at its own original size.
-            maps: for each picture its class maps [C, h, w] before refinement.
-            settings: of these ``map_threshold`` and all that begin with ``refine_``.
-            seed: of the noise, if there is any; the same for each picture, whatever batch it is in.
+            images: each [3, H, W] in [0, 1], at its own original size.
+            maps: class maps [C, h, w] before refinement, one stack for each image.
+            settings: ``map_threshold`` and all settings that begin with ``refine_``.
+            seed: of the noise, if there is any; the same for each image of the batch.
 
         Returns:
-            For each picture [C, S, S'] float32, on the device of its maps.
+            For each image [C, S, S'] float32, on the device of its maps.
+
+        Raises:
+            ShapeError: images or maps of another shape or dtype, or with values that are not finite.
+            SettingsError: settings that do not fit the refiner.
+            RefinerError: no such layer, or weights that give NaN.
+            ResourceError: out of memory.
         """
-        ...
-
-
-def without_gradients(refine: Callable[P, list[Tensor]]) -> Callable[P, list[Tensor]]:
-    """:func:`torch.inference_mode` for a ``refine``, whose results are plain tensors nevertheless.
-
-    A tensor of inference mode can neither be changed in place outside of it nor take part in a backward pass.
-    """
-
-    @functools.wraps(refine)
-    def run(*args: P.args, **kwargs: P.kwargs) -> list[Tensor]:
+        _check_inputs(images, maps)
+        refined: list[Tensor] = []
         with torch.inference_mode():
-            refined = refine(*args, **kwargs)
-        return [one.clone() for one in refined]
+            for first in range(0, len(images), self.batch_size):
+                batch = slice(first, first + self.batch_size)
+                size = self._input_size((images[first].shape[-2], images[first].shape[-1]), settings)
+                with convert_out_of_memory(f"refiner {self.name} at {size[0]}x{size[1]}", self.advice):
+                    results = self._refine_batch(images[batch], maps[batch], size, settings, seed)
+                for result in results:
+                    self._check_finite(result)
+                refined += results
+        # Cloned outside inference mode, a result can be changed in place and take part in a backward pass.
+        return [result.to(stack.device).clone() for result, stack in zip(refined, maps, strict=True)]
 
-    return run
+    @abstractmethod
+    def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        """Height and width of the networks' input where ``refine_size`` is None, for an image of that size."""
 
+    @abstractmethod
+    def _refine_batch(
+        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Tensor]:
+        """:meth:`refine` for a batch with input of one size; results on any device."""
 
-def check_inputs(pictures: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
-    """Check what a refiner is given.
+    def _input_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        """Height and width of the networks' input.
 
-    Raises:
-        ShapeError: not one stack of maps for each picture, or other shapes or values than expected.
-    """
-    if len(pictures) != len(maps):
-        raise ShapeError(
-            f"expected one stack of maps for each picture, got {len(pictures)} pictures, {len(maps)} stacks"
-        )
-    for picture, stack in zip(pictures, maps, strict=True):
-        if picture.ndim != 3 or len(picture) != 3 or not picture.is_floating_point() or not picture.numel():
-            raise ShapeError(
-                f"picture: expected [3, H, W] of floats in [0, 1], got {list(picture.shape)} {picture.dtype}"
+        Raises:
+            SettingsError: a ``refine_size`` that is no multiple of the patch size.
+        """
+        given = settings.refine_size
+        if given is None:
+            return self._default_size(image_size, settings)
+        height, width = (given, given) if isinstance(given, int) else given
+        if height % self.patch_size or width % self.patch_size:
+            near = [max(1, round(side / self.patch_size)) * self.patch_size for side in (height, width)]
+            raise SettingsError(
+                f"refine_size: refiner {self.name} needs multiples of {self.patch_size}, got {height}x{width}; "
+                f"nearest is {near[0]}x{near[1]}"
             )
-        if stack.ndim != 3 or not stack.is_floating_point() or not stack.numel():
-            raise ShapeError(f"maps: expected [C, h, w] of floats, got {list(stack.shape)} {stack.dtype}")
-        for what, values in (("picture", picture), ("maps", stack)):
-            if not bool(torch.isfinite(values).all()):
-                raise ShapeError(f"{what}: expected finite numbers, got NaN or infinity")
+        return height, width
+
+    def _check_finite(self, values: Tensor) -> None:
+        """Check a result.
+
+        Raises:
+            RefinerError: it has NaN or infinity, because of broken weights or an overflow of float16.
+        """
+        if not bool(torch.isfinite(values).all()):
+            hint = "the weights are broken; get the checkpoint again"
+            if self.dtype == torch.float16:
+                hint = f"float16 overflowed (try bfloat16 or float32), or {hint}"
+            raise RefinerError(f"refiner {self.name}: expected finite maps, got NaN or infinity: {hint}")
 
 
 def limit_patches(rows: float, columns: float, max_patches: int) -> tuple[int, int]:
@@ -100,24 +137,29 @@ def limit_patches(rows: float, columns: float, max_patches: int) -> tuple[int, i
     return height, min(max(1, round(columns * shrink)), max_patches // height)
 
 
-def resize_picture(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+def resize_image(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """[3, H, W] in [0, 1] -> [3, *size] float32 in [0, 1].
 
     As the published code does it: no antialiasing (``"area"`` is the mode that averages).
     """
     align = False if mode in ("bilinear", "bicubic") else None
-    resized = F.interpolate(picture[None].float(), size=size, mode=mode, align_corners=align)[0]
+    resized = F.interpolate(image[None].float(), size=size, mode=mode, align_corners=align)[0]
     return resized.clamp(0, 1) if mode == "bicubic" else resized  # bicubic overshoots at edges
 
 
-def check_finite(refined: Tensor, name: str, dtype: torch.dtype) -> None:
-    """Check a result.
+def _check_inputs(images: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
+    """Check the arguments of :meth:`Refiner.refine`.
 
     Raises:
-        RefinerError: it holds NaN or infinity, as broken weights or the small range of float16 give.
+        ShapeError: not one stack of maps for each image, or other shapes or values than expected.
     """
-    if not bool(torch.isfinite(refined).all()):
-        hint = "the weights are broken; get the checkpoint again"
-        if dtype == torch.float16:
-            hint = f"float16 overflowed (try bfloat16 or float32), or {hint}"
-        raise RefinerError(f"refiner {name}: expected finite maps, got NaN or infinity: {hint}")
+    if len(images) != len(maps):
+        raise ShapeError(f"expected one stack of maps for each image, got {len(images)} images, {len(maps)} stacks")
+    for image, stack in zip(images, maps, strict=True):
+        if image.ndim != 3 or len(image) != 3 or not image.is_floating_point() or not image.numel():
+            raise ShapeError(f"image: expected [3, H, W] of floats in [0, 1], got {list(image.shape)} {image.dtype}")
+        if stack.ndim != 3 or not stack.is_floating_point() or not stack.numel():
+            raise ShapeError(f"maps: expected [C, h, w] of floats, got {list(stack.shape)} {stack.dtype}")
+        for what, values in (("image", image), ("maps", stack)):
+            if not bool(torch.isfinite(values).all()):
+                raise ShapeError(f"{what}: expected finite numbers, got NaN or infinity")

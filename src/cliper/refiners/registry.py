@@ -1,25 +1,27 @@
 """From a refiner's name to a refiner."""
 
-from __future__ import annotations
-
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cliper.checkpoints import ResolvedCheckpoint, check_folder, entries, find_entry, resolve
+import torch
+
+from cliper.checkpoints import ResolvedCheckpoint, entries, find_entry, resolve
 from cliper.checkpoints.registry import entry_of_repo, nearest_aliases, replacement_for
 from cliper.checkpoints.validate import read_json
+from cliper.devices import convert_out_of_memory, resolve_device
+from cliper.encoders.base import Encoder
 from cliper.errors import RefinerError, SettingsError
-
-if TYPE_CHECKING:
-    import torch
-
-    from cliper.refiners.base import Refiner
-    from cliper.settings import Settings
+from cliper.refiners.base import Refiner
+from cliper.refiners.diffusion import DiffusionRefiner
+from cliper.refiners.dino import DinoRefiner
+from cliper.refiners.self_similarity import SelfSimilarityRefiner
+from cliper.settings import Settings
 
 __all__ = ["check_proxy", "check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
 
 _DINO_TYPES = ("vit", "dinov2")
+_WITHOUT_WEIGHTS = ("none", "", "self")
 
 
 def refiner_names() -> tuple[str, ...]:
@@ -33,17 +35,17 @@ def refiner_names() -> tuple[str, ...]:
 
 
 def check_refiner(name: str) -> None:
-    """Check that a name can mean a refiner, before anything is fetched or loaded.
+    """Check that a name can mean a refiner, before anything is downloaded or loaded.
 
     Raises:
-        RefinerError: there is no such refiner; the message lists those that there are.
+        RefinerError: there is no such refiner; the message lists all.
     """
-    if name.strip().lower() not in ("none", "", "self"):
+    if name.strip().lower() not in _WITHOUT_WEIGHTS:
         _kind(name.strip())
 
 
 def check_proxy(settings: Settings) -> None:
-    """Check that ``proxy_model`` can mean a DINO where ``attention`` is ``"proxy"``, before anything is fetched.
+    """Check that ``proxy_model`` can mean a DINO where ``attention`` is ``"proxy"``, before anything is downloaded.
 
     Raises:
         SettingsError: it means something else, or nothing.
@@ -51,27 +53,26 @@ def check_proxy(settings: Settings) -> None:
     if settings.attention != "proxy":
         return
     name = settings.proxy_model.strip()
-    dinos = ", ".join(entry.alias for entry in entries("dino"))
-    expected = f"proxy_model: expected a DINO for attention 'proxy' ({dinos}, a hub name or a folder), got {name!r}"
-    if name.lower() in ("none", "self"):
-        raise SettingsError(expected)
-    try:
-        kind = _kind(name)
-    except RefinerError:
-        raise SettingsError(expected) from None
+    kind = None
+    if name.lower() not in _WITHOUT_WEIGHTS:
+        with suppress(RefinerError):
+            kind = _kind(name)
     if kind != "dino":
-        raise SettingsError(expected)
+        dinos = ", ".join(entry.alias for entry in entries("dino"))
+        raise SettingsError(
+            f"proxy_model: expected a DINO for attention 'proxy' ({dinos}, a hub name or a folder), got {name!r}"
+        )
 
 
 def refiner_checkpoint(name: str | os.PathLike[str] | None) -> ResolvedCheckpoint | None:
-    """Where a refiner's weights lie, fetched first if they are not there; None where it has none of its own.
+    """The folder of a refiner's weights, downloaded first if needed; None for a refiner without weights of its own.
 
     Raises:
-        RefinerError: there is no such refiner; the message lists those that there are.
-        CheckpointError: weights that cannot be fetched.
+        RefinerError: there is no such refiner; the message lists all.
+        CheckpointError: weights that cannot be downloaded.
     """
     text = "none" if name is None else os.fspath(name).strip()
-    return None if text.lower() in ("none", "", "self") else resolve(text, _kind(text))
+    return None if text.lower() in _WITHOUT_WEIGHTS else resolve(text, _kind(text))
 
 
 def load_refiner(
@@ -79,9 +80,9 @@ def load_refiner(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    encoder: Any = None,
+    encoder: Encoder | None = None,
 ) -> Refiner | None:
-    """Load a refiner, fetching it first if it is not there.
+    """Load a refiner, downloaded first if needed.
 
     Args:
         name: None or ``"none"``; ``"sd2.1"``, ``"sd1.5"``, ``"sd1.4"``; ``"dino-s16"``, ``"dinov2-b14"`` and
@@ -92,44 +93,26 @@ def load_refiner(
         encoder: the CLIP encoder, for ``"self"``.
 
     Returns:
-        The refiner, or None for none.
+        The refiner, or None for ``"none"``.
 
     Raises:
-        RefinerError: there is no such refiner; the message lists those that there are.
-        CheckpointError: weights that are missing, broken, of another kind, or cannot be fetched.
-        ResourceError: memory ran out.
+        RefinerError: there is no such refiner; the message lists all.
+        CheckpointError: weights that are missing, broken, of another kind, or cannot be downloaded.
+        SettingsError: a device that this machine does not have.
+        ResourceError: out of memory.
     """
-    import torch
-
-    text = "none" if name is None else os.fspath(name).strip()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    number = dtype or (torch.float32 if where.type == "cpu" else torch.float16)
-    if text.lower() == "self":
+    if name is not None and os.fspath(name).strip().lower() == "self":
         if encoder is None:
             raise RefinerError("refiner 'self' reads the CLIP encoder's own layers; expected one, got none")
-        from cliper.refiners.own import OwnRefiner
-
-        return OwnRefiner(encoder)
-    found = refiner_checkpoint(text)
-    if found is None:
+        return SelfSimilarityRefiner(encoder)
+    checkpoint = refiner_checkpoint(name)
+    if checkpoint is None:
         return None
-    if found.kind == "diffusion":
-        from cliper.refiners.pipeline import check_pipeline_class
-
-        check_pipeline_class(found.folder)
-    check_folder(found.folder, found.kind)
-    origin: dict[str, Any] = {
-        "name": found.name,
-        "source": found.repo or str(found.folder),
-        "revision": found.revision,
-    }
-    if found.kind == "diffusion":
-        from cliper.refiners.diffusion import DiffusionRefiner
-
-        return DiffusionRefiner(found.folder, device=where, dtype=number, **origin)
-    from cliper.refiners.dino import DinoRefiner
-
-    return DinoRefiner(found.folder, device=where, dtype=number, **origin)
+    device = resolve_device(device)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+    refiner_class = DiffusionRefiner if checkpoint.kind == "diffusion" else DinoRefiner
+    with convert_out_of_memory(f"loading refiner {checkpoint.name}", "use a smaller refiner such as dino-s16, or none"):
+        return refiner_class(checkpoint.folder, name=checkpoint.name, device=device, dtype=dtype)
 
 
 def _kind(text: str) -> str:
@@ -140,7 +123,8 @@ def _kind(text: str) -> str:
     """
     entry = find_entry(text)
     folder = Path(text).expanduser()
-    if folder.is_dir() and (entry is None or _looks_like_checkpoint(folder)):
+    is_checkpoint = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+    if is_checkpoint or (entry is None and folder.is_dir()):
         return _kind_of_folder(folder)
     if entry is None:
         repo = text.partition("@")[0]
@@ -156,12 +140,8 @@ def _kind(text: str) -> str:
             f"no refiner is called {text!r}{hint}; expected one of {', '.join(refiner_names())}, "
             f"a hub name (owner/name), or a folder with a diffusers pipeline or a DINO"
         )
-    # A hub name that nobody has described: what is fetched is checked against this guess.
+    # A hub name that is not in the registry is a guess; the download is checked against it.
     return "dino" if "dino" in text.lower() else "diffusion"
-
-
-def _looks_like_checkpoint(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("model_index.json", "config.json"))
 
 
 def _kind_of_folder(folder: Path) -> str:
@@ -175,5 +155,5 @@ def _kind_of_folder(folder: Path) -> str:
         got = f"a model of type {model_type!r}"
     raise RefinerError(
         f"{folder}: expected a Stable Diffusion pipeline in diffusers' layout (with model_index.json) or a ViT "
-        f"or DINOv2 of transformers (config.json with model_type {' or '.join(_DINO_TYPES[:2])}), got {got}"
+        f"or DINOv2 of transformers (config.json with model_type {' or '.join(_DINO_TYPES)}), got {got}"
     )

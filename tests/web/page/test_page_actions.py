@@ -131,8 +131,8 @@ def test_bad_pictures_are_one_line_without_the_servers_paths(make_actions: Make,
     Image.new("L", (9000, 9000)).save(buffer, "PNG")
     whole = Path(form().picture).read_bytes()
     for content, said in (
-        (b"no picture", "expected a picture (JPEG"),
-        (b"", "expected a picture"),
+        (b"no picture", "expected an image (JPEG"),
+        (b"", "expected an image"),
         (whole[: len(whole) // 2], "truncated or damaged"),
         (buffer.getvalue(), "at most 32 megapixels"),
         (gif_comment(0.2), "GIF blocks before its pixels"),

@@ -47,7 +47,7 @@ def test_bad_input_is_a_line_on_the_page(page: Page, tmp_path: Path) -> None:
     assert "at least one class" in said()
     page.type("dog")
     text = said()
-    assert text.startswith("expected a picture (JPEG")
+    assert text.startswith("expected an image (JPEG")
     assert "Traceback" not in text
     assert not page.one(".legend").is_displayed()
 

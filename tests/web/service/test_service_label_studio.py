@@ -73,7 +73,7 @@ def test_a_picture_that_cannot_be_used_does_not_spoil_the_others(usual: Any, pic
     bad, good, broken = answered.json()["results"]
     for failed in (bad, broken):
         assert "result" not in failed  # an empty one would be kept, and never asked for again
-    assert "expected a picture" in bad["error"]
+    assert "expected an image" in bad["error"]
     assert "base64" in broken["error"]
     assert "error" not in good
     alone = predict(usual, data_address(b"no picture"))

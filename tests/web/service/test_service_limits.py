@@ -50,7 +50,7 @@ def test_a_bomb_is_known_by_its_header(start: Any, monkeypatch: pytest.MonkeyPat
 
 def test_pictures_that_are_none(usual: Any, picture_file: bytes) -> None:
     refused(usual.segment(b""), 422, "0 bytes")
-    refused(usual.segment(b"hello"), 422, "expected a picture")
+    refused(usual.segment(b"hello"), 422, "expected an image")
     refused(usual.segment(picture_file[: len(picture_file) // 2]), 422, "truncated")
 
 

@@ -182,7 +182,7 @@ def test_pictures_of_kinds_that_are_not_read(
     for name, said in (("a.ico", "image/x-icon"), ("a.png", "image/png")):
         files = {"classes": (None, "cat"), "image": (name, stream.getvalue(), said)}
         refused(
-            usual.client.post("/v1/segment", files=files), 422, "expected a picture (JPEG, PNG", "got something else"
+            usual.client.post("/v1/segment", files=files), 422, "expected an image (JPEG, PNG", "got something else"
         )
-    refused(usual.segment(stream.getvalue()), 422, "expected a picture (JPEG, PNG", "got something else")
+    refused(usual.segment(stream.getvalue()), 422, "expected an image (JPEG, PNG", "got something else")
     assert opened == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +99,7 @@ def _group_annotations(
                 f"{reprlib.repr(item)}{REPAIR_HINT}"
             )
         elif image in images:
-            groups[image].append(Annotation(name, entry.get("category_id"), entry.get("segmentation")))
+            groups[image].append((name, entry))
     return groups, problems
 
 
@@ -106,21 +107,15 @@ def _make_labels(
     title: str, item: dict[str, Any], annotations: Sequence[Annotation], labels: Mapping[int, int], image: Path
 ) -> npt.NDArray[np.uint8]:
     height, width = item.get("height"), item.get("width")
-    size = _jpeg_size(image)
-    if size is not None and size != (width, height):
+    size = (width, height)
+    # A missing or damaged image is reported by `cliper data verify`. Opening a pipe could block.
+    with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):
+        if image.is_file():
+            with Image.open(image, formats=["JPEG"]) as opened:  # reads the header only
+                size = opened.size
+    if size != (width, height):
         raise ImageError(
             f"{title}: expected the size {size[0]}x{size[1]} of {quote_path(image)}, got "
             f"{reprlib.repr(width)}x{reprlib.repr(height)}{REPAIR_HINT}"
         )
     return rasterize(title, height, width, annotations, labels)
-
-
-def _jpeg_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of a JPEG file; None if it is missing or damaged, which ``cliper data verify`` reports."""
-    try:
-        if not path.is_file():  # opening a pipe could block
-            return None
-        with Image.open(path, formats=["JPEG"]) as image:  # reads the header only
-            return image.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None

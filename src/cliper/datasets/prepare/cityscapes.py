@@ -12,13 +12,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from cliper.datasets.benchmark import missing_data_error
-from cliper.datasets.cityscapes import cityscapes
 from cliper.datasets.prepare.masks import MaskJob, MaskPlan, remap_labels
 from cliper.datasets.prepare.readers import read_json_object
-from cliper.decoding import check_pixels, decoding_memory_errors
+from cliper.datasets.published import find_benchmark
 from cliper.errors import ImageError, quote_path, reraise
-from cliper.formats import read_label_png
-from cliper.images import MAX_PIXELS
+from cliper.images import MAX_PIXELS, check_pixels, decoding_memory_errors
 
 __all__ = ["cityscapes_masks"]
 
@@ -55,8 +53,7 @@ def cityscapes_masks(root: Path) -> MaskPlan:
 
 
 def _id_labels(path: Path) -> npt.NDArray[Any]:
-    train_ids = _train_ids()
-    return remap_labels(read_label_png(path), {i: train_ids[name] for i, name in enumerate(_LABELS)}, path)
+    return remap_labels({i: _train_ids()[name] for i, name in enumerate(_LABELS)}, path)
 
 
 def _polygon_labels(path: Path) -> npt.NDArray[Any]:
@@ -81,7 +78,9 @@ def _polygon_labels(path: Path) -> npt.NDArray[Any]:
 
 @cache
 def _train_ids() -> dict[str, int]:
-    return dict.fromkeys(_LABELS, _IGNORE) | {name: i for i, name in enumerate(cityscapes().class_names)}
+    return dict.fromkeys(_LABELS, _IGNORE) | {
+        name: i for i, name in enumerate(find_benchmark("cityscapes").class_names)
+    }
 
 
 def _class_name(label: str) -> str:

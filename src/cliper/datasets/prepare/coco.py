@@ -7,16 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from cliper.datasets.benchmark import list_files
-from cliper.datasets.coco import coco_object, coco_object_image
 from cliper.datasets.prepare.annotations import plan_annotated_masks
 from cliper.datasets.prepare.masks import MaskJob, MaskPlan, remap_labels
 from cliper.datasets.prepare.rasterize import is_integer
 from cliper.datasets.prepare.readers import first_existing, get_list, read_json_object, require_pycocotools
+from cliper.datasets.published import coco_object_image, find_benchmark
 from cliper.errors import InputError, quote_path, reraise
-from cliper.formats import read_label_png
 
 __all__ = ["coco_object_masks", "coco_stuff_masks"]
 
@@ -71,7 +68,7 @@ def coco_stuff_masks(root: Path, maps: Path | None = None) -> MaskPlan:
     source = source / "val2017" if (source / "val2017").is_dir() else source
     target = root / "coco2017" / "stuff_anno164" / "val2017"
     paths = list_files("coco-stuff171", source, "*.png")
-    return MaskPlan(target, [MaskJob(target / path.name, partial(_read_stuff_map, path)) for path in paths])
+    return MaskPlan(target, [MaskJob(target / path.name, partial(remap_labels, _STUFF_LABELS, path)) for path in paths])
 
 
 def _identify(item: dict[str, Any]) -> tuple[int, str]:
@@ -86,10 +83,6 @@ def _object_labels(categories: list[Any], source: Path) -> dict[int, int]:
     message = f"expected COCO's 80 categories: {quote_path(source)}"
     with reraise((KeyError, TypeError), InputError, message, "give an instances file"):
         names = {item["id"]: item["name"] for item in sorted(categories, key=lambda item: item["id"])}
-    if tuple(names.values()) != coco_object().class_names:
+    if tuple(names.values()) != find_benchmark("coco-object").class_names:
         raise InputError(f"{message}: got {len(names)} other categories; give an instances file")
     return {number: label for label, number in enumerate(names, 1)}
-
-
-def _read_stuff_map(path: Path) -> npt.NDArray[Any]:
-    return remap_labels(read_label_png(path), _STUFF_LABELS, path)

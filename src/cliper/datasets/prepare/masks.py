@@ -99,12 +99,15 @@ def _is_complete(path: Path) -> bool:
     return True
 
 
-def remap_labels(values: npt.NDArray[Any], mapping: Mapping[int, int], source: Path) -> npt.NDArray[np.uint8]:
-    """Values [H, W] replaced by ``mapping``, as uint8 [H, W].
+def remap_labels(
+    mapping: Mapping[int, int], source: Path, read: Callable[[Path], npt.NDArray[Any]] = read_label_png
+) -> npt.NDArray[np.uint8]:
+    """The values [H, W] of a file replaced by ``mapping``, as uint8 [H, W].
 
     Raises:
-        ImageError: a value is not in ``mapping``.
+        ImageError: the file cannot be read, or a value is not in ``mapping``.
     """
+    values = read(source)
     present, inverse = np.unique(values, return_inverse=True)
     unknown = [value for value in present.tolist() if value not in mapping]
     if unknown:

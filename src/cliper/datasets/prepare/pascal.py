@@ -8,15 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from cliper.datasets.benchmark import list_files, read_split
 from cliper.datasets.prepare.annotations import plan_annotated_masks
 from cliper.datasets.prepare.masks import MaskJob, MaskPlan, remap_labels
 from cliper.datasets.prepare.rasterize import is_integer
 from cliper.datasets.prepare.readers import first_existing, read_json_object, read_mat, require_pycocotools
 from cliper.errors import InputError
-from cliper.formats import read_label_png
 
 __all__ = ["context_masks", "voc_aug_masks"]
 
@@ -48,12 +45,13 @@ def voc_aug_masks(root: Path, sbd: Path | None = None) -> MaskPlan:
     folder = root / "VOCdevkit" / "VOC2012"
     target = folder / "SegmentationClassAug"
     masks = {path.stem: path for path in list_files("voc", folder / "SegmentationClass", "*.png")}
-    jobs = [MaskJob(target / f"{name}.png", partial(_read_voc_mask, path)) for name, path in masks.items()]
+    jobs = [MaskJob(target / f"{name}.png", partial(remap_labels, _VOC_LABELS, path)) for name, path in masks.items()]
     if sbd is not None:
+        read = partial(read_mat, keys=("GTcls", "Segmentation"))
         candidates = (sbd / "benchmark_RELEASE" / "dataset" / "cls", sbd / "dataset" / "cls", sbd / "cls")
         for path in list_files("voc", first_existing("SBD's class masks", None, candidates), "*.mat"):
             if path.stem not in masks:
-                jobs.append(MaskJob(target / f"{path.stem}.png", partial(_read_sbd_mask, path)))
+                jobs.append(MaskJob(target / f"{path.stem}.png", partial(remap_labels, _SBD_LABELS, path, read)))
     return MaskPlan(target, jobs)
 
 
@@ -77,7 +75,9 @@ def context_masks(root: Path, annotations: Path | None = None) -> MaskPlan:
     lists = folder / "ImageSets"
     if source.is_dir():
         names = read_split("context", [lists / "Main" / "val.txt"])
-        jobs = [MaskJob(target / f"{name}.png", partial(_read_context_mask, source / f"{name}.mat")) for name in names]
+        sources = {target / f"{name}.png": source / f"{name}.mat" for name in names}
+        read = partial(read_mat, keys=("LabelMap",))
+        jobs = [MaskJob(mask, partial(remap_labels, _CONTEXT_LABELS, path, read)) for mask, path in sources.items()]
         return MaskPlan(target, jobs)
     require_pycocotools()
     return plan_annotated_masks(
@@ -99,15 +99,3 @@ def _identify(item: dict[str, Any]) -> tuple[int, str] | None:
     if phase is None or not is_integer(number) or not isinstance(file_name, str) or not _FILE_NAME.fullmatch(file_name):
         raise InputError(f"expected an image with phase, image_id and file_name, got {reprlib.repr(item)}")
     return number, Path(file_name).stem
-
-
-def _read_voc_mask(path: Path) -> npt.NDArray[Any]:
-    return remap_labels(read_label_png(path), _VOC_LABELS, path)
-
-
-def _read_sbd_mask(path: Path) -> npt.NDArray[Any]:
-    return remap_labels(read_mat(path, "GTcls", "Segmentation"), _SBD_LABELS, path)
-
-
-def _read_context_mask(path: Path) -> npt.NDArray[Any]:
-    return remap_labels(read_mat(path, "LabelMap"), _CONTEXT_LABELS, path)

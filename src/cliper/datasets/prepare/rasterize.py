@@ -9,16 +9,14 @@ from __future__ import annotations
 import reprlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from cliper.decoding import check_pixels
 from cliper.errors import ImageError, InputError
 from cliper.formats.coco_rle import decompress_counts
-from cliper.images import MAX_PIXELS
+from cliper.images import MAX_PIXELS, check_pixels
 
 __all__ = ["REPAIR_HINT", "Annotation", "is_integer", "rasterize"]
 
@@ -31,19 +29,8 @@ _MAX_OUTLINES = 100_000_000  # of all annotations of one image
 _MAX_PAINTED = 10**10  # annotations of one image times its pixels
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """One annotation, unchecked.
-
-    Args:
-        name: ``"annotation 17"``, for messages.
-        category: category id.
-        segmentation: polygons or run lengths.
-    """
-
-    name: str
-    category: Any
-    segmentation: Any
+Annotation = tuple[str, dict[str, Any]]
+"""Name for messages, such as ``"annotation 17"``, and the entry of the file."""
 
 
 def rasterize(
@@ -55,7 +42,7 @@ def rasterize(
         title: file and image, for messages.
         height: of the image, unchecked.
         width: of the image, unchecked.
-        annotations: of the image.
+        annotations: of the image, unchecked.
         labels: category id -> label, 0 to 255.
 
     Returns:
@@ -75,20 +62,21 @@ def rasterize(
         )
     painted = np.zeros((height, width), np.uint8)
     outlines = 0.0
-    for item in annotations:
+    for name, entry in annotations:
+        category, segmentation = entry.get("category_id"), entry.get("segmentation")
         try:
-            if not is_integer(item.category) or item.category not in labels:
-                raise InputError(f"expected one of the {len(labels)} category ids, got {reprlib.repr(item.category)}")
-            if isinstance(item.segmentation, list):
-                outlines += _check_polygons(item.segmentation, height, width)
+            if not is_integer(category) or category not in labels:
+                raise InputError(f"expected one of the {len(labels)} category ids, got {reprlib.repr(category)}")
+            if isinstance(segmentation, list):
+                outlines += _check_polygons(segmentation, height, width)
                 if outlines > _MAX_OUTLINES:
                     raise InputError(f"expected at most {_MAX_OUTLINES:,} pixels along all outlines of an image")
-                region = _fill_polygons(item.segmentation, height, width)
+                region = _fill_polygons(segmentation, height, width)
             else:
-                region = _decode_runs(item.segmentation, height, width)
+                region = _decode_runs(segmentation, height, width)
         except InputError as error:
-            raise ImageError(f"{title}, {item.name}: {error}{REPAIR_HINT}") from None
-        painted[region] = labels[item.category]
+            raise ImageError(f"{title}, {name}: {error}{REPAIR_HINT}") from None
+        painted[region] = labels[category]
     return painted
 
 

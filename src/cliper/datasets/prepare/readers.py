@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,9 @@ def get_list(data: dict[str, Any], key: str, path: Path) -> list[Any]:
     return items
 
 
-def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
-    """An integer array [H, W] from a MATLAB file, given its name, or the names of a structure and its field.
+def read_mat(path: Path, keys: Sequence[str]) -> npt.NDArray[Any]:
+    """An integer array [H, W] from a MATLAB file, given its name, or the names of a structure and its
+    field.
 
     Raises:
         ImageError: the file cannot be read, or has no such array.

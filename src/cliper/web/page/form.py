@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cliper.errors import ClassListError, ImageError, SettingsError
-from cliper.images import patch_size_for
+from cliper.images import resized_shape
 from cliper.prompts import ClassPrompt, parse_classes
 from cliper.settings import Settings
 from cliper.web.page.limits import Limits
@@ -125,7 +125,7 @@ def check_patches(width: int, height: int, size: int, patch: int, limits: Limits
     Raises:
         ImageError: more patches than the limit.
     """
-    rows, columns = (side // patch for side in patch_size_for(width, height, size, patch))
+    rows, columns = (side // patch for side in resized_shape(width, height, size, patch))
     if rows * columns > limits.patches:
         raise ImageError(
             f"expected at most {limits.patches} patches here, got {columns}x{rows} for a picture of "

@@ -61,7 +61,7 @@ class SettingsChange(Taken):
     templates: Literal["imagenet80", "scene15"] | Templates | None = None
     refine_threshold: Share | None = None
     refine_mode: Literal["chain", "mean", "selected"] | None = None
-    refine_map: Annotated[int, Field(ge=0, le=10000)] | None = None
+    refine_map_index: Annotated[int, Field(ge=0, le=10000)] | None = None
     refine_layers: Annotated[list[Short], Field(min_length=1, max_length=4)] | None = None
     refine_size: RefineSide | Annotated[list[RefineSide], Field(min_length=2, max_length=2)] | None = None
     refine_max_patches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from cliper.cache import LRUTextCache
 from cliper.errors import SettingsError
-from cliper.images import patch_size_for
+from cliper.images import resized_shape
 from cliper.ops.windows import window_grid
 from cliper.segmenter import Segmenter
 from cliper.settings import Settings
@@ -108,7 +108,7 @@ class Served:
             ShapeError: windows that would leave parts of the picture unseen.
         """
         patch, most = self._segmenter.encoder.patch_size, self.limits.patches
-        height, width = patch_size_for(*size, settings.size, patch)
+        height, width = resized_shape(*size, settings.size, patch)
         patches = height * width // patch**2
         if settings.window and patches <= most:
             windows = window_grid(height, width, settings.window)

@@ -1,0 +1,152 @@
+"""Stable Diffusion as a refiner: the self-attention of one denoising step.
+
+Source: arXiv 2411.13836, "fine-grained compensation"; ``docs/method.md``, section 3.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cliper.errors import SettingsError
+from cliper.ops.compensation import QueryKey, compensate_query_key
+from cliper.refiners.base import Refiner, resize_image
+from cliper.refiners.diffusion.empty_prompt import empty_prompt
+from cliper.refiners.diffusion.loading import check_pipeline, load_unet, load_vae_encoder
+from cliper.refiners.diffusion.scheduler import add_noise, load_scheduler
+from cliper.refiners.diffusion.unet_attention import capture_query_key, count_maps, find_layers, tokens_grid
+from cliper.settings import Settings, check_seed
+
+__all__ = ["DiffusionRefiner"]
+
+_LOG = logging.getLogger("cliper.refiners")
+
+METHOD_SIZE = (512, 512)
+METHOD_STEP = 45
+METHOD_TIMESTEP = 101  # of PNDM, as Stable Diffusion's pipelines set it up, at that step
+
+# Images that go through the networks together. On a CPU more at once only need more memory, and one at a time
+# gives the same bits whatever the batch.
+CPU_BATCH, GPU_BATCH = 1, 8
+
+
+class DiffusionRefiner(Refiner):
+    """A Stable Diffusion pipeline, of which only VAE encoder, UNet and scheduler are in memory.
+
+    Args:
+        folder: of the pipeline, in diffusers' layout.
+        name: for messages.
+        device: where to run.
+        dtype: of the networks; softmax, column maxima, row sums and the chain are float32 in any case.
+
+    Raises:
+        CheckpointError: a folder that is not such a pipeline, or is not complete.
+    """
+
+    advice = "lower refine_size, segment fewer images at once, or use a smaller refiner such as dino-s16"
+
+    def __init__(self, folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
+        super().__init__(name=name, device=device, dtype=dtype, patch_size=8, batch_size=batch_size)
+        check_pipeline(folder)
+        self.scheduler = load_scheduler(folder)
+        # The prompt before the networks: its encoder, of up to 1.4 GB, is freed before the UNet is loaded.
+        self.prompt = empty_prompt(folder).to(device, dtype)
+        self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
+        self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
+        # The UNet's attention processors are replaced during a call: one thread at a time.
+        self._lock = threading.Lock()
+        timestep = int(self.scheduler.timesteps[METHOD_STEP])
+        if timestep != METHOD_TIMESTEP:
+            _LOG.warning(
+                "refiner %s: its scheduler (%s) has t = %d at step %d of 50, where the method has %d",
+                name, type(self.scheduler).__name__, timestep, METHOD_STEP, METHOD_TIMESTEP,
+            )  # fmt: skip
+
+    @torch.inference_mode()
+    def encode(self, image: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
+        """The image's latents: mean of the VAE's posterior, times the pipeline's scaling factor.
+
+        Args:
+            image: [3, H, W] in [0, 1].
+            size: to which it is resized; multiples of 8.
+            resize: how.
+
+        Returns:
+            [1, 4, size / 8, size / 8] in the refiner's dtype.
+        """
+        pixels = resize_image(image.to(self.device), size, resize)[None] * 2 - 1
+        # An image cut from [H, W, 3] is in channels-last memory, where norms and convolutions are less accurate.
+        moments = self.vae.encoder(pixels.to(self.dtype).contiguous())
+        if self.vae.quant_conv is not None:
+            moments = self.vae.quant_conv(moments)
+        mean = moments.chunk(2, dim=1)[0]
+        config = self.vae.config
+        latents: Tensor = (mean - (config.shift_factor or 0)) * config.scaling_factor
+        return latents
+
+    def add_noise(self, latents: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Latents as they are before that denoising step, and its time.
+
+        The noise depends on shape and seed only: it is the same for every image.
+
+        Raises:
+            RefinerError: the scheduler has no such step.
+        """
+        noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
+        noise = noise.to(latents.device).expand_as(latents)
+        noisy, timestep = add_noise(self.scheduler, latents.float(), noise, step)
+        return noisy.to(self.dtype), timestep.to(latents.device)
+
+    @torch.inference_mode()
+    def compensate(
+        self, maps: Tensor, layers: Sequence[QueryKey], latent_size: tuple[int, int], settings: Settings
+    ) -> Tensor:
+        """Refine one image's class maps by captured queries and keys, in the mode ``refine_mode``.
+
+        Args:
+            maps: [C, h, w].
+            layers: of one image, from :func:`capture_query_key`.
+            latent_size: height and width of the latents that they were captured with.
+            settings: as for :meth:`refine`.
+
+        Returns:
+            [C, S, S'] float32 on the refiner's device.
+
+        Raises:
+            ShapeError: layers of different resolutions.
+            SettingsError: a ``refine_map_index`` that is out of range.
+        """
+        return compensate_query_key(
+            maps.to(self.device, torch.float32),
+            layers,
+            settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold,
+            settings.refine_mode,
+            settings.refine_map_index,
+            size=tokens_grid(latent_size, layers[0].query.shape[-2]),
+        )
+
+    def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        return METHOD_SIZE
+
+    def _refine_batch(
+        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Tensor]:
+        seed = check_seed(seed)
+        count = count_maps(self.unet, find_layers(self.unet, settings.refine_layers))
+        index = settings.refine_map_index
+        if settings.refine_mode == "selected" and index >= count:  # before the networks run
+            raise SettingsError(f"refine_map_index: there are {count} attention maps, 0 to {count - 1}; got {index}")
+        with self._lock:
+            latents = torch.cat([self.encode(image, size, settings.refine_resize or "nearest") for image in images])
+            noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
+            captured = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
+            latent_size = (latents.shape[-2], latents.shape[-1])
+            return [
+                self.compensate(stack, layers, latent_size, settings)
+                for stack, layers in zip(maps, captured, strict=True)
+            ]
