@@ -51,9 +51,10 @@ def test_killed_at_random_moments(many: Path, clip_folder: Path, tmp_path: Path,
     assert sum(line["status"] == "failed" for line in records(out)) == 3
 
 
-def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path, workers: str) -> None:
     out = tmp_path / "out"
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o", out]
+    arguments = [many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "--workers", workers, "-o", out]
     process = start(*arguments)
     wait_for_lines(out, 5, process)
     process.send_signal(signal.SIGINT)
@@ -71,6 +72,22 @@ def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path) -> None:
             picture.load()
     assert ended(start(*arguments, "--resume"))[0] == 1
     assert len(records(out)) == 150
+
+
+def test_a_second_interrupt_does_not_wait_for_files(clip_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(6):  # as PNG, each takes seconds to encode
+        Image.effect_noise((4000, 3000), 90).save(tmp_path / "photos" / f"{number}.jpg")
+    out = tmp_path / "out"
+    arguments = [tmp_path / "photos", "-c", "dog", "-m", clip_folder, "-f", "overlay", "--threads", "1", "-o", out]
+    process = start(*arguments)
+    wait_for_lines(out, 1, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert ended(start(*arguments, "--resume"))[0] == 0
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
 
 
 def test_two_runs_at_once(many: Path, clip_folder: Path, tmp_path: Path) -> None:

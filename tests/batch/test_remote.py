@@ -185,7 +185,7 @@ def test_a_list_at_the_root_of_a_store(store: Any, pool: DecodePool, far_photos:
     (item,) = find_source("memory://list.txt").items()
     assert (item.name, item.uri) == (f"bucket/photos/{name}", f"memory://bucket/photos/{name}")
     assert item.decode(pool).shape == (64, 96, 3)
-    assert [entry.name for entry in Storage("memory://").entries()] == ["bucket", "list.txt"]
+    assert [name for name, _ in Storage("memory://").entries()] == ["bucket", "list.txt"]
     assert [item.uri for item in find_source("memory://").items()] == [
         f"{far_photos}/{item.name}" for item in find_source(str(photos)).items()
     ]

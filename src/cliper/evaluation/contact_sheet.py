@@ -40,13 +40,7 @@ def worst_and_best(records: Sequence[Record], variant: str, count: int) -> list[
 
 
 def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], count: int) -> list[Path]:
-    """Segment the worst and best images again, and write the sheet as PNG or JPEG, by the suffix.
-
-    Args:
-        path: the file to write.
-        task: its first variant is drawn.
-        records: of all images.
-        count: of the worst, and of the best images.
+    """Segment the ``count`` worst and best images of the first variant again, and write them as PNG or JPEG.
 
     Returns:
         The path; nothing if no image could be rated.
@@ -64,10 +58,10 @@ def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], cou
     with task.load() as model:
         for record, miou in chosen:
             _, loaded = task.read(model, SampleItem(0, samples[record.input]), None)
-            ((_, assign_labels),) = task.process({variant: model[variant]}, [loaded])
-            truth = np.where(loaded.labels == task.benchmark.ignore_label, 0, loaded.labels).astype(np.int32)
+            ((labels, assign_labels),) = task.process({variant: model[variant]}, [loaded])
+            truth = np.where(labels == task.benchmark.ignore_label, 0, labels).astype(np.int32)
             caption = f"{record.input}   mIoU {miou:.3f}"
-            rows.append(SheetRow(loaded.image, truth, assign_labels[variant]().labels, caption))
+            rows.append(SheetRow(loaded[0], truth, assign_labels[variant]().labels, caption))
     sheet = draw_sheet(rows, task.benchmark.class_names)
     with atomic_write(path) as temporary:
         sheet.save(temporary)

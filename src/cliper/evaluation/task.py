@@ -18,6 +18,7 @@ from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.prompts import ClassPrompt
 from cliper.runner.manifest import Record
 from cliper.runner.storage import Storage
+from cliper.runner.task import Task
 from cliper.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,13 +56,7 @@ class CustomData:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to segment.
-
-    Args:
-        label: what tables call it.
-        settings: its settings.
-        refiner: name of its refiner, or None.
-    """
+    """One way to segment; tables call it by its label."""
 
     label: str
     settings: Settings
@@ -99,24 +94,13 @@ class SampleSource:
         return len(self._samples)
 
 
-@dataclass(frozen=True)
-class LoadedSample:
-    """A sample that was read.
-
-    Args:
-        image: what is segmented, RGB.
-        labels: its ground truth, [H, W] integers.
-        pixels: the encoder's input by variant, [3, H', W'] float32.
-    """
-
-    image: Image.Image
-    labels: npt.NDArray[Any]
-    pixels: Mapping[str, Tensor]
+LoadedSample = tuple["Image.Image", "npt.NDArray[Any]", dict[str, "Tensor"]]
+"""Image, ground truth [H, W], and the encoder's input by variant."""
 
 
 @dataclass(frozen=True)
-class EvaluationTask:
-    """A :class:`cliper.runner.task.Task` that counts pixels by ground truth and prediction.
+class EvaluationTask(Task):
+    """Counts pixels by ground truth and prediction.
 
     Args:
         data: name of a benchmark, or custom data.
@@ -144,7 +128,6 @@ class EvaluationTask:
     preset: str | None = field(default=None, compare=False)
 
     name = "evaluate"
-    uses_decoder = False
 
     def __post_init__(self) -> None:
         labels = [variant.label for variant in self.variants]
@@ -217,14 +200,6 @@ class EvaluationTask:
             **{name: versions()[name] for name in ("cliper", "torch")},
         }
 
-    def output_key(self, name: str) -> str:
-        """The name: an evaluation writes no files for an image."""
-        return name
-
-    def check_name(self, name: str) -> str | None:
-        """Any name will do."""
-        return None
-
     @contextlib.contextmanager
     def load(self, device: str | None = None) -> Iterator[Segmenters]:
         """A segmenter for each variant; CLIP and each refiner are loaded once. TF32 is off unless it is allowed."""
@@ -259,30 +234,30 @@ class EvaluationTask:
         whole, whole_labels = self.benchmark.read_whole(item.sample)
         image, labels = item.sample.crop(whole, whole_labels)
         pixels = {name: segmenter.preprocess(whole, item.sample.column) for name, segmenter in model.items()}
-        return image.size, LoadedSample(image, labels, pixels)
+        return image.size, (image, labels, pixels)
 
     def process(self, model: Segmenters, images: Sequence[LoadedSample]) -> list[Any]:
         """Class maps of each variant; labels are assigned by :meth:`record`."""
-        texts = self.benchmark.texts
-        whole = [loaded.image for loaded in images]
+        classes, background = (list(part) for part in (self.benchmark.texts.classes, self.benchmark.texts.background))
+        parts = [image for image, _, _ in images]
         by_variant = {
             name: segmenter.segment_deferred(
-                whole, [loaded.pixels[name] for loaded in images], list(texts.classes), list(texts.background) or None
+                parts, [pixels[name] for _, _, pixels in images], classes, background or None
             )
             for name, segmenter in model.items()
         }
         return [
-            (loaded, {name: assign[index] for name, assign in by_variant.items()})
-            for index, loaded in enumerate(images)
+            (labels, {name: assign[index] for name, assign in by_variant.items()})
+            for index, (_, labels, _) in enumerate(images)
         ]
 
     def record(self, item: SampleItem, result: Any, storage: Storage) -> Record:
         """Assign labels and count pixels."""
-        loaded, assign_labels = result
+        target, assign_labels = result
         counts, miou = {}, {}
         for name, assign in assign_labels.items():
             matrix = ConfusionMatrix(self.benchmark.num_labels, self.benchmark.ignore)
-            matrix.update(loaded.labels, assign().labels)
+            matrix.update(target, assign().labels)
             counts[name] = matrix.to_counts()
             miou[name] = None if math.isnan(matrix.miou) else round(matrix.miou, 6)
         details = {"miou": miou, "counts": counts, "files": file_signature(item.sample.image, item.sample.mask)}
@@ -291,9 +266,6 @@ class EvaluationTask:
     def is_current(self, item: SampleItem, record: Record, storage: Storage) -> bool:
         """Whether image and mask are the files that were counted."""
         return bool(record.details.get("files") == file_signature(item.sample.image, item.sample.mask))
-
-    def discard(self, item: SampleItem, storage: Storage) -> None:
-        """Nothing: an evaluation writes no files for an image."""
 
     def absolute(self) -> EvaluationTask:
         """The same with absolute paths, for workers that run in other folders."""

@@ -35,19 +35,17 @@ MAX_FILE_BYTES = 512 * 2**20
 
 
 class Item(Protocol):
-    """One image of a run; small, and fit to be sent to another process."""
+    """One image of a run; small, and fit to be sent to another process.
+
+    ``number`` is its position in the run, from 1; ``name`` is unique in the run; ``error`` says why it cannot be read.
+    """
 
     @property
-    def number(self) -> int:
-        """Position in the run, from 1; the same each time the source is listed."""
-
+    def number(self) -> int: ...
     @property
-    def name(self) -> str:
-        """Name in the manifest; unique in the run."""
-
+    def name(self) -> str: ...
     @property
-    def error(self) -> str | None:
-        """Why the image cannot be read, if that is known already."""
+    def error(self) -> str | None: ...
 
 
 class Source(Protocol):
@@ -58,14 +56,10 @@ class Source(Protocol):
     is_sequential: bool  # items carry their data, because the source can only be read from its beginning
 
     def items(self) -> Iterator[Any]:
-        """All items, in the same order each time.
-
-        Raises:
-            InputError: the source ends in the middle, or cannot be read any more.
-        """
+        """All items, in the same order each time. Raises InputError if the source ends in the middle."""
 
     def count(self) -> int | None:
-        """Number of items; None if only reading the whole source would tell. May take a while."""
+        """Number of items; None if only reading the whole source would tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +129,7 @@ class ImageItem:
 
 
 def check_file_size(size: int | None, shown: str) -> None:
-    """Refuse to read a file that is too large to be held in memory.
-
-    Raises:
-        ImageError: more than ``MAX_FILE_BYTES``.
-    """
+    """Raise ImageError for a file that is too large to be held in memory."""
     if size is not None and size > MAX_FILE_BYTES:
         raise ImageError(
             f"expected a file of at most {MAX_FILE_BYTES // 2**20} MiB, got {size / 2**20:.0f} MiB: {shown}; "
@@ -148,12 +138,7 @@ def check_file_size(size: int | None, shown: str) -> None:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name has the suffix of an image format.
-
-    Example:
-        >>> is_image_name("a/CAT.JPG"), is_image_name("a/.jpg"), is_image_name("notes.txt")
-        (True, False, False)
-    """
+    """Whether a name has the suffix of an image format."""
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 

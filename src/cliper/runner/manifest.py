@@ -29,25 +29,15 @@ _FIELDS = ("input", "outputs", "status", "error", "seconds", "areas")
 
 @dataclass(frozen=True)
 class Record:
-    """The state of one image.
+    """The state of one image."""
 
-    Args:
-        input: its name.
-        outputs: its files, relative to the run's folder.
-        status: ``"done"`` or ``"failed"``.
-        error: why it failed, or None.
-        seconds: reading, its share of the model's time, writing.
-        areas: share of the image's pixels by class.
-        details: what else the task notes about an image that is done; no key is the name of a field.
-    """
-
-    input: str
-    outputs: tuple[str, ...] = ()
-    status: str = "done"
-    error: str | None = None
-    seconds: float = 0.0
-    areas: Mapping[str, float] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
+    input: str  # its name
+    outputs: tuple[str, ...] = ()  # its files, relative to the run's folder
+    status: str = "done"  # or "failed"
+    error: str | None = None  # why it failed
+    seconds: float = 0.0  # reading, its share of the model's time, writing
+    areas: Mapping[str, float] = field(default_factory=dict)  # share of the image's pixels by class
+    details: Mapping[str, Any] = field(default_factory=dict)  # what else the task notes; the keys are no fields
 
     @classmethod
     def failed(cls, name: str, error: object, seconds: float = 0.0) -> Record:
@@ -96,11 +86,7 @@ def parse_record(line: bytes) -> Record | None:
 
 
 def read_manifest(path: Path) -> Iterator[Record]:
-    """The records of a manifest, in its order.
-
-    Raises:
-        OutputError: it cannot be read.
-    """
+    """The records of a manifest, in its order. Raises OutputError if it cannot be read."""
     try:
         with path.open("rb") as stream:
             yield from (record for record in map(parse_record, stream) if record is not None)
@@ -192,11 +178,7 @@ class Manifest:
             self._end += len(line)
 
     def finish(self) -> None:
-        """Write the file again in the order of the run, without lines of images that are not in this run.
-
-        Raises:
-            OutputError: it could not be written.
-        """
+        """Write the file again in the order of the run, without lines of images that are not in this run."""
         with self._lock, atomic_write(self.path) as temporary, temporary.open("wb") as stream:
             for offset in self._offsets:
                 if offset >= 0:

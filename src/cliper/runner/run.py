@@ -21,17 +21,11 @@ __all__ = ["Counts", "Engine", "EngineStats", "Monitor", "Run", "RunOptions", "r
 
 @dataclass
 class Counts:
-    """Numbers of images.
+    """Numbers of images."""
 
-    Args:
-        done: in this run.
-        failed: in this run or, where they are not tried again, an earlier one.
-        skipped: done by an earlier run.
-    """
-
-    done: int = 0
-    failed: int = 0
-    skipped: int = 0
+    done: int = 0  # in this run
+    failed: int = 0  # in this run or, if they are not tried again, an earlier one
+    skipped: int = 0  # done by an earlier run
 
     @property
     def total(self) -> int:
@@ -41,19 +35,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """What an engine used, summed over its workers.
-
-    Args:
-        model_seconds: the model worked.
-        read_seconds: the model waited for images.
-        write_seconds: the model waited for images to be recorded.
-        peak_memory: bytes by kind, the largest of any worker.
-    """
+    """What an engine used, summed over its workers."""
 
     model_seconds: float = 0.0
-    read_seconds: float = 0.0
-    write_seconds: float = 0.0
-    peak_memory: Mapping[str, int] = field(default_factory=dict)
+    read_seconds: float = 0.0  # the model waited for images
+    write_seconds: float = 0.0  # the model waited for images to be recorded
+    peak_memory: Mapping[str, int] = field(default_factory=dict)  # bytes by kind, the largest of any worker
 
     def __add__(self, other: EngineStats) -> EngineStats:
         kinds = {*self.peak_memory, *other.peak_memory}
@@ -67,41 +54,23 @@ class EngineStats:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run deals with an earlier one in its folder, and with failures.
+    """How a run deals with an earlier one in its folder, and with failures."""
 
-    Args:
-        resume: continue it; images that failed stay failed.
-        retry_failed: continue it, and try images that failed again.
-        overwrite: start again; its files are removed.
-        stop_on_error: end the run at the first image that fails.
-        temporary: the folder is removed after the run, which cannot be resumed then.
-    """
-
-    resume: bool = False
-    retry_failed: bool = False
-    overwrite: bool = False
-    stop_on_error: bool = False
-    temporary: bool = False
+    resume: bool = False  # continue it; images that failed stay failed
+    retry_failed: bool = False  # continue it, and try images that failed again
+    overwrite: bool = False  # start again; its files are removed
+    stop_on_error: bool = False  # end the run at the first image that fails
+    temporary: bool = False  # the folder is removed after the run, which cannot be resumed then
 
 
 class Monitor(AbstractContextManager[Any], Protocol):
-    """Watches a run."""
+    """Is told each record, and whether it is of this run; from any thread, one call at a time."""
 
-    def on_record(self, record: Record, new: bool) -> None:
-        """Called with each record, and whether it is of this run; from any thread, one call at a time."""
+    def on_record(self, record: Record, new: bool) -> None: ...
 
 
 class Run:
-    """A run in progress.
-
-    Args:
-        task: what is done with each image.
-        source: the images.
-        run_dir: where their files are written.
-        manifest: the state of each image.
-        on_record: as :meth:`Monitor.on_record`.
-        options: see :class:`RunOptions`.
-    """
+    """A run in progress; ``on_record`` is that of a :class:`Monitor`."""
 
     def __init__(
         self,
@@ -120,12 +89,7 @@ class Run:
         self._lock = threading.Lock()
 
     def pending(self) -> Iterator[Any]:
-        """The items that must be processed, while the source is listed.
-
-        Raises:
-            InputError: the source ends in the middle.
-            OutputError: the manifest cannot be written.
-        """
+        """The items that must be processed, while the source is listed; the others are recorded."""
         owners: dict[int, str] = {}  # by hash of the output key: name of the first image
         for item in self.source.items():
             key = hash(self.task.output_key(item.name))
@@ -146,12 +110,7 @@ class Run:
                 self.add(item.number, Record.failed(item.name, problem))
 
     def add(self, number: int, record: Record) -> None:
-        """Write the record of an image; from any thread.
-
-        Raises:
-            OutputError: the manifest cannot be written.
-            ImageError: the image failed, and that ends the run.
-        """
+        """Write the record of an image, from any thread. Raises ImageError if it failed and that ends the run."""
         if self._options.stop_on_error and not record.is_done:
             raise ImageError(f"{record.input}: {record.error}")
         self.manifest.add(number, record)

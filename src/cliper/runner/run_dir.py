@@ -34,12 +34,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 
 @contextlib.contextmanager
 def open_run_dir(uri: str) -> Iterator[RunDir]:
-    """The run directory at an address; nothing is written yet.
-
-    Raises:
-        InputError: its files cannot be read; an unknown protocol.
-        MissingExtraError: the library for the protocol is not installed.
-    """
+    """The run directory at an address; nothing is written yet. Raises as :class:`Storage`."""
     storage = Storage(uri)
     if storage.local is not None:
         yield RunDir(storage, storage.local)
@@ -70,13 +65,7 @@ class RunDir:
         return self.folder / MANIFEST
 
     def check(self, task: str, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Check that a run may use the folder.
-
-        Args:
-            task: kind of the run.
-            config: all that its results depend on, as plain values.
-            resume: whether the run in the folder is to be continued.
-            overwrite: whether it is to be replaced.
+        """Check that a run of a kind and configuration may use the folder.
 
         Raises:
             InputError: the folder holds a run, and neither is asked for; or it holds another run than this one.
@@ -110,9 +99,7 @@ class RunDir:
     def locked(self) -> Iterator[None]:
         """Lock the folder, which is made if need be; the system unlocks it if the process is killed.
 
-        Raises:
-            InputError: another run uses it.
-            OutputError: it cannot be made.
+        Raises InputError if another run uses it, OutputError if it cannot be made.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -128,11 +115,7 @@ class RunDir:
             os.close(handle)
 
     def start(self, task: str, config: Mapping[str, Any], *, overwrite: bool) -> None:
-        """Prepare the folder: remove what a killed run left half done, and with ``overwrite`` all files of the run.
-
-        Raises:
-            OutputError: files cannot be written or removed.
-        """
+        """Prepare the folder: remove what a killed run left half done, and with ``overwrite`` all files of the run."""
         files = self.run_files
         if overwrite:
             for record in read_manifest(self.manifest) if self.manifest.exists() else ():
@@ -152,15 +135,7 @@ class RunDir:
         return [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
 
     def set_run_files(self, names: Iterable[str], summary: Mapping[str, Any]) -> None:
-        """Note in ``run.json`` which files about all images exist; earlier ones that are not among them are removed.
-
-        Args:
-            names: relative, with ``/``.
-            summary: of the run, as plain values.
-
-        Raises:
-            OutputError: files cannot be written or removed.
-        """
+        """Note the files about all images and a summary in ``run.json``; other files of that kind are removed."""
         names = sorted(set(names))
         for name in set(self.run_files) - set(names):
             self._remove(name)
@@ -196,15 +171,7 @@ class RunDir:
 
 
 class RemoteRunDir(RunDir):
-    """A run directory in an object store.
-
-    Args:
-        storage: the folder there.
-        folder: an empty folder of this machine.
-
-    Raises:
-        InputError: files there cannot be read.
-    """
+    """A run directory in an object store; ``folder`` is an empty folder of this machine."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
         super().__init__(storage, folder)
@@ -214,7 +181,7 @@ class RemoteRunDir(RunDir):
         for name in (RUN, MANIFEST):
             if storage.exists(name):
                 storage.download(name, folder / name)
-        self._parts = sorted(entry.name for entry in storage.entries(PARTS)) if storage.exists(PARTS) else []
+        self._parts = sorted(name for name, _ in storage.entries(PARTS)) if storage.exists(PARTS) else []
         for name in self._parts:
             storage.download(f"{PARTS}/{name}", folder / "part")
             with self.manifest.open("ab") as manifest:
@@ -231,11 +198,7 @@ class RemoteRunDir(RunDir):
             self._remove_parts()
 
     def sync(self, *, now: bool = False) -> None:
-        """Copy new lines of the manifest as another part.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
+        """Copy new lines of the manifest as another part."""
         with self._lock:
             if self._finished or (not now and time.monotonic() - self._last_sync < _SYNC_INTERVAL):
                 return
@@ -279,11 +242,7 @@ def config_diff(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of a run that was killed.
-
-    Raises:
-        OutputError: one cannot be removed.
-    """
+    """Remove the temporary files of a run that was killed."""
     for path, _, files in os.walk(folder):
         for name in files:
             if name.startswith(".") and _TEMPORARY.fullmatch(name):

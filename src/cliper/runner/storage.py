@@ -11,14 +11,12 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cliper.errors import InputError, MissingExtraError, OutputError, quote_path, short_reason
 
 __all__ = [
-    "Entry",
     "Storage",
     "folder_name",
     "hide_credentials",
@@ -40,37 +38,14 @@ _USER_INFO = re.compile(r"(?<=://)[^/\s'\"]*@")
 _HTTP_QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file or folder in a folder.
-
-    Args:
-        name: its last part.
-        is_folder: whether it is a folder.
-    """
-
-    name: str
-    is_folder: bool
-
-
 def normalize_uri(uri: str) -> str:
-    """An address as the functions of this module take it: one of this machine becomes a path.
-
-    Example:
-        >>> normalize_uri("file:///data/photos"), normalize_uri("s3://bucket/photos/"), normalize_uri("photos")
-        ('/data/photos', 's3://bucket/photos/', 'photos')
-    """
+    """The path of an address of this machine (``file:///data``); other addresses and paths stay as they are."""
     protocol, mark, path = uri.partition("://")
     return (path or ".") if mark and protocol in _LOCAL_PROTOCOLS else uri
 
 
 def is_remote(uri: str) -> bool:
-    """Whether an address names a protocol other than those of this machine.
-
-    Example:
-        >>> is_remote("s3://bucket/photos"), is_remote("photos")
-        (True, False)
-    """
+    """Whether an address names a protocol other than those of this machine."""
     protocol, mark, _ = uri.partition("://")
     return bool(mark) and protocol not in ("", *_LOCAL_PROTOCOLS)
 
@@ -98,12 +73,7 @@ def storage_reason(error: BaseException, uri: str) -> str:
 
 
 def join(uri: str, name: str) -> str:
-    """The address of ``name`` below ``uri``.
-
-    Example:
-        >>> join("s3://bucket/photos/", "a/b.jpg")
-        's3://bucket/photos/a/b.jpg'
-    """
+    """The address of ``name`` below ``uri``."""
     if not is_remote(uri):
         return os.path.join(uri, name)  # noqa: PTH118
     folder = _strip_slash(uri)
@@ -111,12 +81,7 @@ def join(uri: str, name: str) -> str:
 
 
 def parent_uri(uri: str) -> str:
-    """The address of the folder of a file.
-
-    Example:
-        >>> parent_uri("s3://bucket/photos/list.txt"), parent_uri("memory://list.txt"), parent_uri("photos/list.txt")
-        ('s3://bucket/photos', 'memory://', 'photos')
-    """
+    """The address of the folder of a file."""
     if not is_remote(uri):
         return str(Path(uri).parent)
     protocol, _, path = uri.partition("://")
@@ -124,12 +89,7 @@ def parent_uri(uri: str) -> str:
 
 
 def folder_name(uri: str, *, is_folder: bool) -> str:
-    """The name of a folder, or of the folder of a file; empty for a root.
-
-    Example:
-        >>> folder_name("s3://bucket/photos", is_folder=True), folder_name("/data/photos/list.txt", is_folder=False)
-        ('photos', 'photos')
-    """
+    """The name of a folder, or of the folder of a file; empty for a root."""
     folder = uri if is_folder else parent_uri(uri)
     if is_remote(folder):
         return _strip_slash(hide_credentials(folder)).partition("://")[2].rpartition("/")[2]
@@ -137,13 +97,7 @@ def folder_name(uri: str, *, is_folder: bool) -> str:
 
 
 def open_file(uri: str) -> IO[bytes]:
-    """Open a file for reading; seekable.
-
-    Raises:
-        OSError: it cannot be opened; object stores raise exceptions of their own, too.
-        InputError: its protocol is unknown.
-        MissingExtraError: the library for its protocol is not installed.
-    """
+    """Open a file for reading; seekable. Object stores raise exceptions of their own."""
     if not is_remote(uri):
         return Path(uri).open("rb")
     system, path = _file_system(uri)
@@ -183,20 +137,20 @@ class Storage:
             return self.local.exists() and not self.local.is_dir()
         return bool(self._system.isfile(self._root))
 
-    def entries(self, name: str = "") -> Iterator[Entry]:
-        """What the folder, or a folder below it, holds; in no order.
+    def entries(self, name: str = "") -> Iterator[tuple[str, bool]]:
+        """Names in the folder, or in a folder below it, each with whether it is a folder; in no order.
 
         Raises:
             OSError: it cannot be listed.
         """
         if self.local is not None:
             with os.scandir(self.local / name) as found:
-                yield from (Entry(one.name, _is_folder(one)) for one in found)
+                yield from ((one.name, _is_folder(one)) for one in found)
             return
         for one in self._system.ls(self._path(name), detail=True, refresh=True):
             last = str(one["name"]).rstrip("/").rpartition("/")[2]
             if last and one["name"].rstrip("/") != self._path(name).rstrip("/"):  # some list the folder itself
-                yield Entry(last, one["type"] == "directory")
+                yield last, one["type"] == "directory"
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of that name."""
@@ -205,11 +159,7 @@ class Storage:
         return bool(self._system.exists(self._path(name)))
 
     def put(self, name: str, write: Callable[[Path], Any]) -> None:
-        """Make a file: whole, or not at all.
-
-        Args:
-            name: relative, with ``/``.
-            write: called with the path to write to; writes atomically, as :func:`cliper.files.atomic_write` does.
+        """Make a file, whole or not at all; ``write`` is called with a path, and writes atomically.
 
         Raises:
             OutputError: it cannot be written, or the folder was removed.
@@ -225,9 +175,7 @@ class Storage:
             self.upload(path, name)
 
     def upload(self, path: Path, name: str) -> None:
-        """Copy a file of this machine to an object store, which shows it once it is whole.
-
-        Buckets are never created: a bucket that does not exist is an error.
+        """Copy a file of this machine to an object store. A bucket that does not exist is an error.
 
         Raises:
             OutputError: it cannot be written.
@@ -267,11 +215,7 @@ class Storage:
             raise _write_error(join(self.uri, name), error) from error
 
     def is_fatal(self, error: Exception) -> bool:
-        """Whether an error of :meth:`put` would meet the next file, too.
-
-        A full disk, a folder or bucket that was removed, a lost connection: yes. A name that the file system or the
-        store refuses, or a result that a format cannot represent: no.
-        """
+        """Whether an error of :meth:`put` would meet the next file, too: a full disk, not a name that is refused."""
         if not isinstance(error, OutputError):
             return False
         cause = error.__cause__

@@ -1,10 +1,10 @@
-"""What a run does with each image: a protocol that :mod:`cliper.batch` and :mod:`cliper.evaluation` implement."""
+"""What a run does with each image; :mod:`cliper.batch` and :mod:`cliper.evaluation` are the tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from cliper.decode_pool import DecodePool
 from cliper.runner.manifest import Record
@@ -21,29 +21,11 @@ class Task(Protocol):
     the group of images, which is then processed one by one; any other exception ends the run.
     """
 
-    @property
-    def name(self) -> str:
-        """Of the kind of task, such as ``"batch"``."""
-
-    @property
-    def uses_decoder(self) -> bool:
-        """Whether :meth:`read` needs decoding processes."""
-
-    def output_key(self, name: str) -> str:
-        """From an image's name to what its output names depend on; of two images with one key, the second fails."""
-
-    def check_name(self, name: str) -> str | None:
-        """Why an image of that name cannot be processed, or None."""
+    name: ClassVar[str]
+    uses_decoder: ClassVar[bool] = False  # whether read() needs decoding processes
 
     def load(self, device: str | None = None) -> AbstractContextManager[Any]:
-        """The model, for the other methods.
-
-        Args:
-            device: in place of the task's own.
-
-        Raises:
-            CliperError: it cannot be loaded.
-        """
+        """The model, for the other methods, on a device in place of the task's own. Raises CliperError."""
 
     def batch_size(self, model: Any) -> int:
         """Number of images of one size that are processed together at most."""
@@ -65,5 +47,14 @@ class Task(Protocol):
     def is_current(self, item: Any, record: Record, storage: Storage) -> bool:
         """Whether an image that an earlier run has done need not be done again."""
 
+    def output_key(self, name: str) -> str:
+        """From an image's name to what its output names depend on; of two images with one key, the second fails."""
+        return name
+
+    def check_name(self, name: str) -> str | None:
+        """Why an image of that name cannot be processed, or None."""
+        return None
+
     def discard(self, item: Any, storage: Storage) -> None:
         """Remove the files of an image that failed."""
+        return None  # noqa: RET501 - else it would be abstract

@@ -29,23 +29,14 @@ __all__ = ["processes_engine"]
 def processes_engine(
     task: Task, *, workers: int, threads: int, device: str | None
 ) -> Iterator[Callable[[Run], EngineStats]]:
-    """Start processes and load a model in each.
-
-    Args:
-        task: the run's.
-        workers: number of processes.
-        threads: that read in each process, and as many that record.
-        device: the task's; with None or ``"cuda"``, processes take the machine's GPUs in turn.
+    """Start processes and load a model in each; without a device, or on ``"cuda"``, they take GPUs in turn.
 
     Raises:
-        InputError: fewer than one process.
         CliperError: a model cannot be loaded.
         ResourceError: a process died.
     """
     import torch
 
-    if workers < 1:
-        raise InputError(f"workers: expected at least 1, got {workers}")
     gpus = torch.cuda.device_count() if device in (None, "cuda") and torch.cuda.is_available() else 0
     share = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")  # a forked child can use neither CUDA nor PyTorch's threads

@@ -32,11 +32,7 @@ _READER_CPUS = 0.5  # share of a processor that is left beside the models
 
 
 def check_ray_source(source: Source) -> None:
-    """Refuse a source that only one machine can read.
-
-    Raises:
-        InputError: a video or a compressed tar.
-    """
+    """Raise InputError for a source that only one machine can read: a video or a compressed tar."""
     if source.is_sequential:
         raise InputError(
             f"--engine ray: a {'video' if source.kind == 'video' else 'compressed tar'} can only be read from its "
@@ -48,23 +44,25 @@ def check_ray_source(source: Source) -> None:
 def ray_engine(
     task: Task, *, workers: int | None, threads: int, address: str | None, cpu_only: bool
 ) -> Iterator[Callable[[Run], EngineStats]]:
-    """Connect to a Ray cluster, or start Ray on this machine.
+    """Connect to a Ray cluster, or start Ray on this machine without an address.
 
     Args:
-        task: the run's; its files must have the same path on all machines.
         workers: number of models; None takes one for each GPU, or one for each machine without.
         threads: that read in each actor, and as many that record.
-        address: of a cluster; None starts Ray on this machine.
         cpu_only: whether GPUs are left alone.
 
     Raises:
         MissingExtraError: Ray is not installed.
         ResourceError: there is no cluster at the address.
     """
+    import torch
+
     ray = _connect(address)
     try:
         count, resources = _allocate(ray, workers, cpu_only=cpu_only)
-        torch_threads = _torch_threads(ray, count, is_local=address is None)
+        torch_threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // count)
+        if address is None:  # on this machine as many as were asked for, by OMP_NUM_THREADS say
+            torch_threads = min(torch_threads, torch.get_num_threads())
         actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(_Worker)
 
         def process(run: Run) -> EngineStats:
@@ -184,14 +182,10 @@ def _connect(address: str | None) -> Any:
                     include_dashboard=False if address is None else None,
                 )
     except Exception as error:
+        expected, advice = f"a Ray cluster at {address!r}", "check --address"
         if address is None:
-            raise ResourceError(
-                f"expected Ray to start on this machine, it did not ({short_reason(error)}); use --engine local, or "
-                "see its logs below /tmp/ray"
-            ) from None
-        raise ResourceError(
-            f"expected a Ray cluster at {address!r}, got none ({short_reason(error)}); check --address"
-        ) from None
+            expected, advice = "Ray to start on this machine", "use --engine local, or see its logs below /tmp/ray"
+        raise ResourceError(f"expected {expected}, got none ({short_reason(error)}); {advice}") from None
     return ray
 
 
@@ -207,21 +201,8 @@ def _allocate(ray: Any, workers: int | None, *, cpu_only: bool) -> tuple[int, di
     return count, {"num_cpus": float(int(share)) if share >= 1 else max(0.1, int(share * 10) / 10)}
 
 
-def _torch_threads(ray: Any, count: int, *, is_local: bool) -> int:
-    """PyTorch's threads for each of so many models."""
-    import torch
-
-    threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // count)
-    # On this machine as many as were asked for, by OMP_NUM_THREADS say.
-    return min(threads, torch.get_num_threads()) if is_local else threads
-
-
 def _check_reachable(address: str | None) -> None:
-    """Fail at once if nothing listens at HOST:PORT; Ray itself would try for minutes.
-
-    Raises:
-        OSError: it cannot be reached.
-    """
+    """Raise OSError at once if nothing listens at HOST:PORT; Ray itself would try for minutes."""
     host, colon, port = (address or "").rpartition("://")[2].partition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=20).close()

@@ -24,15 +24,7 @@ __all__ = ["open_decoder", "process_items", "threads_engine"]
 
 @contextlib.contextmanager
 def threads_engine(task: Task, *, threads: int) -> Iterator[Callable[[Run], EngineStats]]:
-    """Load the model in this process.
-
-    Args:
-        task: the run's.
-        threads: that read, and as many that record; also the number of decoding processes.
-
-    Raises:
-        CliperError: the model cannot be loaded.
-    """
+    """Load the model in this process; ``threads`` read, as many record, and as many processes decode."""
     with open_decoder(task, threads) as decoder, task.load() as model:
         yield lambda run: process_items(task, model, decoder, run.pending(), run.storage, run.add, threads=threads)
 
@@ -66,11 +58,7 @@ def process_items(
     """Process items; few of them are in memory at a time: those being read, a few groups, and those being recorded.
 
     Args:
-        task: what is done with each.
-        model: the task's.
-        decoder: for reading, or None.
         items: may be listed slowly.
-        storage: the folder of the images' files.
         add: called with an item's number and its record, from any thread.
         threads: that read, and as many that record.
 
@@ -78,6 +66,8 @@ def process_items(
         CliperError: what ends the run; images that were finished before are added.
         KeyboardInterrupt: likewise, once the images that were being recorded are added.
     """
+    from cliper.devices import peak_memory
+
     batch = task.batch_size(model)
     stats = EngineStats()
 
@@ -132,7 +122,7 @@ def process_items(
         raise
     finally:
         reading.close()
-    return replace(stats, peak_memory=_peak_memory())
+    return replace(stats, peak_memory=peak_memory())
 
 
 def _read(task: Task, model: Any, decoder: DecodePool | None, item: Any) -> _Loaded:
@@ -174,11 +164,7 @@ class _DaemonThreads:
             thread.start()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Wait until there is room, and hand over.
-
-        Raises:
-            BaseException: the first that an earlier piece of work raised.
-        """
+        """Wait until there is room, and hand over. Raises what an earlier piece of work raised."""
         while self._error is None:
             with contextlib.suppress(queue.Full):
                 self._queue.put(work, timeout=0.1)
@@ -186,11 +172,7 @@ class _DaemonThreads:
         raise self._error
 
     def finish(self, *, cancel: bool = False) -> None:
-        """Wait for the work that was handed over, or with ``cancel`` only for that which was begun.
-
-        Raises:
-            BaseException: the first that a piece of work raised, unless it was cancelled.
-        """
+        """Wait for the work and raise what it raised; with ``cancel``, wait only for work in progress."""
         self._cancelled = self._cancelled or cancel
         for _ in self._threads:
             self._queue.put(None)
@@ -206,9 +188,3 @@ class _DaemonThreads:
                     work()
                 except BaseException as error:
                     self._error = self._error or error
-
-
-def _peak_memory() -> dict[str, int]:
-    from cliper.devices import peak_memory
-
-    return peak_memory()

@@ -41,25 +41,15 @@ class FolderSource:
             yield ImageItem(number, name, join(self._storage.uri, name), error=error)
 
     def count(self) -> int | None:
-        """By listing the whole folder, without keeping names."""
-        return self._count("", ())
-
-    def _count(self, folder: str, parents: tuple[str, ...]) -> int:
-        real = self._real_path(folder)
-        if real == self._skip or real in parents:
-            return 0
-        try:
-            _, folders, count = self._list(folder, keep=False)
-        except _UnreadableError:
-            return 1
-        return count + sum(self._count(f"{folder}/{name}" if folder else name, (*parents, real)) for name in folders)
+        """By listing the whole folder."""
+        return sum(1 for _ in self.items())
 
     def _names(self, folder: str, parents: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
         real = self._real_path(folder)
         if real == self._skip or real in parents:  # a link to a folder above would never end
             return
         try:
-            names, folders, _ = self._list(folder, keep=True)
+            names, folders = self._list(folder)
         except _UnreadableError as error:
             yield folder, str(error)
             return
@@ -80,24 +70,19 @@ class FolderSource:
         uri = self._uri_of(folder)
         return uri if self._storage.local is None else os.path.realpath(uri)
 
-    def _list(self, folder: str, *, keep: bool) -> tuple[list[str], set[str], int]:
-        """Names of images (if they are kept), names of folders, number of images; nothing for a folder of results."""
+    def _list(self, folder: str) -> tuple[list[str], set[str]]:
+        """Names of images, and of folders; of a folder of results nothing."""
         images: list[str] = []
         folders: set[str] = set()
-        count = 0
         run_files = set()
         try:
-            for entry in self._storage.entries(folder):
-                if entry.name in (RUN, MANIFEST, PARTS):
-                    run_files.add(entry.name)
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_folder:
-                    folders.add(entry.name)
-                elif self._matches(f"{folder}/{entry.name}" if folder else entry.name):
-                    count += 1
-                    if keep:
-                        images.append(entry.name)
+            for name, is_folder in self._storage.entries(folder):
+                if name in (RUN, MANIFEST, PARTS):
+                    run_files.add(name)
+                if is_folder and not name.startswith("."):
+                    folders.add(name)
+                elif not name.startswith(".") and self._matches(f"{folder}/{name}" if folder else name):
+                    images.append(name)
         except Exception as error:  # object stores have exceptions of their own
             uri = self._uri_of(folder)
             text = f"expected a folder that can be read, got {quote_uri(uri)} ({storage_reason(error, uri)})"
@@ -105,8 +90,8 @@ class FolderSource:
                 raise InputError(f"{text}; check its permissions") from None
             raise _UnreadableError(text) from None
         if folder and RUN in run_files and len(run_files) > 1:
-            return [], set(), 0
-        return images, folders, count
+            return [], set()
+        return images, folders
 
 
 class _UnreadableError(Exception):

@@ -47,11 +47,7 @@ class TarSource:
             raise self._damaged("it is no tar")
 
     def items(self) -> Iterator[ImageItem]:
-        """Member by member, in the tar's order.
-
-        Raises:
-            InputError: the tar is cut off or damaged; the images before that have been given.
-        """
+        """Member by member, in the tar's order. Raises InputError where the tar is cut off or damaged."""
         number = 0
         try:
             for member, tar in self._members():

@@ -48,11 +48,7 @@ class VideoSource:
         """Frames that are taken per second, as a fraction, if the video has a rate."""
 
     def items(self) -> Iterator[ImageItem]:
-        """Frame by frame.
-
-        Raises:
-            InputError: the video is cut off or damaged; the frames before that have been given.
-        """
+        """Frame by frame. Raises InputError where the video is cut off or damaged."""
         process = LimitedProcess(f"{__name__}:_video_decoder", **_LIMITS)  # type: ignore[arg-type]
         try:
             self._request(process, {"open": self.uri})
@@ -83,12 +79,7 @@ class VideoSource:
 
 
 def frame_name(index: int) -> str:
-    """The name of frame ``index``, counted from 0.
-
-    Example:
-        >>> frame_name(120)
-        'frame-00000120.png'
-    """
+    """The name of frame ``index``, counted from 0."""
     return f"frame-{index:08d}.png"
 
 
@@ -145,10 +136,6 @@ def _frames(container: Any) -> Iterator[Any]:
 
     Few containers note that they were cut off, so damaged packets are looked for before they are decoded, and the end
     is compared with the header's.
-
-    Raises:
-        _DamagedError: something is damaged or missing.
-        FFmpegError: of PyAV.
     """
     stream = container.streams.video[0]
     # Not AUTO, which decodes many frames at once: errors would be reported by chance, or not at all.
