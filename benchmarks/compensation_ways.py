@@ -105,23 +105,28 @@ def cliper(folder: Path, quick: bool, limit: int, dtype: torch.dtype = torch.flo
     from cliper.settings import Settings
 
     try:
+        from cliper.refiners import Affinity
         from cliper.refiners.diffusion.unet_attention import capture_query_key
-    except ImportError:  # its name in older revisions, which ``--baseline`` may name
+    except ImportError:  # an older revision, which ``--baseline`` may name
         from cliper.refiners.capture import capture_heads as capture_query_key
 
     refiner: Any = load_refiner(folder, device="cpu", dtype=dtype)
+    encode = refiner.encode if hasattr(refiner, "compensate") else refiner.encode_latents
     image, maps, side = inputs(quick)
     settings = Settings(refine_threshold=THRESHOLD)  # a name that all revisions have
 
     @torch.inference_mode()
     def run():
         stages = Stages()
-        latents = refiner.encode(image, (side, side))
+        latents = encode(image, (side, side))
         stages("vae")
         noisy, timestep = refiner.add_noise(latents, STEP, SEED)
         heads = capture_query_key(refiner.unet, noisy, timestep, refiner.prompt, LAYERS)[0]
         stages("unet")
-        refined = refiner.compensate(maps, heads, latents.shape[-2:], settings)
+        if hasattr(refiner, "compensate"):
+            refined = refiner.compensate(maps, heads, latents.shape[-2:], settings)
+        else:
+            refined = refiner.apply(Affinity(tuple(heads), latents.shape[-2:]), maps, settings)
         stages("chain")
         return stages.seconds, refined, lambda: _rows(heads)
 

@@ -36,8 +36,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"cache", "checkpoints", "devices", "encoders", "files", "hf_logging", "kernels", "ops", "settings"},
     "formats": BASE | {"files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
+    "encoded_image": BASE | {"encoders", "refiners", "settings"},
     "segmenter": BASE
-    | {"cache", "checkpoints", "devices", "encoders", "images", "ops"}
+    | {"cache", "checkpoints", "devices", "encoded_image", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings"},
     "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},

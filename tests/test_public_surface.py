@@ -53,6 +53,7 @@ def test_names_of_the_package() -> None:
     assert sorted(cliper.__all__) == [
         "ClassPrompt",
         "CliperError",
+        "EncodedImage",
         "Preset",
         "Segmentation",
         "Segmenter",

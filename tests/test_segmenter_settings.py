@@ -191,7 +191,7 @@ def test_refiner_gets_the_dtype_that_was_given_or_none(
 ) -> None:
     """None is passed on: on a GPU the refiner is then float16, and CLIP float32."""
     seen: list[Any] = []
-    monkeypatch.setattr("cliper.segmenter.load_refiner", lambda name, *, dtype, **_: seen.append(dtype))
+    monkeypatch.setattr("cliper.refiners.registry.load_refiner", lambda name, *, dtype, **_: seen.append(dtype))
     segmenter = cliper.Segmenter.from_pretrained(clip_folder, refiner="dino-s16", device="cpu", dtype=asked)
     segmenter.with_refiner("dino-s8")
     segmenter.with_settings(segmenter.settings).with_refiner("dino-b8")

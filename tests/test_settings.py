@@ -244,6 +244,7 @@ def test_yaml_exponents_are_numbers(tmp_path: Path, number: str) -> None:
     ("name", "content", "words"),
     [
         ("a.yaml", "size: 336\n  scale: [", "expected settings as YAML or JSON"),
+        ("a.yaml", "size: 336 #" + "a" * 100_000, "it has more than 100,000 bytes"),
         ("a.yaml", "- 1\n- 2", "expected 'name: value' lines, got list"),
         ("a.yaml", "", "expected 'name: value' lines, got NoneType"),
         ("a.yaml", "just words", "got str"),

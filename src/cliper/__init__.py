@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliper import errors, evaluation, formats, ops
+    from cliper.encoded_image import EncodedImage
     from cliper.errors import CliperError
     from cliper.examples import example_photo
     from cliper.prompts import ClassPrompt
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _LAZY_ATTRIBUTES = {
     "ClassPrompt": "cliper.prompts",
     "CliperError": "cliper.errors",
+    "EncodedImage": "cliper.encoded_image",
     "Preset": "cliper.settings",
     "Segmentation": "cliper.result",
     "Segmenter": "cliper.segmenter",
@@ -41,6 +43,7 @@ _LAZY_MODULES = ("errors", "evaluation", "formats", "ops")
 __all__ = [
     "ClassPrompt",
     "CliperError",
+    "EncodedImage",
     "Preset",
     "Segmentation",
     "Segmenter",

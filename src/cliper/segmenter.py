@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import math
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +15,7 @@ from torch import Tensor
 from cliper.cache import SQLiteTextCache, TextEmbeddingCache
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve, resolve_recipe
 from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
+from cliper.encoded_image import EncodedImage
 from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
 from cliper.encoders.clip import load_clip
@@ -24,7 +23,7 @@ from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, preprocess, to_tensor
 from cliper.ops.class_maps import build_text_classifier
 from cliper.prompts import Classes, ClassPrompt, background_classes, encode_classes, parse_classes
-from cliper.refiners import Refiner, check_proxy, check_refiner, load_refiner
+from cliper.refiners import Affinity, Refiner, RefinerLoader, check_proxy, check_refiner
 from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
 from cliper.settings import Settings, check_seed, load_settings
@@ -34,10 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmenter"]
 
-# On a GPU, images of one size are batched, as long as the attention maps (float32, about 16 heads) fit into this many
-# bytes. On a CPU a batch gains nothing and takes memory.
+Source = ImageSource | EncodedImage
+S = TypeVar("S", bound=Source)
+
+# Maximum number of images in a batch on a GPU. On a CPU a batch gains nothing and takes memory.
 _BATCH_SIZE = 8
-_MAX_ATTENTION_BYTES = 2**31
 
 
 class Segmenter:
@@ -76,10 +76,7 @@ class Segmenter:
         self.batch_size = 1 if encoder.device.type == "cpu" else _BATCH_SIZE
         """Maximum number of images of one size in a batch; may be set."""
         self.cache = cache
-        """Of text embeddings."""
-        self._refiner_dtype = dtype
-        # DINOs in use by name; copies of this segmenter share the dictionary.
-        self._dinos: weakref.WeakValueDictionary[str, DinoRefiner] = weakref.WeakValueDictionary()
+        self._refiners = RefinerLoader(encoder, dtype)  # copies of this segmenter share it
         self._last_texts: tuple[object, Tensor] | None = None
         self._settings = settings
         self._predictor = self._make_predictor(settings)
@@ -162,20 +159,15 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         other = copy.copy(self)
-        other.refiner = None if refiner is None else self._load_refiner(str(refiner).strip())
+        other.refiner = None if refiner is None else self._refiners.load(str(refiner))
         return other
 
     @overload
-    def __call__(self, image: ImageSource, classes: Classes, background: Classes | None = ...) -> Segmentation: ...
+    def __call__(self, image: Source, classes: Classes, background: Classes | None = ...) -> Segmentation: ...
     @overload
+    def __call__(self, image: list[S], classes: Classes, background: Classes | None = ...) -> list[Segmentation]: ...
     def __call__(
-        self, image: list[ImageSource], classes: Classes, background: Classes | None = ...
-    ) -> list[Segmentation]: ...
-    def __call__(
-        self,
-        image: ImageSource | list[ImageSource],
-        classes: Classes,
-        background: Classes | None = "auto",
+        self, image: Source | list[S], classes: Classes, background: Classes | None = "auto"
     ) -> Segmentation | list[Segmentation]:
         """Segment an image, or a list of images.
 
@@ -183,7 +175,7 @@ class Segmenter:
         would equal the class and halve its probability. :meth:`class_maps` never leaves it out.
 
         Args:
-            image: a path, a PIL image or an HWC uint8 array; a list of them gives a list.
+            image: a path, a PIL image, an HWC uint8 array or an encoded image; a list of them gives a list.
             classes: names, or ``"dog; grass"``; see :func:`cliper.prompts.parse_classes`.
             background: names of other things that may be in the image; ``"auto"`` takes common scene words without
                 the classes; None or an empty list takes none.
@@ -201,10 +193,31 @@ class Segmenter:
         """
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
-        loaded = map(load_image, image if isinstance(image, list) else [image])
-        deferred = self._segment_all(((one, self.preprocess(one)) for one in loaded), named, texts)
-        results = [assign_labels() for assign_labels in deferred]
+        images: Sequence[Source] = image if isinstance(image, list) else [image]
+        results = [self._predict(one, named, texts)() for one in self._encode_all(images)]
         return results if isinstance(image, list) else results[0]
+
+    def encode_image(self, image: ImageSource) -> EncodedImage:
+        """Run the networks on an image once; the segmenter then segments it by any words.
+
+        Args:
+            image: a path, a PIL image or an HWC uint8 array.
+
+        Returns:
+            CLIP's features and the refiner's affinity, on the segmenter's device. Their size is ``nbytes``.
+
+        Raises:
+            ImageError: the image cannot be read, or its size is out of bounds.
+            ResourceError: memory ran out.
+
+        Example:
+            >>> import cliper
+            >>> segmenter = Segmenter.from_pretrained()
+            >>> encoded = segmenter.encode_image(cliper.example_photo())
+            >>> segmenter(encoded, "horse").classes, segmenter(encoded, "car").classes
+            (('horse',), ('car',))
+        """
+        return next(self._encode_all([image]))
 
     @convert_out_of_memory()
     def preprocess(self, image: Image.Image, column: tuple[int, int] | None = None) -> Tensor:
@@ -246,13 +259,11 @@ class Segmenter:
         Args:
             images: each as :func:`cliper.images.load_image` gives it; labels have their size.
             pixels: for each image [3, H, W] from :meth:`preprocess`.
-            classes: as for :meth:`__call__`.
-            background: as for :meth:`__call__`.
+            classes, background: as for :meth:`__call__`.
 
         Raises:
             ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
-            ClassListError: the class list is empty, names a class twice, or cannot be read.
-            ResourceError: memory ran out.
+            ClassListError, ResourceError: as for :meth:`__call__`.
         """
         return [assign_labels() for assign_labels in self.segment_deferred(images, pixels, classes, background)]
 
@@ -263,7 +274,7 @@ class Segmenter:
         classes: Classes,
         background: Classes | None = "auto",
     ) -> list[Callable[[], Segmentation]]:
-        """As :meth:`segment_preprocessed`, but only the networks run before this returns.
+        """As :meth:`segment_preprocessed`, but only the class maps are computed before this returns.
 
         Labels are assigned when the returned functions, one for each image, are called, in any thread.
         """
@@ -271,7 +282,7 @@ class Segmenter:
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
-        return self._segment_all(zip(images, pixels, strict=True), named, texts)
+        return [self._predict(one, named, texts) for one in self._encode(zip(images, pixels, strict=True))]
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes in the settings' templates, from the cache or added to it.
@@ -283,8 +294,7 @@ class Segmenter:
             [C, D] float32 of length 1, on the segmenter's device.
 
         Raises:
-            ClassListError: the class list is empty, names a class twice, or cannot be read, or a class has more tokens
-                than the text tower reads.
+            ClassListError: as for :meth:`__call__`, or a class has more tokens than the text tower reads.
         """
         with convert_out_of_memory():
             return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self.cache)
@@ -329,74 +339,67 @@ class Segmenter:
             RefinerError: the refiner has no such layer, or its maps are not finite.
             ResourceError: memory ran out.
         """
-        return self._refine([image], [maps])[0]
+        refined = maps.float()
+        if self.refiner is not None:
+            [refined] = self.refiner.refine([image], [maps], self.settings, seed=self.seed)
+        return refined.clone() if refined.is_inference() else refined  # an ordinary tensor in any case
 
-    def _segment_all(
-        self, inputs: Iterable[tuple[Image.Image, Tensor]], classes: Sequence[ClassPrompt], texts: Tensor
-    ) -> list[Callable[[], Segmentation]]:
-        """Segment images, each with the encoder's input, in order. Consecutive images of one size form batches."""
-        results: list[Callable[[], Segmentation]] = []
+    def _encode_all(self, images: Sequence[Source]) -> Iterator[EncodedImage]:
+        """Encode images that are not encoded yet, in order."""
+        loaded = (load_image(image) for image in images if not isinstance(image, EncodedImage))
+        encoded = self._encode((image, self.preprocess(image)) for image in loaded)
+        for image in images:
+            if isinstance(image, EncodedImage):
+                image.check_usable(self.encoder, self.refiner, self.settings, self.seed)
+                yield image
+            else:
+                yield next(encoded)
+
+    def _encode(self, inputs: Iterable[tuple[Image.Image, Tensor]]) -> Iterator[EncodedImage]:
+        """Encode images, each with the encoder's input, in order. Consecutive images of one size form batches."""
         for (_, shape), group in itertools.groupby(inputs, key=lambda item: (item[0].size, item[1].shape)):
-            while batch := list(itertools.islice(group, self._max_batch(shape))):
+            batch_size = min(self.batch_size, self._predictor.max_batch_size(shape))
+            while batch := list(itertools.islice(group, batch_size)):
                 images, pixels = zip(*batch, strict=True)
-                results += self._segment(images, torch.stack(pixels), classes, texts)
-        return results
-
-    def _max_batch(self, shape: Sequence[int]) -> int:
-        """Batch size for pixels of shape [3, H, W]."""
-        if self.batch_size == 1:
-            return 1
-        tokens = 1 + math.prod(shape[1:]) // self.encoder.patch_size**2
-        return max(1, min(self.batch_size, _MAX_ATTENTION_BYTES // (16 * tokens**2 * 4)))
+                yield from self._encode_batch(images, torch.stack(pixels))
 
     @convert_out_of_memory()
-    def _segment(
-        self, images: Sequence[Image.Image], pixels: Tensor, classes: Sequence[ClassPrompt], texts: Tensor
-    ) -> list[Callable[[], Segmentation]]:
-        """Segment images of one size, given the encoder's input [B, 3, H, W]."""
-        maps = list(self._predictor(pixels, texts, len(classes)))
-        refined = maps
+    def _encode_batch(self, images: Sequence[Image.Image], pixels: Tensor) -> list[EncodedImage]:
+        """Encode images of one size; pixels [B, 3, H, W]."""
+        features = self._predictor.encode(pixels)
+        affinities: Sequence[Affinity | None] = [None] * len(images)
         if self.refiner is not None:
-            refined = self._refine([to_tensor(image) for image in images], maps)
+            affinities = self.refiner.encode([to_tensor(image) for image in images], self.settings, self.seed)
         return [
-            functools.partial(
-                convert_out_of_memory()(Segmentation.from_maps),
-                image,
-                [item.name for item in classes],
-                m,
-                r,
-                settings=self.settings,
-                model=self.checkpoint.name,
-                refiner=None if self.refiner is None else str(self.refiner.name),
-            )
-            for image, m, r in zip(images, maps, refined, strict=True)
+            EncodedImage(image, one, affinity, self.settings, self.encoder, self.refiner, self.seed)
+            for image, one, affinity in zip(images, features, affinities, strict=True)
         ]
 
-    def _refine(self, images: Sequence[Tensor], maps: Sequence[Tensor]) -> list[Tensor]:
-        if self.refiner is None:
-            refined = [m.float() for m in maps]
-        else:
-            with convert_out_of_memory():
-                refined = self.refiner.refine(images, maps, self.settings, seed=self.seed)
-        # Tensors made in inference mode could not be changed in place, nor take part in a backward pass.
-        return [r.clone() if r.is_inference() else r for r in refined]
+    @convert_out_of_memory()
+    def _predict(
+        self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: Tensor
+    ) -> Callable[[], Segmentation]:
+        """Class maps of an encoded image; the function that is returned assigns labels."""
+        maps = refined = self._predictor.predict(encoded.features, texts, len(classes))
+        if self.refiner is not None and encoded.affinity is not None:
+            refined = self.refiner.apply(encoded.affinity, maps, self.settings)
+        return functools.partial(
+            convert_out_of_memory()(Segmentation.from_maps),
+            encoded.image,
+            [item.name for item in classes],
+            maps,
+            refined,
+            settings=self.settings,
+            model=self.checkpoint.name,
+            refiner=None if self.refiner is None else str(self.refiner.name),
+        )
 
     def _make_predictor(self, settings: Settings) -> ClassMapPredictor:
         check_proxy(settings)
-        loaded = self._load_refiner(settings.proxy_model.strip()) if settings.attention == "proxy" else None
+        loaded = self._refiners.load(settings.proxy_model) if settings.attention == "proxy" else None
         proxy = loaded if isinstance(loaded, DinoRefiner) else None
         settings = settings.replace(recipe=resolve_recipe(settings.recipe, self.checkpoint))
         return ClassMapPredictor(self.encoder, settings, self.checkpoint.name, proxy)
-
-    def _load_refiner(self, name: str) -> Refiner | None:
-        """Load a refiner, or share a DINO that was loaded before, as refiner or for ``attention="proxy"``."""
-        refiner: Refiner | None = self._dinos.get(name)
-        if refiner is None:
-            encoder = self.encoder
-            refiner = load_refiner(name, device=encoder.device, dtype=self._refiner_dtype, encoder=encoder)
-            if isinstance(refiner, DinoRefiner):
-                self._dinos[name] = refiner
-        return refiner
 
     def _build_text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
         """Text embeddings of a call. Those of the last call are cached: many images are often given the same words."""

@@ -22,6 +22,7 @@ from cliper.errors import SettingsError, reraise
 
 __all__ = [
     "ATTENTIONS",
+    "MAX_SETTINGS_BYTES",
     "RECIPES",
     "TEMPLATES",
     "Preset",
@@ -31,6 +32,8 @@ __all__ = [
     "load_settings",
     "presets",
 ]
+
+MAX_SETTINGS_BYTES = 100_000  # of a settings file
 
 RECIPES = ("conference", "preprint", "preprint-h")
 ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity", "proxy")
@@ -210,8 +213,8 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
     is complete and ignores ``base``.
 
     Raises:
-        SettingsError: no such preset or file, a file that cannot be parsed, an unknown key, or a value of the wrong
-            type or out of range.
+        SettingsError: no such preset or file, a file that is too large or cannot be parsed, an unknown key, or a value
+            of the wrong type or out of range.
     """
     if isinstance(source, Settings):
         return source
@@ -231,6 +234,8 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
         return load_preset(text).settings  # raises an error that suggests the closest presets
     causes = (OSError, ValueError, RecursionError, yaml.YAMLError)
     with reraise(causes, SettingsError, f"{path}: expected settings as YAML or JSON, could not read them"):
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise OSError(f"it has more than {MAX_SETTINGS_BYTES:,} bytes")
         content = path.read_text(encoding="utf-8-sig")
         # PyYAML does not accept tabs, which JSON may be indented with.
         data = json.loads(content) if path.suffix.lower() == ".json" else yaml.load(content, _Loader)

@@ -1,9 +1,10 @@
 import json
+import os
 
 import pytest
 import torch
 
-from cliper.checkpoints import check_folder, resolve
+from cliper.checkpoints import check_folder, resolve, verify
 from cliper.errors import CheckpointError
 
 
@@ -47,6 +48,62 @@ def test_missing_folder_or_file_is_refused(tmp_path):
 def test_bad_config_is_refused(tiny_clip, text, words):
     (tiny_clip / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     assert words in problem(tiny_clip)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("config.json", 1_000_000),
+        ("tokenizer.json", 10_000_000),
+        ("merges.txt", 10_000_000),
+        ("tokenizer_config.json", 1_000_000),
+        ("model.safetensors.index.json", 10_000_000),
+        ("settings.json", 100_000),
+    ],
+)
+def test_too_large_text_file_is_refused(tiny_clip, name, limit):
+    path = tiny_clip / name
+    path.touch()
+    os.truncate(path, limit + 1)  # sparse
+    assert problem(tiny_clip) == f"{path}: expected at most {limit:,} bytes, got {limit + 1:,}; download it again"
+    expected = f"{name}: expected at most {limit:,} bytes, got {limit + 1:,}; download it again"
+    assert verify(tiny_clip, "clip").problems == [expected]
+
+
+def test_too_large_text_file_of_a_part_is_refused(tiny_pipeline):
+    os.truncate(tiny_pipeline / "tokenizer" / "vocab.json", 10_000_001)
+    assert "tokenizer/vocab.json: expected at most 10,000,000 bytes" in problem(tiny_pipeline, "diffusion")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vision_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers of at most 200, got 1000000000"),
+        ({"text_config": {"hidden_size": 1e300}}, "hidden_size of at most 65,536, got 1e+300"),
+        ({"text_config_dict": {"vocab_size": 10**100}}, "vocab_size of at most 1,000,000, got 1000"),
+        ({"projection_dim": 65_537}, "projection_dim of at most 65,536, got 65537"),
+    ],
+)
+def test_size_that_no_model_has_is_refused(tiny_clip, changes, words):
+    edit(tiny_clip / "config.json", **changes)
+    message = problem(tiny_clip)
+    assert f"config.json: expected {words}" in message
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("unet", {"layers_per_block": [2, 201]}, "layers_per_block of at most 200, got 201"),
+        ("unet", {"transformer_layers_per_block": [[2, 201]]}, "transformer_layers_per_block of at most 200"),
+        ("vae", {"block_out_channels": [8] * 101}, "at most 100 values of block_out_channels, got 101"),
+    ],
+)
+def test_pipeline_with_a_size_that_no_model_has_is_refused(tiny_pipeline, part, changes, words):
+    edit(tiny_pipeline / part / "config.json", **changes)
+    message = problem(tiny_pipeline, "diffusion")
+    assert f"{part}/config.json: expected " in message
+    assert words in message
 
 
 def test_other_kind_of_model_is_refused(tiny_clip):

@@ -5,7 +5,8 @@
 """
 
 from dataset_trees.content import NAMES, expected
+from dataset_trees.memory import exhaust_memory
 from dataset_trees.prepared import build_tree
 from dataset_trees.sources import build_sources
 
-__all__ = ["NAMES", "build_sources", "build_tree", "expected"]
+__all__ = ["NAMES", "build_sources", "build_tree", "exhaust_memory", "expected"]

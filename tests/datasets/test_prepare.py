@@ -15,7 +15,7 @@ from PIL import Image
 from cliper.datasets import find_benchmark
 from cliper.datasets.prepare import cityscapes_masks, coco_object_masks, coco_stuff_masks, voc_aug_masks, write_masks
 from cliper.errors import ImageError, InputError, MissingExtraError, OutputError
-from dataset_trees import build_sources, expected
+from dataset_trees import build_sources, exhaust_memory, expected
 from dataset_trees.sources import COCO_IDS, save_mat
 
 # Command -> benchmark, form of the annotations.
@@ -208,14 +208,28 @@ def test_damaged_mat_file_is_named(data: bytes, tmp_path: Path) -> None:
     assert str(path) in summary.errors[0]
 
 
+def car(polygon: Any, label: Any = "car") -> dict[str, Any]:
+    return {"objects": [{"label": label, "polygon": polygon}]}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"objects": [{"label": "spaceship", "polygon": [[0, 0], [1, 0], [1, 1]]}]}, "unknown label 'spaceship'"),
-        ({"objects": [{"label": "car"}]}, "cannot draw"),
-        ({"objects": [{"label": "car", "polygon": [[0, 0], [1, 0], [float("nan"), 1]]}]}, "not finite"),
-        ({"imgWidth": 0}, "got 0x"),
+        (car([[0, 0], [1, 0], [1, 1]], "spaceship"), "objects[0]: expected a label of Cityscapes, got 'spaceship'"),
+        (car([[0, 0], [1, 0], [1, 1]], 7), "objects[0]: expected a label of Cityscapes, got 7"),
+        (car(None), "objects[0]: expected a polygon [[x, y], [x, y], ...], got None"),
+        (car([5]), "objects[0]: expected a polygon [[x, y], [x, y], ...], got [5]"),
+        (car([[0, 0, 0]]), "objects[0]: expected a polygon [[x, y], [x, y], ...], got [[0, 0, 0]]"),
+        (car([[0, 0], [1, 0]]), "objects[0]: expected a polygon of 3 or more points"),
+        (car([[0, 0], [1, 0], [float("nan"), 1]]), "for x, got nan"),
+        (car([[0, 0], [1, 0], [0, 1e12]]), "for y, got 1000000000000.0"),
+        (car([[0, 0], [1, 0], [0, True]]), "for y, got True"),
+        ({"objects": [7]}, "objects[0]: expected an object with label and polygon, got 7"),
+        ({"objects": None}, "expected a list 'objects', got None"),
+        ({"objects": [7, 8]}, "objects[1]: expected an object"),
+        ({"imgWidth": 0}, "expected a positive integer width, got 0"),
         ({"imgWidth": 10**9}, "megapixels"),
+        ({"imgWidth": 10_000, "imgHeight": 10_000, "objects": [7] * 101}, "got 101 annotations"),
     ],
 )
 def test_invalid_polygons_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -227,6 +241,49 @@ def test_invalid_polygons_are_named(change: dict[str, Any], message: str, tmp_pa
     assert len(summary.errors) == 1
     assert message in summary.errors[0]
     assert str(path) in summary.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("rasterize._MAX_OUTLINES", 20, "objects[1]: expected at most 20 pixels along all outlines of an image"),
+        ("cityscapes._MAX_EDGE_ROWS", 200, "objects[1]: expected at most 2e+02 points of all polygons times rows"),
+    ],
+)
+def test_cityscapes_polygons_beyond_the_work_limit_are_named(
+    limit: str, value: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_sources("cityscapes", tmp_path, form="polygons")
+    path = min((tmp_path / "CityScapes").rglob("*_polygons.json"))
+    triangle = car([[0, 0], [3, 0], [3, 3]])["objects"]  # 12 pixels along its outline
+    path.write_text(json.dumps({"imgWidth": 40, "imgHeight": 40, "objects": triangle * 2}))
+    monkeypatch.setattr(f"cliper.datasets.prepare.{limit}", value)
+    job = next(job for job in cityscapes_masks(tmp_path).jobs if job.target.name.startswith(path.name[:20]))
+    with pytest.raises(ImageError) as caught:
+        job.make()
+    assert message in str(caught.value)
+    assert "objects[0]" not in str(caught.value)
+
+
+@pytest.mark.parametrize("when", ["an existing mask is read", "a mask is made"])
+def test_mask_for_which_memory_runs_out_is_named_and_the_others_are_made(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_sources("coco-stuff171", tmp_path)
+    plan = coco_stuff_masks(tmp_path)
+    first = plan.jobs[0].target
+    if when == "an existing mask is read":
+        write_masks(plan)
+        exhaust_memory(monkeypatch, first)
+        summary = write_masks(plan)
+        assert (summary.written, summary.skipped) == (0, 2)
+    else:
+        exhaust_memory(monkeypatch, tmp_path / "stuffthingmaps_trainval2017" / "val2017" / first.name)
+        summary = write_masks(plan)
+        assert (summary.written, summary.skipped) == (2, 0)
+    assert len(summary.errors) == 1
+    assert first.name in summary.errors[0]
+    assert "memory" in summary.errors[0]
 
 
 @pytest.mark.parametrize("what", ["context", "coco-object"])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dataset_trees import build_sources
+from hostile_images import JPEG_APP1, exif_block, jpeg_scans, jpeg_with, segment
 
 BENCHMARKS = {"coco-object": "coco-object", "context": "context60"}
 SOURCES = {"coco-object": "annotations/instances_val2017.json", "context": "VOCdevkit/VOC2010/trainval_merged.json"}
@@ -109,7 +110,7 @@ def test_image_of_another_size_than_its_file_is_named(what: str, tmp_path: Path,
 
 
 @pytest.mark.parametrize("what", BENCHMARKS)
-@pytest.mark.parametrize("state", ["absent", "damaged", "a pipe", "a decompression bomb"])
+@pytest.mark.parametrize("state", ["absent", "damaged", "a pipe", "a GIF"])
 def test_masks_are_made_without_image_files(
     what: str,
     state: str,
@@ -124,10 +125,36 @@ def test_masks_are_made_without_image_files(
             image.write_bytes(b"\xff\xd8\xff")
         elif state == "a pipe":
             os.mkfifo(image)
-        elif state == "a decompression bomb":
+        elif state == "a GIF":
             Image.new("L", (1, 1)).save(image, "GIF")
     assert command("data", "prepare", what, tmp_path).code == 0
     assert masks(what, tmp_path) == undamaged_masks(what)
+
+
+HOSTILE_IMAGES = {
+    "EXIF whose entries share their data": (
+        jpeg_with(segment(JPEG_APP1, b"Exif\0\0" + exif_block(1200, 30_000))),
+        "expected an image with at most 32 MiB of tags",
+    ),
+    "a decompression bomb": (jpeg_scans(30_000, 30_000, 0), "expected the size 30000x30000"),
+}
+
+
+@pytest.mark.parametrize("what", BENCHMARKS)
+@pytest.mark.parametrize("case", HOSTILE_IMAGES)
+def test_hostile_image_is_named_and_the_other_masks_are_made(
+    what: str, case: str, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    content, message = HOSTILE_IMAGES[case]
+    edit(what, tmp_path, lambda data: None)
+    image = min(tmp_path.rglob("*.jpg"))
+    image.write_bytes(content)
+    done = command("data", "prepare", what, tmp_path)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert str(image) in done.err
+    assert message in done.err
+    assert len(masks(what, tmp_path)) == 2
 
 
 @pytest.mark.parametrize("what", BENCHMARKS)

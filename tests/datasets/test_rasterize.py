@@ -121,6 +121,35 @@ def test_too_long_outlines_of_one_image_are_refused(monkeypatch: pytest.MonkeyPa
         paint(triangle, triangle, triangle)
 
 
+def test_each_bad_annotation_of_an_image_is_named_up_to_five() -> None:
+    good, bad = [[1, 1, 4, 1, 4, 4]], [[1, 1]]
+    with pytest.raises(ImageError) as caught:
+        paint(bad, good, None, bad)
+    assert [f"annotation {i}: " in str(caught.value) for i in range(1, 5)] == [True, False, True, True]
+    with pytest.raises(ImageError, match=r"annotation 5: .*; and 2 more; ") as caught:
+        paint(*[bad] * 7)
+    assert "annotation 6" not in str(caught.value)
+
+
+def test_polygons_are_merged_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    merge, work = coco.merge, 0
+
+    def counting_merge(masks: list[dict[str, Any]]) -> dict[str, Any]:
+        nonlocal work
+        for i in range(2, len(masks) + 1):  # pycocotools merges the i-th with the union of those before it
+            work += len(merge(masks[: i - 1])["counts"]) + len(masks[i - 1]["counts"])
+        return merge(masks)
+
+    count = 256  # squares of 4x4 pixels that do not touch
+    corners = [(10 * (i % 16), 10 * (i // 16)) for i in range(count)]
+    polygons = [[x, y, x + 4, y, x + 4, y + 4, x, y + 4] for x, y in corners]
+    monkeypatch.setattr(coco, "merge", counting_merge)
+    painted = paint(polygons, height=160, width=160)
+    assert (painted == 3).sum() == 16 * count
+    longest = max(len(item["counts"]) for item in coco.frPyObjects(polygons, 160, 160))
+    assert work <= count * 8 * longest  # 2^8 polygons: eight times, the second half of which at most as long again
+
+
 def by_pycocotools(segmentation: Any) -> np.ndarray:
     """The mask that pycocotools makes of a segmentation in any of the three forms."""
     if isinstance(segmentation, list):

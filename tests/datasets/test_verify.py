@@ -13,7 +13,7 @@ from PIL import Image
 
 from cliper.datasets import benchmark_names, find_benchmark
 from cliper.datasets.verify import verify_data
-from dataset_trees import NAMES, build_tree
+from dataset_trees import NAMES, build_tree, exhaust_memory
 
 
 def report_of(root: Path, name: str, *, full: bool = False) -> Any:
@@ -87,6 +87,17 @@ def test_full_verification_finds_damage_inside_files(damage: str, tmp_path: Path
     assert report.valid == 2
     assert len(report.unreadable) == 1
     assert str(mask) in report.unreadable[0]
+
+
+def test_image_for_which_memory_runs_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_tree("voc21", tmp_path)
+    image = find_benchmark("voc21").samples(tmp_path)[1].image
+    exhaust_memory(monkeypatch, image)
+    report = report_of(tmp_path, "voc21", full=True)
+    assert report.valid == 2
+    assert len(report.unreadable) == 1
+    assert str(image) in report.unreadable[0]
+    assert "memory ran out" in report.unreadable[0]
 
 
 def test_benchmarks_with_the_same_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_one_dino_serves_as_proxy_and_as_refiner(
         loaded.append(name)
         return load_refiner(name, **options)
 
-    monkeypatch.setattr("cliper.segmenter.load_refiner", count)
+    monkeypatch.setattr("cliper.refiners.registry.load_refiner", count)
     folder = str(dinos["dino"])
     first = cliper.Segmenter.from_pretrained(clip_folder, refiner=folder, device="cpu")
     proxy = Settings(size=64, attention="proxy", proxy_model=folder)

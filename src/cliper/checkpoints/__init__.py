@@ -12,15 +12,15 @@ are imported in the functions that use them.
 """
 
 from cliper.checkpoints.default_settings import recommended_settings, resolve_recipe
-from cliper.checkpoints.registry import RegistryEntry, Source, entries, find_entry
+from cliper.checkpoints.registry import HubRepo, RegistryEntry, entries, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
 from cliper.checkpoints.validate import check_folder
 from cliper.checkpoints.verify import VerifyReport, verify, weight_hashes
 
 __all__ = [
+    "HubRepo",
     "RegistryEntry",
     "ResolvedCheckpoint",
-    "Source",
     "VerifyReport",
     "check_folder",
     "entries",

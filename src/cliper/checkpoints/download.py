@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cliper.checkpoints.registry import Source
+from cliper.checkpoints.registry import HubRepo
 from cliper.checkpoints.validate import (
     COMPONENTS,
     MARKER_FILES,
@@ -36,7 +36,7 @@ _REASONS = {
 }
 
 
-def cached_folder(source: Source, kind: str) -> Path | None:
+def cached_folder(source: HubRepo, kind: str) -> Path | None:
     """The folder of a source in the cache if it has all needed files, else None. No network is used."""
     import huggingface_hub as hub
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -57,7 +57,7 @@ def cached_folder(source: Source, kind: str) -> Path | None:
     return folder if all((folder / name).is_file() for name in needed) else None
 
 
-def download_folder(source: Source, kind: str) -> Path:
+def download_folder(source: HubRepo, kind: str) -> Path:
     """Download the needed files of a source into the cache and return their folder.
 
     Raises:

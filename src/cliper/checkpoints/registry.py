@@ -14,8 +14,8 @@ from cliper.errors import CheckpointError
 
 __all__ = [
     "KINDS",
+    "HubRepo",
     "RegistryEntry",
-    "Source",
     "check_kind",
     "entries",
     "entry_of_repo",
@@ -32,7 +32,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class HubRepo:
     """A repository on the Hugging Face hub and a pinned commit, or None for its main branch."""
 
     repo: str
@@ -62,7 +62,7 @@ class RegistryEntry:
     alias: str
     kind: str
     title: str
-    sources: tuple[Source, ...]
+    sources: tuple[HubRepo, ...]
     licence: str
     megabytes: int
     recommended: str | None
@@ -133,5 +133,7 @@ def check_kind(kind: str) -> None:
 @functools.cache
 def _registry() -> tuple[tuple[RegistryEntry, ...], dict[str, str]]:
     data = yaml.safe_load((resources.files("cliper.checkpoints") / "registry.yaml").read_text(encoding="utf-8"))
-    items = ({**item, "sources": tuple(Source(**source) for source in item["sources"])} for item in data["checkpoints"])
+    items = (
+        {**item, "sources": tuple(HubRepo(**source) for source in item["sources"])} for item in data["checkpoints"]
+    )
     return tuple(RegistryEntry(**item) for item in items), data["replacements"]

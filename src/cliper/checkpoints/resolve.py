@@ -12,8 +12,8 @@ from pathlib import Path
 from cliper.checkpoints.download import cached_folder, download_folder, download_reason
 from cliper.checkpoints.registry import (
     KINDS,
+    HubRepo,
     RegistryEntry,
-    Source,
     check_kind,
     entries,
     entry_of_repo,
@@ -100,16 +100,16 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
     if known is not None and not revision:
         sources = [item for item in known.sources if entry or item.repo.lower() == repo.lower()]
         return _from_hub(entry.alias if entry else text, kind, sources, known, download, pinned=True)
-    return _from_hub(text, kind, [Source(repo, revision or None)], known, download, pinned=False)
+    return _from_hub(text, kind, [HubRepo(repo, revision or None)], known, download, pinned=False)
 
 
 def _from_hub(
-    name: str, kind: str, sources: Sequence[Source], entry: RegistryEntry | None, download: bool, *, pinned: bool
+    name: str, kind: str, sources: Sequence[HubRepo], entry: RegistryEntry | None, download: bool, *, pinned: bool
 ) -> ResolvedCheckpoint:
     """Try sources in their order; with ``pinned``, another commit of a repository is better than none."""
     from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
-    def found(source: Source, folder: Path) -> ResolvedCheckpoint:
+    def found(source: HubRepo, folder: Path) -> ResolvedCheckpoint:
         return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
 
     for source in sources:
@@ -145,7 +145,7 @@ def _from_hub(
         except Exception as error:  # of huggingface_hub, its HTTP library, its Rust part, or the system
             failures.append(f"{source}: {download_reason(error, source.repo)}")
             if isinstance(error, RevisionNotFoundError) and pinned and source.revision:
-                waiting.insert(0, Source(source.repo, None))
+                waiting.insert(0, HubRepo(source.repo, None))
             elif not isinstance(error, HfHubHTTPError):
                 break  # no network, a full disk: no other repository would help
         else:
@@ -154,7 +154,7 @@ def _from_hub(
             return found(source, folder)
     for source in sources if pinned else ():
         # Without network, another commit of the same repository is used, with a warning.
-        if folder := cached_folder(Source(source.repo, None), kind):
+        if folder := cached_folder(HubRepo(source.repo, None), kind):
             _LOG.warning("%s: %s; using another commit from the cache, %s", name, "; ".join(failures), folder)
             return found(source, folder)
     near = ", ".join(nearest_aliases(name, kind))

@@ -8,8 +8,10 @@ checker are not used.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import reprlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 from cliper.checkpoints.registry import KINDS, check_kind
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.errors import CheckpointError, short_reason
+from cliper.settings import MAX_SETTINGS_BYTES
 
 __all__ = [
     "COMPONENTS",
@@ -43,7 +46,25 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_MAX_JSON = 100_000_000  # bytes; the longest, an index of shards, has less than a million
+# Bytes of the JSON and text files that are read, by us, transformers or diffusers. Published ones have a fraction.
+_MAX_BYTES = {
+    **dict.fromkeys(("config.json", "model_index.json", "scheduler_config.json", "adapter_config.json"), 1_000_000),
+    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), 1_000_000),
+    **dict.fromkeys(("tokenizer.json", "vocab.json", "merges.txt", "chat_template.jinja"), 10_000_000),
+    **dict.fromkeys((f"{name}.index.json" for name in (*_TRANSFORMERS, *_DIFFUSERS)), 10_000_000),
+    "settings.json": MAX_SETTINGS_BYTES,
+}
+# Sizes in configurations that no model exceeds, and the length of lists of them. Larger ones take hours to build.
+_MAX_VALUES = {
+    **dict.fromkeys(("num_hidden_layers", "layers_per_block", "transformer_layers_per_block"), 200),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "projection_dim"), 65_536),
+    **dict.fromkeys(("block_out_channels", "cross_attention_dim", "num_train_timesteps"), 65_536),
+    "max_position_embeddings": 65_536,
+    "image_size": 8_192,
+    "mlp_ratio": 100,
+    "vocab_size": 1_000_000,
+}
+_MAX_LIST = 100
 _TOKENIZER = "tokenizer.json (or vocab.json and merges.txt)"
 
 
@@ -134,13 +155,13 @@ def list_files(folder: Path, kind: str) -> list[str]:
     """Names of the files in a checkpoint's folder and those of its parts, as :func:`needed_files` takes them.
 
     Raises:
-        CheckpointError: an entry is a pipe, socket or device. transformers and diffusers open every file whose name
-            they know, and opening a pipe could block for ever.
+        CheckpointError: an entry is a pipe, socket or device, or larger than any such file. transformers and diffusers
+            open every file whose name they know, and opening a pipe could block for ever.
     """
     names = []
     for part in COMPONENTS[kind]:
         for path in sorted((folder / part.folder).glob("*")):
-            _check_file_type(path)
+            _check_file(path)
             if path.is_file():  # not a dangling link, such as the hub's cache has after it was cleaned by hand
                 names.append(path.relative_to(folder).as_posix())
     return names
@@ -156,8 +177,8 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
         kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
 
     Raises:
-        CheckpointError: it is not a folder, a file is missing, truncated or not what its name says, an entry is a
-            pipe, socket or device, or the checkpoint is of another kind.
+        CheckpointError: it is not a folder, a file is missing, truncated, too large or not what its name says, an
+            entry is a pipe, socket or device, or the checkpoint is of another kind or impossibly large.
 
     Example:
         >>> from cliper.checkpoints import resolve
@@ -172,7 +193,9 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     for part in COMPONENTS[kind]:
         if part.config:
             path = root / part.folder / part.config
-            check_model_type(str(path), kind, part, read_json(path, f"{KINDS[kind]} has one").get("model_type"))
+            config = read_json(path, f"{KINDS[kind]} has one")
+            check_model_type(str(path), kind, part, config.get("model_type"))
+            _check_values(path, config)
     for path in weight_paths(root, kind):
         # Its readers compare a file's header, or its directory, with its length when they open it.
         if next(iter_tensors(path), None) is None:
@@ -213,12 +236,10 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: there is no such file, or it is not JSON, not an object, or larger than 100 MB.
+        CheckpointError: there is no such file, or it is not JSON, not an object, or too large.
     """
-    _check_file_type(path)
+    _check_file(path)
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise OSError(f"it has more than {_MAX_JSON:,} bytes")
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: expected {path.name} ({reason}), got none") from None
@@ -229,10 +250,30 @@ def read_json(path: Path, reason: str) -> dict[str, Any]:
     return data
 
 
-def _check_file_type(path: Path) -> None:
-    """Refuse a pipe, socket or device before it is opened; a missing file passes."""
+def _check_file(path: Path) -> None:
+    """Refuse a pipe, socket or device, or too large a file, before it is opened; a missing file passes."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
+    limit = _MAX_BYTES.get(path.name)
+    if limit is not None and path.is_file() and (size := path.stat().st_size) > limit:
+        raise CheckpointError(f"{path}: expected at most {limit:,} bytes, got {size:,}; download it again")
+
+
+def _check_values(path: Path, config: dict[str, Any]) -> None:
+    """Refuse sizes that no model has, at any depth, before a model is built from them."""
+    items: list[tuple[str, Any]] = list(config.items())
+    while items:
+        name, value = items.pop()
+        if isinstance(value, dict):
+            items += value.items()
+        elif isinstance(value, list) and name in _MAX_VALUES:
+            if len(value) > _MAX_LIST:
+                raise CheckpointError(f"{path}: expected at most {_MAX_LIST} values of {name}, got {len(value):,}")
+            items += [(name, item) for item in value]
+        elif isinstance(value, int | float) and value > _MAX_VALUES.get(name, math.inf):
+            raise CheckpointError(
+                f"{path}: expected {name} of at most {_MAX_VALUES[name]:,}, got {reprlib.repr(value)}"
+            )
 
 
 def _weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-__all__ = ["Benchmark", "Sample", "list_files", "missing_data_error", "read_split"]
+__all__ = ["Benchmark", "Sample", "match_files", "missing_data_error", "read_split"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def read_split(benchmark: str, paths: Iterable[Path]) -> list[str]:
     return names
 
 
-def list_files(benchmark: str, folder: Path, pattern: str) -> list[Path]:
+def match_files(benchmark: str, folder: Path, pattern: str) -> list[Path]:
     """Files of a folder that match a pattern, sorted by path, without hidden files.
 
     Raises:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from cliper.datasets.benchmark import Benchmark, Sample, list_files, read_split
+from cliper.datasets.benchmark import Benchmark, Sample, match_files, read_split
 from cliper.datasets.texts import benchmark_texts
 from cliper.errors import InputError
 
@@ -71,7 +71,7 @@ def _coco_object_samples(root: Path) -> list[Sample]:
     if split.is_file():
         names = read_split("coco-object", [split])
     else:  # all masks, without those of train2014
-        all_names = [path.stem for path in list_files("coco-object", masks, "*.png")]
+        all_names = [path.stem for path in match_files("coco-object", masks, "*.png")]
         names = [name for name in all_names if coco_object_image(folder, name).is_file()] or all_names
     return [Sample(name, coco_object_image(folder, name), masks / f"{name}.png") for name in names]
 
@@ -89,13 +89,13 @@ def _ade_samples(root: Path) -> list[Sample]:
 
 
 def _paired_samples(benchmark: str, images: Path, masks: Path) -> list[Sample]:
-    return [Sample(path.stem, path, masks / f"{path.stem}.png") for path in list_files(benchmark, images, "*.jpg")]
+    return [Sample(path.stem, path, masks / f"{path.stem}.png") for path in match_files(benchmark, images, "*.jpg")]
 
 
 def _cityscapes_samples(root: Path) -> list[Sample]:
     folder = root / "CityScapes"
     samples: list[Sample] = []
-    for image in list_files("cityscapes", folder / "leftImg8bit" / "val", "*/*_leftImg8bit.png"):
+    for image in match_files("cityscapes", folder / "leftImg8bit" / "val", "*/*_leftImg8bit.png"):
         stem = image.name.removesuffix("_leftImg8bit.png")
         mask = folder / "gtFine" / "val" / image.parent.name / f"{stem}_gtFine_labelTrainIds.png"
         samples += (Sample(f"{stem}#{half}", image, mask, (i, 2)) for i, half in enumerate(("left", "right")))

@@ -9,7 +9,7 @@ from typing import Any
 
 from cliper.datasets.benchmark import Benchmark, Sample
 from cliper.datasets.published import find_benchmark
-from cliper.errors import ImageError, InputError, quote_path, short_reason
+from cliper.errors import ImageError, InputError, ResourceError, quote_path, short_reason
 
 __all__ = ["DataReport", "verify_data"]
 
@@ -89,7 +89,7 @@ def _check_samples(
         if full and not absent and not problems:
             try:
                 benchmark.read_whole(sample)
-            except ImageError as error:
+            except (ImageError, ResourceError) as error:
                 problems.append(str(error))
         missing += map(str, absent)
         unreadable += problems

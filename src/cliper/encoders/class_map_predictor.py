@@ -3,6 +3,8 @@
 Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 """
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -17,6 +19,8 @@ from cliper.ops.recipes import RECIPES
 from cliper.settings import Settings
 
 __all__ = ["ClassMapPredictor", "ProxyModel"]
+
+_MAX_ATTENTION_BYTES = 2**31  # of the attention maps of a batch (float32, about 16 heads)
 
 
 class ProxyModel(Protocol):
@@ -54,7 +58,7 @@ class ClassMapPredictor:
             self._attention = partial(_proxy_affinity, proxy, encoder)
 
     def __call__(self, pixels: Tensor, texts: Tensor, num_classes: int) -> Tensor:
-        """Class maps of images of one size.
+        """Class maps of images of one size: :meth:`encode`, then :meth:`predict`.
 
         Args:
             pixels: [B, 3, H, W], normalised for the encoder, H and W multiples of the patch size.
@@ -69,48 +73,78 @@ class ClassMapPredictor:
             CheckpointError: the maps are not finite, because of the weights or the dtype.
             ResourceError: memory ran out.
         """
-        encoder = self._encoder
-        if texts.shape[1] != encoder.embedding_width:
-            raise ShapeError(
-                f"foreground: expected embeddings of width {encoder.embedding_width}, got {texts.shape[1]}"
-            )
+        self._check_texts(texts)
+        return torch.stack([self.predict(features, texts, num_classes) for features in self.encode(pixels)])
+
+    def max_batch_size(self, shape: Sequence[int]) -> int:
+        """Number of images with pixels [3, H, W] of this shape whose attention maps fit into memory together."""
+        tokens = 1 + math.prod(shape[1:]) // self._encoder.patch_size**2
+        return max(1, _MAX_ATTENTION_BYTES // (16 * tokens**2 * 4))
+
+    def encode(self, pixels: Tensor) -> list[ImageFeatures]:
+        """Features of images of one size, independent of any text.
+
+        Args:
+            pixels: as for :meth:`__call__`.
+
+        Raises:
+            ShapeError: sides that are no multiples of the patch size, or pixels that are not finite.
+            ResourceError: memory ran out.
+        """
+        settings, depth = self.settings, self._encoder.num_layers
         with convert_out_of_memory(), torch.inference_mode():
-            texts = texts.to(encoder.device)
-            maps = torch.stack([self._maps(f, texts, num_classes) for f in self._features(pixels)])
+            features = self._encoder.encode_images(
+                pixels,
+                recipe=self._recipe,
+                attention=self._attention,
+                layers=range(depth) if settings.fuse_features else [settings.select_layer % depth],
+                window=settings.window,
+            )
+        if not pixels.isfinite().all():
+            raise ShapeError("pixels: expected finite numbers, got NaN or infinity")
+        return features
+
+    def predict(self, features: ImageFeatures, texts: Tensor, num_classes: int) -> Tensor:
+        """Class maps of one image, from its features.
+
+        Args:
+            features: from :meth:`encode`.
+            texts, num_classes: as for :meth:`__call__`.
+
+        Returns:
+            [C, h, w] float32.
+
+        Raises:
+            ShapeError: texts of another width.
+            CheckpointError: the maps are not finite, because of the weights or the dtype.
+            ResourceError: memory ran out.
+        """
+        self._check_texts(texts)
+        settings, encoder = self.settings, self._encoder
+        with convert_out_of_memory(), torch.inference_mode():
+            maps = class_maps(
+                features.embeddings,
+                features.affinity,
+                texts.to(encoder.device),
+                num_classes,
+                logit_scale=settings.logit_scale,
+                map_threshold=settings.map_threshold,
+                selected=settings.select_layer if settings.fuse_features else 0,
+                recipe=self._recipe,
+                fuse_features=settings.fuse_features,
+                window_embeddings=features.window_embeddings,
+            )
         if not maps.isfinite().all():
-            if not pixels.isfinite().all():
-                raise ShapeError("pixels: expected finite numbers, got NaN or infinity")
             raise CheckpointError(
                 f"expected class maps of finite numbers from {self._name} in {encoder.dtype}, got NaN or infinity; "
                 f"check its weights with `cliper models verify`, or compute in float32"
             )
-        return maps.clone()  # an ordinary tensor, not one of inference mode
+        return maps.reshape(num_classes, *features.grid).clone()  # an ordinary tensor, not one of inference mode
 
-    def _features(self, pixels: Tensor) -> list[ImageFeatures]:
-        settings, depth = self.settings, self._encoder.num_layers
-        return self._encoder.encode_images(
-            pixels,
-            recipe=self._recipe,
-            attention=self._attention,
-            layers=range(depth) if settings.fuse_features else [settings.select_layer % depth],
-            window=settings.window,
-        )
-
-    def _maps(self, features: ImageFeatures, texts: Tensor, num_classes: int) -> Tensor:
-        settings = self.settings
-        maps = class_maps(
-            features.embeddings,
-            features.affinity,
-            texts,
-            num_classes,
-            logit_scale=settings.logit_scale,
-            map_threshold=settings.map_threshold,
-            selected=settings.select_layer if settings.fuse_features else 0,
-            recipe=self._recipe,
-            fuse_features=settings.fuse_features,
-            window_embeddings=features.window_embeddings,
-        )
-        return maps.reshape(num_classes, *features.grid)
+    def _check_texts(self, texts: Tensor) -> None:
+        width = self._encoder.embedding_width
+        if texts.shape[1] != width:
+            raise ShapeError(f"foreground: expected embeddings of width {width}, got {texts.shape[1]}")
 
 
 def _proxy_affinity(proxy: ProxyModel, encoder: Encoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,16 +12,41 @@ from torch import Tensor
 
 from cliper.devices import convert_out_of_memory
 from cliper.errors import RefinerError, SettingsError, ShapeError
+from cliper.ops.compensation import QueryKey
 from cliper.settings import Settings
 
-__all__ = ["Refiner", "limit_patches", "resize_image"]
+__all__ = ["Affinity", "Refiner", "limit_patches", "resize_image"]
+
+
+@dataclass(frozen=True, eq=False)
+class Affinity:
+    """Relation of the parts of one image to each other, as a refiner's networks see them.
+
+    It is stored as features or as queries and keys, which need far less memory than the affinity matrices that are
+    computed of them.
+
+    Args:
+        values: patch features [S * S', D], or queries and keys of attention layers.
+        grid: (S, S').
+    """
+
+    values: Tensor | tuple[QueryKey, ...]
+    grid: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensors in bytes."""
+        if isinstance(self.values, Tensor):
+            return self.values.nbytes
+        return sum(layer.query.nbytes + layer.key.nbytes for layer in self.values)
 
 
 class Refiner(ABC):
     """Sharpens coarse class maps by affinities between the parts of the image.
 
-    This class checks inputs and results, forms batches and reports running out of memory; a subclass chooses the size
-    of the networks' input (:meth:`_default_size`) and refines a batch (:meth:`_refine_batch`).
+    This class checks inputs and results, forms batches and reports running out of memory. A subclass chooses the size
+    of the networks' input (:meth:`_default_size`), runs its networks on a batch (:meth:`_encode_batch`) and applies
+    what they gave to class maps (:meth:`_apply`).
 
     Args:
         name: for messages.
@@ -62,29 +88,76 @@ class Refiner(ABC):
             RefinerError: no such layer, or weights that give NaN.
             ResourceError: out of memory.
         """
-        _check_inputs(images, maps)
+        if len(images) != len(maps):
+            raise ShapeError(f"expected one stack of maps for each image, got {len(images)} images, {len(maps)} stacks")
+        for image, stack in zip(images, maps, strict=True):
+            _check_image(image)
+            _check_maps(stack)
         refined: list[Tensor] = []
+        for first in range(0, len(images), self.batch_size):
+            batch = slice(first, first + self.batch_size)
+            encoded = self.encode(images[batch], settings, seed)
+            refined += [self.apply(one, stack, settings) for one, stack in zip(encoded, maps[batch], strict=True)]
+        return refined
+
+    def encode(self, images: Sequence[Tensor], settings: Settings, seed: int = 0) -> list[Affinity]:
+        """Run the networks on images: all of :meth:`refine` that does not depend on class maps.
+
+        Args:
+            images: each [3, H, W] in [0, 1], at its own original size.
+            settings: those that begin with ``refine_``.
+            seed: as for :meth:`refine`.
+
+        Returns:
+            For each image its affinity, on the refiner's device.
+
+        Raises:
+            ShapeError, SettingsError, RefinerError, ResourceError: as :meth:`refine`.
+        """
+        encoded: list[Affinity] = []
+        for image in images:
+            _check_image(image)
         with torch.inference_mode():
             for first in range(0, len(images), self.batch_size):
-                batch = slice(first, first + self.batch_size)
                 size = self._input_size((images[first].shape[-2], images[first].shape[-1]), settings)
                 with convert_out_of_memory(f"refiner {self.name} at {size[0]}x{size[1]}", self.advice):
-                    results = self._refine_batch(images[batch], maps[batch], size, settings, seed)
-                for result in results:
-                    self._check_finite(result)
-                refined += results
+                    encoded += self._encode_batch(images[first : first + self.batch_size], size, settings, seed)
+        return encoded
+
+    def apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
+        """Sharpen one image's class maps by its affinity; no network runs.
+
+        Args:
+            affinity: from :meth:`encode`.
+            maps: [C, h, w].
+            settings: ``map_threshold`` and those that begin with ``refine_``.
+
+        Returns:
+            [C, S, S'] float32, on the device of the maps.
+
+        Raises:
+            ShapeError, SettingsError, RefinerError, ResourceError: as :meth:`refine`.
+        """
+        _check_maps(maps)
+        with torch.inference_mode(), convert_out_of_memory(f"refiner {self.name}", self.advice):
+            refined = self._apply(affinity, maps, settings)
+            self._check_finite(refined)
         # Cloned outside inference mode, a result can be changed in place and take part in a backward pass.
-        return [result.to(stack.device).clone() for result, stack in zip(refined, maps, strict=True)]
+        return refined.to(maps.device).clone()
 
     @abstractmethod
     def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
         """Height and width of the networks' input where ``refine_size`` is None, for an image of that size."""
 
     @abstractmethod
-    def _refine_batch(
-        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
-    ) -> list[Tensor]:
-        """:meth:`refine` for a batch with input of one size; results on any device."""
+    def _encode_batch(
+        self, images: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Affinity]:
+        """:meth:`encode` for a batch with input of one size."""
+
+    @abstractmethod
+    def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
+        """:meth:`apply`, with a result on any device."""
 
     def _input_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
         """Height and width of the networks' input.
@@ -147,19 +220,15 @@ def resize_image(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return resized.clamp(0, 1) if mode == "bicubic" else resized  # bicubic overshoots at edges
 
 
-def _check_inputs(images: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
-    """Check the arguments of :meth:`Refiner.refine`.
+def _check_image(image: Tensor) -> None:
+    if image.ndim != 3 or len(image) != 3 or not image.is_floating_point() or not image.numel():
+        raise ShapeError(f"image: expected [3, H, W] of floats in [0, 1], got {list(image.shape)} {image.dtype}")
+    if not bool(torch.isfinite(image).all()):
+        raise ShapeError("image: expected finite numbers, got NaN or infinity")
 
-    Raises:
-        ShapeError: not one stack of maps for each image, or other shapes or values than expected.
-    """
-    if len(images) != len(maps):
-        raise ShapeError(f"expected one stack of maps for each image, got {len(images)} images, {len(maps)} stacks")
-    for image, stack in zip(images, maps, strict=True):
-        if image.ndim != 3 or len(image) != 3 or not image.is_floating_point() or not image.numel():
-            raise ShapeError(f"image: expected [3, H, W] of floats in [0, 1], got {list(image.shape)} {image.dtype}")
-        if stack.ndim != 3 or not stack.is_floating_point() or not stack.numel():
-            raise ShapeError(f"maps: expected [C, h, w] of floats, got {list(stack.shape)} {stack.dtype}")
-        for what, values in (("image", image), ("maps", stack)):
-            if not bool(torch.isfinite(values).all()):
-                raise ShapeError(f"{what}: expected finite numbers, got NaN or infinity")
+
+def _check_maps(maps: Tensor) -> None:
+    if maps.ndim != 3 or not maps.is_floating_point() or not maps.numel():
+        raise ShapeError(f"maps: expected [C, h, w] of floats, got {list(maps.shape)} {maps.dtype}")
+    if not bool(torch.isfinite(maps).all()):
+        raise ShapeError("maps: expected finite numbers, got NaN or infinity")

@@ -15,7 +15,7 @@ from torch import Tensor
 from cliper.checkpoints import check_folder
 from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.refiners.affinity import feature_affinity, propagate
-from cliper.refiners.base import Refiner, limit_patches, resize_image
+from cliper.refiners.base import Affinity, Refiner, limit_patches, resize_image
 from cliper.refiners.pretrained import load_pretrained
 from cliper.settings import Settings
 
@@ -110,15 +110,16 @@ class DinoRefiner(Refiner):
             rows, columns = limit_patches(rows, columns, settings.refine_max_patches)
         return rows * self.patch_size, columns * self.patch_size
 
-    def _refine_batch(
-        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
-    ) -> list[Tensor]:
+    def _encode_batch(
+        self, images: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Affinity]:
         grid = (size[0] // self.patch_size, size[1] // self.patch_size)
         resize = settings.refine_resize or "bilinear"
-        return [
-            propagate(stack, self.features(image, size, resize), grid)
-            for image, stack in zip(images, maps, strict=True)
-        ]
+        return [Affinity(self.features(image, size, resize), grid) for image in images]
+
+    def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
+        assert isinstance(affinity.values, Tensor)
+        return propagate(maps, affinity.values, affinity.grid)
 
 
 def _positions(table: Tensor, patch_size: int, embeddings: Tensor, height: int, width: int) -> Tensor:

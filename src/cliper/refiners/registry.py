@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -18,7 +19,7 @@ from cliper.refiners.dino import DinoRefiner
 from cliper.refiners.self_similarity import SelfSimilarityRefiner
 from cliper.settings import Settings
 
-__all__ = ["check_proxy", "check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
+__all__ = ["RefinerLoader", "check_proxy", "check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
 
 _DINO_TYPES = ("vit", "dinov2")
 _WITHOUT_WEIGHTS = ("none", "", "self")
@@ -113,6 +114,30 @@ def load_refiner(
     refiner_class = DiffusionRefiner if checkpoint.kind == "diffusion" else DinoRefiner
     with convert_out_of_memory(f"loading refiner {checkpoint.name}", "use a smaller refiner such as dino-s16, or none"):
         return refiner_class(checkpoint.folder, name=checkpoint.name, device=device, dtype=dtype)
+
+
+class RefinerLoader:
+    """Loads refiners for one encoder. A DINO in use, as refiner or for ``attention="proxy"``, is loaded once.
+
+    Args:
+        encoder: for ``"self"``, and whose device the others run on.
+        dtype: as for :func:`load_refiner`.
+    """
+
+    def __init__(self, encoder: Encoder, dtype: torch.dtype | None = None) -> None:
+        self._encoder = encoder
+        self._dtype = dtype
+        self._dinos: WeakValueDictionary[str, DinoRefiner] = WeakValueDictionary()
+
+    def load(self, name: str) -> Refiner | None:
+        """:func:`load_refiner`, or a DINO that is in use."""
+        name = name.strip()
+        refiner: Refiner | None = self._dinos.get(name)
+        if refiner is None:
+            refiner = load_refiner(name, device=self._encoder.device, dtype=self._dtype, encoder=self._encoder)
+            if isinstance(refiner, DinoRefiner):
+                self._dinos[name] = refiner
+        return refiner
 
 
 def _kind(text: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from cliper.encoders.base import Encoder
 from cliper.errors import SettingsError
 from cliper.refiners.affinity import propagate
-from cliper.refiners.base import Refiner, limit_patches
+from cliper.refiners.base import Affinity, Refiner, limit_patches
 from cliper.settings import Settings
 
 __all__ = ["SelfSimilarityRefiner"]
@@ -84,18 +84,19 @@ class SelfSimilarityRefiner(Refiner):
         rows, columns = limit_patches(image_size[0] * scale, image_size[1] * scale, max_patches)
         return rows * self.patch_size, columns * self.patch_size
 
-    def _refine_batch(
-        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
-    ) -> list[Tensor]:
+    def _encode_batch(
+        self, images: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Affinity]:
         grid = (size[0] // self.patch_size, size[1] // self.patch_size)
-        return [
-            propagate(
-                stack,
-                self.features(image, size),
-                grid,
-                mean_weight=MEAN_WEIGHT,
-                inverse_temperature=INVERSE_TEMPERATURE,
-                max_level=MAX_LEVEL,
-            )
-            for image, stack in zip(images, maps, strict=True)
-        ]
+        return [Affinity(self.features(image, size), grid) for image in images]
+
+    def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
+        assert isinstance(affinity.values, Tensor)
+        return propagate(
+            maps,
+            affinity.values,
+            affinity.grid,
+            mean_weight=MEAN_WEIGHT,
+            inverse_temperature=INVERSE_TEMPERATURE,
+            max_level=MAX_LEVEL,
+        )

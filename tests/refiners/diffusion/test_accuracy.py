@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from tiny_models import DEFAULT_LAYERS, build_pipeline, plain_attention
 from torch import Tensor
 
-from cliper.refiners import load_refiner
-from cliper.refiners.diffusion.unet_attention import capture_query_key
+from cliper.refiners import Affinity, load_refiner
+from cliper.refiners.diffusion.unet_attention import capture_query_key, tokens_grid
 from cliper.settings import Settings
 
 BOUND = 2.0
@@ -39,12 +39,13 @@ def class_maps(side: int) -> Tensor:
 def refined_by_us(folder: Path, pixels: Tensor, layers: tuple[str, ...], shift: float) -> tuple[Tensor, Tensor]:
     """The refiner's attention maps [n, T, T] and refined maps."""
     refiner = load_refiner(folder, device="cpu")
-    latents = refiner.encode(pixels, pixels.shape[1:])
+    latents = refiner.encode_latents(pixels, pixels.shape[1:])
     noisy, timestep = refiner.add_noise(latents, 45, SEED)
     [heads] = capture_query_key(refiner.unet, noisy + shift, timestep, refiner.prompt, layers)
     attention = torch.cat([torch.softmax(q @ k.transpose(1, 2) * scale, -1) for q, k, scale in heads])
     settings = Settings(map_threshold=0)
-    refined = refiner.compensate(class_maps(latents.shape[-1] // 2), heads, latents.shape[-2:], settings)
+    affinity = Affinity(tuple(heads), tokens_grid(latents.shape[-2:], attention.shape[-1]))
+    refined = refiner.apply(affinity, class_maps(latents.shape[-1] // 2), settings)
     return attention, refined
 
 

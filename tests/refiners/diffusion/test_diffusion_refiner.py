@@ -28,7 +28,7 @@ def test_result_does_not_depend_on_the_batch(
         assert torch.equal(refiner.refine([images[i]], [maps[i]], SETTINGS, 7)[0], together[i])
     # Products of another shape are summed in another order. Compared without a threshold: a value within rounding of it
     # may fall on either side. (With two threads one of 262,144 values of these maps, 3e-6 below the threshold, becomes
-    # 5e-6 above it, with and without our kernels; its row keeps 4 values, and the result moves by 7e-4.)
+    # 5e-6 above it; its row keeps 4 values, and the result moves by 7e-4.)
     uncut = SETTINGS.replace(refine_threshold=0)
     expected = refiner.refine(images, maps, uncut, 7)
     refiner.batch_size = 2  # as on a GPU, where images go through the networks together
@@ -99,7 +99,7 @@ def test_unet_stops_after_the_last_layer(refiner: DiffusionRefiner, images: list
     called: list[str] = []
     for name, module in refiner.unet.named_modules():
         module.register_forward_hook(lambda *_, name=name: called.append(name))
-    latents = refiner.encode(images[0], (64, 64))
+    latents = refiner.encode_latents(images[0], (64, 64))
     noisy, timestep = refiner.add_noise(latents, 45, 0)
     capture_query_key(refiner.unet, noisy, timestep, refiner.prompt, None)
     block = "up_blocks.3.attentions.1.transformer_blocks.0"
@@ -121,7 +121,7 @@ def test_unet_stops_after_a_layer_of_the_first_block(refiner: DiffusionRefiner, 
     called: list[str] = []
     for name, module in refiner.unet.named_modules():
         module.register_forward_hook(lambda *_, name=name: called.append(name))
-    noisy, timestep = refiner.add_noise(refiner.encode(images[0], (64, 64)), 45, 0)
+    noisy, timestep = refiner.add_noise(refiner.encode_latents(images[0], (64, 64)), 45, 0)
     capture_query_key(refiner.unet, noisy, timestep, refiner.prompt, ("down_blocks.0.attentions.0",))
     assert not [name for name in called if name.startswith(("down_blocks.1", "mid_block", "up_blocks"))]
 
@@ -164,13 +164,22 @@ def test_unknown_layer(refiner: DiffusionRefiner, images: list[Tensor], maps: li
         refiner.refine(images, maps, SETTINGS.replace(refine_layers=both))
 
 
+def test_layer_with_normalised_keys_is_refused(
+    refiner: DiffusionRefiner, images: list[Tensor], maps: list[Tensor]
+) -> None:
+    module = refiner.unet.get_submodule(f"{DEFAULT_LAYERS[0]}.transformer_blocks.0.attn1")
+    module.norm_k = torch.nn.LayerNorm(module.to_k.out_features)
+    with pytest.raises(RefinerError, match=f"{DEFAULT_LAYERS[0]} normalises its queries and keys"):
+        refiner.refine(images, maps, SETTINGS)
+
+
 def test_invalid_arguments(
     refiner: DiffusionRefiner, images: list[Tensor], maps: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SettingsError, match="multiples of 8, got 250x250; nearest is 248x248"):
         refiner.refine(images, maps, SETTINGS.replace(refine_size=250))
     with monkeypatch.context() as patch:
-        patch.setattr(refiner, "encode", lambda *_: pytest.fail("the networks ran"))
+        patch.setattr(refiner, "encode_latents", lambda *_: pytest.fail("the networks ran"))
         with pytest.raises(SettingsError, match="refine_map_index: there are 4 attention maps, 0 to 3; got 99"):
             refiner.refine(images, maps, SETTINGS.replace(refine_mode="selected", refine_map_index=99))
         for seed in (2**64, -(2**63) - 1, 1.5):

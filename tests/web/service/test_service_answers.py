@@ -137,7 +137,7 @@ def test_a_request_loads_no_proxy_model(
     assert start().segment(picture_file, settings={"proxy_model": str(dino_folder)}).status_code == 422
     proxy = tiny.settings.replace(attention="proxy", proxy_model=str(dino_folder))
     service = start(tiny.with_settings(proxy))
-    monkeypatch.setattr("cliper.segmenter.load_refiner", None)
+    monkeypatch.setattr("cliper.refiners.registry.load_refiner", None)
     answer = service.segment(picture_file).json()
     assert answer["classes"] == service.segment(picture_file, settings=asked).json()["classes"]
     assert answer["classes"] != service.segment(picture_file, settings={"attention": "fused"}).json()["classes"]

@@ -149,7 +149,7 @@ def test_no_path_or_address_is_opened(usual: Any, picture_file: bytes, tmp_path:
         refused(answered, 400, "base64")
         files = {"classes": (None, "cat"), "image": (None, address)}
         sent = usual.client.post("/v1/segment", files=files)
-        refused(sent, 422, "expected a picture")
+        refused(sent, 422, "expected an image")
 
 
 def test_a_body_of_many_wrong_entries_is_refused_before_each_gets_a_message(usual: Any) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from cliper.datasets.prepare.masks import MaskJob, MaskPlan
 from cliper.datasets.prepare.rasterize import REPAIR_HINT, Annotation, is_integer, rasterize
 from cliper.datasets.prepare.readers import get_list
 from cliper.errors import ImageError, InputError, quote_path
+from cliper.images.limits import LimitExceededError, check_limits
 
 __all__ = ["plan_annotated_masks"]
 
@@ -107,15 +108,27 @@ def _make_labels(
     title: str, item: dict[str, Any], annotations: Sequence[Annotation], labels: Mapping[int, int], image: Path
 ) -> npt.NDArray[np.uint8]:
     height, width = item.get("height"), item.get("width")
-    size = (width, height)
-    # A missing or damaged image is reported by `cliper data verify`. Opening a pipe could block.
-    with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):
-        if image.is_file():
-            with Image.open(image, formats=["JPEG"]) as opened:  # reads the header only
-                size = opened.size
+    size = _jpeg_size(title, image) or (width, height)
     if size != (width, height):
         raise ImageError(
             f"{title}: expected the size {size[0]}x{size[1]} of {quote_path(image)}, got "
             f"{reprlib.repr(width)}x{reprlib.repr(height)}{REPAIR_HINT}"
         )
     return rasterize(title, height, width, annotations, labels)
+
+
+def _jpeg_size(title: str, path: Path) -> tuple[int, int] | None:
+    """(width, height) by an image's header; None if it is missing or damaged, which `cliper data verify` reports.
+
+    Raises:
+        ImageError: the file exceeds a limit; Pillow reads EXIF with the header.
+    """
+    if path.is_file():  # opening a pipe could block
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            try:
+                check_limits(stream, "JPEG", lambda _: None)
+            except LimitExceededError as error:
+                raise ImageError(f"{title}: {quote_path(path)}: {error}; download the image again") from None
+            with contextlib.suppress(SyntaxError, ValueError):
+                return JpegImageFile(stream).size
+    return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from PIL import Image, ImageDraw
 
 from cliper.datasets.benchmark import missing_data_error
 from cliper.datasets.prepare.masks import MaskJob, MaskPlan, remap_labels
-from cliper.datasets.prepare.readers import read_json_object
+from cliper.datasets.prepare.rasterize import check_polygons, check_size, paint_annotations
+from cliper.datasets.prepare.readers import get_list, read_json_object
 from cliper.datasets.published import find_benchmark
-from cliper.errors import ImageError, quote_path, reraise
-from cliper.images import MAX_PIXELS, check_pixels, decoding_memory_errors
+from cliper.errors import InputError, quote_path
 
 __all__ = ["cityscapes_masks"]
 
@@ -31,6 +32,7 @@ _LABELS = (
 # fmt: on
 _NOT_DRAWN = "license plate"
 _IGNORE = 255
+_MAX_EDGE_ROWS = 2 * 10**9  # Pillow looks at every edge of a polygon in each of its rows
 _IDS, _POLYGONS, _TRAIN_IDS = "_gtFine_labelIds.png", "_gtFine_polygons.json", "_gtFine_labelTrainIds.png"
 
 
@@ -59,20 +61,31 @@ def _id_labels(path: Path) -> npt.NDArray[Any]:
 def _polygon_labels(path: Path) -> npt.NDArray[Any]:
     """Polygons drawn in the order of the file, a later one over an earlier one, without the deleted ones."""
     data = read_json_object("Cityscapes' polygons", path)
-    # The file is untrusted: a missing key, a wrong type, and Pillow raise many kinds of exception.
-    message = f"cannot draw Cityscapes' polygons {quote_path(path)}"
-    with reraise(Exception, ImageError, message, "download the file again"), decoding_memory_errors(quote_path(path)):
-        size = (int(data["imgWidth"]), int(data["imgHeight"]))
-        check_pixels(size, MAX_PIXELS, quote_path(path))
-        image = Image.new("L", size, _IGNORE)
-        draw = ImageDraw.Draw(image)
-        for item in data["objects"]:
-            label = _class_name(item["label"])
-            if not item.get("deleted") and label != _NOT_DRAWN:
-                points = [(x, y) for x, y in item["polygon"]]
-                if not all(math.isfinite(x) and math.isfinite(y) for x, y in points):
-                    raise ValueError("a coordinate is not finite")
-                draw.polygon(points, fill=_train_ids()[label])
+    title, objects = quote_path(path), get_list(data, "objects", path)
+    height: Any = data.get("imgHeight")
+    width: Any = data.get("imgWidth")
+    check_size(title, height, width, len(objects))
+    image = Image.new("L", (width, height), _IGNORE)
+    draw = ImageDraw.Draw(image)
+    outlines, edge_rows = 0.0, 0
+
+    def paint(item: Any) -> None:
+        nonlocal outlines, edge_rows
+        if not isinstance(item, dict):
+            raise InputError(f"expected an object with label and polygon, got {reprlib.repr(item)}")
+        label, points = _class_name(item.get("label")), item.get("polygon")
+        if item.get("deleted") or label == _NOT_DRAWN:
+            return
+        if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+            raise InputError(f"expected a polygon [[x, y], [x, y], ...], got {reprlib.repr(points)}")
+        edge_rows += len(points) * height
+        if edge_rows > _MAX_EDGE_ROWS:
+            raise InputError(f"expected at most {_MAX_EDGE_ROWS:.0e} points of all polygons times rows, got more")
+        polygon = list(chain.from_iterable(points))
+        outlines = check_polygons([polygon], height, width, outlines)
+        draw.polygon(polygon, fill=_train_ids()[label])
+
+    paint_annotations(title, ((f"objects[{i}]", item) for i, item in enumerate(objects)), paint)
     return np.asarray(image)
 
 
@@ -83,10 +96,14 @@ def _train_ids() -> dict[str, int]:
     }
 
 
-def _class_name(label: str) -> str:
-    """The class of an object, or of a group of objects ("cargroup")."""
+def _class_name(label: Any) -> str:
+    """The class of an object, or of a group of objects ("cargroup").
+
+    Raises:
+        InputError: there is no such class.
+    """
     known = (*_LABELS, _NOT_DRAWN)
-    name = label if label in known else label.removesuffix("group")
+    name = label.removesuffix("group") if isinstance(label, str) and label not in known else label
     if name not in known:
-        raise ValueError(f"unknown label {label!r}")
+        raise InputError(f"expected a label of Cityscapes, got {reprlib.repr(label)}")
     return name

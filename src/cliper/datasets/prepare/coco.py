@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cliper.datasets.benchmark import list_files
+from cliper.datasets.benchmark import match_files
 from cliper.datasets.prepare.annotations import plan_annotated_masks
 from cliper.datasets.prepare.masks import MaskJob, MaskPlan, remap_labels
 from cliper.datasets.prepare.rasterize import is_integer
@@ -67,7 +67,7 @@ def coco_stuff_masks(root: Path, maps: Path | None = None) -> MaskPlan:
     source = first_existing("COCO-Stuff's maps", maps, defaults)
     source = source / "val2017" if (source / "val2017").is_dir() else source
     target = root / "coco2017" / "stuff_anno164" / "val2017"
-    paths = list_files("coco-stuff171", source, "*.png")
+    paths = match_files("coco-stuff171", source, "*.png")
     return MaskPlan(target, [MaskJob(target / path.name, partial(remap_labels, _STUFF_LABELS, path)) for path in paths])
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cliper.errors import ImageError, InputError, quote_path
+from cliper.errors import ImageError, InputError, ResourceError, quote_path, reraise
 from cliper.files import atomic_write
 from cliper.formats import read_label_png, write_label_png
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MaskJob:
-    """One mask: its file, and the function that makes its labels [H, W] and raises InputError if it cannot."""
+    """One mask: its file, and the function that makes its labels [H, W]; InputError if it cannot."""
 
     target: Path
     make: Callable[[], npt.NDArray[Any]]
@@ -69,7 +69,6 @@ def write_masks(
 
     Raises:
         OutputError: a file cannot be written; no further mask is made.
-        ResourceError: out of memory.
     """
     if plan.split is not None:
         path, names = plan.split
@@ -77,12 +76,13 @@ def write_masks(
             temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     summary = WriteSummary(errors=list(plan.problems))
     for job in progress(plan.jobs, plan.folder.name):
-        if _is_complete(job.target):
-            summary.skipped += 1
-            continue
         try:
-            labels = job.make()
-        except InputError as error:
+            with reraise(MemoryError, ResourceError, f"cannot make {quote_path(job.target)}", "free some memory"):
+                if _is_complete(job.target):
+                    summary.skipped += 1
+                    continue
+                labels = job.make()
+        except (InputError, ResourceError) as error:
             summary.errors.append(str(error))
             continue
         write_label_png(job.target, labels)

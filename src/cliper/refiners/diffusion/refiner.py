@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cliper.errors import SettingsError
-from cliper.ops.compensation import QueryKey, compensate_query_key
-from cliper.refiners.base import Refiner, resize_image
+from cliper.ops.compensation import compensate_query_key
+from cliper.refiners.base import Affinity, Refiner, resize_image
 from cliper.refiners.diffusion.empty_prompt import empty_prompt
 from cliper.refiners.diffusion.loading import check_pipeline, load_unet, load_vae_encoder
 from cliper.refiners.diffusion.scheduler import add_noise, load_scheduler
@@ -68,7 +68,7 @@ class DiffusionRefiner(Refiner):
             )  # fmt: skip
 
     @torch.inference_mode()
-    def encode(self, image: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
+    def encode_latents(self, image: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
         """The image's latents: mean of the VAE's posterior, times the pipeline's scaling factor.
 
         Args:
@@ -102,51 +102,32 @@ class DiffusionRefiner(Refiner):
         noisy, timestep = add_noise(self.scheduler, latents.float(), noise, step)
         return noisy.to(self.dtype), timestep.to(latents.device)
 
-    @torch.inference_mode()
-    def compensate(
-        self, maps: Tensor, layers: Sequence[QueryKey], latent_size: tuple[int, int], settings: Settings
-    ) -> Tensor:
-        """Refine one image's class maps by captured queries and keys, in the mode ``refine_mode``.
-
-        Args:
-            maps: [C, h, w].
-            layers: of one image, from :func:`capture_query_key`.
-            latent_size: height and width of the latents that they were captured with.
-            settings: as for :meth:`refine`.
-
-        Returns:
-            [C, S, S'] float32 on the refiner's device.
-
-        Raises:
-            ShapeError: layers of different resolutions.
-            SettingsError: a ``refine_map_index`` that is out of range.
-        """
-        return compensate_query_key(
-            maps.to(self.device, torch.float32),
-            layers,
-            settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold,
-            settings.refine_mode,
-            settings.refine_map_index,
-            size=tokens_grid(latent_size, layers[0].query.shape[-2]),
-        )
-
     def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
         return METHOD_SIZE
 
-    def _refine_batch(
-        self, images: Sequence[Tensor], maps: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
-    ) -> list[Tensor]:
+    def _encode_batch(
+        self, images: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
+    ) -> list[Affinity]:
         seed = check_seed(seed)
         count = count_maps(self.unet, find_layers(self.unet, settings.refine_layers))
         index = settings.refine_map_index
         if settings.refine_mode == "selected" and index >= count:  # before the networks run
             raise SettingsError(f"refine_map_index: there are {count} attention maps, 0 to {count - 1}; got {index}")
         with self._lock:
-            latents = torch.cat([self.encode(image, size, settings.refine_resize or "nearest") for image in images])
+            resize = settings.refine_resize or "nearest"
+            latents = torch.cat([self.encode_latents(image, size, resize) for image in images])
             noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
             captured = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
-            latent_size = (latents.shape[-2], latents.shape[-1])
-            return [
-                self.compensate(stack, layers, latent_size, settings)
-                for stack, layers in zip(maps, captured, strict=True)
-            ]
+        latent_size = (latents.shape[-2], latents.shape[-1])
+        return [Affinity(tuple(layers), tokens_grid(latent_size, layers[0].query.shape[-2])) for layers in captured]
+
+    def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
+        assert isinstance(affinity.values, tuple)
+        return compensate_query_key(
+            maps.to(self.device, torch.float32),
+            affinity.values,
+            settings.map_threshold if settings.refine_threshold is None else settings.refine_threshold,
+            settings.refine_mode,
+            settings.refine_map_index,
+            size=affinity.grid,
+        )

@@ -106,7 +106,7 @@ def capture_query_key(
         For each of the B images, for each layer in the order of ``wanted``, its :class:`QueryKey`.
 
     Raises:
-        RefinerError: no such layer.
+        RefinerError: no such layer, or its attention is more than projections and softmax.
     """
     layers = find_layers(unet, wanted)
     captured: dict[str, QueryKey] = {}
@@ -117,8 +117,13 @@ def capture_query_key(
             raise _StopForward
 
     before = dict(unet.attn_processors)
-    processors = {name: _ChunkedProcessor() for name in before}
+    processors = {
+        name: _ChunkedProcessor() if _is_plain(unet, name.removesuffix(".processor")) else processor
+        for name, processor in before.items()
+    }
     for name, module in layers.items():
+        if not _is_plain(unet, module):
+            raise RefinerError(f"refine_layers: {name} normalises its queries and keys; choose another layer")
         processors[f"{module}.processor"] = _ChunkedProcessor(partial(capture, name))
     try:
         unet.set_attn_processor(processors)
@@ -128,6 +133,13 @@ def capture_query_key(
         unet.set_attn_processor(before)
     batches = [captured[name] for name in layers]
     return [[QueryKey(b.query[i], b.key[i], b.scale) for b in batches] for i in range(len(latents))]
+
+
+def _is_plain(unet: Any, module: str) -> bool:
+    """Whether an attention is only projections and softmax, as in all of Stable Diffusion's UNets."""
+    attn = unet.get_submodule(module)
+    extras = (attn.group_norm, attn.spatial_norm, attn.norm_q, attn.norm_k, attn.norm_cross)
+    return all(extra is None for extra in extras) and not (attn.added_kv_proj_dim or attn.residual_connection)
 
 
 def _downsampling(unet: Any, module: str) -> int:

@@ -1,0 +1,80 @@
+"""An image after the networks: what a segmenter needs to answer for any words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cliper.errors import SettingsError
+from cliper.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from cliper.encoders.base import Encoder, ImageFeatures
+    from cliper.refiners import Affinity, Refiner
+
+__all__ = ["EncodedImage"]
+
+# Settings of the encoder's input and output, and those of the refiner's networks. All others apply to class maps.
+_ENCODER = ("recipe", "size", "attention", "fuse_features", "window")
+_REFINER = ("refine_size", "refine_resize", "refine_max_patches", "refine_layers", "refine_step")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image with its CLIP features and the refiner's affinity; made by :meth:`.Segmenter.encode_image`.
+
+    A segmenter that is called with it runs no network on the image. It must have the same models, seed, and settings
+    of the networks; thresholds, templates and logit scale may differ.
+
+    Args:
+        image: RGB, as :func:`cliper.images.load_image` gives it.
+        features: of CLIP's image tower.
+        affinity: of the refiner, or None without a refiner.
+        settings: the settings in use.
+        encoder: the encoder in use.
+        refiner: the refiner in use, or None.
+        seed: of the refiner's noise.
+    """
+
+    image: Image.Image
+    features: ImageFeatures
+    affinity: Affinity | None
+    settings: Settings
+    encoder: Encoder
+    refiner: Refiner | None
+    seed: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size of image, features and affinity in bytes."""
+        features = self.features
+        tensors = [features.embeddings, features.affinity, features.window_embeddings]
+        size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        size += 0 if self.affinity is None else self.affinity.nbytes
+        return size + 3 * self.image.width * self.image.height
+
+    def check_usable(self, encoder: Encoder, refiner: Refiner | None, settings: Settings, seed: int) -> None:
+        """Check that another segmenter's networks would give the same.
+
+        Without a refiner, an image that was encoded with one can be used.
+
+        Raises:
+            SettingsError: other models, settings or seed; the message names them.
+        """
+        names = list(_ENCODER)
+        if settings.attention == "proxy":
+            names.append("proxy_model")
+        if not settings.fuse_features:
+            names.append("select_layer")
+        problems = [] if encoder is self.encoder else ["model"]
+        if refiner is not None:
+            problems += [] if refiner is self.refiner else ["refiner"]
+            problems += [] if seed == self.seed else ["seed"]
+            names += _REFINER
+        problems += [name for name in names if getattr(settings, name) != getattr(self.settings, name)]
+        if problems:
+            raise SettingsError(
+                f"image: it was encoded with another {', '.join(problems)}; encode it again with this segmenter"
+            )
