@@ -61,12 +61,7 @@ def summarize(run: Run, classes: Sequence[str]) -> dict[str, Any]:
 
 
 class ImageOutputs:
-    """The files of one format of all images that are done, in the order of the run; read anew each time.
-
-    Args:
-        run: whose images are finished.
-        index: of the format.
-    """
+    """The files of the format of that index, of all images that are done, in order; read anew each time."""
 
     def __init__(self, run: Run, index: int) -> None:
         self._run, self._index = run, index

@@ -14,11 +14,7 @@ _RESERVED = (RUN, MANIFEST, PARTS, "overlay.mp4")
 
 
 class OutputNames:
-    """Checks the names of images' files, which are the image's stem and the suffix of a format.
-
-    Args:
-        formats: of the files.
-    """
+    """Checks the names of images' files, which are the image's stem and the suffix of a format."""
 
     def __init__(self, formats: Sequence[Format]) -> None:
         self._suffixes = [format.suffix for format in formats]

@@ -21,10 +21,7 @@ __all__ = ["write_overlay_video"]
 def write_overlay_video(run: Run, labels_index: int, classes: tuple[str, ...]) -> Path:
     """Write ``overlay.mp4`` (H.264): the frames of the run's video, each region in its class's colour.
 
-    Args:
-        run: of a video, whose frames are finished; the video is read once more.
-        labels_index: of the format ``labels`` among the run's.
-        classes: names.
+    The video is read once more; ``labels_index`` is that of the format ``labels``.
 
     Raises:
         InputError: the video cannot be read any more, or a label map is damaged.

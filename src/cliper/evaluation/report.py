@@ -60,9 +60,7 @@ def make_report(
         "model": config["model"],
         "refiner_weights": config["refiners"],
         "proxy_weights": config["proxy_models"],
-        "device": config["device"],
-        "dtype": config["dtype"],
-        "refiner_dtype": config["refiner_dtype"],
+        **{key: config[key] for key in ("device", "dtype", "refiner_dtype")},
         "allow_tf32": task.allow_tf32,
         "seed": task.seed,
         "limit": task.limit,
@@ -109,11 +107,7 @@ def variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[Re
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
-    """Write ``report.json``.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write ``report.json``. Raises OutputError if it cannot be written."""
     write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
     return folder / REPORT
 

@@ -150,15 +150,12 @@ def run_task(
     """Run a task over a source.
 
     Args:
-        task: what is done with each image.
-        source: the images.
         uri: the run's folder; path or address.
         config: all that the results depend on, as plain values; a run can only be resumed with the same.
         engine: processes the images.
         monitor: entered once the models are loaded.
         finish: writes the files about all images into ``run.run_dir.folder``; returns their paths, and a summary for
             ``run.json``.
-        options: see :class:`RunOptions`.
 
     Returns:
         The run, and the addresses of the files about all images, the manifest first.

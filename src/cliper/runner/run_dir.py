@@ -49,12 +49,7 @@ def open_run_dir(uri: str) -> Iterator[RunDir]:
 
 
 class RunDir:
-    """A run directory on this machine.
-
-    Args:
-        storage: the folder of the images' files.
-        folder: folder of this machine with manifest and ``run.json``; the same, unless ``storage`` is remote.
-    """
+    """A run directory; ``folder``, on this machine, has manifest and ``run.json``, ``storage`` the images' files."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
         self.storage, self.folder = storage, folder

@@ -106,10 +106,7 @@ def open_file(uri: str) -> IO[bytes]:
 
 
 class Storage:
-    """A folder by its address; cheap to make, so that each process has its own.
-
-    Args:
-        uri: path, or address with a protocol.
+    """A folder by its path or address; cheap to make, so that each process has its own.
 
     Raises:
         InputError: an unknown protocol.

@@ -25,14 +25,8 @@ __all__ = ["ListSource"]
 class ListSource:
     """A text file with one path or address in each line; relative paths start at the list's folder.
 
-    If all lines are absolute, names are relative to their common folder.
-
-    Args:
-        uri: of the list.
-        matches: which lines are taken, by their names; None takes all.
-
-    Raises:
-        InputError: it cannot be read.
+    If all lines are absolute, names are relative to their common folder. ``matches`` selects lines by name; None takes
+    all. Raises InputError if the list cannot be read.
     """
 
     kind, is_sequential = "list", False

@@ -24,14 +24,8 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2
 class TarSource:
     """The images of a tar, or of several that were concatenated (``cat a.tar b.tar``).
 
-    Names that begin with a dot are left out, as in folders: some systems add one for each file.
-
-    Args:
-        uri: of the tar.
-        matches: which names are images; other members are left out.
-
-    Raises:
-        InputError: it is no tar.
+    Names that begin with a dot are left out, as in folders: some systems add one for each file. ``matches`` tells which
+    names are images. Raises InputError if it is no tar.
     """
 
     kind = "tar"
@@ -123,11 +117,7 @@ class TarSource:
 
 
 class _ForwardReader:
-    """A stream that can only be read once, for tarfile: it seeks forward, or back by a block.
-
-    Args:
-        stream: decompressed bytes.
-    """
+    """A stream that can only be read once, for tarfile: it seeks forward, or back by a block."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

@@ -19,10 +19,6 @@ _LIMITS = {"memory_limit": 4 * 2**30, "cpu_seconds": 60, "wall_seconds": 120.0} 
 class VideoSource:
     """Every n-th frame of a video; frame 120 is called ``frame-00000120.png``.
 
-    Args:
-        uri: of the video.
-        every: 1 takes every frame.
-
     Raises:
         InputError: it is no video, or ``every`` is below 1.
         MissingExtraError: PyAV is not installed.
