@@ -174,6 +174,9 @@ def test_shards_are_checked(tiny_clip):
     assert f"{shards[1]}: the weights cannot be read" in problem(tiny_clip)
     (tiny_clip / shards[1]).write_bytes(content)
     check_folder(tiny_clip, "clip")
+    for weight_map in ({}, [], {"a": shards[0]}, {"a": shards[0], "b": "../b.bin"}, {"a": shards, "b": shards[0]}):
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        assert "'weight_map'" in problem(tiny_clip)
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,11 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing there"
         raise CheckpointError(f"{root}: expected the folder of {KINDS[kind]}, got {what}")
-    required_files(str(root), kind, list_files(root, kind))
+    files = required_files(str(root), kind, list_files(root, kind))
+    for name in files:
+        if name.endswith(".index.json"):
+            index = root / name
+            _check_index(index, {path.name for path in weight_paths(root, kind) if path.parent == index.parent})
     for part in COMPONENTS[kind]:
         if part.config:
             path = root / part.folder / part.config
@@ -200,6 +204,16 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
         # Its readers compare a file's header, or its directory, with its length when they open it.
         if next(iter_tensors(path), None) is None:
             raise CheckpointError(f"{path}: expected weights, got a file without tensors; download it again")
+
+
+def _check_index(path: Path, shards: set[str]) -> None:
+    """Check that an index names all shards beside it and nothing else: transformers opens every path that it names."""
+    weight_map = read_json(path, "it names the shard of each tensor").get("weight_map")
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not all(isinstance(name, str) for name in names) or {*names} != shards:
+        raise CheckpointError(
+            f"{path}: expected a 'weight_map' with the names of the {len(shards)} shards; download it again"
+        )
 
 
 def check_model_type(place: str, kind: str, part: Component, model_type: Any) -> None:
