@@ -57,13 +57,13 @@ def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_pi
     Image.new("RGB", (3000, 2)).save(folder / "strip.png")  # read, but refused by the segmenter
     (folder / "bad.png").write_text("no picture")
     sizes = []
-    segment = by_threes._segment
+    segment = by_threes._encode_batch
 
     def watched(pictures: Any, *more: Any) -> Any:
         sizes.append([picture.size for picture in pictures])
         return segment(pictures, *more)
 
-    by_threes._segment = watched
+    by_threes._encode_batch = watched
     run = run_of(folder)
     stats = process(run, by_threes, 2)
     assert (run.counts.done, run.counts.failed) == (24, 2)
@@ -82,14 +82,14 @@ def test_a_group_that_fails_is_done_one_by_one(run_of: Any, by_threes: Any, tmp_
     (tmp_path / "photos").mkdir()
     for number in range(7):
         make_picture(seed=number).save(tmp_path / "photos" / f"{number}.png")
-    call = by_threes._segment
+    call = by_threes._encode_batch
 
     def too_many(pictures: Any, *more: Any) -> Any:
         if len(pictures) > 1:
             raise ResourceError("memory ran out")
         return call(pictures, *more)
 
-    by_threes._segment = too_many
+    by_threes._encode_batch = too_many
     run = run_of(tmp_path / "photos")
     process(run, by_threes, 2)
     assert (run.counts.done, run.counts.failed) == (7, 0)
@@ -99,14 +99,14 @@ def test_what_is_no_pictures_fault_ends_the_run(
     run_of: Any, own_tiny: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = iter([True] * 4)
-    segment = own_tiny._segment
+    segment = own_tiny._encode_batch
 
     def broken(*arguments: Any) -> Any:
         if next(calls, False):
             return segment(*arguments)
         raise CheckpointError("weights that give no numbers")
 
-    own_tiny._segment = broken
+    own_tiny._encode_batch = broken
     run = run_of(photos)
     with pytest.raises(CheckpointError):
         process(run, own_tiny, 2)
