@@ -35,17 +35,19 @@ MAX_FILE_BYTES = 512 * 2**20
 
 
 class Item(Protocol):
-    """One image of a run; small, and fit to be sent to another process.
-
-    ``number`` is its position in the run, from 1; ``name`` is unique in the run; ``error`` says why it cannot be read.
-    """
+    """One image of a run; small, and fit to be sent to another process."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Position in the run, from 1."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Unique in the run."""
+
     @property
-    def error(self) -> str | None: ...
+    def error(self) -> str | None:
+        """Why it cannot be read, if that is known already."""
 
 
 class Source(Protocol):

@@ -64,9 +64,10 @@ class RunOptions:
 
 
 class Monitor(AbstractContextManager[Any], Protocol):
-    """Is told each record, and whether it is of this run; from any thread, one call at a time."""
+    """Watches a run."""
 
-    def on_record(self, record: Record, new: bool) -> None: ...
+    def on_record(self, record: Record, new: bool) -> None:
+        """Called with each record, and whether it is of this run; from any thread, one call at a time."""
 
 
 class Run:
