@@ -49,9 +49,14 @@ docs: setup
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
-test-all: lint typecheck check-project
+test-all: lint typecheck check-project .venv-moto
 	$(PARALLEL)
 	$(PYTEST) $(THREADED)
+
+# An S3 protocol server for tests/batch/test_s3.py; moto and s3fs need different versions of botocore.
+.venv-moto:
+	$(PYTHON) -m venv .venv-moto
+	.venv-moto/bin/$(PIP) "moto[server]==5.2.5"
 
 # The files that a code host and a citation manager read.
 check-project: setup

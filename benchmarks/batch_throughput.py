@@ -1,17 +1,21 @@
-"""Images per second of ``cliper batch`` and of a plain loop over ``segmenter(...)``; processors and memory used.
+"""Images per second of ``cliper batch`` beside a plain loop over ``segmenter(...)``; processors and memory used.
 
-    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages              # 2,000 images, some 20 minutes
-    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 40   # a quick check
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages --limit 300 --before ../old/src
+    python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages               # 2,000 images, some 20 minutes
 
-The images are repeated under other names, as links: 2,000 for batch, 500 for the plain loops, whose rate is constant.
-All ways use the bundled checkpoint and run one after the other, each in its own process:
+The given images are repeated under other names, by links, until there are enough: 2,000 for batch, 500 for the plain
+loops, whose rate does not change. All ways use the bundled checkpoint and run one after the other, each in a process of
+its own:
 
-- loop: ``segmenter(path, classes)``, without writing files
-- loop with files: the same, with label map and overlay saved, as in batch
-- local, ray: ``cliper batch``, label map and overlay
+- loop: ``segmenter(path, classes)``, and nothing is written
+- loop with files: the same, and label map and overlay are saved, as batch does
+- local, ray: ``cliper batch``, label map and overlay in the default formats
+- threads: as local, but images are decoded by threads, not by limited processes
+- before: ``cliper batch`` of another version of the package (``--before``) in its default formats
 
-Rates count from the first tenth of the images on, without loading; start is the time until then minus the time of those
-images. Memory is that of all processes of a run, with shared memory counted once.
+A rate is that from the first tenth of the images on, without loading; start is the time until then less what those
+images take. Memory is that of all processes of a run, memory that they share counted once. ``same_labels`` is the share
+of label maps of local that are those of before, byte for byte.
 """
 
 from __future__ import annotations
@@ -47,15 +51,32 @@ for path in sorted(folder.iterdir()):
     print(path.name, file=log, flush=True)
 """
 
+# Decodes in this process, as `segment` does.
+THREADS = """
+import io
+import numpy as np
+import cliper.runner.engines.threads as engine
+from cliper.cli.main import main
+from cliper.images import load_image, load_stream
+class InProcess:
+    def __init__(self, workers): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def decode(self, source, name=""):
+        return np.asarray(load_stream(io.BytesIO(source), name) if isinstance(source, bytes) else load_image(source))
+engine.DecodePool = InProcess
+main()
+"""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """The state of a run at one time.
+    """A run at one moment.
 
     Args:
-        seconds: since its start.
-        images: finished so far.
-        processor: seconds of processor time of all its processes.
+        seconds: since it began.
+        images: that are done.
+        processor: seconds that all processors together have spent on it.
         memory: bytes.
     """
 
@@ -66,22 +87,24 @@ class Sample:
 
 
 def ways(folder: Path, out: Path, size: int) -> dict[str, tuple[list[str], Path]]:
-    """Command of each way, and the file to which it writes a line for each image."""
+    """Command of each way, and the file that gets a line for each image."""
     log = out / "log"
     loop = [sys.executable, "-c", LOOP, str(folder), str(out), str(log)]
-    batch = [sys.executable, "-m", "cliper", "batch", str(folder), "-c", CLASSES, "--size", str(size)]
-    batch += ["-o", str(out / "run")]
+    flags = ["batch", str(folder), "-c", CLASSES, "--size", str(size), "-o", str(out / "run")]
+    batch = [sys.executable, "-m", "cliper", *flags]
     manifest = out / "run" / "manifest.jsonl"
     return {
         "loop": ([*loop, "nothing", CLASSES, str(size)], log),
         "loop with files": ([*loop, "files", CLASSES, str(size)], log),
         "local": (batch, manifest),
         "ray": ([*batch, "--engine", "ray"], manifest),
+        "threads": ([sys.executable, "-c", THREADS, *flags], manifest),
+        "before": (batch, manifest),
     }
 
 
 def link_images(source: Path, folder: Path, count: int) -> None:
-    """Link ``count`` images to ``folder``, repeating those of ``source``."""
+    """``count`` images, those of ``source`` again and again."""
     images = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not images:
         raise SystemExit(f"expected images in {source}, got none")
@@ -89,20 +112,21 @@ def link_images(source: Path, folder: Path, count: int) -> None:
         (folder / f"{number:06d}{path.suffix}").symlink_to(path.resolve())
 
 
-def watch(command: list[str], log: Path) -> list[Sample]:
-    """Run a command and sample it every second and at its end."""
+def watch(command: list[str], log: Path, source: Path | None) -> list[Sample]:
+    """Run a command, with the package of another source folder if one is given, and look at it every second."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    environment = os.environ | ({} if source is None else {"PYTHONPATH": str(source.resolve())})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     samples: list[Sample] = []
     spent: dict[int, float] = {}
-    offset, lines = 0, 0
+    place, lines = 0, 0
     while True:
         running = process.poll() is None
         if log.exists():
             with log.open("rb") as stream:
-                stream.seek(offset)
+                stream.seek(place)
                 new = stream.read()
-            offset += len(new)
+            place += len(new)
             lines += new.count(b"\n")
         if running:
             tree = processes(process.pid)
@@ -117,7 +141,7 @@ def watch(command: list[str], log: Path) -> list[Sample]:
 
 
 def processes(first: int) -> list[int]:
-    """A process and its descendants."""
+    """A process and all below it."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -129,7 +153,7 @@ def processes(first: int) -> list[int]:
 
 
 def processor_seconds(process: int) -> float | None:
-    """Processor time of a process; None if it has ended."""
+    """That a process has spent; None if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -138,7 +162,7 @@ def processor_seconds(process: int) -> float | None:
 
 
 def proportional_memory(process: int) -> int:
-    """Proportional set size of a process in bytes."""
+    """Bytes of a process, its part of what it shares with others."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -147,11 +171,11 @@ def proportional_memory(process: int) -> int:
 
 
 def summary(samples: list[Sample], count: int) -> dict[str, Any]:
-    """Rate, start time, processors and peak memory of a run."""
+    """What a run's samples say."""
     first = next(s for s in samples if s.images >= max(1, count // 10))
     last = next(s for s in samples if s.images >= count)
-    seconds = last.seconds - first.seconds
-    rate = (last.images - first.images) / seconds
+    seconds, images = last.seconds - first.seconds, last.images - first.images
+    rate = images / seconds
     return {
         "pictures_per_second": round(rate, 3),
         "start_seconds": round(first.seconds - first.images / rate, 2),
@@ -166,23 +190,31 @@ def summary(samples: list[Sample], count: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="folder of images")
-    parser.add_argument("--limit", type=int, default=2000, help="number of images for cliper batch")
-    parser.add_argument("--loops", type=int, default=500, help="number of images for the plain loops")
-    parser.add_argument("--size", type=int, default=224, help="the setting size: small, so that the other steps count")
-    parser.add_argument("--ways", default="loop,loop with files,local,ray", help="comma-separated ways")
+    parser.add_argument("--limit", type=int, default=2000, help="how many images for cliper batch")
+    parser.add_argument("--loops", type=int, default=500, help="how many images for the plain loops")
+    parser.add_argument("--size", type=int, default=224, help="the setting size: a small one, so that the rest counts")
+    parser.add_argument("--ways", default="loop,loop with files,local,threads,ray", help="which, with commas")
+    parser.add_argument("--before", type=Path, help="source folder of another version of the package")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"model": "mini", "classes": CLASSES, "size": arguments.size, "ways": {}}
-    for way in arguments.ways.split(","):
-        with tempfile.TemporaryDirectory() as temporary:
-            folder, out = Path(temporary) / "images", Path(temporary) / "out"
+    labels: dict[str, dict[str, bytes]] = {}
+    for way in [*(["before"] if arguments.before else []), *arguments.ways.split(",")]:
+        with tempfile.TemporaryDirectory() as place:
+            folder, out = Path(place) / "images", Path(place) / "out"
             folder.mkdir()
             out.mkdir()
             count = min(arguments.limit, arguments.loops) if way.startswith("loop") else arguments.limit
             link_images(arguments.images, folder, count)
             command, log = ways(folder, out, arguments.size)[way]
-            report["ways"][way] = {"pictures": count, **summary(watch(command, log), count)}
+            source = arguments.before if way == "before" else None
+            report["ways"][way] = {"pictures": count, **summary(watch(command, log, source), count)}
+            labels[way] = {path.name: path.read_bytes() for path in (out / "run").glob("*.labels.png")}
         print(way, report["ways"][way], flush=True)
+    if {"before", "local"} <= set(labels):
+        same = sum(data == labels["before"].get(name) for name, data in labels["local"].items())
+        report["same_labels"] = same / len(labels["local"])
+        print("same labels", report["same_labels"])
     print(write_report("batch_throughput", report, arguments.out))
 
 

@@ -9,15 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 __all__ = ["MISBEHAVIOURS", "decoder"]
 
 MISBEHAVIOURS = ("allocate", "abort", "crash", "exit", "hang", "kill", "lie", "spin")
 
 
 def decoder() -> Any:
-    """Misbehaves as the request's name says; any other name gives the names of the loaded modules, or an image."""
+    """Misbehaves as the name says; ``modules`` gives the names of loaded modules; other files are decoded."""
+    from cliper.decode_pool import _image_decoder
+
+    decode_image = _image_decoder()
 
     def decode(request: dict[str, Any], data: bytes) -> Any:
         name = Path(request["name"]).name.partition(".")[0]
@@ -40,6 +41,6 @@ def decoder() -> Any:
             pass
         if name == "modules":
             return {"error": " ".join(sys.modules)}, None
-        return {}, np.full((2, 3, 3), len(data), np.uint8)
+        return decode_image(request, data)
 
     return decode

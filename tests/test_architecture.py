@@ -23,7 +23,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hf_logging": set(),
     "examples": set(),
     "files": BASE,
-    "grouping": set(),
     "settings": BASE,
     "kernels": BASE,
     "ops": BASE | {"kernels"},
@@ -43,15 +42,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"prompts", "refiners", "result", "settings"},
     "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},
+    "runner": BASE | {"decode_pool", "devices", "files"},
+    "batch": BASE
+    | {
+        "decode_pool",
+        "devices",
+        "files",
+        "formats",
+        "prompts",
+        "provenance",
+        "result",
+        "runner",
+        "segmenter",
+        "settings",
+    },
     "evaluation": BASE
-    | {"checkpoints", "datasets", "devices", "files", "formats", "grouping", "ops"}
-    | {"prompts", "provenance", "refiners", "segmenter", "settings"},
-    "scale": BASE
-    | {"datasets", "devices", "evaluation", "files", "formats", "grouping", "images"}
-    | {"prompts", "provenance", "result", "segmenter", "settings"},
+    | {"datasets", "devices", "files", "formats", "ops", "prompts", "provenance", "runner", "segmenter", "settings"},
     "server": BASE
-    | {"cache", "checkpoints", "decode_pool", "examples", "files", "formats", "images", "ops", "prompts", "result"}
-    | {"encoded_image", "segmenter", "settings"},
+    | {"cache", "checkpoints", "decode_pool", "encoded_image", "examples", "files", "formats", "images", "ops"}
+    | {"prompts", "result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
@@ -65,9 +74,9 @@ LIBRARIES: dict[str, set[str]] = {
     "scipy": {"datasets", "formats", "ops"},
     "pycocotools": {"datasets"},
     "supervision": {"formats"},
-    "av": {"scale"},
-    "ray": {"scale"},
-    "fsspec": {"scale"},
+    "av": {"batch", "runner"},
+    "ray": {"runner"},
+    "fsspec": {"runner"},
     "gradio": set(),
     "fastapi": {"server"},
     "starlette": {"server"},

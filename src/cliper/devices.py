@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from cliper.errors import ResourceError, SettingsError
 
-__all__ = ["convert_out_of_memory", "resolve_device", "resolve_dtype", "tf32_disabled"]
+__all__ = ["convert_out_of_memory", "peak_memory", "resolve_device", "resolve_dtype", "tf32_disabled"]
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:
@@ -93,3 +94,18 @@ def tf32_disabled() -> Iterator[None]:
         yield
     finally:
         assign(before)
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that this process has held until now, and its GPU's allocator if there is one."""
+    peak: dict[str, int] = {}
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+        peak["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if torch.cuda.is_available():
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak

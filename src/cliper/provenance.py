@@ -1,15 +1,14 @@
-"""What a number was made with: versions, machine, memory, and the weights' checksums."""
+"""What a result was computed with: versions, machine, and checksums of the weights."""
 
 from __future__ import annotations
 
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["checkpoint_record", "machine", "peak_memory", "versions"]
+__all__ = ["checkpoint_record", "machine", "versions"]
 
 _PACKAGES = ("cliper", "torch", "transformers", "diffusers", "numpy", "pillow")
 
@@ -20,7 +19,7 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, number of processors, memory, system, and what PyTorch makes of them."""
+    """Processor, number of processors, memory, system, and PyTorch's threads and devices."""
     import torch
 
     return {
@@ -33,23 +32,6 @@ def machine() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def peak_memory() -> dict[str, int]:
-    """The most bytes that this process has held until now, and its GPU's allocator if there is one."""
-    import torch
-
-    peak: dict[str, int] = {}
-    try:
-        import resource
-    except ImportError:  # a system that does not tell
-        pass
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-        peak["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if torch.cuda.is_available():
-        peak["cuda"] = torch.cuda.max_memory_allocated()
-    return peak
 
 
 def checkpoint_record(name: str, refiner: bool = False) -> dict[str, Any] | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -193,7 +194,7 @@ class Segmenter:
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
         images: Sequence[Source] = image if isinstance(image, list) else [image]
-        results = [self._label(one, named, texts) for one in self._encode_all(images)]
+        results = [self._predict(one, named, texts)() for one in self._encode_all(images)]
         return results if isinstance(image, list) else results[0]
 
     def encode_image(self, image: ImageSource) -> EncodedImage:
@@ -264,12 +265,24 @@ class Segmenter:
             ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
             ClassListError, ResourceError: as for :meth:`__call__`.
         """
+        return [assign_labels() for assign_labels in self.segment_deferred(images, pixels, classes, background)]
+
+    def segment_deferred(
+        self,
+        images: Sequence[Image.Image],
+        pixels: Sequence[Tensor],
+        classes: Classes,
+        background: Classes | None = "auto",
+    ) -> list[Callable[[], Segmentation]]:
+        """As :meth:`segment_preprocessed`, but only the class maps are computed before this returns.
+
+        Labels are assigned when the returned functions, one for each image, are called, in any thread.
+        """
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
-        encoded = self._encode(zip(images, pixels, strict=True))
-        return [self._label(one, named, texts) for one in encoded]
+        return [self._predict(one, named, texts) for one in self._encode(zip(images, pixels, strict=True))]
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes in the settings' templates, from the cache or added to it.
@@ -363,12 +376,15 @@ class Segmenter:
         ]
 
     @convert_out_of_memory()
-    def _label(self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: Tensor) -> Segmentation:
-        """The result for an encoded image."""
+    def _predict(
+        self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: Tensor
+    ) -> Callable[[], Segmentation]:
+        """Class maps of an encoded image; the function that is returned assigns labels."""
         maps = refined = self._predictor.predict(encoded.features, texts, len(classes))
         if self.refiner is not None and encoded.affinity is not None:
             refined = self.refiner.apply(encoded.affinity, maps, self.settings)
-        return Segmentation.from_maps(
+        return functools.partial(
+            convert_out_of_memory()(Segmentation.from_maps),
             encoded.image,
             [item.name for item in classes],
             maps,

@@ -165,13 +165,13 @@ def test_70_with_debug_shows_the_traceback(broken_rich: str) -> None:
 def test_70_defect_in_a_worker_process(clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
     own_data(tmp_path, 4, make_picture)
     (tmp_path / "sitecustomize.py").write_text(
-        "import cliper.evaluation.workers as workers\n"
+        "import cliper.runner.engines.processes as processes\n"
         "def broken(*arguments, **options): raise ZeroDivisionError('of any kind')\n"
-        "workers.evaluate_samples = broken\n"
+        "processes.process_items = broken\n"
     )
     code, errors = run(*own_arguments(tmp_path, clip_folder), "--workers", 2, PYTHONPATH=code_path(tmp_path))
     assert (code, errors.count("\n")) == (70, 1)
-    assert "ZeroDivisionError in worker" in errors
+    assert "ZeroDivisionError in a worker" in errors
 
 
 # --- 130: interrupted, 141: closed pipe -----------------------------------------------------------------------
@@ -182,14 +182,14 @@ def test_130_interrupted_evaluation_says_how_to_continue(clip_folder: Path, tmp_
     out = tmp_path / "out"
     process = start(*own_arguments(tmp_path, clip_folder), "-o", out)
     deadline = time.monotonic() + 120
-    while not any(path.stat().st_size for path in out.glob("records-*.jsonl")):
+    while not any(path.stat().st_size for path in out.glob("manifest.jsonl")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "cliper: interrupted; finished images are kept; the same command continues"
+    assert errors.strip() == "cliper: interrupted; finished images are kept; the same command with --resume continues"
 
 
 @pytest.mark.parametrize("command", ["benchmarks", "benchmarks --json", "evaluate --help"])

@@ -33,7 +33,7 @@ def test_without_terminal_a_line_is_logged_every_30_seconds(capsys: Any) -> None
             progress.advance(new=False)  # done by an earlier run: does not count for the rate
         for _ in range(3):
             progress.advance()
-        progress.advance(error="b: no\nimage", status="mIoU 1.0")
+        progress.advance(error="b: no\nimage")
     assert capsys.readouterr().err.splitlines() == [
         "cliper: 4 of 12 images, 0 failed; 40 s/image, 5:20 min left",
         "cliper: error: b: no\\nimage",
@@ -43,8 +43,9 @@ def test_without_terminal_a_line_is_logged_every_30_seconds(capsys: Any) -> None
 @pytest.mark.usefixtures("clock")
 def test_status_is_logged_before_the_rate(capsys: Any) -> None:
     with Progress(10) as progress:
+        progress.status = "mIoU 43.1"
         for _ in range(4):
-            progress.advance(status="mIoU 43.1")
+            progress.advance()
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "cliper: 4 of 10 images, 0 failed; mIoU 43.1; 10 s/image, 1:00 min left"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cliper.cli.tables import format_duration, print_summary, print_table
-from cliper.scale.run import Tally
+from cliper.runner.run import Counts
 
 
 def test_cells_are_shown_as_they_are(capsys: Any) -> None:
@@ -30,7 +30,7 @@ def test_long_cell_is_cut(capsys: Any) -> None:
 
 
 def test_summary_counts_images_and_lists_files(capsys: Any) -> None:
-    print_summary(Tally(done=90, failed=2, kept=8), [f"f{number}" for number in range(22)], 3700.0)
+    print_summary(Counts(done=90, failed=2, skipped=8), [f"f{number}" for number in range(22)], 3700.0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "100 images: 98 done, 8 of them earlier, 2 failed; 1:01:40 h; 0.0243 images/s"
     assert lines[1:3] == ["wrote f0", "wrote f1"]
@@ -38,7 +38,7 @@ def test_summary_counts_images_and_lists_files(capsys: Any) -> None:
 
 
 def test_summary_escapes_control_characters(capsys: Any) -> None:
-    print_summary(Tally(), ["out\n/x"], 1.0)
+    print_summary(Counts(), ["out\n/x"], 1.0)
     assert capsys.readouterr().out.splitlines()[1:] == ["wrote out\\n/x"]
 
 

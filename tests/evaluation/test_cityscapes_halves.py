@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from published_order import published_pixels
 
-from cliper.datasets import find_benchmark
-from cliper.evaluation.runner import evaluate_samples
+from cliper.evaluation.task import EvaluationTask, SampleSource, Variant
 from cliper.images import preprocess, resized_shape
 from dataset_trees import build_tree
 from dataset_trees.own import report_of
@@ -90,21 +89,22 @@ class RecordingRefiner:
     def __init__(self) -> None:
         self.images: list[np.ndarray] = []
 
-    def refine(self, pictures: Any, maps: Any, settings: Any, seed: int = 0) -> Any:
-        self.images += [(255 * p).round().byte().permute(1, 2, 0).numpy() for p in pictures]
-        return [m.float() for m in maps]
+    def encode(self, images: Any, settings: Any, seed: int = 0) -> Any:
+        self.images += [(255 * image).round().byte().permute(1, 2, 0).numpy() for image in images]
+        return [None] * len(images)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_refiner_gets_halves_of_the_original(own_tiny: Any, tmp_path: Path, batch: int) -> None:
     build_tree("cityscapes", tmp_path)
-    benchmark = find_benchmark("cityscapes")
-    samples = benchmark.samples(tmp_path)
+    task = EvaluationTask("cityscapes", tmp_path, "tiny", (Variant("", own_tiny.settings),))
+    samples = task.samples()
     segmenter = own_tiny.with_settings(own_tiny.settings)
     segmenter.batch_size, segmenter.refiner = batch, RecordingRefiner()
-    records: list[Any] = []
-    evaluate_samples(benchmark, samples, {"": segmenter}, records.append)
-    assert [record.name for record in records] == [sample.name for sample in samples]
+    model = {"": segmenter}
+    loaded = [task.read(model, item, None)[1] for item in SampleSource("", samples).items()]
+    for first in range(0, len(loaded), batch):
+        task.process(model, loaded[first : first + batch])
     for sample, shown in zip(samples, segmenter.refiner.images, strict=True):
         whole = np.asarray(Image.open(sample.image).convert("RGB"))
         middle = whole.shape[1] // 2

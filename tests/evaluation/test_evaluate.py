@@ -100,8 +100,8 @@ def test_the_report_says_where_the_number_comes_from(
     assert name == "model.safetensors"
     assert len(digest) == 64
     assert report["peak_memory"]["resident"] > 1 << 24
-    lines = [json.loads(line) for line in (tmp_path / "out" / "pictures.jsonl").read_text().splitlines()]
-    assert [line["name"] for line in lines] == list(expected("voc21"))[:2]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert [line["input"] for line in lines] == list(expected("voc21"))[:2]
     assert all(0 <= line["miou"][""] <= 1 for line in lines)
 
 
@@ -127,7 +127,6 @@ def test_workers_give_the_same_matrix(command: Any, clip_folder: Path, trees: Pa
         assert report_of(out)["images"] == 3
         matrices.append(report_of(out)["matrix"])
     assert matrices[0] == matrices[1] == matrices[2]
-    assert len(list((tmp_path / "3").glob("records-*.jsonl"))) == 3
 
 
 @pytest.mark.full
@@ -242,18 +241,13 @@ def test_the_sheet_shows_worst_and_best(command: Any, clip_folder: Path, tmp_pat
     out = tmp_path / "out"
     ended = command(*own_arguments(tmp_path, clip_folder), "-o", out, "--contact-sheet", 2)
     assert (ended.code, ended.err) == (0, "")
-    from cliper.evaluation.contact_sheet import pick_extremes
-    from cliper.evaluation.job import CustomData, load_benchmark
-    from cliper.evaluation.records import Record
-    from cliper.prompts import read_classes
+    from cliper.evaluation.contact_sheet import worst_and_best
+    from cliper.runner.manifest import read_manifest
 
     with Image.open(out / "contact-sheet.png") as sheet:
         four = sheet.size
     assert four[1] > four[0] // 2
-    data = CustomData(tmp_path / "images", tmp_path / "masks", tuple(read_classes(tmp_path / "classes.txt")))
-    rows = [json.loads(line) for line in (out / "records-0.jsonl").read_text().splitlines()]
-    records = [Record(row["name"], row["counts"]) for row in rows]
-    chosen = pick_extremes(records, load_benchmark(data), "", 2)
-    lines = map(json.loads, (out / "pictures.jsonl").read_text().splitlines())
-    rated = sorted((line["miou"][""], line["name"]) for line in lines)
-    assert [record.name for record, _ in chosen] == [rated[i][1] for i in (0, 1, -1, -2)]
+    records = list(read_manifest(out / "manifest.jsonl"))
+    chosen = worst_and_best(records, "", 2)
+    rated = sorted((record.details["miou"][""], record.input) for record in records)
+    assert [record.input for record, _ in chosen] == [rated[i][1] for i in (0, 1, -1, -2)]

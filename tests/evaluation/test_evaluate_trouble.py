@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,11 +27,13 @@ def test_killed_and_started_again_it_ends_with_the_same_matrix(
 ) -> None:
     own_data(tmp_path, 60, make_picture)
     arguments = [str(a) for a in (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "killed")]
-    log = tmp_path / "killed" / "records-0.jsonl"
+    log = tmp_path / "killed" / "manifest.jsonl"
     counts = []
     for wanted in (3, 20):
         process = subprocess.Popen(
-            [sys.executable, "-m", "cliper", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [sys.executable, "-m", "cliper", *arguments, *(["--resume"] if counts else [])],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         give_up = time.monotonic() + 120
         while not log.exists() or log.read_bytes().count(b"\n") < wanted:
@@ -42,8 +45,8 @@ def test_killed_and_started_again_it_ends_with_the_same_matrix(
         counts.append(log.read_bytes().count(b"\n"))
     assert counts[0] < counts[1] < 60
     with log.open("ab") as stream:
-        stream.write(b'{"name": "a/000", "cou')  # as if it had been killed within a write
-    again = command(*arguments)
+        stream.write(b'{"input": "a/000", "outp')  # as if it had been killed within a write
+    again = command(*arguments, "--resume")
     assert (again.code, again.err) == (0, "")
     assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "whole").code == 0
     killed, whole = report_of(tmp_path / "killed"), report_of(tmp_path / "whole")
@@ -51,7 +54,7 @@ def test_killed_and_started_again_it_ends_with_the_same_matrix(
     assert killed["images"] == whole["images"] == 60
     assert killed["this_run"]["images"] == 60 - counts[1]
     # Once more there is nothing to do, and with more workers neither.
-    assert command(*arguments, "--workers", 2).code == 0
+    assert command(*arguments, "--workers", 2, "--resume").code == 0
     assert report_of(tmp_path / "killed")["this_run"]["images"] == 0
     assert report_of(tmp_path / "killed")["matrix"] == whole["matrix"]
 
@@ -83,15 +86,16 @@ def test_bad_pictures_are_named_and_left_out(
     assert len(lines) == 3
     for path, words in zip(bad, ("complete image", "of the image's size", "labels 0 to 2 or 255, got 77"), strict=True):
         (line,) = [line for line in lines if str(path) in line]
-        assert line.startswith("cliper: error: expected")
+        assert re.match(r"cliper: error: [ab]/00[0-2]: expected", line)
         assert words in line
     report = report_of(out)
     assert (report["images"], report["skipped"]) == (2, 3)
     assert [item["name"] for item in report["skipped_images"]] == ["a/000", "a/002", "b/001"]
-    # Mended, they are counted; what was counted is not counted again.
+    # Mended, they are counted if that is asked for; what was counted is not counted again.
     for path in bad:
         path.write_bytes(whole[path])
-    assert command(*arguments).code == 0
+    assert command(*arguments, "--resume").code == 1
+    assert command(*arguments, "--retry-failed").code == 0
     report = report_of(out)
     assert (report["images"], report["skipped"], report["this_run"]["images"]) == (5, 0, 3)
     assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "fresh").code == 0
@@ -105,7 +109,7 @@ def test_by_default_a_bad_picture_ends_the_run(
     bad = spoil(tmp_path)
     ended = command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert ended.code == 2
-    assert ended.err.startswith("cliper: error: expected a complete image")
+    assert ended.err.startswith("cliper: error: a/000: expected a complete image")
     assert str(bad[0]) in ended.err
     assert ended.err.count("\n") == 1
     assert not (tmp_path / "out" / "report.json").exists()
@@ -119,12 +123,13 @@ def test_two_runs_at_once_do_not_share_a_folder(
     own_data(tmp_path, 2, make_picture)
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert command(*arguments).code == 0
-    with (tmp_path / "out" / ".lock").open("rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        ended = command(*arguments)
-        assert (ended.code, ended.err.count("\n")) == (2, 1)
-        assert "another run is at work there" in ended.err
-    assert command(*arguments).code == 0
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    ended = command(*arguments, "--resume")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "another run uses" in ended.err
+    os.close(other)
+    assert command(*arguments, "--resume").code == 0
 
 
 def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
@@ -133,6 +138,8 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", out)
     assert command(*arguments).code == 0
     before = report_of(out)
+    ended = command(*arguments)
+    assert (ended.code, "holds a run already; continue it (--resume)" in ended.err) == (2, True)
     for more in (
         ("--logit-scale", 7),
         ("--seed", 1),
@@ -142,16 +149,14 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
         ("--ignore", 0),
         ("--first-label", 0),
     ):
-        ended = command(*arguments, *more)
+        ended = command(*arguments, "--resume", *more)
         assert ended.code == 2
-        assert "holds another evaluation (it differs in" in ended.err
+        assert "holds a run with another" in ended.err
     assert report_of(out) == before
     (out / "run.json").write_text("{")
-    ended = command(*arguments)
-    assert (ended.code, "run.json: cannot be read" in ended.err) == (2, True)
-    # Records that nobody knows the run of are not taken for another's.
-    (out / "run.json").unlink()
-    assert command(*arguments, "--logit-scale", 7).code == 0
+    ended = command(*arguments, "--resume")
+    assert (ended.code, "cannot be read" in ended.err) == (2, True)
+    assert command(*arguments, "--logit-scale", 7, "--overwrite").code == 0
     after = report_of(out)
     assert after["this_run"]["images"] == 2
     assert after["matrix"] != before["matrix"]
@@ -169,7 +174,7 @@ def test_a_mask_that_was_replaced_is_counted_anew(
         turned = np.asarray(old)[:, ::-1].copy()
     turned[:8] = 255  # fewer pixels count: the matrix differs whatever the model finds
     Image.fromarray(turned).save(mask)
-    assert command(*arguments).code == 0
+    assert command(*arguments, "--resume").code == 0
     after = report_of(tmp_path / "out")
     assert after["this_run"]["images"] == 1
     assert after["matrix"] != before["matrix"]
@@ -202,7 +207,8 @@ def test_workers_end_with_a_parent_that_is_killed(
         [sys.executable, "-m", "cliper", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     give_up = time.monotonic() + 120
-    while sum(log.read_bytes().count(b"\n") for log in out.glob("records-*.jsonl")) < 3:
+    log = out / "manifest.jsonl"
+    while not log.exists() or log.read_bytes().count(b"\n") < 3:
         assert process.poll() is None
         assert time.monotonic() < give_up
         time.sleep(0.005)
@@ -213,7 +219,7 @@ def test_workers_end_with_a_parent_that_is_killed(
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < give_up
         time.sleep(0.05)
-    assert command(*arguments).code == 0
+    assert command(*arguments, "--resume").code == 0
     assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "whole").code == 0
     assert report_of(out)["matrix"] == report_of(tmp_path / "whole")["matrix"]
     assert 0 < report_of(out)["this_run"]["images"] < 58
@@ -241,8 +247,6 @@ def test_workers_end_with_a_parent_that_is_killed(
     ],
 )
 def test_wrong_options_are_one_line(command: Any, arguments: tuple[str, ...], words: str) -> None:
-    import re
-
     ended = command("evaluate", *arguments)
     assert ended.code == 2
     assert ended.out == ""

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 
 from cliper.cli.tables import print_report
-from cliper.datasets import find_benchmark
-from cliper.evaluation.job import Job, Variant
-from cliper.evaluation.records import Record
 from cliper.evaluation.report import make_report
-from cliper.evaluation.runner import Timing
-from cliper.evaluation.workers import Outcome
+from cliper.evaluation.task import EvaluationTask, Variant
+from cliper.runner.manifest import Record
+from cliper.runner.run import EngineStats
 from cliper.settings import load_preset
 
-IDENTITY = {
+CONFIG = {
     "model": {},
     "refiners": {},
     "device": "cpu",
@@ -28,14 +26,17 @@ IDENTITY = {
     "proxy_models": {},
 }
 PRESET = load_preset("vit-b-16/context59")
-JOB = Job("context59", Path("data"), "ViT-B/16", (Variant("", PRESET.settings, "sd2.1"),), preset=PRESET.name)
+TASK = EvaluationTask(
+    "context59", Path("data"), "ViT-B/16", (Variant("", PRESET.settings, "sd2.1"),), preset=PRESET.name
+)
 
 
-def report(job: Job, pictures: int, skipped: int = 0) -> dict[str, Any]:
-    """Of pictures with one pixel right and one wrong."""
-    records = [Record(str(i), {"": [1, 1, 1, 1, 2, 1]}, 0.5) for i in range(pictures)]
-    records += [Record(f"bad {i}", {}, error="broken") for i in range(skipped)]
-    return make_report(job, find_benchmark("context59"), IDENTITY, Outcome(records, Timing(1, 1), pictures, {}))
+def report(task: EvaluationTask, images: int, skipped: int = 0) -> dict[str, Any]:
+    """Of images with one pixel right and one wrong."""
+    counts = {"counts": {"": [1, 1, 1, 1, 2, 1]}}
+    records = [Record(str(i), seconds=0.5, details=counts) for i in range(images)]
+    records += [Record.failed(f"bad {i}", "broken") for i in range(skipped)]
+    return make_report(task, CONFIG, records, EngineStats(1, 1), images)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def report(job: Job, pictures: int, skipped: int = 0) -> dict[str, Any]:
     ],
 )
 def test_only_the_whole_benchmark_is_whole(pictures: int, skipped: int, limit: int | None, complete: bool) -> None:
-    made = report(replace(JOB, limit=limit), pictures, skipped)
+    made = report(replace(TASK, limit=limit), pictures, skipped)
     assert made["complete"] is complete
     assert (made["images"], made["skipped"]) == (pictures, skipped)
     difference = made["published"]["difference_percent"]
@@ -70,20 +71,20 @@ def test_only_the_whole_benchmark_is_whole(pictures: int, skipped: int, limit: i
 def test_what_was_done_otherwise_than_published_is_said(
     changes: dict[str, Any], published: float, said: list[str]
 ) -> None:
-    made = report(replace(JOB, **changes), 5104)["published"]
+    made = report(replace(TASK, **changes), 5104)["published"]
     assert (made["miou_percent"], made["changed"]) == (published, said)
 
 
 def test_without_a_preset_nothing_is_compared() -> None:
-    assert report(replace(JOB, preset=None), 5104)["published"] is None
+    assert report(replace(TASK, preset=None), 5104)["published"] is None
 
 
 PREPRINT = load_preset("vit-b-16/context59-preprint")
-PREPRINT_JOB = replace(JOB, variants=(Variant("", PREPRINT.settings, "sd2.1"),), preset=PREPRINT.name)
+PREPRINT_TASK = replace(TASK, variants=(Variant("", PREPRINT.settings, "sd2.1"),), preset=PREPRINT.name)
 
 
 def test_a_preprint_preset_is_compared_with_its_log_too(capsys: pytest.CaptureFixture[str]) -> None:
-    made = report(PREPRINT_JOB, 5104)
+    made = report(PREPRINT_TASK, 5104)
     assert made["published"] == {
         "miou_percent": 41.7,
         "difference_percent": 8.3,
@@ -97,11 +98,11 @@ def test_a_preprint_preset_is_compared_with_its_log_too(capsys: pytest.CaptureFi
 
 def test_a_log_is_of_a_run_with_its_refiner() -> None:
     """The preprint has no number without one, so nothing is compared."""
-    assert report(replace(PREPRINT_JOB, variants=(Variant("", PREPRINT.settings),)), 5104)["published"] is None
+    assert report(replace(PREPRINT_TASK, variants=(Variant("", PREPRINT.settings),)), 5104)["published"] is None
 
 
 def test_of_a_part_of_the_benchmark_no_difference_is_given(capsys: pytest.CaptureFixture[str]) -> None:
-    made = report(replace(PREPRINT_JOB, limit=3), 3)
+    made = report(replace(PREPRINT_TASK, limit=3), 3)
     assert made["published"]["logged_difference_percent"] is None
     print_report(made)
     assert "published 41.7 (logged 41.702)\n" in capsys.readouterr().out

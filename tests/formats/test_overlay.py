@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -91,11 +90,12 @@ def test_other_suffixes_and_images_too_large_for_the_format_are_refused(tmp_path
 
 
 def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: Image.Image, path: Path, **__: Any) -> None:
-        path.write_bytes(b"half")
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as stream:
+            stream.write(data[:4])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="disk is full"):
         write_overlay(tmp_path / "new" / "a.png", Image.new("RGB", (2, 2)))
     assert list(tmp_path.iterdir()) == []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cliper.cli.errors import ExitCode, resume_hint
+from cliper.cli.errors import ExitCode
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
@@ -18,16 +19,17 @@ from cliper.cli.options import (
     read_background,
     read_class_options,
     read_settings,
+    run_options,
 )
 from cliper.cli.progress import Progress
-from cliper.cli.tables import print_summary
+from cliper.cli.runs import absolute_if_folder, make_engine, read_run_options
+from cliper.cli.tables import print_found_classes, print_summary
 from cliper.errors import InputError
 
 if TYPE_CHECKING:
-    from cliper.scale.job import Job
-    from cliper.scale.manifest import Record
-    from cliper.scale.sources import Source
-    from cliper.scale.state import State
+    from cliper.batch.task import SegmentTask
+    from cliper.runner.items import Source
+    from cliper.runner.run import Run
 
 __all__ = ["batch"]
 
@@ -59,13 +61,11 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
         "coco-panoptic, cvat, label-studio, labelme, yolo, gallery.",
         "formats",
         multiple=True,
-        default=["labels", "overlay"],
+        default=["labels", "overlay-jpg"],
     ),
     option("--overlay-video", "Write OUT/overlay.mp4, too, if INPUT is a video."),
-    option("--resume", "Continue the run in OUT; images that failed stay failed."),
-    option("--retry-failed", "Continue the run in OUT, and try images that failed again."),
-    option("--overwrite", "Start again; results of the run in OUT are removed."),
 )
+@run_options
 @class_options
 @option_group(
     "Results",
@@ -77,15 +77,6 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
 )
 @model_options
 @engine_options
-@option_group(
-    "Execution",
-    option(
-        "--workers N",
-        "Threads for reading and as many for writing; with Ray, number of models.",
-        type=click.IntRange(min=1),
-        show_default="up to 4; with Ray one per GPU or machine",
-    ),
-)
 def batch(source: str, out: str, **options: Any) -> int:
     """Segment all images of INPUT: a folder, list, tar or video.
 
@@ -93,32 +84,38 @@ def batch(source: str, out: str, **options: Any) -> int:
     image. --resume continues a run that was interrupted or killed. An image that cannot be used is reported and the
     others are done; the exit code is then 1.
     """
-    from cliper.scale.folder import alone, begin, check_run
-    from cliper.scale.places import plain_address
-    from cliper.scale.state import open_state
+    from cliper.batch.merge import summarize
+    from cliper.runner.engines import check_ray_source
+    from cliper.runner.run import run_task
+    from cliper.runner.storage import hide_credentials, normalize_uri
 
-    source, out = plain_address(source), plain_address(out)
-    resume = options["resume"] or options["retry_failed"]
-    if resume and options["overwrite"]:
-        raise click.UsageError("expected --resume or --overwrite, got both; give one")
-    if options["address"] and options["engine"] != "ray":
-        raise click.UsageError("--address: it is for --engine ray; give that too")
+    source, out = normalize_uri(source), normalize_uri(out)
+    run_options = read_run_options(options)
     images = _open_source(source, out, options)
-    job = _make_job(images, options)
-    with open_state(out) as state:
-        identity = {"input": _absolute(source), "every": options["every"], "glob": options["glob"], **job.identity()}
-        check_run(state.folder, identity, shown=out, resume=resume, overwrite=options["overwrite"])
-        engine = _make_engine(job, images, options)
-        with alone(state.folder), resume_hint("the same command with --resume"):
-            begin(state.folder, state.place, identity, overwrite=options["overwrite"])
-            state.begun()
-            return _run(job, images, state, engine, options)
+    if options["engine"] == "ray":
+        check_ray_source(images)
+    task = _make_task(images, options)
+    source_config = {
+        "input": hide_credentials(_absolute(source)),
+        "every": options["every"],
+        "glob": options["glob"],
+    }
+    progress = Progress(images.count)
+
+    def finish(run: Run) -> tuple[list[Path], Mapping[str, Any]]:
+        return _write_run_files(run, task, options), summarize(run, task.class_names)
+
+    engine = make_engine(task, options)
+    run, paths = run_task(task, images, out, source_config | task.config(), engine, progress, finish, run_options)
+    print_summary(run.counts, paths, progress.seconds)
+    print_found_classes(run.summary)
+    return ExitCode.IMAGES_FAILED if run.counts.failed else ExitCode.DONE
 
 
-def _make_job(source: Source, options: dict[str, Any]) -> Job:
+def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
+    from cliper.batch.task import Cleaning, SegmentTask
     from cliper.formats import FormatOptions, find_format
-    from cliper.scale.job import Cleaning, Job
-    from cliper.scale.places import folder_name
+    from cliper.runner.storage import folder_name
 
     classes = read_class_options(options["classes"], options["classes_file"])
     background = read_background(options["background_names"])
@@ -126,13 +123,13 @@ def _make_job(source: Source, options: dict[str, Any]) -> Job:
     if options["overlay_video"]:
         formats.append("labels")  # the video is drawn from them
     # Label Studio's addresses begin with the name of the images' folder.
-    folder = folder_name(source.address, is_folder=source.kind == "folder")
-    return Job(
+    folder = folder_name(source.uri, is_folder=source.kind == "folder")
+    return SegmentTask(
         tuple(classes),
         background if background is None or isinstance(background, str) else tuple(background),
         tuple(dict.fromkeys(formats)),
-        _absolute_if_folder(options["model"]),
-        None if options["refiner"] == "none" else _absolute_if_folder(options["refiner"]),
+        absolute_if_folder(options["model"]),
+        None if options["refiner"] == "none" else absolute_if_folder(options["refiner"]),
         read_settings(options),
         options["device"],
         options["dtype"],
@@ -143,11 +140,12 @@ def _make_job(source: Source, options: dict[str, Any]) -> Job:
 
 
 def _open_source(source: str, out: str, options: dict[str, Any]) -> Source:
-    from cliper.scale.places import is_remote
-    from cliper.scale.sources import find_source
+    from cliper.runner.sources import find_source
+    from cliper.runner.storage import hide_credentials, is_remote
 
     if _absolute(source) == _absolute(out):
-        raise InputError(f"expected another folder for results than for images, got {out} for both; change --out")
+        shown = hide_credentials(out)
+        raise InputError(f"expected another folder for results than for images, got {shown} for both; change --out")
     if not is_remote(out):
         check_out_folder(Path(out))
     found = find_source(source, glob=options["glob"], every=options["every"], skip=out)
@@ -155,54 +153,21 @@ def _open_source(source: str, out: str, options: dict[str, Any]) -> Source:
         raise InputError(f"--overlay-video: expected a video, got a {found.kind}; leave it out")
     if next(found.items(), None) is None:
         hint = "the pattern of --glob matches none" if options["glob"] else "give --glob if their names end unusually"
-        raise InputError(f"expected images in {source}, got none; {hint}")
+        raise InputError(f"expected images in {hide_credentials(source)}, got none; {hint}")
     return found
 
 
-def _make_engine(job: Job, source: Source, options: dict[str, Any]) -> Any:
-    """A function that executes a run; models are loaded before it is returned."""
-    workers = options["workers"]
-    if options["engine"] == "ray":
-        from cliper.scale.ray_engine import RayEngine
+def _write_run_files(run: Run, task: SegmentTask, options: dict[str, Any]) -> list[Path]:
+    from cliper.batch.merge import merge_formats
+    from cliper.batch.overlay_video import write_overlay_video
 
-        return RayEngine(job, source, workers=workers, address=options["address"])
-    from cliper.scale.pipeline import run_here
-
-    segmenter = job.load()
-    threads = workers or min(4, os.cpu_count() or 1)
-    return lambda run: run_here(run, segmenter, workers=threads)
+    paths = merge_formats(run, task)
+    if options["overlay_video"]:
+        paths.append(write_overlay_video(run, task.formats.index("labels"), task.class_names))
+    return paths
 
 
-def _run(job: Job, source: Source, state: State, engine: Any, options: dict[str, Any]) -> int:
-    from cliper.scale.claims import Claims
-    from cliper.scale.finish import finish
-    from cliper.scale.folder import MANIFEST, PARTS, RUN
-    from cliper.scale.manifest import Manifest
-    from cliper.scale.run import Run
+def _absolute(uri: str) -> str:
+    from cliper.runner.storage import is_remote
 
-    place = state.place
-    claims = Claims(job.found_formats(), (RUN, MANIFEST) if place.local is not None else (RUN, MANIFEST, PARTS))
-    with Manifest(state.folder / MANIFEST, claims.learn) as manifest, Progress(source.count) as progress:
-
-        def on_record(record: Record, new: bool) -> None:
-            progress.advance(error=None if record.is_done else f"{record.input}: {record.error}", new=new)
-            state.saved()
-
-        run = Run(source, job, place, manifest, claims, on_record, retry_failed=options["retry_failed"])
-        engine(run)
-        state.saved(now=True)
-        paths = state.finished(finish(run, state.folder, overlay_video=options["overlay_video"]))
-    print_summary(run.tally, paths, progress.seconds)
-    return ExitCode.IMAGES_FAILED if run.tally.failed else ExitCode.DONE
-
-
-def _absolute_if_folder(model: str) -> str:
-    """The absolute path of a model's folder: workers and later runs may have another current folder."""
-    folder = Path(model).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else model
-
-
-def _absolute(address: str) -> str:
-    from cliper.scale.places import is_remote
-
-    return address.rstrip("/") if is_remote(address) else os.path.realpath(address)
+    return uri.rstrip("/") if is_remote(uri) else os.path.realpath(uri)

@@ -6,14 +6,12 @@ import enum
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
 from cliper.errors import CliperError
 
-__all__ = ["ExitCode", "echo_error", "echo_warning", "exit_code", "printable", "report_error", "resume_hint"]
+__all__ = ["ExitCode", "echo_error", "echo_warning", "exit_code", "printable", "report_error"]
 
 
 class ExitCode(enum.IntEnum):
@@ -60,26 +58,11 @@ def report_error(error: BaseException, *, debug: bool) -> ExitCode:
             return code
     elif debug and code in (ExitCode.BAD_INPUT, ExitCode.DEFECT):
         traceback.print_exception(error)
-    hints = getattr(error, "__notes__", [])  # of resume_hint
+    hints = getattr(error, "__notes__", [])  # of cliper.runner.run
     if code is ExitCode.INTERRUPTED:
         hints = hints or ["files written so far are complete"]
     _echo("; ".join([_describe(error, code), *hints]))
     return code
-
-
-@contextmanager
-def resume_hint(command: str, *, on: type[BaseException] = BaseException) -> Iterator[None]:
-    """Add to the message of an exception how to continue the run.
-
-    Args:
-        command: what continues it, such as ``"the same command with --resume"``.
-        on: the exceptions.
-    """
-    try:
-        yield
-    except on as error:
-        error.add_note(f"finished images are kept; {command} continues")
-        raise
 
 
 def echo_error(text: str) -> None:

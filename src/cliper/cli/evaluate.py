@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,28 +11,28 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from cliper.cli.errors import ExitCode, resume_hint
+from cliper.cli.errors import ExitCode
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     background_option,
+    check_out_folder,
     classes_file_option,
     engine_options,
     model_options,
     read_background,
     read_settings,
+    run_options,
 )
 from cliper.cli.progress import Progress
+from cliper.cli.runs import absolute_if_folder, make_engine, read_run_options
 from cliper.cli.tables import print_report
 from cliper.errors import InputError
 from cliper.settings import ATTENTIONS, Preset, load_preset, presets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cliper.datasets import Benchmark, Sample
-    from cliper.evaluation.job import CustomData, Job
-    from cliper.evaluation.records import Record
-    from cliper.evaluation.workers import Outcome
+    from cliper.evaluation.task import CustomData, EvaluationTask
+    from cliper.runner.manifest import Record
+    from cliper.runner.run import Run
 
 __all__ = ["evaluate"]
 
@@ -41,6 +42,7 @@ _ABLATION_OPTIONS = ("attentions", "features", "refiners")
 _EXAMPLES = """\
 cliper evaluate vit-l-14/voc21 --data ROOT --out result
 cliper evaluate voc21 --data ROOT --refiner self
+cliper evaluate vit-l-14/voc21 --data ROOT --out result --resume
 cliper evaluate --images photos --masks truth --classes-file classes.txt
 cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 
@@ -53,7 +55,8 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
     option("--limit N", "Number of images to evaluate, from the first one.", show_default="all"),
     option(
         "-o, --out FOLDER",
-        "Folder for the report. The same command continues an interrupted run in it.",
+        "Folder for the report, or an address such as s3://bucket/report.",
+        type=str,
         show_default="print the results only",
     ),
     option(
@@ -69,6 +72,7 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
         default="stop",
     ),
 )
+@run_options
 @option_group(
     "Your own images, in place of TARGET",
     option("--images FOLDER", "Folder of images."),
@@ -94,18 +98,11 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 @option_group(
     "Execution",
     option(
-        "--workers N",
-        "Number of processes, each with a GPU or a share of the processors.",
-        type=click.IntRange(min=1),
-        show_default="1; with Ray one per GPU or machine",
-    ),
-    option(
         "--batch-size N",
         "Number of images of one size that go through the networks together.",
         show_default="1 on a CPU, 8 on a GPU",
     ),
     option("--allow-tf32", "Let a GPU compute float32 in TF32: faster, less exact."),
-    option("--read-threads N", "Threads in each worker that read images ahead.", default=2),
 )
 @click.pass_context
 def evaluate(context: click.Context, /, target: str | None, **options: Any) -> int:
@@ -115,59 +112,66 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
     published mIoU is shown beside; or a benchmark such as voc21 (see cliper data list), measured with --model and the
     settings recommended for it. The exit code is 1 if images were skipped.
     """
-    from cliper.evaluation import ConfusionMatrix
+    from cliper.evaluation.contact_sheet import write_sheet
     from cliper.evaluation.report import make_report, write_report
-    from cliper.evaluation.workers import evaluate as run
+    from cliper.evaluation.task import SampleSource
+    from cliper.runner.run import run_task
+    from cliper.runner.storage import is_remote, normalize_uri
 
-    out: Path | None = options["out"]
+    out = None if options["out"] is None else normalize_uri(options["out"])
     if options["contact_sheet"] and out is None:
         raise click.UsageError("--contact-sheet: expected a folder for it, got none; give --out FOLDER")
+    if out is not None and not is_remote(out):
+        check_out_folder(Path(out))
     _check_unused_options(context, custom=target is None, ablation=options["ablation"])
-    if options["address"] is not None and options["engine"] == "local":
-        raise click.UsageError("--address: it is for --engine ray; give that too")
-    job = _make_job(context, target, options)
-    benchmark = job.benchmark()
-    samples = job.samples(benchmark)
-    identity = job.identity(samples)
-    spread = None
+    run_options = read_run_options(options, stop_on_error=options["on_error"] == "stop", temporary=out is None)
+    task = _make_task(context, target, options)
     if options["engine"] == "ray":
-        from cliper.scale.ray_evaluate import RayEvaluation
+        task = task.absolute()
+    samples = task.samples()
+    config = task.config(samples)
+    progress = _MatrixProgress(len(samples), task)
+    report: dict[str, Any] = {}
 
-        spread = RayEvaluation(workers=options["workers"], address=options["address"])
-    matrix = ConfusionMatrix(benchmark.num_labels, benchmark.ignore)
-    with (
-        nullcontext(out) if out else tempfile.TemporaryDirectory() as folder,
-        resume_hint("the same command", on=KeyboardInterrupt) if out else nullcontext(),
-        Progress(len(samples)) as progress,
-    ):
-
-        def on_record(record: Record) -> None:
-            matrix.add_counts(record.counts.get(job.variants[0].label, []))
-            progress.advance(error=record.error, status=f"mIoU {100 * matrix.miou:.1f}")
-
-        workers = options["workers"] or 1
-        outcome = run(job, samples, Path(folder), identity, workers=workers, seen=on_record, spread=spread)
-    report = make_report(job, benchmark, identity, outcome)
-    print_report(report)
-    if out is not None:
-        for file in write_report(out, report, outcome):
-            click.echo(f"wrote {file}")
+    def finish(run: Run) -> tuple[list[Path], Mapping[str, Any]]:
+        records = [record for _, record in run.manifest.records()]
+        report.update(make_report(task, config, records, run.stats, run.counts.done))
+        paths = [write_report(run.run_dir.folder, report)]
         if options["contact_sheet"]:
-            _draw_sheet(job, benchmark, samples, outcome, out / "contact-sheet.png", options["contact_sheet"])
+            sheet = run.run_dir.folder / "contact-sheet.png"
+            paths += write_sheet(sheet, task, records, options["contact_sheet"])
+        return paths, {variant.label: progress.miou for variant in task.variants[:1]}
+
+    engine = make_engine(task, options)
+    with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
+        source = SampleSource(task.benchmark.name, samples)
+        _, paths = run_task(task, source, folder, config, engine, progress, finish, run_options)
+    print_report(report)
+    for path in paths if out else ():
+        click.echo(f"wrote {path}")
     return ExitCode.IMAGES_FAILED if report["skipped"] else ExitCode.DONE
 
 
-def _draw_sheet(
-    job: Job, benchmark: Benchmark, samples: Sequence[Sample], outcome: Outcome, path: Path, count: int
-) -> None:
-    from cliper.evaluation.contact_sheet import pick_extremes, write_sheet
+class _MatrixProgress(Progress):
+    """Shows the mIoU of the first variant so far."""
 
-    label = job.variants[0].label
-    chosen = pick_extremes(outcome.records, benchmark, label, count)
-    if chosen:
-        with job.float32_precision():
-            write_sheet(path, chosen, samples, benchmark, job.load()[label])
-        click.echo(f"wrote {path}")
+    def __init__(self, total: int, task: EvaluationTask) -> None:
+        from cliper.evaluation import ConfusionMatrix
+
+        super().__init__(total)
+        self._matrix = ConfusionMatrix(task.benchmark.num_labels, task.benchmark.ignore)
+        self._label = task.variants[0].label
+
+    @property
+    def miou(self) -> float:
+        """Of the images so far."""
+        return self._matrix.miou
+
+    def on_record(self, record: Record, new: bool) -> None:
+        """Count an image."""
+        self._matrix.add_counts(record.details["counts"][self._label] if record.is_done else [])
+        self.status = f"mIoU {100 * self.miou:.1f}"
+        super().on_record(record, new)
 
 
 def _check_unused_options(context: click.Context, *, custom: bool, ablation: bool) -> None:
@@ -183,8 +187,9 @@ def _check_unused_options(context: click.Context, *, custom: bool, ablation: boo
                 raise click.UsageError(f"{flag} is for {purpose}")
 
 
-def _make_job(context: click.Context, target: str | None, options: dict[str, Any]) -> Job:
-    from cliper.evaluation.job import Job, Variant, ablation_variants, benchmark_settings, load_benchmark
+def _make_task(context: click.Context, target: str | None, options: dict[str, Any]) -> EvaluationTask:
+    from cliper.evaluation.ablation import ablation_variants
+    from cliper.evaluation.task import EvaluationTask, Variant, benchmark_settings, load_benchmark
 
     preset = _find_preset(target)
     data: str | CustomData = target or "" if preset is None else preset.benchmark
@@ -210,10 +215,10 @@ def _make_job(context: click.Context, target: str | None, options: dict[str, Any
         named = f"none,{refiner or 'none'}" if options["refiners"] is None else options["refiners"]
         refiners = [None if name == "none" else name for name in _split_names(named)]
         variants = ablation_variants(settings, _split_names(options["attentions"]), features, refiners)
-    return Job(
+    return EvaluationTask(
         data,
         options["root"],
-        str(options["model"]),
+        absolute_if_folder(str(options["model"])),
         variants,
         limit=options["limit"],
         device=options["device"],
@@ -221,8 +226,6 @@ def _make_job(context: click.Context, target: str | None, options: dict[str, Any
         allow_tf32=options["allow_tf32"],
         seed=options["seed"],
         batch=options["batch_size"],
-        decoders=options["read_threads"],
-        skip_errors=options["on_error"] == "skip",
         preset=None if preset is None else preset.name,
     )
 
@@ -234,7 +237,7 @@ def _find_preset(target: str | None) -> Preset | None:
 
 
 def _custom_data(options: dict[str, Any]) -> CustomData:
-    from cliper.evaluation.job import CustomData
+    from cliper.evaluation.task import CustomData
     from cliper.prompts import read_classes, scene_background
 
     for name in ("images", "masks", "classes_file"):

@@ -6,11 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import click
 
 from cliper.cli.errors import printable
 from cliper.cli.tables import format_duration
+
+if TYPE_CHECKING:
+    from cliper.runner.manifest import Record
 
 __all__ = ["Progress"]
 
@@ -34,8 +38,10 @@ class Progress:
         self._count_images = None if isinstance(total, int) else total
         self._total = total if isinstance(total, int) else None
         self._count = self._new = self._failed = 0
+        self.status = ""
+        """Shown beside the counts, such as the mIoU so far."""
         self._started = self._logged = time.monotonic()
-        self._marks = [(self._started, 0)]  # (time, new images until then)
+        self._marks = [(self._started, 0)]
         console = Console(stderr=True)
         self._bar = Bar(
             TextColumn("images"),
@@ -48,6 +54,8 @@ class Progress:
         self._task = self._bar.add_task("", total=self._total, status="")
 
     def __enter__(self) -> Progress:
+        self._started = self._logged = time.monotonic()
+        self._marks = [(self._started, 0)]  # (time, new images until then)
         self._bar.start()
         if self._count_images is not None:
             threading.Thread(target=self._find_total, name="cliper-count", daemon=True).start()
@@ -65,14 +73,17 @@ class Progress:
         """Time since the start."""
         return time.monotonic() - self._started
 
-    def advance(self, *, error: str | None = None, new: bool = True, status: str = "") -> None:
+    def on_record(self, record: Record, new: bool) -> None:
         """Count an image.
 
         Args:
-            error: why it failed, or None.
-            new: whether this run has done it; images of earlier runs do not count for the rate.
-            status: shown beside the counts, such as the mIoU so far.
+            record: its state.
+            new: whether it is of this run; images of earlier runs do not count for the rate.
         """
+        self.advance(error=None if record.is_done else f"{record.input}: {record.error}", new=new)
+
+    def advance(self, *, error: str | None = None, new: bool = True) -> None:
+        """Count an image; as :meth:`on_record`, for what has no record."""
         now = time.monotonic()
         self._count += 1
         self._new += new
@@ -84,7 +95,7 @@ class Progress:
             self._marks.append((now, self._new))
             while self._marks[0][0] < now - _RATE_WINDOW and len(self._marks) > 2:
                 self._marks.pop(0)
-        status = "; ".join(filter(None, [status, self._rate(now)]))
+        status = "; ".join(filter(None, [self.status, self._rate(now)]))
         if not self._bar.disable:
             self._bar.update(self._task, completed=self._count, total=self._total, status=status)
         elif now - self._logged > _LOG_INTERVAL:

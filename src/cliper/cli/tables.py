@@ -11,9 +11,9 @@ import click
 from cliper.cli.errors import printable
 
 if TYPE_CHECKING:
-    from cliper.scale.run import Tally
+    from cliper.runner.run import Counts
 
-__all__ = ["format_duration", "print_report", "print_summary", "print_table"]
+__all__ = ["format_duration", "print_found_classes", "print_report", "print_summary", "print_table"]
 
 _MAX_CELL_LENGTH = 60  # a class name may be a whole sentence
 _MAX_FILES_SHOWN = 20
@@ -40,19 +40,34 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbe
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
-def print_summary(tally: Tally, paths: Sequence[str], seconds: float) -> None:
+def print_summary(counts: Counts, paths: Sequence[str], seconds: float) -> None:
     """Print how many images ``cliper batch`` has done, and the files about all images."""
-    parts = [f"{tally.done + tally.kept} done"]
-    if tally.kept:
-        parts.append(f"{tally.kept} of them earlier")
-    if tally.failed:
-        parts.append(f"{tally.failed} failed")
-    rate = f"; {tally.done / seconds:.3g} images/s" if tally.done else ""
-    click.echo(f"{tally.total} images: {', '.join(parts)}; {format_duration(seconds)}{rate}")
+    parts = [f"{counts.done + counts.skipped} done"]
+    if counts.skipped:
+        parts.append(f"{counts.skipped} of them earlier")
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    rate = f"; {counts.done / seconds:.3g} images/s" if counts.done else ""
+    click.echo(f"{counts.total} images: {', '.join(parts)}; {format_duration(seconds)}{rate}")
     for path in paths[:_MAX_FILES_SHOWN]:
         click.echo(printable(f"wrote {path}"))
     if len(paths) > _MAX_FILES_SHOWN:
         click.echo(f"... and {len(paths) - _MAX_FILES_SHOWN} more files beside them")
+
+
+def print_found_classes(summary: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print, for each class, in how many images it was found and its mean area there, and the classes found nowhere.
+
+    Args:
+        summary: as :func:`cliper.batch.merge.summarize` gives it.
+    """
+    found = {name: values for name, values in summary.items() if values["images"]}
+    if found:
+        rows = [(name, str(v["images"]), f"{100 * v['mean_area']:.1f} %") for name, v in found.items()]
+        print_table(("class", "images", "mean area"), rows, numbers={"images", "mean area"})
+    missing = [name for name in summary if name not in found]
+    if missing:
+        click.echo(printable(f"found in no image: {'; '.join(missing)}"))
 
 
 def print_report(report: Mapping[str, Any]) -> None:

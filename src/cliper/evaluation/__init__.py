@@ -1,4 +1,4 @@
-"""How a segmentation is measured."""
+"""Measures mIoU on benchmarks: a task of :mod:`cliper.runner`."""
 
 from cliper.datasets.texts import BenchmarkTexts, benchmark_texts
 from cliper.evaluation.confusion import ConfusionMatrix

@@ -1,4 +1,4 @@
-"""A confusion matrix that is filled picture by picture."""
+"""A confusion matrix that is filled image by image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ConfusionMatrix:
         return self._matrix.clone()
 
     def update(self, target: Any, prediction: Any) -> None:
-        """Count one picture, or several. Both are tensors or arrays of integers of one shape.
+        """Count one image, or several. Both are tensors or arrays of integers of one shape.
 
         Raises:
             ShapeError: shapes that differ, values that are no integers or out of range; nothing is counted.
@@ -71,7 +71,7 @@ class ConfusionMatrix:
         self._matrix += other._matrix
 
     def add_counts(self, counts: Sequence[int]) -> None:
-        """Add a matrix given without its zeros: row, column, count, row, column, count, ...
+        """Add a matrix in the form of :meth:`to_counts`.
 
         Raises:
             ShapeError: another form, labels out of range, negative counts; nothing is counted.
@@ -86,6 +86,16 @@ class ConfusionMatrix:
         if len(triples) and (int(triples.min()) < 0 or int(triples[:, :2].max()) >= self.num_classes):
             raise ShapeError(f"counts: expected labels from 0 to {self.num_classes - 1} and counts from 0")
         self._matrix.index_put_((rows, columns), values, accumulate=True)
+
+    def to_counts(self) -> list[int]:
+        """The matrix without its zeros: row, column, count, row, column, count, ..."""
+        places = self._matrix.nonzero()
+        values = self._matrix[places[:, 0], places[:, 1]]
+        return [
+            number
+            for (row, column), value in zip(places.tolist(), values.tolist(), strict=True)
+            for number in (row, column, value)
+        ]
 
     @property
     def iou(self) -> torch.Tensor:

@@ -1,8 +1,7 @@
-"""The pictures that went worst and best, on one sheet: picture, ground truth, prediction."""
+"""The images with the lowest and highest mIoU on one sheet."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,74 +9,67 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cliper.datasets import Benchmark, Sample
-from cliper.evaluation.loading import Loaded
-from cliper.evaluation.records import Record
-from cliper.evaluation.report import picture_miou
-from cliper.evaluation.runner import segment_loaded
+from cliper.evaluation.task import EvaluationTask, SampleItem
+from cliper.files import atomic_write
+from cliper.runner.manifest import Record
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cliper.segmenter import Segmenter
-
-__all__ = ["Row", "draw_sheet", "pick_extremes", "write_sheet"]
+__all__ = ["SheetRow", "draw_sheet", "worst_and_best", "write_sheet"]
 
 _WIDTH, _HEIGHT, _GAP, _CAPTION = 280, 210, 8, 18
 
 
-class Row(NamedTuple):
-    """A picture with its true and predicted labels, each [H, W], and a caption."""
+class SheetRow(NamedTuple):
+    """An image with its true and predicted labels, each [H, W], and a caption."""
 
-    picture: Image.Image
+    image: Image.Image
     truth: npt.NDArray[Any]
     prediction: npt.NDArray[Any]
     caption: str
 
 
-def pick_extremes(
-    records: Sequence[Record], benchmark: Benchmark, variant: str, count: int
-) -> list[tuple[Record, float]]:
-    """The ``count`` worst pictures, worst first, and then the ``count`` best, best first, each with its mIoU."""
-    rated = [(r, picture_miou(r, benchmark, variant)) for r in records if r.error is None]
-    rated = sorted((item for item in rated if not math.isnan(item[1])), key=lambda item: (item[1], item[0].name))
+def worst_and_best(records: Sequence[Record], variant: str, count: int) -> list[tuple[Record, float]]:
+    """The ``count`` worst images, worst first, and then the ``count`` best, best first, each with its mIoU."""
+    rated = [(record, record.details["miou"][variant]) for record in records if record.is_done]
+    rated = sorted((one for one in rated if one[1] is not None), key=lambda one: (one[1], one[0].input))
     worst = rated[:count]
     best = rated[len(worst) :][::-1][:count]
     return [*worst, *best]
 
 
-def write_sheet(
-    path: Path,
-    chosen: Sequence[tuple[Record, float]],
-    samples: Sequence[Sample],
-    benchmark: Benchmark,
-    segmenter: Segmenter,
-) -> Path:
-    """Segment the chosen pictures again, and write the sheet as PNG or JPEG, by the suffix.
+def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], count: int) -> list[Path]:
+    """Segment the ``count`` worst and best images of the first variant again, and write them as PNG or JPEG.
+
+    Returns:
+        The path; nothing if no image could be rated.
 
     Raises:
-        ImageError: a picture that could be read before cannot be any more.
+        ImageError: an image cannot be read any more.
         OutputError: the sheet cannot be written.
     """
-    from cliper.files import atomic_write
-
-    by_name = {sample.name: sample for sample in samples}
+    variant = task.variants[0].label
+    chosen = worst_and_best(records, variant, count)
+    if not chosen:
+        return []
+    samples = {sample.name: sample for sample in task.samples()}
     rows = []
-    for record, miou in chosen:
-        sample = by_name[record.name]
-        whole, labels = benchmark.read_whole(sample)
-        picture, truth = sample.crop(whole, labels)
-        (found,) = segment_loaded(benchmark, segmenter, [Loaded(sample, whole, picture, truth)])
-        shown = np.where(truth == benchmark.ignore_label, 0, truth).astype(np.int32)
-        rows.append(Row(picture, shown, found, f"{sample.name}   mIoU {miou:.3f}"))
-    sheet = draw_sheet(rows, benchmark.class_names)
+    with task.load() as model:
+        for record, miou in chosen:
+            _, loaded = task.read(model, SampleItem(0, samples[record.input]), None)
+            ((labels, assign_labels),) = task.process({variant: model[variant]}, [loaded])
+            truth = np.where(labels == task.benchmark.ignore_label, 0, labels).astype(np.int32)
+            caption = f"{record.input}   mIoU {miou:.3f}"
+            rows.append(SheetRow(loaded[0], truth, assign_labels[variant]().labels, caption))
+    sheet = draw_sheet(rows, task.benchmark.class_names)
     with atomic_write(path) as temporary:
         sheet.save(temporary)
-    return path
+    return [path]
 
 
-def draw_sheet(rows: Sequence[Row], classes: Sequence[str]) -> Image.Image:
-    """Three pictures side by side for each row: as it is, with its ground truth, with the prediction."""
+def draw_sheet(rows: Sequence[SheetRow], classes: Sequence[str]) -> Image.Image:
+    """Three columns for each row: the image, its ground truth, the prediction."""
     from PIL import Image, ImageDraw
 
     from cliper.formats import draw_overlay
@@ -88,8 +80,8 @@ def draw_sheet(rows: Sequence[Row], classes: Sequence[str]) -> Image.Image:
     for index, row in enumerate(rows):
         top = _GAP + index * (_HEIGHT + _CAPTION + _GAP)
         pen.text((_GAP, top), row.caption, fill="black")
-        drawn = (draw_overlay(row.picture, labels, classes, legend=False) for labels in (row.truth, row.prediction))
-        for column, tile in enumerate((row.picture, *drawn)):
+        drawn = (draw_overlay(row.image, labels, classes, legend=False) for labels in (row.truth, row.prediction))
+        for column, tile in enumerate((row.image, *drawn)):
             small = tile.copy()
             small.thumbnail((_WIDTH, _HEIGHT))
             sheet.paste(small, (_GAP + column * (_WIDTH + _GAP), top + _CAPTION))

@@ -1,4 +1,4 @@
-"""What an evaluation says in the end: ``report.json``, and tables for a person."""
+"""The results of an evaluation: ``report.json``."""
 
 from __future__ import annotations
 
@@ -9,74 +9,85 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliper.datasets import Benchmark
 from cliper.evaluation.confusion import ConfusionMatrix
-from cliper.evaluation.job import Job, Variant
-from cliper.evaluation.records import Record, matrix_of
-from cliper.evaluation.workers import Outcome
+from cliper.evaluation.task import EvaluationTask, Variant
+from cliper.files import write_text
 from cliper.provenance import machine, versions
+from cliper.runner.manifest import Record
+from cliper.runner.run import EngineStats
 from cliper.settings import load_preset
 
 __all__ = ["make_report", "variant_metrics", "write_report"]
 
 REPORT = "report.json"
-PICTURES = "pictures.jsonl"
 
 
-def make_report(job: Job, benchmark: Benchmark, identity: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """All that a number needs to be believed, as plain values.
+def make_report(
+    task: EvaluationTask, config: Mapping[str, Any], records: Sequence[Record], stats: EngineStats, new: int
+) -> dict[str, Any]:
+    """All that is needed to judge and to repeat the evaluation, as plain values.
 
-    Of one variant, its metrics stand at the top; of several, in a list ``variants``.
+    Of one variant, the metrics are at the top; of several, in a list ``variants``.
+
+    Args:
+        task: what was evaluated.
+        config: the task's.
+        records: of all images, in the order of the benchmark.
+        stats: of this run.
+        new: number of images of this run; the others are of earlier runs.
     """
-    counted = [record for record in outcome.records if record.error is None]
-    skipped = [{"name": r.name, "error": r.error} for r in outcome.records if r.error is not None]
-    whole = job.limit is None and len(outcome.records) in benchmark.accepted_sizes
-    found: dict[str, Any] = {
+    benchmark = task.benchmark
+    counted = [record for record in records if record.is_done]
+    skipped = [{"name": record.input, "error": record.error} for record in records if not record.is_done]
+    complete = task.limit is None and len(records) in benchmark.accepted_sizes and not skipped
+    report: dict[str, Any] = {
         "benchmark": benchmark.name,
         "title": benchmark.title,
         "images": len(counted),
-        "complete": whole and not skipped,
+        "complete": complete,
         "skipped": len(skipped),
         "skipped_images": skipped,
     }
-    metrics = [variant_metrics(benchmark, variant, counted) for variant in job.variants]
+    metrics = [variant_metrics(task, variant, counted) for variant in task.variants]
     if len(metrics) == 1:
-        found |= metrics[0] | {"published": _published(job, metrics[0]["miou"] if found["complete"] else None)}
+        report |= metrics[0] | {"published": _published(task, metrics[0]["miou"] if complete else None)}
     else:
-        found["variants"] = metrics
+        report["variants"] = metrics
     seconds = sum(record.seconds for record in counted)
-    return found | {
-        "preset": job.preset,
-        "model": identity["model"],
-        "refiner_weights": identity["refiners"],
-        "proxy_weights": identity["proxy_models"],
-        "device": identity["device"],
-        "dtype": identity["dtype"],
-        "refiner_dtype": identity["refiner_dtype"],
-        "allow_tf32": job.allow_tf32,
-        "seed": job.seed,
-        "limit": job.limit,
-        "classes": identity["classes"],
-        "background": identity["background"],
-        "data": _folders(job),
+    total = stats.model_seconds + stats.read_seconds + stats.write_seconds
+    return report | {
+        "preset": task.preset,
+        "model": config["model"],
+        "refiner_weights": config["refiners"],
+        "proxy_weights": config["proxy_models"],
+        **{key: config[key] for key in ("device", "dtype", "refiner_dtype")},
+        "allow_tf32": task.allow_tf32,
+        "seed": task.seed,
+        "limit": task.limit,
+        "classes": config["classes"],
+        "background": config["background"],
+        "data": _folders(task),
         "versions": versions(),
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(seconds, 2),
         "seconds_per_image": round(seconds / len(counted), 4) if counted else None,
         "this_run": {
-            "images": outcome.new,
-            "model_seconds": round(outcome.timing.model, 2),
-            "waiting_seconds": round(outcome.timing.waiting, 2),
-            "model_idle_share": round(outcome.timing.idle_share, 4),
+            "images": new,
+            "model_seconds": round(stats.model_seconds, 2),
+            "waiting_seconds": round(stats.read_seconds, 2),
+            "model_idle_share": round(stats.read_seconds / total, 4) if total else 0.0,
         },
-        "peak_memory": outcome.peak_memory,
+        "peak_memory": dict(stats.peak_memory),
     }
 
 
-def variant_metrics(benchmark: Benchmark, variant: Variant, records: Sequence[Record]) -> dict[str, Any]:
+def variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[Record]) -> dict[str, Any]:
     """One variant's numbers, in [0, 1]; null where a class does not occur in the ground truth."""
-    matrix = matrix_of(records, variant.label, benchmark.num_labels, benchmark.ignore)
+    benchmark = task.benchmark
+    matrix = ConfusionMatrix(benchmark.num_labels, benchmark.ignore)
+    for record in records:
+        matrix.add_counts(record.details["counts"][variant.label])
     names = ("background", *benchmark.class_names)
     return {
         "label": variant.label,
@@ -95,54 +106,34 @@ def variant_metrics(benchmark: Benchmark, variant: Variant, records: Sequence[Re
     }
 
 
-def write_report(folder: Path, report: Mapping[str, Any], outcome: Outcome) -> list[Path]:
-    """Write ``report.json`` and ``pictures.jsonl`` (a line a picture: mIoU by variant, or what was wrong).
-
-    Raises:
-        OutputError: they cannot be written.
-    """
-    from cliper.files import atomic_write
-
-    labels = len(report["matrix"]) if "matrix" in report else len(report["variants"][0]["matrix"])
-    ignore = report["ignore"] if "ignore" in report else report["variants"][0]["ignore"]
-    with atomic_write(folder / PICTURES) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for record in outcome.records:
-            miou = {label: _number(matrix_of([record], label, labels, ignore).miou) for label in record.counts}
-            line = {"name": record.name, "miou": miou, "seconds": record.seconds, "error": record.error}
-            stream.write(json.dumps(line) + "\n")
-    with atomic_write(folder / REPORT) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return [folder / REPORT, folder / PICTURES]
+def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
+    """Write ``report.json``. Raises OutputError if it cannot be written."""
+    write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    return folder / REPORT
 
 
-def picture_miou(record: Record, benchmark: Benchmark, variant: str) -> float:
-    """Mean IoU over the classes of one picture; NaN where nothing is counted."""
-    filled: ConfusionMatrix = matrix_of([record], variant, benchmark.num_labels, benchmark.ignore)
-    return filled.miou
-
-
-def _published(job: Job, miou: float | None) -> dict[str, Any] | None:
-    """The published number of the preset beside ours, in percent, and all that was done otherwise than published.
+def _published(task: EvaluationTask, miou: float | None) -> dict[str, Any] | None:
+    """The preset's published number and the difference, in percent, and what was done differently.
 
     Args:
-        job: what was evaluated.
-        miou: None if not the whole benchmark was.
+        task: what was evaluated.
+        miou: None unless the whole benchmark was.
     """
-    if job.preset is None:
+    if task.preset is None:
         return None
-    preset, variant = load_preset(job.preset), job.variants[0]
+    preset, variant = load_preset(task.preset), task.variants[0]
     value = preset.published.get("miou_unrefined" if variant.refiner is None else "miou")
     if value is None:
         return None
     logged = None if variant.refiner is None else preset.published.get("miou_logged")
     ours, old = variant.settings.to_dict(), preset.settings.to_dict()
     changed = [f"{key} {ours[key]}" for key in sorted(ours) if ours[key] != old[key]]
-    if job.model.casefold() != preset.model.casefold():
-        changed.append(f"model {job.model}")
+    if task.model.casefold() != preset.model.casefold():
+        changed.append(f"model {task.model}")
     if variant.refiner not in (None, preset.refiner):
         changed.append(f"refiner {variant.refiner}")
-    if job.dtype not in (None, "float32"):
-        changed.append(f"dtype {job.dtype}")
+    if task.dtype not in (None, "float32"):
+        changed.append(f"dtype {task.dtype}")
 
     def difference(published: float | None) -> float | None:
         return None if miou is None or published is None else round(100 * miou - published, 2)
@@ -156,10 +147,10 @@ def _published(job: Job, miou: float | None) -> dict[str, Any] | None:
     }
 
 
-def _folders(job: Job) -> dict[str, str | None]:
-    if isinstance(job.data, str):
-        return {"root": str(job.root)}
-    return {"images": str(job.data.images), "masks": str(job.data.masks)}
+def _folders(task: EvaluationTask) -> dict[str, str | None]:
+    if isinstance(task.data, str):
+        return {"root": str(task.root)}
+    return {"images": str(task.data.images), "masks": str(task.data.masks)}
 
 
 def _number(value: float) -> float | None:

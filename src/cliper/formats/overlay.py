@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,10 @@ def write_overlay(path: str | Path, overlay: Image.Image, *, quality: int | None
         )
     if quality is not None and "quality" in options:
         options = {**options, "quality": quality}
+    encoded = io.BytesIO()  # to a file, Pillow's JPEG encoder ignores that a disk is full
+    overlay.save(encoded, format=name, **options)
     with atomic_write(path) as temporary:
-        overlay.save(temporary, format=name, **options)
+        temporary.write_bytes(encoded.getvalue())
 
 
 def _draw_borders(overlay: Image.Image, labels: npt.NDArray[np.uint16]) -> None:

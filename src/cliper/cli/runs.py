@@ -1,0 +1,51 @@
+"""What ``cliper batch`` and ``cliper evaluate`` share: the engine and the run options."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cliper.runner.run import Engine, RunOptions
+    from cliper.runner.task import Task
+
+__all__ = ["absolute_if_folder", "make_engine", "read_run_options"]
+
+
+def read_run_options(options: dict[str, Any], *, stop_on_error: bool = False, temporary: bool = False) -> RunOptions:
+    """The options of :data:`cliper.cli.options.run_options`.
+
+    Raises:
+        UsageError: options that exclude each other, or that another one needs.
+    """
+    from cliper.runner.run import RunOptions
+
+    resume, retry, overwrite = (options[name] for name in ("resume", "retry_failed", "overwrite"))
+    if (resume or retry) and overwrite:
+        raise click.UsageError("expected --resume or --overwrite, got both; give one")
+    if options["address"] and options["engine"] != "ray":
+        raise click.UsageError("--address: it is for --engine ray; give that too")
+    return RunOptions(resume, retry, overwrite, stop_on_error, temporary)
+
+
+def make_engine(task: Task, options: dict[str, Any]) -> Engine:
+    """The engine of :data:`cliper.cli.options.engine_options`; models are loaded when it is entered."""
+    from cliper.runner.engines import processes_engine, ray_engine, threads_engine
+
+    workers = options["workers"]
+    threads = options["threads"] or min(4, os.cpu_count() or 1)
+    if options["engine"] == "ray":
+        address, cpu_only = options["address"], options["device"] == "cpu"
+        return ray_engine(task, workers=workers, threads=threads, address=address, cpu_only=cpu_only)
+    if workers is not None and workers > 1:
+        return processes_engine(task, workers=workers, threads=threads, device=options["device"])
+    return threads_engine(task, threads=threads)
+
+
+def absolute_if_folder(model: str) -> str:
+    """The absolute path of a model's folder: workers and later runs may have another current folder."""
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else model

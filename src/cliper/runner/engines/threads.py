@@ -1,0 +1,190 @@
+"""One process: threads read images, the caller's thread runs the model, threads record the results."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cliper.decode_pool import DecodePool
+from cliper.errors import CliperError, ImageError, InputError, ResourceError
+from cliper.runner.manifest import Record
+from cliper.runner.prefetch import group_by_size, read_ahead
+from cliper.runner.run import EngineStats, Run
+from cliper.runner.storage import Storage
+from cliper.runner.task import Task
+
+__all__ = ["open_decoder", "process_items", "threads_engine"]
+
+
+@contextlib.contextmanager
+def threads_engine(task: Task, *, threads: int) -> Iterator[Callable[[Run], EngineStats]]:
+    """Load the model in this process; ``threads`` read, as many record, and as many processes decode."""
+    with open_decoder(task, threads) as decoder, task.load() as model:
+        yield lambda run: process_items(task, model, decoder, run.pending(), run.storage, run.add, threads=threads)
+
+
+def open_decoder(task: Task, count: int) -> contextlib.AbstractContextManager[DecodePool | None]:
+    """The decoding processes that a task needs."""
+    return DecodePool(count) if task.uses_decoder else contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """An image that was read, or why it could not be."""
+
+    item: Any
+    size: Any = None
+    image: Any = None
+    error: CliperError | None = None
+    seconds: float = 0.0
+
+
+def process_items(
+    task: Task,
+    model: Any,
+    decoder: DecodePool | None,
+    items: Iterable[Any],
+    storage: Storage,
+    add: Callable[[int, Record], None],
+    *,
+    threads: int,
+) -> EngineStats:
+    """Process items; few of them are in memory at a time: those being read, a few groups, and those being recorded.
+
+    Args:
+        items: may be listed slowly.
+        add: called with an item's number and its record, from any thread.
+        threads: that read, and as many that record.
+
+    Raises:
+        CliperError: what ends the run; images that were finished before are added.
+        KeyboardInterrupt: likewise, once the images that were being recorded are added.
+    """
+    from cliper.devices import peak_memory
+
+    batch = task.batch_size(model)
+    stats = EngineStats()
+
+    def fail(loaded: _Loaded, error: CliperError, spent: float) -> None:
+        task.discard(loaded.item, storage)
+        add(loaded.item.number, Record.failed(loaded.item.name, error, spent))
+
+    def record(loaded: _Loaded, result: Any, spent: float) -> None:
+        started = time.perf_counter()
+        try:
+            done = task.record(loaded.item, result, storage)
+        except CliperError as error:
+            if storage.is_fatal(error):
+                with contextlib.suppress(CliperError):
+                    task.discard(loaded.item, storage)
+                raise
+            fail(loaded, error, spent + time.perf_counter() - started)
+        else:
+            add(loaded.item.number, replace(done, seconds=round(spent + time.perf_counter() - started, 4)))
+
+    def readable(images: Iterable[_Loaded]) -> Iterator[_Loaded]:
+        for loaded in images:
+            if loaded.error is None:
+                yield loaded
+            else:
+                fail(loaded, loaded.error, loaded.seconds)
+
+    reading = read_ahead(items, lambda item: _read(task, model, decoder, item), threads=threads, ahead=threads + batch)
+    groups = group_by_size(readable(reading), batch, lambda loaded: loaded.size)
+    recorders = _DaemonThreads(threads, max_waiting=threads + batch)
+    try:
+        while True:
+            started = time.perf_counter()
+            group = next(groups, None)
+            read = time.perf_counter()
+            if group is None:
+                break
+            results = _process(task, model, group)
+            processed = time.perf_counter()
+            for loaded, result, spent in results:
+                if isinstance(result, CliperError):
+                    fail(loaded, result, loaded.seconds + spent)
+                else:
+                    recorders.submit(functools.partial(record, loaded, result, loaded.seconds + spent))
+            stats += EngineStats(processed - read, read - started, time.perf_counter() - processed)
+        recorders.finish()
+    except InputError:  # the source ends in the middle: what was processed before is recorded
+        recorders.finish()
+        raise
+    except BaseException:
+        recorders.finish(cancel=True)
+        raise
+    finally:
+        reading.close()
+    return replace(stats, peak_memory=peak_memory())
+
+
+def _read(task: Task, model: Any, decoder: DecodePool | None, item: Any) -> _Loaded:
+    started = time.perf_counter()
+    try:
+        size, image = task.read(model, item, decoder)
+    except (ImageError, ResourceError) as error:
+        return _Loaded(item, error=error, seconds=time.perf_counter() - started)
+    return _Loaded(item, size, image, seconds=time.perf_counter() - started)
+
+
+def _process(task: Task, model: Any, group: Sequence[_Loaded]) -> list[tuple[_Loaded, Any, float]]:
+    """Each image with its result, or the error that fails it, and its share of the seconds."""
+    started = time.perf_counter()
+    try:
+        results = task.process(model, [loaded.image for loaded in group])
+    except (ImageError, ResourceError) as error:
+        if len(group) > 1:  # one of them is at fault, or all together are too many
+            return [done for loaded in group for done in _process(task, model, [loaded])]
+        return [(group[0], error, time.perf_counter() - started)]
+    share = (time.perf_counter() - started) / len(group)
+    return [(loaded, result, share) for loaded, result in zip(group, results, strict=True)]
+
+
+class _DaemonThreads:
+    """Threads that a program which ends does not wait for, unlike those of a ThreadPoolExecutor.
+
+    So the second Ctrl-C, which interrupts :meth:`finish`, ends the program at once.
+    """
+
+    def __init__(self, count: int, *, max_waiting: int) -> None:
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(max_waiting)
+        self._cancelled = False
+        self._error: BaseException | None = None
+        self._threads = [
+            threading.Thread(target=self._work, name=f"cliper-write-{n}", daemon=True) for n in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Wait until there is room, and hand over. Raises what an earlier piece of work raised."""
+        while self._error is None:
+            with contextlib.suppress(queue.Full):
+                self._queue.put(work, timeout=0.1)
+                return
+        raise self._error
+
+    def finish(self, *, cancel: bool = False) -> None:
+        """Wait for the work and raise what it raised; with ``cancel``, wait only for work in progress."""
+        self._cancelled = self._cancelled or cancel
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        if self._error is not None and not cancel:
+            raise self._error
+
+    def _work(self) -> None:
+        while (work := self._queue.get()) is not None:
+            if self._error is None and not self._cancelled:
+                try:
+                    work()
+                except BaseException as error:
+                    self._error = self._error or error

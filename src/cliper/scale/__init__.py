@@ -1,1 +1,0 @@
-"""Folders, lists, archives and videos of any number of pictures, on one machine or many."""

@@ -1,0 +1,233 @@
+"""``cliper batch`` from begin to end: what is written, what is resumed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from batch_runs import CLASSES, by_input, content, records
+from PIL import Image
+
+import cliper
+from cliper.formats import find_format, format_names, read_label_png
+
+Draw = Callable[..., Image.Image]
+
+
+def segmented(own_tiny: Any, path: Path) -> cliper.Segmentation:
+    result: cliper.Segmentation = own_tiny(path, CLASSES)
+    return result
+
+
+# --- what is written -------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_pictures(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any, tree: Any) -> None:
+    ended = batch(photos)
+    assert (ended.code, ended.err) == (0, "")
+    out = tmp_path / "out"
+    pictures = sorted(path for path in photos.rglob("*") if path.is_file())
+    assert len(pictures) == 12
+    expected = {"manifest.jsonl", "run.json", "garden", "garden/far"}
+    found = by_input(out)
+    assert list(found) == [item["input"] for item in records(out)] == sorted(found, key=lambda name: name.split("/"))
+    for path in pictures:
+        name = path.relative_to(photos).as_posix()
+        stem = name.rpartition(".")[0]
+        result = segmented(own_tiny, path)
+        line = found[name]
+        assert line["outputs"] == [f"{stem}.labels.png", f"{stem}.overlay.jpg"]
+        assert (line["status"], line["error"]) == ("done", None)
+        assert line["areas"] == result.areas
+        assert (line["width"], line["height"]) == result.image.size
+        assert line["seconds"] > 0
+        assert np.array_equal(read_label_png(out / line["outputs"][0]), result.labels)
+        with Image.open(out / line["outputs"][1]) as overlay:  # JPEG of quality 90
+            expected_overlay = np.asarray(result.overlay()).astype(int)
+            assert np.abs(np.asarray(overlay) - expected_overlay).mean() < 4
+        expected |= set(line["outputs"])
+    assert set(tree(out)) == expected
+    assert ended.out.startswith("12 images: 12 done; ")
+    assert f"wrote {out / 'manifest.jsonl'}" in ended.out.splitlines()
+
+
+def test_every_format(batch: Any, photos: Path, tmp_path: Path) -> None:
+    flags = [flag for name in format_names() for flag in ("--format", name)]
+    assert batch(photos, *flags).code == 0
+    out = tmp_path / "out"
+    for line in records(out):
+        stem = line["input"].rpartition(".")[0]
+        assert line["outputs"] == [stem + find_format(name).suffix for name in format_names()]
+        assert all((out / name).is_file() for name in line["outputs"])
+    whole = json.loads((out / "coco.json").read_text())
+    assert [image["file_name"] for image in whole["images"]] == [line["input"] for line in records(out)]
+    assert [image["id"] for image in whole["images"]] == list(range(1, 13))
+    for name in ("panoptic.json", "cvat.zip", "data.yaml", "gallery/index.html"):
+        assert (out / name).is_file()
+
+
+@pytest.mark.parametrize("kind", ["list", "tar", "tar.gz"])
+def test_a_list_and_a_tar_give_what_the_folder_gives(batch: Any, photos: Path, tmp_path: Path, kind: str) -> None:
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("p*.*"))]
+    if kind == "list":
+        source = photos / "list.txt"
+        source.write_text("\n".join(names))
+    else:
+        source = tmp_path / f"photos.{kind}"
+        with tarfile.open(source, "w:gz" if kind.endswith("gz") else "w") as tar:
+            for name in names:
+                tar.add(photos / name, name)
+    assert batch(source, "-f", "labels", "-f", "overlay", "-f", "yolo").code == 0
+    assert batch(photos, "-f", "labels", "-f", "overlay", "-f", "yolo", out=tmp_path / "folder").code == 0
+    found, expected = content(tmp_path / "out"), content(tmp_path / "folder")
+    assert [line["input"] for line in records(tmp_path / "out")] == names
+    for one in (found, expected):
+        del one["run.json"], one["manifest.jsonl"]
+    assert found == expected
+
+
+def test_the_summary_is_of_the_classes_found(batch: Any, photos: Path, tmp_path: Path) -> None:
+    ended = batch(photos, "-f", "labels", "--score-threshold", 0.2)
+    summary = json.loads((tmp_path / "out" / "run.json").read_text())["summary"]
+    lines = records(tmp_path / "out")
+    assert list(summary) == ["dog", "green grass", "person"]
+    for name, values in summary.items():
+        areas = [line["areas"][name] for line in lines if line["areas"][name] > 0]
+        assert values["images"] == len(areas)
+        assert values["mean_area"] == pytest.approx(np.mean(areas) if areas else 0, abs=1e-6)
+        if areas:
+            assert re.search(rf"^{name} +{len(areas)} +{100 * np.mean(areas):.1f} %", ended.out, re.MULTILINE)
+    missing = [name for name, values in summary.items() if not values["images"]]
+    assert (f"found in no image: {'; '.join(missing)}\n" in ended.out) is bool(missing)
+
+
+@pytest.mark.full
+def test_several_processes_give_the_same_files(batch: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    flags = ["-f", "labels", "-f", "coco"]
+    assert batch(photos, *flags).code == 1
+    ended = batch(photos, *flags, "--workers", 2, out=tmp_path / "processes")
+    assert (ended.code, len(ended.err.splitlines())) == (1, 1)
+    assert content(tmp_path / "processes") == content(tmp_path / "out")
+
+
+def test_labels_are_cleaned(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any) -> None:
+    flags = ["--min-area", 40, "--fill-holes", "--smooth", 1]
+    assert batch(photos, *flags).code == 0
+    changed = 0
+    for line in records(tmp_path / "out"):
+        result = segmented(own_tiny, photos / line["input"])
+        cleaned = result.clean(min_area=40, fill_holes=True, smooth=1)
+        changed += not np.array_equal(result.labels, cleaned.labels)
+        assert np.array_equal(read_label_png(tmp_path / "out" / line["outputs"][0]), cleaned.labels)
+        assert line["areas"] == cleaned.areas
+    assert changed > 0
+
+
+def test_glob_and_a_folder_of_results_inside_the_pictures(batch: Any, photos: Path, tmp_path: Path) -> None:
+    out = photos / "garden" / "results"
+    assert batch(photos, "--glob", "*.png", out=out).code == 0
+    assert len(records(out)) == 6
+    # What was written there is not taken for pictures.
+    assert batch(photos, "--glob", "*.png", "--resume", out=out).code == 0
+    assert len(records(out)) == 6
+
+
+# --- going on --------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_refused_or_goes_on(batch: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    assert batch(photos).code == 1
+    before = content(out)
+    seconds = [line["seconds"] for line in records(out)]
+    ended = batch(photos)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert "holds a run already; continue it (--resume), start again (--overwrite)" in line
+    ended = batch(photos, "--resume")
+    assert ended.code == 1
+    assert "13 images: 12 done, 12 of them earlier, 1 failed" in ended.out
+    assert content(out) == before
+    assert [line["seconds"] for line in records(out)] == seconds
+    # What has gone, and what is new, is done; what was there stays.
+    (out / "p000.labels.png").unlink()
+    shutil.copy(photos / "p000.png", photos / "a new one.png")
+    ended = batch(photos, "--resume")
+    assert "14 images: 13 done, 11 of them earlier, 1 failed" in ended.out
+    assert (out / "p000.labels.png").read_bytes() == before["p000.labels.png"]
+    assert (out / "a new one.labels.png").read_bytes() == before["p000.labels.png"]
+
+
+def test_what_failed_is_tried_again_where_that_is_asked_for(
+    batch: Any, photos: Path, tmp_path: Path, make_picture: Draw
+) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    (photos / "worse.jpg").write_text("no picture")
+    assert batch(photos).code == 1
+    make_picture().save(photos / "bad.jpg")
+    assert batch(photos, "--resume").code == 1
+    assert by_input(tmp_path / "out")["bad.jpg"]["status"] == "failed"
+    ended = batch(photos, "--retry-failed")
+    assert ended.code == 1
+    assert "14 images: 13 done, 12 of them earlier, 1 failed" in ended.out
+    found = by_input(tmp_path / "out")
+    assert (found["bad.jpg"]["status"], found["worse.jpg"]["status"]) == ("done", "failed")
+    assert list(found) == sorted(found, key=lambda name: name.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "classes", "word"),
+    [
+        ([], "dog; cat", "classes"),
+        (["-b", "none"], CLASSES, "background"),
+        (["--logit-scale", "7"], CLASSES, "settings.logit_scale"),
+        (["-r", "self"], CLASSES, "refiner"),
+        (["--format", "labels"], CLASSES, "formats"),
+        (["--min-area", "3"], CLASSES, "cleaning.min_area"),
+        (["--tolerance", "2"], CLASSES, "tolerance"),
+        (["--glob", "*.png"], CLASSES, "glob"),
+    ],
+)
+def test_a_run_goes_on_only_as_it_began(
+    batch: Any, photos: Path, tmp_path: Path, flags: list[str], classes: str, word: str
+) -> None:
+    assert batch(photos).code == 0
+    before = content(tmp_path / "out")
+    ended = batch(photos, "--resume", *flags, classes=classes)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert "holds a run with another" in line
+    assert word in line
+    assert content(tmp_path / "out") == before
+
+
+def test_begin_anew(batch: Any, photos: Path, tmp_path: Path, tree: Any) -> None:
+    out = tmp_path / "out"
+    assert batch(photos, "-f", "overlay", "-f", "coco").code == 0
+    (out / "mine.txt").write_text("not of the run")
+    shutil.rmtree(photos / "garden" / "far")
+    assert batch(photos, "-f", "labels", "--overwrite", classes="dog").code == 0
+    names = [name for name in tree(out) if (out / name).is_file()]
+    assert len([name for name in names if name.endswith(".labels.png")]) == 8
+    assert not [name for name in names if name.endswith((".overlay.png", ".coco.json"))]
+    assert "mine.txt" in names
+
+
+def test_leftovers_of_a_killed_run_are_swept_up(batch: Any, photos: Path, tmp_path: Path, tree: Any) -> None:
+    out = tmp_path / "out"
+    assert batch(photos).code == 0
+    before = tree(out)
+    for name in (".0123456789abcdef.png", "garden/.fedcba9876543210.json", "garden/.00000000000000ff"):
+        (out / name).write_bytes(b"half")
+    (out / ".keep.png").write_bytes(b"mine")
+    assert batch(photos, "--resume").code == 0
+    assert set(tree(out)) == {*before, ".keep.png"}

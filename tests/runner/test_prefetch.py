@@ -1,0 +1,82 @@
+"""Reading ahead and grouping by size: all items come, few are in memory, and errors are passed on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cliper.errors import InputError
+from cliper.runner.prefetch import group_by_size, read_ahead
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_every_item_comes_once(threads: int) -> None:
+    found = list(read_ahead(range(23), lambda n: 10 * n, threads=threads, ahead=3))
+    assert sorted(found) == list(range(0, 230, 10))
+    if threads == 1:
+        assert found == sorted(found)
+
+
+def test_few_items_are_read_before_they_are_wanted() -> None:
+    listed = []
+
+    def listing() -> Iterator[int]:
+        for number in range(1000):
+            listed.append(number)
+            yield number
+
+    reading = read_ahead(listing(), lambda n: n, threads=2, ahead=3)
+    for _ in range(10):
+        next(reading)
+    time.sleep(0.3)
+    assert len(listed) <= 10 + 3 + 2 + 1  # handed out, waiting, in the threads
+    reading.close()
+    until = time.monotonic() + 10
+    while any(thread.name.startswith("cliper-read") for thread in threading.enumerate()):
+        assert time.monotonic() < until, "the threads go on"
+        time.sleep(0.01)
+
+
+def test_an_error_of_listing_comes_after_the_items_before_it() -> None:
+    def listing() -> Iterator[int]:
+        yield from range(9)
+        raise InputError("the tar is cut off")
+
+    found: list[int] = []
+    with pytest.raises(InputError, match="cut off"):
+        found.extend(read_ahead(listing(), lambda n: n, threads=3, ahead=2))
+    assert sorted(found) == list(range(9))
+
+
+def test_an_unexpected_error_of_reading_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(read_ahead(range(3), lambda n: 1 // n, threads=2, ahead=2))
+
+
+@given(st.lists(st.sampled_from([(1, 2), (2, 1), (3, 3), None]), max_size=60), st.integers(1, 5))
+def test_groups_are_of_one_size_and_lose_nothing(sizes: list[tuple[int, int] | None], max_size: int) -> None:
+    taken = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal taken
+        for number in range(len(sizes)):
+            taken += 1
+            yield number
+
+    handed_out: list[int] = []
+    for group in group_by_size(numbers(), max_size, lambda number: sizes[number]):
+        assert taken - len(handed_out) <= 8 * max_size + 1  # few are held at any time
+        assert 1 <= len(group) <= max_size
+        assert len({sizes[number] for number in group}) == 1
+        if sizes[group[0]] is None:
+            assert len(group) == 1
+        handed_out += group
+    assert Counter(handed_out) == Counter(range(len(sizes)))
+    if max_size == 1:
+        assert handed_out == list(range(len(sizes)))
