@@ -17,7 +17,7 @@ from cliper.cli.batch import batch
 from cliper.cli.benchmarks import benchmarks
 from cliper.cli.data import data
 from cliper.cli.doctor import doctor
-from cliper.cli.errors import echo_warning, report_error
+from cliper.cli.errors import ExitCode, echo_warning, report_error
 from cliper.cli.evaluate import evaluate
 from cliper.cli.help import CommandGroup
 from cliper.cli.models import models
@@ -57,7 +57,12 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if "_CLIPER_COMPLETE" in os.environ:  # shell completion
         cli.main(prog_name="cliper")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == ExitCode.INTERRUPTED:  # Python's own exit aborts if threads of PyTorch still run, after a second Ctrl-C
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
