@@ -148,7 +148,7 @@ def draw(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def make_picture() -> Callable[..., Image.Image]:
+def make_image() -> Callable[..., Image.Image]:
     """:func:`draw`, for tests."""
     return draw
 

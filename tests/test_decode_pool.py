@@ -35,9 +35,9 @@ def hostile() -> Iterator[DecodePool]:
         yield pool
 
 
-def test_pixels_are_those_of_decoding_here(pool: DecodePool, tmp_path: Path, make_picture: Draw) -> None:
+def test_pixels_are_those_of_decoding_here(pool: DecodePool, tmp_path: Path, make_image: Draw) -> None:
     for size in ((96, 64), (1, 1), (3000, 2500)):  # the last is more than the shared memory keeps
-        image = make_picture(*size)
+        image = make_image(*size)
         image.save(tmp_path / "a.png")
         for source in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
             pixels = pool.decode(source, "a.png")

@@ -18,9 +18,9 @@ WORDS = (["dog"], ["dog", "cat"], "grass; sky: blue sky, clouds")
 @pytest.mark.parametrize("refiner", [None, "self"])
 @pytest.mark.parametrize("words", WORDS, ids=str)
 def test_encoded_image_gives_the_result_of_the_image(
-    tiny: Segmenter, make_picture: Callable[..., Image.Image], refiner: str | None, words: str | list[str]
+    tiny: Segmenter, make_image: Callable[..., Image.Image], refiner: str | None, words: str | list[str]
 ) -> None:
-    image, one = make_picture(), tiny.with_refiner(refiner)
+    image, one = make_image(), tiny.with_refiner(refiner)
     expected, got = one(image, words), one(one.encode_image(image), words)
     assert np.array_equal(expected.labels, got.labels)
     assert np.array_equal(expected.maps, got.maps)
@@ -28,10 +28,10 @@ def test_encoded_image_gives_the_result_of_the_image(
 
 
 def test_no_network_runs_on_an_encoded_image(
-    tiny: Segmenter, make_picture: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch
+    tiny: Segmenter, make_image: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = tiny.with_refiner("self")
-    encoded = one.encode_image(make_picture())
+    encoded = one.encode_image(make_image())
 
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("a network ran")
@@ -41,8 +41,8 @@ def test_no_network_runs_on_an_encoded_image(
     assert one(encoded, ["a new word"]).classes == ("a new word",)
 
 
-def test_a_list_may_mix_images_and_encoded_images(tiny: Segmenter, make_picture: Callable[..., Image.Image]) -> None:
-    images = [make_picture(seed=seed) for seed in range(4)]
+def test_a_list_may_mix_images_and_encoded_images(tiny: Segmenter, make_image: Callable[..., Image.Image]) -> None:
+    images = [make_image(seed=seed) for seed in range(4)]
     mixed = [images[0], tiny.encode_image(images[1]), images[2], tiny.encode_image(images[3])]
     for expected, got in zip(tiny(images, ["dog"]), tiny(mixed, ["dog"]), strict=True):
         assert np.array_equal(expected.labels, got.labels)
@@ -50,9 +50,9 @@ def test_a_list_may_mix_images_and_encoded_images(tiny: Segmenter, make_picture:
 
 @pytest.mark.parametrize("name", ["logit_scale", "map_threshold", "score_threshold", "background_threshold"])
 def test_settings_that_apply_to_class_maps_may_differ(
-    tiny: Segmenter, make_picture: Callable[..., Image.Image], name: str
+    tiny: Segmenter, make_image: Callable[..., Image.Image], name: str
 ) -> None:
-    image = make_picture()
+    image = make_image()
     other = tiny.with_settings(tiny.settings.replace(**{name: 0.25}))
     expected = other(image, ["dog", "cat"])
     assert np.array_equal(other(tiny.encode_image(image), ["dog", "cat"]).labels, expected.labels)
@@ -62,28 +62,28 @@ def test_settings_that_apply_to_class_maps_may_differ(
     "change", [{"size": 32}, {"window": 32}, {"attention": "k-k"}, {"recipe": "preprint"}, {"fuse_features": False}]
 )
 def test_other_settings_of_the_networks_are_refused(
-    tiny: Segmenter, make_picture: Callable[..., Image.Image], change: dict[str, object]
+    tiny: Segmenter, make_image: Callable[..., Image.Image], change: dict[str, object]
 ) -> None:
-    encoded = tiny.encode_image(make_picture())
+    encoded = tiny.encode_image(make_image())
     other = tiny.with_settings(tiny.settings.replace(**change))
     with pytest.raises(SettingsError, match=f"encoded with another {next(iter(change))}; encode it again"):
         other(encoded, ["dog"])
 
 
 def test_a_refiner_needs_an_image_that_was_encoded_with_it(
-    tiny: Segmenter, make_picture: Callable[..., Image.Image]
+    tiny: Segmenter, make_image: Callable[..., Image.Image]
 ) -> None:
     refined = tiny.with_refiner("self")
     with pytest.raises(SettingsError, match="another refiner"):
-        refined(tiny.encode_image(make_picture()), ["dog"])
-    encoded = refined.encode_image(make_picture())
+        refined(tiny.encode_image(make_image()), ["dog"])
+    encoded = refined.encode_image(make_image())
     assert tiny(encoded, ["dog"]).refiner is None
     with pytest.raises(SettingsError, match="another refine_size"):
         refined.with_settings(tiny.settings.replace(refine_size=64))(encoded, ["dog"])
 
 
-def test_nbytes_counts_image_features_and_affinity(tiny: Segmenter, make_picture: Callable[..., Image.Image]) -> None:
-    image = make_picture(width=96, height=64)
+def test_nbytes_counts_image_features_and_affinity(tiny: Segmenter, make_image: Callable[..., Image.Image]) -> None:
+    image = make_image(width=96, height=64)
     encoded = tiny.encode_image(image)
     tensors = [encoded.features.embeddings, encoded.features.affinity]
     assert encoded.nbytes == 3 * 96 * 64 + sum(4 * tensor.numel() for tensor in tensors)

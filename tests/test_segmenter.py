@@ -23,8 +23,8 @@ from segmenter_helpers import CLASSES, assert_close, assert_same
 # --- a result --------------------------------------------------------------------------------------------
 
 
-def test_result_fields_have_their_shapes_and_types(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
-    result = tiny(make_picture(90, 60), CLASSES)
+def test_result_fields_have_their_shapes_and_types(tiny: Any, make_image: Callable[..., Image.Image]) -> None:
+    result = tiny(make_image(90, 60), CLASSES)
     assert result.classes == ("dog", "green grass", "person")
     assert result.labels.shape == (60, 90)
     assert result.labels.dtype == np.int32
@@ -41,10 +41,10 @@ def test_result_fields_have_their_shapes_and_types(tiny: Any, make_picture: Call
 
 
 def test_result_equals_the_public_parts_of_the_method_in_order(
-    tiny: Any, make_picture: Callable[..., Image.Image]
+    tiny: Any, make_image: Callable[..., Image.Image]
 ) -> None:
     """docs/method.md from the image to the labels."""
-    image = make_picture(80, 60)
+    image = make_image(80, 60)
     encoder = tiny.encoder
     pixels = preprocess(image, size=64, patch=16, mean=encoder.pixel_mean, std=encoder.pixel_std)
     assert pixels.shape == (3, 64, 80)
@@ -57,8 +57,8 @@ def test_result_equals_the_public_parts_of_the_method_in_order(
     assert np.array_equal(result.labels, labels.numpy())
 
 
-def test_image_as_path_text_array_or_rgba(tiny: Any, make_picture: Callable[..., Image.Image], tmp_path: Path) -> None:
-    image = make_picture()
+def test_image_as_path_text_array_or_rgba(tiny: Any, make_image: Callable[..., Image.Image], tmp_path: Path) -> None:
+    image = make_image()
     image.save(tmp_path / "a.png")
     expected = tiny(image, CLASSES)
     for source in (tmp_path / "a.png", str(tmp_path / "a.png"), np.asarray(image), image.convert("RGBA")):
@@ -79,10 +79,10 @@ def test_classes_as_text_list_or_prompts(tiny: Any, photo: Path) -> None:
 
 
 def test_list_of_mixed_sizes_gives_the_results_of_single_images(
-    tiny: Any, make_picture: Callable[..., Image.Image]
+    tiny: Any, make_image: Callable[..., Image.Image]
 ) -> None:
     sizes = [(96, 64)] * 9 + [(64, 96), (96, 64), (96, 64), (70, 70), (50, 33), (96, 64)]
-    images = [make_picture(*size, seed=seed) for seed, size in enumerate(sizes)]
+    images = [make_image(*size, seed=seed) for seed, size in enumerate(sizes)]
     results = tiny(images, CLASSES)
     assert len(results) == len(images)
     for image, result in zip(images, results, strict=True):

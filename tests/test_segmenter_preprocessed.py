@@ -16,8 +16,8 @@ from cliper.prompts import parse_classes, scene_background
 CLASSES = "dog; green grass; person: man, woman"
 
 
-def test_preprocessed_images_give_the_same_results(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
-    images = [make_picture(80, 60), make_picture(60, 80), make_picture(80, 60, seed=2)]
+def test_preprocessed_images_give_the_same_results(tiny: Any, make_image: Callable[..., Image.Image]) -> None:
+    images = [make_image(80, 60), make_image(60, 80), make_image(80, 60, seed=2)]
     pixels = [tiny.preprocess(image) for image in images]
     results = tiny.segment_preprocessed(images, pixels, CLASSES)
     for result, expected in zip(results, tiny(images, CLASSES), strict=True):
@@ -25,8 +25,8 @@ def test_preprocessed_images_give_the_same_results(tiny: Any, make_picture: Call
             assert np.array_equal(getattr(result, name), getattr(expected, name)), name
 
 
-def test_part_of_an_image_is_labelled_at_its_own_size(tiny: Any, make_picture: Callable[..., Image.Image]) -> None:
-    whole = make_picture(160, 60)
+def test_part_of_an_image_is_labelled_at_its_own_size(tiny: Any, make_image: Callable[..., Image.Image]) -> None:
+    whole = make_image(160, 60)
     part = whole.crop((80, 0, 160, 60))
     pixels = tiny.preprocess(whole, (1, 2))
     (result,) = tiny.segment_preprocessed([part], [pixels], CLASSES)
@@ -37,10 +37,8 @@ def test_part_of_an_image_is_labelled_at_its_own_size(tiny: Any, make_picture: C
     assert np.array_equal(result.maps, maps.numpy())
 
 
-def test_number_and_sides_of_preprocessed_pixels_are_checked(
-    tiny: Any, make_picture: Callable[..., Image.Image]
-) -> None:
-    image = make_picture(80, 60)
+def test_number_and_sides_of_preprocessed_pixels_are_checked(tiny: Any, make_image: Callable[..., Image.Image]) -> None:
+    image = make_image(80, 60)
     with pytest.raises(ShapeError, match="as many images as pixels, got 1 and 0"):
         tiny.segment_preprocessed([image], [], CLASSES)
     with pytest.raises(ShapeError, match="multiples of the patch size 16, got 60x80"):

@@ -12,9 +12,9 @@ from PIL import Image
 
 
 @pytest.fixture
-def photos(tmp_path: Path, make_picture: Callable[..., Image.Image]) -> Path:
+def photos(tmp_path: Path, make_image: Callable[..., Image.Image]) -> Path:
     """Twelve pictures of three sizes in three folders."""
-    return make_photos(tmp_path / "photos", make_picture)
+    return make_photos(tmp_path / "photos", make_image)
 
 
 @pytest.fixture

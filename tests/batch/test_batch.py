@@ -168,12 +168,12 @@ def test_a_second_run_is_refused_or_goes_on(batch: Any, photos: Path, tmp_path: 
 
 
 def test_what_failed_is_tried_again_where_that_is_asked_for(
-    batch: Any, photos: Path, tmp_path: Path, make_picture: Draw
+    batch: Any, photos: Path, tmp_path: Path, make_image: Draw
 ) -> None:
     (photos / "bad.jpg").write_text("no picture")
     (photos / "worse.jpg").write_text("no picture")
     assert batch(photos).code == 1
-    make_picture().save(photos / "bad.jpg")
+    make_image().save(photos / "bad.jpg")
     assert batch(photos, "--resume").code == 1
     assert by_input(tmp_path / "out")["bad.jpg"]["status"] == "failed"
     ended = batch(photos, "--retry-failed")

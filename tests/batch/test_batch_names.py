@@ -34,12 +34,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_first_of_two_images_of_one_stem_is_done(
-    batch: Any, folder: Path, tmp_path: Path, make_picture: Draw
+    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
 ) -> None:
-    make_picture(seed=1).save(folder / "b.png")
+    make_image(seed=1).save(folder / "b.png")
     assert batch(folder, "-f", "labels").code == 0
     before = content(tmp_path / "out")
-    make_picture(seed=2).save(folder / "b.bmp")  # earlier in the listing
+    make_image(seed=2).save(folder / "b.bmp")  # earlier in the listing
     for _ in range(2):
         ended = batch(folder, "-f", "labels", "--resume")
         assert ended.code == 1
@@ -54,27 +54,27 @@ def test_the_first_of_two_images_of_one_stem_is_done(
 
 
 def test_the_first_fails_whatever_happens_to_the_second(
-    batch: Any, folder: Path, tmp_path: Path, make_picture: Draw
+    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
 ) -> None:
-    make_picture(seed=1).save(folder / "a.png")
+    make_image(seed=1).save(folder / "a.png")
     assert batch(folder, "-f", "labels").code == 0
     (folder / "a.bmp").write_text("no picture")
-    make_picture(seed=2).save(folder / "a.tif")
+    make_image(seed=2).save(folder / "a.tif")
     ended = batch(folder, "-f", "labels", "--resume")
     assert ended.code == 1
     assert len(ended.err.splitlines()) == 3
     assert "3 images: 0 done, 3 failed" in ended.out
     assert not (tmp_path / "out" / "a.labels.png").exists()  # it was of an image that has failed now
-    make_picture(seed=3).save(folder / "a.bmp")
+    make_image(seed=3).save(folder / "a.bmp")
     assert batch(folder, "-f", "labels", "--retry-failed").code == 1
     assert status(tmp_path / "out") == {"a.bmp": "done", "a.png": "failed", "a.tif": "failed"}
 
 
 def test_a_file_that_was_replaced_by_another_image_is_made_again(
-    batch: Any, folder: Path, tmp_path: Path, make_picture: Draw
+    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
 ) -> None:
     """As after a kill between the first image's record and the second's."""
-    make_picture(seed=1).save(folder / "b.png")
+    make_image(seed=1).save(folder / "b.png")
     assert batch(folder, "-f", "labels").code == 0
     before = content(tmp_path / "out")
     (tmp_path / "out" / "b.labels.png").write_bytes(b"of b.bmp")
@@ -84,9 +84,9 @@ def test_a_file_that_was_replaced_by_another_image_is_made_again(
     assert content(tmp_path / "out") == before
 
 
-def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, make_picture: Draw) -> None:
+def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, make_image: Draw) -> None:
     for number, name in enumerate(("a.jpg", "a.coco.jpg", "x.jpg", "x.gallery.jpg", "x.label-studio.jpg")):
-        make_picture(seed=number).save(folder / name)
+        make_image(seed=number).save(folder / name)
     flags = [flag for name in ("coco", "labelme", "gallery", "label-studio") for flag in ("-f", name)]
     assert batch(folder, *flags).code == 1
     assert status(tmp_path / "out") == {
@@ -102,10 +102,10 @@ def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, ma
 
 
 def test_a_folder_that_cannot_be_read_takes_no_names(
-    batch: Any, folder: Path, tmp_path: Path, make_picture: Draw, monkeypatch: pytest.MonkeyPatch
+    batch: Any, folder: Path, tmp_path: Path, make_image: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "b").mkdir()
-    make_picture().save(folder / "a.png")
+    make_image().save(folder / "a.png")
     scandir = os.scandir
 
     def refuse(path: Path) -> object:
@@ -121,15 +121,15 @@ def test_a_folder_that_cannot_be_read_takes_no_names(
 # --- pictures and files of the run -----------------------------------------------------------------------
 
 
-def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, make_picture: Draw) -> None:
+def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, make_image: Draw) -> None:
     for name in ("label-studio.jpg", "coco.jpg", "manifest.jpg", "run.jpg"):
-        make_picture().save(folder / name)
+        make_image().save(folder / name)
     assert batch(folder, "-f", "labelme", "-f", "label-studio").code == 1
     failed = [name for name, one in status(tmp_path / "out").items() if one == "failed"]
     assert failed == ["label-studio.jpg", "run.jpg"]
     assert isinstance(json.loads((tmp_path / "out" / "label-studio.json").read_text()), list)
     (folder / "coco.json").mkdir()
-    make_picture().save(folder / "coco.json" / "a.jpg")
+    make_image().save(folder / "coco.json" / "a.jpg")
     ended = batch(folder, "-f", "coco", out=tmp_path / "coco")
     assert ended.code == 1
     assert (

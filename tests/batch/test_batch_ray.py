@@ -40,10 +40,10 @@ def actors(process: int) -> list[int]:
 
 @pytest.mark.full
 def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
-    clip_folder: Path, tmp_path: Path, make_picture: Draw
+    clip_folder: Path, tmp_path: Path, make_image: Draw
 ) -> None:
     pytest.importorskip("ray")
-    photos = make_photos(tmp_path / "photos", make_picture, 120)
+    photos = make_photos(tmp_path / "photos", make_image, 120)
     (photos / "p000.png").write_text("no picture")
     arguments = [photos, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o"]
     assert ended(start(*arguments, tmp_path / "local"))[0] == 1
@@ -62,11 +62,9 @@ def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
 
 
 @pytest.mark.full
-def test_interrupted_and_gone_on_with_by_the_other_engine(
-    clip_folder: Path, tmp_path: Path, make_picture: Draw
-) -> None:
+def test_interrupted_and_gone_on_with_by_the_other_engine(clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
     pytest.importorskip("ray")
-    photos = make_photos(tmp_path / "photos", make_picture, 120)
+    photos = make_photos(tmp_path / "photos", make_image, 120)
     arguments = [photos, "-c", CLASSES, "-m", clip_folder, "-f", "labels", "-o", tmp_path / "out"]
     process = start(*arguments, "--engine", "ray")
     wait_for_lines(tmp_path / "out", 5, process)

@@ -79,9 +79,9 @@ def break_in_every_way(folder: Path, draw: Draw) -> dict[str, str]:
 
 
 def test_one_picture_in_some_is_broken_in_every_way(
-    batch: Any, photos: Path, tmp_path: Path, make_picture: Draw, tree: Any
+    batch: Any, photos: Path, tmp_path: Path, make_image: Draw, tree: Any
 ) -> None:
-    reasons = break_in_every_way(photos / "garden", make_picture)
+    reasons = break_in_every_way(photos / "garden", make_image)
     ended = batch(photos, "-f", "labels", "-f", "gallery")
     assert ended.code == 1
     assert "Traceback" not in ended.err
@@ -164,7 +164,7 @@ def test_flags_that_cannot_be_used(
     assert tree(tmp_path) == before
 
 
-def test_places_that_cannot_be_used(batch: Any, photos: Path, tmp_path: Path, make_picture: Draw) -> None:
+def test_places_that_cannot_be_used(batch: Any, photos: Path, tmp_path: Path, make_image: Draw) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("a file")
     for pictures, out, words in (
@@ -189,9 +189,9 @@ def test_a_class_that_a_format_cannot_hold(batch: Any, photos: Path, tmp_path: P
 
 
 def test_a_tar_that_is_cut_off_ends_the_run_but_keeps_what_was_done(
-    batch: Any, tmp_path: Path, make_picture: Draw
+    batch: Any, tmp_path: Path, make_image: Draw
 ) -> None:
-    photos = make_photos(tmp_path / "photos", make_picture, 9)
+    photos = make_photos(tmp_path / "photos", make_image, 9)
     path = tmp_path / "t.tar"
     with tarfile.open(path, "w") as tar:
         tar.add(photos, "photos")

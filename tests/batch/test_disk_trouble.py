@@ -38,8 +38,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def many(tmp_path: Path, make_picture: Draw) -> Path:
-    return make_photos(tmp_path / "photos", make_picture, 60)
+def many(tmp_path: Path, make_image: Draw) -> Path:
+    return make_photos(tmp_path / "photos", make_image, 60)
 
 
 def check_whole(out: Path) -> None:

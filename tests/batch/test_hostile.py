@@ -24,11 +24,11 @@ Draw = Callable[..., Image.Image]
 
 @pytest.mark.full
 def test_decoders_that_no_check_foresaw(
-    batch: Any, tmp_path: Path, make_picture: Draw, monkeypatch: pytest.MonkeyPatch
+    batch: Any, tmp_path: Path, make_image: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_photos(tmp_path / "photos", make_picture, 8)
+    folder = make_photos(tmp_path / "photos", make_image, 8)
     for name in MISBEHAVIOURS:
-        make_picture().save(folder / f"{name}.png")
+        make_image().save(folder / f"{name}.png")
     limits = {"memory_limit": 2**30, "cpu_seconds": 2, "wall_seconds": 15}
     pool = functools.partial(DecodePool, handler="hostile_decoders:decoder", **limits)
     monkeypatch.setattr("cliper.runner.engines.threads.DecodePool", pool)
@@ -47,10 +47,10 @@ def test_decoders_that_no_check_foresaw(
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["folder", "tar"])
 def test_every_hostile_file_under_a_memory_limit(
-    clip_folder: Path, tmp_path: Path, make_picture: Draw, kind: str
+    clip_folder: Path, tmp_path: Path, make_image: Draw, kind: str
 ) -> None:
     """40 good images are done and the others named, in under 3 minutes, with 4 GiB of address space per process."""
-    source = make_photos(tmp_path / "photos", make_picture, 40)
+    source = make_photos(tmp_path / "photos", make_image, 40)
     for name, make in FILES.items():
         (source / f"hostile-{name}").write_bytes(make())
     if kind == "tar":
@@ -75,9 +75,9 @@ def test_every_hostile_file_under_a_memory_limit(
     assert f"{len(lines)} images: " in printed
 
 
-def test_a_member_of_six_gigabytes_is_never_read(batch: Any, tmp_path: Path, make_picture: Draw) -> None:
+def test_a_member_of_six_gigabytes_is_never_read(batch: Any, tmp_path: Path, make_image: Draw) -> None:
     data = io.BytesIO()
-    make_picture().save(data, "PNG")
+    make_image().save(data, "PNG")
     path = tmp_path / "t.tar"
     with tarfile.open(path, "w") as tar:
         small = tarfile.TarInfo("small.png")

@@ -21,9 +21,9 @@ FLAGS = ("-f", "labels", "-f", "overlay", "-f", "coco", "-f", "gallery", "--thre
 
 
 @pytest.fixture
-def many(tmp_path: Path, make_picture: Draw) -> Path:
+def many(tmp_path: Path, make_image: Draw) -> Path:
     """150 pictures, three of them broken, one with a name that is no text."""
-    folder = make_photos(tmp_path / "photos", make_picture, 150)
+    folder = make_photos(tmp_path / "photos", make_image, 150)
     (folder / "p003.jpg").rename(folder / os.fsdecode(b"caf\xe9.jpg"))
     for name in ("garden/p001.jpg", "p060.png", "garden/far/p149.jpg"):
         (folder / name).write_bytes((folder / name).read_bytes()[:500])

@@ -70,8 +70,8 @@ def downloaded(bucket: Any, folder: Path) -> dict[str, object]:
     return found
 
 
-def test_killed_and_resumed_in_a_bucket(bucket: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
-    photos = make_photos(tmp_path / "photos", make_picture, 40)
+def test_killed_and_resumed_in_a_bucket(bucket: Any, clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
+    photos = make_photos(tmp_path / "photos", make_image, 40)
     bucket.put(str(photos), "bucket/photos", recursive=True)
     arguments = ["-c", CLASSES, "-m", clip_folder, *FLAGS]
     assert ended(start(photos, *arguments, "-o", tmp_path / "near"))[0] == 0
@@ -91,8 +91,8 @@ def test_killed_and_resumed_in_a_bucket(bucket: Any, clip_folder: Path, tmp_path
     assert downloaded(bucket, tmp_path / "far") == near
 
 
-def test_a_list_and_a_tar_in_a_bucket(bucket: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
-    photos = make_photos(tmp_path / "photos", make_picture, 6)
+def test_a_list_and_a_tar_in_a_bucket(bucket: Any, clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
+    photos = make_photos(tmp_path / "photos", make_image, 6)
     names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("p*.*"))
     bucket.put(str(photos), "bucket/photos", recursive=True)
     (tmp_path / "list.txt").write_text("".join(f"s3://bucket/photos/{name}\n" for name in names))
@@ -107,8 +107,8 @@ def test_a_list_and_a_tar_in_a_bucket(bucket: Any, clip_folder: Path, tmp_path: 
         assert sorted(by_input(out)) == names
 
 
-def test_a_bucket_that_does_not_exist(bucket: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
-    photos = make_photos(tmp_path / "photos", make_picture, 2)
+def test_a_bucket_that_does_not_exist(bucket: Any, clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
+    photos = make_photos(tmp_path / "photos", make_image, 2)
     code, _, errors = ended(start(photos, "-c", "dog", "-m", clip_folder, "-o", "s3://nothing/out"))
     assert (code, errors.count("\n")) == (2, 1)
     assert "cannot write 's3://nothing/out/run.json'" in errors

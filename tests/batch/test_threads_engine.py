@@ -52,8 +52,8 @@ def by_threes(own_tiny: cliper.Segmenter, monkeypatch: pytest.MonkeyPatch) -> cl
     return own_tiny
 
 
-def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_picture: Draw) -> None:
-    folder = make_photos(tmp_path / "photos", make_picture, 24)
+def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_image: Draw) -> None:
+    folder = make_photos(tmp_path / "photos", make_image, 24)
     Image.new("RGB", (3000, 2)).save(folder / "strip.png")  # read, but refused by the segmenter
     (folder / "bad.png").write_text("no picture")
     sizes = []
@@ -78,10 +78,10 @@ def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_pi
             assert np.mean(found != expected) < 0.01
 
 
-def test_a_group_that_fails_is_done_one_by_one(run_of: Any, by_threes: Any, tmp_path: Path, make_picture: Draw) -> None:
+def test_a_group_that_fails_is_done_one_by_one(run_of: Any, by_threes: Any, tmp_path: Path, make_image: Draw) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(7):
-        make_picture(seed=number).save(tmp_path / "photos" / f"{number}.png")
+        make_image(seed=number).save(tmp_path / "photos" / f"{number}.png")
     call = by_threes._encode_batch
 
     def too_many(pictures: Any, *more: Any) -> Any:

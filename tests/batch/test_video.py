@@ -104,9 +104,9 @@ def test_what_is_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_video_as_a_person_segments_it(
-    command: Any, own_tiny: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw
+    command: Any, own_tiny: Any, clip_folder: Path, tmp_path: Path, make_image: Draw
 ) -> None:
-    path = film(tmp_path / "a.mp4", [make_picture(65, 48, seed=number) for number in range(8)])
+    path = film(tmp_path / "a.mp4", [make_image(65, 48, seed=number) for number in range(8)])
     arguments = ["batch", path, "-c", CLASSES, "-m", clip_folder, "-f", "coco", "--every", 2, "--overlay-video"]
     out = tmp_path / "out"
     ended = command(*arguments, "-o", out)
@@ -141,8 +141,8 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(data[: int(len(data) * share)])
 
 
-def test_a_video_that_is_cut_off(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
-    path = film(tmp_path / "a.mkv", [make_picture(64, 48, seed=number) for number in range(30)])
+def test_a_video_that_is_cut_off(command: Any, clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
+    path = film(tmp_path / "a.mkv", [make_image(64, 48, seed=number) for number in range(30)])
     whole = path.read_bytes()
     cut(path, 1 / 2)
     arguments = ["batch", path, "-c", "dog", "-m", clip_folder, "-f", "labels", "-o", tmp_path / "out"]
@@ -163,8 +163,8 @@ def test_a_video_that_is_cut_off(command: Any, clip_folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "share"), [("a.mp4", 2 / 3), ("a.mp4", 0.998), ("a.mkv", 2 / 3), ("a.ts", 2 / 3), ("a.avi", 2 / 3)]
 )
-def test_videos_that_are_cut_off_anywhere(tmp_path: Path, make_picture: Draw, name: str, share: float) -> None:
-    frames = [make_picture(64, 48, seed=number) for number in range(30)]
+def test_videos_that_are_cut_off_anywhere(tmp_path: Path, make_image: Draw, name: str, share: float) -> None:
+    frames = [make_image(64, 48, seed=number) for number in range(30)]
     path = film(tmp_path / name, frames, options={"movflags": "faststart"} if name == "a.mp4" else {})
     assert len(list(find_source(str(path)).items())) == 30
     cut(path, share)
@@ -175,8 +175,8 @@ def test_videos_that_are_cut_off_anywhere(tmp_path: Path, make_picture: Draw, na
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_videos_with_zeros_in_the_middle(tmp_path: Path, make_picture: Draw, name: str) -> None:
-    path = film(tmp_path / name, [make_picture(64, 48, seed=number) for number in range(60)])
+def test_videos_with_zeros_in_the_middle(tmp_path: Path, make_image: Draw, name: str) -> None:
+    path = film(tmp_path / name, [make_image(64, 48, seed=number) for number in range(60)])
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
     path.write_bytes(data)
@@ -231,8 +231,8 @@ def with_longer_sound(path: Path, frames: list[Image.Image]) -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 @pytest.mark.parametrize("make", [begun_in_the_middle, shown_for_different_times, with_longer_sound])
-def test_odd_videos_are_whole(tmp_path: Path, make_picture: Draw, name: str, make: Any) -> None:
-    make(tmp_path / name, [make_picture(64, 48, seed=number) for number in range(20)])
+def test_odd_videos_are_whole(tmp_path: Path, make_image: Draw, name: str, make: Any) -> None:
+    make(tmp_path / name, [make_image(64, 48, seed=number) for number in range(20)])
     found = len(list(find_source(str(tmp_path / name)).items()))
     assert found == (10 if make is begun_in_the_middle and name == "a.mp4" else 20)
 

@@ -68,10 +68,10 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path, Draw], object], str]] = {
 
 @pytest.mark.parametrize("case", BAD_IMAGES)
 def test_unusable_image_is_refused(
-    refused: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, case: str
+    refused: Any, clip_folder: Path, tmp_path: Path, make_image: Draw, case: str
 ) -> None:
     name, make, words = BAD_IMAGES[case]
-    make(tmp_path / name, make_picture)
+    make(tmp_path / name, make_image)
     code = 1 if (tmp_path / name).is_file() else 2  # what is no file is refused before the model is loaded
     arguments = ["segment", tmp_path / name, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out"]
     assert words in refused(*arguments, code=code)
@@ -112,11 +112,11 @@ UNUSUAL_IMAGES: dict[str, tuple[str, Callable[[Path, Draw], object], tuple[int, 
 
 @pytest.mark.parametrize("case", UNUSUAL_IMAGES)
 def test_unusual_image_is_labelled_like_from_python(
-    command: Any, own_tiny: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, case: str
+    command: Any, own_tiny: Any, clip_folder: Path, tmp_path: Path, make_image: Draw, case: str
 ) -> None:
     """tests/images tests the decoding of each kind of file."""
     name, make, shape = UNUSUAL_IMAGES[case]
-    make(tmp_path / name, make_picture)
+    make(tmp_path / name, make_image)
     ended = command("segment", tmp_path / name, "-c", "dog; sky", "-m", clip_folder, "-o", tmp_path / "out")
     assert (ended.code, ended.err) == (0, "")
     labels = read_label_png(tmp_path / "out" / "a.labels.png")
@@ -125,10 +125,10 @@ def test_unusual_image_is_labelled_like_from_python(
 
 
 def test_other_images_are_done_if_one_fails(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Draw, tree: Any
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Draw, tree: Any
 ) -> None:
     for name in ("a", "c"):
-        make_picture().save(tmp_path / f"{name}.png")
+        make_image().save(tmp_path / f"{name}.png")
     (tmp_path / "b.png").write_text("no image")
     images = [tmp_path / f"{name}.png" for name in "abcd"]
     out = tmp_path / "out"

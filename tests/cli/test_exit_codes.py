@@ -69,10 +69,10 @@ def test_0_done(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["segment", "batch"])
-def test_1_one_of_two_images_failed(clip_folder: Path, tmp_path: Path, make_picture: Draw, command: str) -> None:
+def test_1_one_of_two_images_failed(clip_folder: Path, tmp_path: Path, make_image: Draw, command: str) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    make_picture().save(images / "good.png")
+    make_image().save(images / "good.png")
     (images / "bad.png").write_text("no image")
     source = sorted(images.iterdir()) if command == "segment" else [images]
     code, errors = run(command, *source, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
@@ -83,8 +83,8 @@ def test_1_one_of_two_images_failed(clip_folder: Path, tmp_path: Path, make_pict
     assert (tmp_path / "out" / "good.labels.png").is_file()
 
 
-def test_1_evaluation_skipped_an_image(clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
-    own_data(tmp_path, 2, make_picture)
+def test_1_evaluation_skipped_an_image(clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
+    own_data(tmp_path, 2, make_image)
     bad = next(path for path in tmp_path.rglob("*.*") if path.parent.parent.name == "images")
     bad.write_bytes(b"no image")
     code, errors = run(*own_arguments(tmp_path, clip_folder), "--on-error", "skip")
@@ -162,8 +162,8 @@ def test_70_with_debug_shows_the_traceback(broken_rich: str) -> None:
     assert errors.splitlines()[-1].startswith("cliper: unexpected ZeroDivisionError")
 
 
-def test_70_defect_in_a_worker_process(clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
-    own_data(tmp_path, 4, make_picture)
+def test_70_defect_in_a_worker_process(clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
+    own_data(tmp_path, 4, make_image)
     (tmp_path / "sitecustomize.py").write_text(
         "import cliper.runner.engines.processes as processes\n"
         "def broken(*arguments, **options): raise ZeroDivisionError('of any kind')\n"
@@ -177,8 +177,8 @@ def test_70_defect_in_a_worker_process(clip_folder: Path, tmp_path: Path, make_p
 # --- 130: interrupted, 141: closed pipe -----------------------------------------------------------------------
 
 
-def test_130_interrupted_evaluation_says_how_to_continue(clip_folder: Path, tmp_path: Path, make_picture: Draw) -> None:
-    own_data(tmp_path, 60, make_picture)
+def test_130_interrupted_evaluation_says_how_to_continue(clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
+    own_data(tmp_path, 60, make_image)
     out = tmp_path / "out"
     process = start(*own_arguments(tmp_path, clip_folder), "-o", out)
     deadline = time.monotonic() + 120

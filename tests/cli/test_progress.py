@@ -104,12 +104,12 @@ def run_on_terminal(*arguments: object, **environment: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_bar_on_a_terminal(
-    clip_folder: Path, tmp_path: Path, make_picture: Callable[..., Image.Image], no_color: bool
+    clip_folder: Path, tmp_path: Path, make_image: Callable[..., Image.Image], no_color: bool
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for number in range(3):
-        make_picture(seed=number).save(images / f"{number}.png")
+        make_image(seed=number).save(images / f"{number}.png")
     (images / "bad[red].png").write_text("no image")
     arguments = ("batch", images, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
     code, shown = run_on_terminal(*arguments, **({"NO_COLOR": "1"} if no_color else {}))

@@ -131,10 +131,10 @@ def test_background(
 
 
 def test_several_images(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Callable[..., Image.Image], tree: Any
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Callable[..., Image.Image], tree: Any
 ) -> None:
     for index in range(3):
-        make_picture(64 + 16 * index, 64, seed=index).save(tmp_path / f"p{index}.png")
+        make_image(64 + 16 * index, 64, seed=index).save(tmp_path / f"p{index}.png")
     images = [tmp_path / f"p{index}.png" for index in range(3)]
     out = tmp_path / "out"
     ended = command("segment", *images, "-c", "dog", "-m", clip_folder, "-o", out, "--json", "--no-overlay")
@@ -299,9 +299,9 @@ def test_module_and_script_are_the_same_command(tmp_path: Path, clip_folder: Pat
 
 
 def test_interrupted_run_leaves_complete_files_only(
-    tmp_path: Path, clip_folder: Path, make_picture: Callable[..., Image.Image], tree: Any
+    tmp_path: Path, clip_folder: Path, make_image: Callable[..., Image.Image], tree: Any
 ) -> None:
-    make_picture(160, 160).save(tmp_path / "p.png")
+    make_image(160, 160).save(tmp_path / "p.png")
     images = [tmp_path / f"p{index:04}.png" for index in range(1000)]
     for path in images:
         path.hardlink_to(tmp_path / "p.png")

@@ -13,13 +13,13 @@ from PIL import Image
 __all__ = ["own_arguments", "own_data", "report_of"]
 
 
-def own_data(folder: Path, count: int, make_picture: Callable[..., Image.Image], first: int = 1) -> None:
+def own_data(folder: Path, count: int, make_image: Callable[..., Image.Image], first: int = 1) -> None:
     """Images with masks of two classes, in two subfolders, and a class file."""
     for i in range(count):
         place = f"{'ab'[i % 2]}/{i:03}"
         for kind in ("images", "masks"):
             (folder / kind / place).parent.mkdir(parents=True, exist_ok=True)
-        make_picture(48 + 16 * (i % 3), 48, seed=i).save(folder / "images" / f"{place}.jpg")
+        make_image(48 + 16 * (i % 3), 48, seed=i).save(folder / "images" / f"{place}.jpg")
         mask = np.zeros((48, 48 + 16 * (i % 3)), np.uint8)
         mask[i % 40 :, :20], mask[:, 30:], mask[:4] = first, first + 1, 255
         Image.fromarray(mask).save(folder / "masks" / f"{place}.png")

@@ -211,8 +211,8 @@ def test_an_ablation_with_proxy_attention(
     assert report_of(tmp_path / "alone")["matrix"] == rows[2]["matrix"]
 
 
-def test_own_data_needs_no_code(command: Any, clip_folder: Path, tiny: Any, tmp_path: Path, make_picture: Any) -> None:
-    own_data(tmp_path, 4, make_picture)
+def test_own_data_needs_no_code(command: Any, clip_folder: Path, tiny: Any, tmp_path: Path, make_image: Any) -> None:
+    own_data(tmp_path, 4, make_image)
     out = tmp_path / "out"
     ended = command(*own_arguments(tmp_path, clip_folder), "-b", "wall; sky", "-o", out)
     assert (ended.code, ended.err) == (0, "")
@@ -227,8 +227,8 @@ def test_own_data_needs_no_code(command: Any, clip_folder: Path, tiny: Any, tmp_
     assert report["complete"] is True
 
 
-def test_own_masks_may_begin_at_zero(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
-    own_data(tmp_path, 2, make_picture, first=0)
+def test_own_masks_may_begin_at_zero(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
+    own_data(tmp_path, 2, make_image, first=0)
     out = tmp_path / "out"
     assert command(*own_arguments(tmp_path, clip_folder), "--first-label", 0, "-o", out).code == 0
     report = report_of(out)
@@ -236,8 +236,8 @@ def test_own_masks_may_begin_at_zero(command: Any, clip_folder: Path, tmp_path: 
     assert report["matrix"][0] == [0, 0, 0]
 
 
-def test_the_sheet_shows_worst_and_best(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
-    own_data(tmp_path, 5, make_picture)
+def test_the_sheet_shows_worst_and_best(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
+    own_data(tmp_path, 5, make_image)
     out = tmp_path / "out"
     ended = command(*own_arguments(tmp_path, clip_folder), "-o", out, "--contact-sheet", 2)
     assert (ended.code, ended.err) == (0, "")

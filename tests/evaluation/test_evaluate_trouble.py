@@ -23,9 +23,9 @@ from dataset_trees.own import own_arguments, own_data, report_of
 
 @pytest.mark.full
 def test_killed_and_started_again_it_ends_with_the_same_matrix(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any
 ) -> None:
-    own_data(tmp_path, 60, make_picture)
+    own_data(tmp_path, 60, make_image)
     arguments = [str(a) for a in (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "killed")]
     log = tmp_path / "killed" / "manifest.jsonl"
     counts = []
@@ -73,9 +73,9 @@ def spoil(root: Path) -> list[Path]:
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_bad_pictures_are_named_and_left_out(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any, workers: int
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any, workers: int
 ) -> None:
-    own_data(tmp_path, 5, make_picture)
+    own_data(tmp_path, 5, make_image)
     whole = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     bad = spoil(tmp_path)
     out = tmp_path / "out"
@@ -103,9 +103,9 @@ def test_bad_pictures_are_named_and_left_out(
 
 
 def test_by_default_a_bad_picture_ends_the_run(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any
 ) -> None:
-    own_data(tmp_path, 5, make_picture)
+    own_data(tmp_path, 5, make_image)
     bad = spoil(tmp_path)
     ended = command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert ended.code == 2
@@ -116,11 +116,11 @@ def test_by_default_a_bad_picture_ends_the_run(
 
 
 def test_two_runs_at_once_do_not_share_a_folder(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any
 ) -> None:
     import fcntl
 
-    own_data(tmp_path, 2, make_picture)
+    own_data(tmp_path, 2, make_image)
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert command(*arguments).code == 0
     other = os.open(tmp_path / "out", os.O_RDONLY)
@@ -132,8 +132,8 @@ def test_two_runs_at_once_do_not_share_a_folder(
     assert command(*arguments, "--resume").code == 0
 
 
-def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
-    own_data(tmp_path, 2, make_picture)
+def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
+    own_data(tmp_path, 2, make_image)
     out = tmp_path / "out"
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", out)
     assert command(*arguments).code == 0
@@ -163,9 +163,9 @@ def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp
 
 
 def test_a_mask_that_was_replaced_is_counted_anew(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any
 ) -> None:
-    own_data(tmp_path, 3, make_picture)
+    own_data(tmp_path, 3, make_image)
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert command(*arguments).code == 0
     before = report_of(tmp_path / "out")
@@ -198,9 +198,9 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.full
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_a_parent_that_is_killed(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any, how: signal.Signals
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any, how: signal.Signals
 ) -> None:
-    own_data(tmp_path, 60, make_picture)
+    own_data(tmp_path, 60, make_image)
     out = tmp_path / "killed"
     arguments = [str(a) for a in (*own_arguments(tmp_path, clip_folder), "-o", out, "--workers", 2)]
     process = subprocess.Popen(

@@ -13,8 +13,8 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.full
 
 
-def test_the_matrix_is_the_local_one(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
-    own_data(tmp_path, 20, make_picture)
+def test_the_matrix_is_the_local_one(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
+    own_data(tmp_path, 20, make_image)
     bad = tmp_path / "images" / "b" / "003.jpg"
     bad.write_bytes(b"no picture")
     arguments = (*own_arguments(tmp_path, clip_folder), "--on-error", "skip")
@@ -31,6 +31,6 @@ def test_the_matrix_is_the_local_one(command: Any, clip_folder: Path, tmp_path: 
     assert stopped.code == 2
     assert str(bad) in stopped.err
     assert "Traceback" not in stopped.err
-    own_data(tmp_path, 20, make_picture)
+    own_data(tmp_path, 20, make_image)
     assert command(*again, "--resume").code == 0
     assert report_of(tmp_path / "stopped")["images"] == 20

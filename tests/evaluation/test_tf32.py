@@ -77,8 +77,8 @@ def test_in_ray_workers(task: RecordingTask, tmp_path: Path, monkeypatch: pytest
     assert list(itertools.chain(*found.values())) == [OFF] * 3
 
 
-def test_the_flag_reaches_the_report(command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any) -> None:
-    own_data(tmp_path, 2, make_picture)
+def test_the_flag_reaches_the_report(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
+    own_data(tmp_path, 2, make_image)
     for flags, allowed in (((), False), (("--allow-tf32",), True)):
         out = tmp_path / f"out-{allowed}"
         assert command(*own_arguments(tmp_path, clip_folder), "-o", out, *flags).code == 0
@@ -86,9 +86,9 @@ def test_the_flag_reaches_the_report(command: Any, clip_folder: Path, tmp_path: 
 
 
 def test_a_run_does_not_go_on_with_another_precision(
-    command: Any, clip_folder: Path, tmp_path: Path, make_picture: Any
+    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any
 ) -> None:
-    own_data(tmp_path, 2, make_picture)
+    own_data(tmp_path, 2, make_image)
     arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
     assert command(*arguments).code == 0
     ended = command(*arguments, "--allow-tf32", "--resume")

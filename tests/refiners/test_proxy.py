@@ -122,9 +122,7 @@ def test_class_token_takes_no_part() -> None:
 
 
 @pytest.mark.parametrize("kind", ["dino", "dinov2"])
-def test_segmenter_with_proxy_attention(
-    clip_folder: Path, dinos: dict[str, Path], make_picture: Any, kind: str
-) -> None:
+def test_segmenter_with_proxy_attention(clip_folder: Path, dinos: dict[str, Path], make_image: Any, kind: str) -> None:
     settings = Settings(
         size=64,
         logit_scale=30,
@@ -134,11 +132,11 @@ def test_segmenter_with_proxy_attention(
         proxy_model=str(dinos[kind]),
     )
     segmenter = cliper.Segmenter.from_pretrained(clip_folder, settings=settings, device="cpu")
-    result = segmenter(make_picture(), ["dog", "grass"])
+    result = segmenter(make_image(), ["dog", "grass"])
     assert result.labels.shape == (64, 96)
     later = cliper.Segmenter.from_pretrained(clip_folder, device="cpu").with_settings(settings)
-    assert np.array_equal(later(make_picture(), ["dog", "grass"]).labels, result.labels)
-    fused = segmenter.with_settings(settings.replace(attention="fused"))(make_picture(), ["dog", "grass"])
+    assert np.array_equal(later(make_image(), ["dog", "grass"]).labels, result.labels)
+    fused = segmenter.with_settings(settings.replace(attention="fused"))(make_image(), ["dog", "grass"])
     assert not np.array_equal(fused.maps, result.maps)
 
 
@@ -191,11 +189,9 @@ def test_proxy_attention_without_a_model_is_refused() -> None:
         ClassMapPredictor(encoder, Settings(attention="proxy"), "tiny")
 
 
-def test_command_line(
-    command: Any, clip_folder: Path, dinos: dict[str, Path], tmp_path: Path, make_picture: Any
-) -> None:
+def test_command_line(command: Any, clip_folder: Path, dinos: dict[str, Path], tmp_path: Path, make_image: Any) -> None:
     photo, choice = tmp_path / "photo.png", ["-m", clip_folder, "-c", "dog; grass", "--attention", "proxy"]
-    make_picture().save(photo)
+    make_image().save(photo)
     ended = command("segment", photo, *choice, "--proxy-model", dinos["dino"], "-o", tmp_path / "out")
     assert (ended.code, ended.err) == (0, "")
     with Image.open(tmp_path / "out" / "photo.labels.png") as labels:

@@ -44,11 +44,11 @@ def png(draw: Draw, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
-def test_a_tar_in_webdataset_layout(tmp_path: Path, pool: DecodePool, make_picture: Draw, suffix: str) -> None:
+def test_a_tar_in_webdataset_layout(tmp_path: Path, pool: DecodePool, make_image: Draw, suffix: str) -> None:
     files: dict[str, bytes] = {}
     for number in range(5):
         files[f"s/{number:06}.json"] = b"{}"
-        files[f"s/{number:06}.png"] = png(make_picture, number)
+        files[f"s/{number:06}.png"] = png(make_image, number)
     path = tar_of(tmp_path / f"t{suffix}", files, "w:" + suffix.removeprefix(".tar").removeprefix("."))
     source = find_source(str(path))
     assert names(source) == [f"s/{number:06}.png" for number in range(5)]
@@ -57,11 +57,11 @@ def test_a_tar_in_webdataset_layout(tmp_path: Path, pool: DecodePool, make_pictu
         # The place in an uncompressed tar is all that another machine needs.
         item = item if source.is_sequential else pickle.loads(pickle.dumps(item))
         assert (item.data is None) is not source.is_sequential
-        assert np.array_equal(item.decode(pool), np.asarray(make_picture(40, 30, seed=number)))
+        assert np.array_equal(item.decode(pool), np.asarray(make_image(40, 30, seed=number)))
 
 
-def test_odd_members_of_a_tar(tmp_path: Path, pool: DecodePool, make_picture: Draw) -> None:
-    path = tar_of(tmp_path / "t.tar", {"../../up.png": png(make_picture, 0), "/abs.png": b"", "bad.png": b"text"})
+def test_odd_members_of_a_tar(tmp_path: Path, pool: DecodePool, make_image: Draw) -> None:
+    path = tar_of(tmp_path / "t.tar", {"../../up.png": png(make_image, 0), "/abs.png": b"", "bad.png": b"text"})
     with tarfile.open(path, "a") as tar:
         link = tarfile.TarInfo("link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -75,10 +75,8 @@ def test_odd_members_of_a_tar(tmp_path: Path, pool: DecodePool, make_picture: Dr
 
 
 @pytest.mark.parametrize("damage", ["cut in a picture", "cut in a header", "garbage", "zeroed gzip"])
-def test_a_damaged_tar_gives_what_comes_before(
-    tmp_path: Path, pool: DecodePool, make_picture: Draw, damage: str
-) -> None:
-    files = {f"{number}.png": png(make_picture, number) for number in range(6)}
+def test_a_damaged_tar_gives_what_comes_before(tmp_path: Path, pool: DecodePool, make_image: Draw, damage: str) -> None:
+    files = {f"{number}.png": png(make_image, number) for number in range(6)}
     compressed = damage == "zeroed gzip"
     path = tar_of(tmp_path / ("t.tgz" if compressed else "t.tar"), files, "w:gz" if compressed else "w")
     with tarfile.open(path) as tar:
@@ -99,21 +97,21 @@ def test_a_damaged_tar_gives_what_comes_before(
     assert len(found) < 6
 
 
-def test_a_tar_without_its_end_mark_is_whole(tmp_path: Path, pool: DecodePool, make_picture: Draw) -> None:
-    path = tar_of(tmp_path / "t.tar", {"a.png": png(make_picture, 0)})
+def test_a_tar_without_its_end_mark_is_whole(tmp_path: Path, pool: DecodePool, make_image: Draw) -> None:
+    path = tar_of(tmp_path / "t.tar", {"a.png": png(make_image, 0)})
     path.write_bytes(path.read_bytes().rstrip(b"\0") + b"\0" * (-len(path.read_bytes().rstrip(b"\0")) % 512))
     assert names(find_source(str(path))) == ["a.png"]
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-def test_tars_one_behind_the_other(tmp_path: Path, pool: DecodePool, make_picture: Draw, suffix: str) -> None:
+def test_tars_one_behind_the_other(tmp_path: Path, pool: DecodePool, make_image: Draw, suffix: str) -> None:
     mode = "w:gz" if suffix == ".tgz" else "w"
-    parts = [tar_of(tmp_path / f"{n}{suffix}", {f"{n}.png": png(make_picture, n)}, mode) for n in range(3)]
+    parts = [tar_of(tmp_path / f"{n}{suffix}", {f"{n}.png": png(make_image, n)}, mode) for n in range(3)]
     path = tmp_path / f"all{suffix}"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     assert names(find_source(str(path))) == ["0.png", "1.png", "2.png"]
     for number, item in enumerate(find_source(str(path)).items()):
-        assert np.array_equal(item.decode(pool), np.asarray(make_picture(40, 30, seed=number)))
+        assert np.array_equal(item.decode(pool), np.asarray(make_image(40, 30, seed=number)))
     # Damage in the second is damage of the whole.
     data = bytearray(path.read_bytes())
     if suffix == ".tar":
@@ -125,18 +123,18 @@ def test_tars_one_behind_the_other(tmp_path: Path, pool: DecodePool, make_pictur
         list(find_source(str(path)).items())
 
 
-def test_a_tar_with_something_behind_its_end(tmp_path: Path, pool: DecodePool, make_picture: Draw) -> None:
-    path = tar_of(tmp_path / "t.tar", {"a.png": png(make_picture, 0)})
+def test_a_tar_with_something_behind_its_end(tmp_path: Path, pool: DecodePool, make_image: Draw) -> None:
+    path = tar_of(tmp_path / "t.tar", {"a.png": png(make_image, 0)})
     path.write_bytes(path.read_bytes() + b"a note" * 200)
     assert names(find_source(str(path))) == ["a.png"]
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_an_old_tar(tmp_path: Path, pool: DecodePool, make_picture: Draw, suffix: str) -> None:
+def test_an_old_tar(tmp_path: Path, pool: DecodePool, make_image: Draw, suffix: str) -> None:
     """Of the seventh edition of Unix, as ``tar --format=v7``: without a mark of its kind."""
-    whole = tar_of(tmp_path / f"t{suffix}", {"a.png": png(make_picture, 0)}, f"w:{suffix[5:]}")
+    whole = tar_of(tmp_path / f"t{suffix}", {"a.png": png(make_image, 0)}, f"w:{suffix[5:]}")
     data = bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT))
-    picture = png(make_picture, 0)
+    picture = png(make_image, 0)
     data[124:136] = b"%011o\0" % len(picture)
     data[257:512] = bytes(255)
     data[148:156] = b" " * 8
@@ -152,18 +150,18 @@ def test_an_old_tar(tmp_path: Path, pool: DecodePool, make_picture: Draw, suffix
     assert next(find_source(str(whole)).items()).decode(pool).shape == (30, 40, 3)
 
 
-def test_names_with_a_dot_in_a_tar(tmp_path: Path, pool: DecodePool, make_picture: Draw) -> None:
-    files = {"._a.png": b"x", "./a.png": png(make_picture, 0), "b/._c.png": b"x", ".d/e.png": b"x", "../f.png": b""}
+def test_names_with_a_dot_in_a_tar(tmp_path: Path, pool: DecodePool, make_image: Draw) -> None:
+    files = {"._a.png": b"x", "./a.png": png(make_image, 0), "b/._c.png": b"x", ".d/e.png": b"x", "../f.png": b""}
     assert names(find_source(str(tar_of(tmp_path / "t.tar", files)))) == ["a.png", "f.png"]
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-def test_hard_links_in_a_tar(tmp_path: Path, pool: DecodePool, make_picture: Draw, suffix: str) -> None:
+def test_hard_links_in_a_tar(tmp_path: Path, pool: DecodePool, make_image: Draw, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"
     with tarfile.open(path, "w:gz" if suffix == ".tgz" else "w") as tar:
         for name, target in (("data/a", None), ("b.png", "data/a"), ("c.png", "./data/a"), ("d.png", "nothing")):
             member = tarfile.TarInfo(name)
-            data = png(make_picture, 5) if target is None else b""
+            data = png(make_image, 5) if target is None else b""
             member.size = len(data)
             if target is not None:
                 member.type, member.linkname = tarfile.LNKTYPE, target
@@ -171,7 +169,7 @@ def test_hard_links_in_a_tar(tmp_path: Path, pool: DecodePool, make_picture: Dra
     items = list(find_source(str(path)).items())
     assert [item.name for item in items] == ["b.png", "c.png", "d.png"]
     for item in items[: 2 if suffix == ".tar" else 0]:
-        assert np.array_equal(item.decode(pool), np.asarray(make_picture(40, 30, seed=5)))
+        assert np.array_equal(item.decode(pool), np.asarray(make_image(40, 30, seed=5)))
     for item in items[2 if suffix == ".tar" else 0 :]:
         with pytest.raises(ImageError, match=r"a link to '.*' in the tar"):
             item.decode(pool)

@@ -43,9 +43,9 @@ def png(picture: Image.Image) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def image_file(make_picture: Callable[..., Image.Image]) -> bytes:
+def image_file(make_image: Callable[..., Image.Image]) -> bytes:
     """A PNG of 96 x 64 pixels."""
-    return png(make_picture())
+    return png(make_image())
 
 
 class Gate:

@@ -64,9 +64,9 @@ def test_requests_with_equal_keys_share_a_batch(run: Any, make_request: Any, gat
 
 
 def test_results_of_a_batch_are_those_of_single_requests(
-    run: Any, make_request: Any, make_picture: Callable[..., Image.Image], tiny: Segmenter
+    run: Any, make_request: Any, make_image: Callable[..., Image.Image], tiny: Segmenter
 ) -> None:
-    images = [make_picture(seed=seed) for seed in range(4)]
+    images = [make_image(seed=seed) for seed in range(4)]
 
     async def body(batcher: DynamicBatcher) -> list[Any]:
         requests = []

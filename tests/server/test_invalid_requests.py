@@ -166,12 +166,12 @@ def test_number_of_entries_is_limited(usual: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["ICO", "ICNS", "TGA", "PCX", "SGI", "DDS", "EPS", "IM", "MSP", "XBM", "BLP", "QOI"])
 def test_decoders_of_other_formats_are_not_reached(
-    usual: Any, make_picture: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch, kind: str
+    usual: Any, make_image: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Their decoders are not reached, not even to look at a header: some decode on opening, some start programs."""
     mode = {"MSP": "1", "XBM": "1", "BLP": "P"}.get(kind, "RGB")
     stream = io.BytesIO()
-    make_picture(width=64, height=64).convert(mode).save(stream, kind)
+    make_image(width=64, height=64).convert(mode).save(stream, kind)
     assert Image.open(stream).format == kind  # Pillow would read it
     opened: list[bytes] = []
 

@@ -27,12 +27,12 @@ def labels_of(answer: dict[str, Any]) -> np.ndarray[Any, Any]:
 
 
 def test_masks_are_those_of_the_segmenter(
-    start: Any, own_tiny: Segmenter, image_file: bytes, make_picture: Callable[..., Image.Image]
+    start: Any, own_tiny: Segmenter, image_file: bytes, make_image: Callable[..., Image.Image]
 ) -> None:
     answered = start(own_tiny).segment(image_file, ["cat", "dog"], background=["sky", "wall"])
     assert answered.status_code == 200
     answer = answered.json()
-    expected = own_tiny(make_picture(), ["cat", "dog"], ["sky", "wall"])
+    expected = own_tiny(make_image(), ["cat", "dog"], ["sky", "wall"])
     assert (answer["width"], answer["height"]) == (96, 64)
     assert np.array_equal(labels_of(answer), expected.labels)
     assert len(np.unique(expected.labels)) > 1  # else there would be nothing to compare

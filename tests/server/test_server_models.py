@@ -65,11 +65,11 @@ def test_second_request_for_an_image_runs_no_network_on_it(
     assert count["encode_images"] > once["encode_images"]
 
 
-def test_encoded_images_are_bounded_in_bytes(tiny: Segmenter, make_picture: Any) -> None:
-    size = tiny.encode_image(make_picture()).nbytes
+def test_encoded_images_are_bounded_in_bytes(tiny: Segmenter, make_image: Any) -> None:
+    size = tiny.encode_image(make_image()).nbytes
     model = ServedModel(tiny, Limits(), cached_bytes=2 * size)
     for number in range(3):
-        model.encoded.encode(bytes([number]), make_picture(seed=number), tiny)
+        model.encoded.encode(bytes([number]), make_image(seed=number), tiny)
     assert [model.encoded.image(bytes([number])) is None for number in range(3)] == [True, False, False]
 
 
