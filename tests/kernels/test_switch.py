@@ -9,7 +9,7 @@ from torch import nn
 
 import cliper
 from cliper.kernels import kernels_enabled, optimize_for_cpu
-from cliper.kernels.linear import can_pack, linear, packed_linear
+from cliper.kernels.linear import linear, packed_linear
 from cliper.kernels.switch import use_cpu_kernels
 from golden import load_golden, save_golden_clip
 from recorded_operators import RecordOperators
@@ -30,7 +30,6 @@ def kernels_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _forget() -> None:
     kernels_enabled.cache_clear()
-    can_pack.cache_clear()
 
 
 @pytest.mark.usefixtures("kernels_off")

@@ -85,24 +85,26 @@ class PackedLinear(nn.Module):
         return _packed_product(x, self.weight, self.bias)
 
 
-@functools.cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies by packed weights of this dtype, and agrees with PyTorch's product on a small case.
+    """Whether kernels are enabled, and oneDNN multiplies by packed weights of this dtype: float32 or bfloat16."""
+    return kernels_enabled() and dtype in (torch.float32, torch.bfloat16) and _has_onednn(dtype)
 
-    True for float32 and bfloat16 only, and only if kernels are enabled. oneDNN refuses bfloat16 on processors without
-    support for it.
+
+@functools.cache
+def _has_onednn(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether oneDNN's products, packed and not, can be called and agree with PyTorch's on a small case.
+
+    oneDNN refuses bfloat16 on processors without support for it.
     """
-    if dtype not in (torch.float32, torch.bfloat16) or not kernels_enabled():
-        return False
-    if not torch.backends.mkldnn.is_available():
+    if platform.machine().lower() not in {"x86_64", "amd64"} or not torch.backends.mkldnn.is_available():
         return False
     try:
         with torch.inference_mode():
             x = torch.linspace(-1, 1, 75).reshape(25, 3).to(dtype)
             weight = torch.linspace(-1, 1, 12).reshape(4, 3).to(dtype)
-            product = _packed_product(x, _pack(weight, len(x)), None)
+            products = torch.stack([_onednn_linear(x, weight, None), _packed_product(x, _pack(weight, len(x)), None)])
             tolerance = 1e-5 if dtype == torch.float32 else 2e-2  # bfloat16: the last bit of values up to 3
-            return bool(torch.allclose(product, x @ weight.T, atol=tolerance))
+            return bool(torch.allclose(products, (x @ weight.T).expand_as(products), atol=tolerance))
     except (AttributeError, RuntimeError, TypeError):  # a build of PyTorch without these operators
         return False
 
@@ -122,16 +124,3 @@ def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()
     return _packed_product(x.contiguous(), weight, bias)
-
-
-@functools.cache
-def _has_onednn() -> bool:
-    """Whether oneDNN's linear can be called and agrees with PyTorch's product on a small case."""
-    if platform.machine().lower() not in {"x86_64", "amd64"} or not torch.backends.mkldnn.is_available():
-        return False
-    x = torch.arange(12.0).reshape(3, 4)
-    try:
-        with torch.no_grad():
-            return bool(torch.allclose(_onednn_linear(x, x, None), x @ x.T))
-    except (AttributeError, RuntimeError):  # a build of PyTorch without the operator
-        return False

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from cliper.kernels import kernels_enabled
-from cliper.kernels.linear import can_pack
 from cliper.refiners import load_refiner
 from cliper.settings import Settings
 from recorded_operators import RecordOperators
@@ -28,7 +27,6 @@ def test_refined_maps_are_equal_with_kernels_turned_off(
     try:
         monkeypatch.setenv("CLIPER_KERNELS", "0")
         kernels_enabled.cache_clear()
-        can_pack.cache_clear()
         plain = load_refiner(str(pipelines[kind]), device="cpu")
         modules = [part for net in (plain.unet, plain.vae) for part in net.modules()]
         with RecordOperators() as operators:
@@ -36,7 +34,6 @@ def test_refined_maps_are_equal_with_kernels_turned_off(
     finally:
         monkeypatch.undo()
         kernels_enabled.cache_clear()
-        can_pack.cache_clear()
     assert {type(part) for part in modules if "Linear" in type(part).__name__} == {nn.Linear}
     assert not any(type(part).__module__.startswith("cliper.kernels") for part in modules)
     assert operators.namespaces == {"aten"}
