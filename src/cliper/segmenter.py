@@ -244,17 +244,17 @@ class Segmenter:
             column=column,
         )
 
-    def segment_preprocessed(
+    def segment_deferred(
         self,
         images: Sequence[Image.Image],
         pixels: Sequence[Tensor],
         classes: Classes,
         background: Classes | None = "auto",
-    ) -> list[Segmentation]:
-        """Segment a list of images, given the encoder's input for each.
+    ) -> list[Callable[[], Segmentation]]:
+        """Segment images, given the encoder's input for each; labels are assigned later.
 
-        For parts of larger images: the whole image is resized before it is cut, while refiner and labels use the part
-        at its original size.
+        The input may be a part of a larger image, which is resized before it is cut. Only class maps are computed
+        before this returns. Labels are assigned when the returned functions are called, in any thread.
 
         Args:
             images: each as :func:`cliper.images.load_image` gives it; labels have their size.
@@ -264,19 +264,6 @@ class Segmenter:
         Raises:
             ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
             ClassListError, ResourceError: as for :meth:`__call__`.
-        """
-        return [assign_labels() for assign_labels in self.segment_deferred(images, pixels, classes, background)]
-
-    def segment_deferred(
-        self,
-        images: Sequence[Image.Image],
-        pixels: Sequence[Tensor],
-        classes: Classes,
-        background: Classes | None = "auto",
-    ) -> list[Callable[[], Segmentation]]:
-        """As :meth:`segment_preprocessed`, but only the class maps are computed before this returns.
-
-        Labels are assigned when the returned functions, one for each image, are called, in any thread.
         """
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
@@ -320,8 +307,9 @@ class Segmenter:
         if pixels.dim() not in (3, 4):
             raise ShapeError(f"pixels: expected [3, H, W] or [B, 3, H, W], got {list(pixels.shape)}")
         batch = pixels if pixels.dim() == 4 else pixels[None]
-        maps = self._predictor(batch, build_text_classifier(foreground, background), len(foreground))
-        return maps if pixels.dim() == 4 else maps[0]
+        texts = build_text_classifier(foreground, background)
+        maps = [self._predictor.predict(one, texts, len(foreground)) for one in self._predictor.encode(batch)]
+        return torch.stack(maps) if pixels.dim() == 4 else maps[0]
 
     def refine(self, image: Tensor, maps: Tensor) -> Tensor:
         """Sharpen class maps with the refiner; without a refiner, the same maps as float32.
@@ -397,7 +385,7 @@ class Segmenter:
     def _make_predictor(self, settings: Settings) -> ClassMapPredictor:
         check_proxy(settings)
         loaded = self._refiners.load(settings.proxy_model) if settings.attention == "proxy" else None
-        proxy = loaded if isinstance(loaded, DinoRefiner) else None
+        proxy = loaded.affinity if isinstance(loaded, DinoRefiner) else None
         settings = settings.replace(recipe=resolve_recipe(settings.recipe, self.checkpoint))
         return ClassMapPredictor(self.encoder, settings, self.checkpoint.name, proxy)
 

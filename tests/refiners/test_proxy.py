@@ -33,9 +33,11 @@ def load_dino(folder: Path) -> DinoRefiner:
 
 def ours(model: CLIPModel, folder: Path, pixels: Tensor, fg: Tensor, bg: Tensor, **settings: Any) -> Tensor:
     chosen = Settings(attention="proxy", proxy_model=str(folder), **settings)
-    predictor = ClassMapPredictor(ClipEncoder(model, Path()), chosen, "tiny", load_dino(folder))
+    predictor = ClassMapPredictor(ClipEncoder(model, Path()), chosen, "tiny", load_dino(folder).affinity)
     batch = pixels if pixels.dim() == 4 else pixels[None]
-    return predictor(batch, build_text_classifier(fg, bg), len(fg))[0 if pixels.dim() == 3 else slice(None)]
+    texts = build_text_classifier(fg, bg)
+    maps = [predictor.predict(features, texts, len(fg)) for features in predictor.encode(batch)]
+    return torch.stack(maps) if pixels.dim() == 4 else maps[0]
 
 
 @torch.no_grad()
@@ -77,7 +79,8 @@ def test_proxy_is_not_the_fused_attention(dinos: dict[str, Path]) -> None:
     pixels, fg, bg = inputs(16, (7, 11), seed=16)
     proxy = ours(model, dinos["dino"], pixels, fg, bg, logit_scale=50.0, map_threshold=0.2)
     fused = ClassMapPredictor(ClipEncoder(model, Path()), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
-    assert (proxy - fused(pixels[None], build_text_classifier(fg, bg), len(fg))[0]).abs().max() > 100 * TOLERANCE
+    maps = fused.predict(fused.encode(pixels[None])[0], build_text_classifier(fg, bg), len(fg))
+    assert (proxy - maps).abs().max() > 100 * TOLERANCE
 
 
 def test_batch_gives_what_its_images_give_alone(dinos: dict[str, Path]) -> None:

@@ -6,7 +6,6 @@ Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,17 +17,9 @@ from cliper.ops.class_maps import class_maps
 from cliper.ops.recipes import RECIPES
 from cliper.settings import Settings
 
-__all__ = ["ClassMapPredictor", "ProxyModel"]
+__all__ = ["ClassMapPredictor"]
 
 _MAX_ATTENTION_BYTES = 2**31  # of the attention maps of a batch (float32, about 16 heads)
-
-
-class ProxyModel(Protocol):
-    """A model, such as a DINO, whose patch affinity replaces the last layer's attention."""
-
-    def affinity(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """[B, 3, H, W] in [0, 1] and a grid (h, w) -> [B, h * w, h * w] float32, rows sum to 1."""
-        ...
 
 
 class ClassMapPredictor:
@@ -38,14 +29,14 @@ class ClassMapPredictor:
         encoder: only its image tower is used.
         settings: those of the encoder; those of refinement and labels are ignored.
         name: of the checkpoint, for messages.
-        proxy: the model for ``attention="proxy"``, else ignored.
+        proxy: affinity of another model, which takes images in [0, 1], for ``attention="proxy"``; else ignored.
 
     Raises:
         SettingsError: the settings do not fit the encoder, or ``attention="proxy"`` has no model.
         CheckpointError: the encoder has a single layer.
     """
 
-    def __init__(self, encoder: Encoder, settings: Settings, name: str, proxy: ProxyModel | None = None) -> None:
+    def __init__(self, encoder: Encoder, settings: Settings, name: str, proxy: ProxyAffinity | None = None) -> None:
         _check(encoder, settings, name)
         self.settings = settings
         self._encoder = encoder
@@ -57,25 +48,6 @@ class ClassMapPredictor:
                 raise SettingsError("attention: expected a DINO for 'proxy', got none")
             self._attention = partial(_proxy_affinity, proxy, encoder)
 
-    def __call__(self, pixels: Tensor, texts: Tensor, num_classes: int) -> Tensor:
-        """Class maps of images of one size: :meth:`encode`, then :meth:`predict`.
-
-        Args:
-            pixels: [B, 3, H, W], normalised for the encoder, H and W multiples of the patch size.
-            texts: [T, D] from :func:`cliper.ops.build_text_classifier`.
-            num_classes: C; the first C texts are the classes.
-
-        Returns:
-            [B, C, h, w] float32, h = H / patch size.
-
-        Raises:
-            ShapeError: the shapes do not fit together, or pixels are not finite.
-            CheckpointError: the maps are not finite, because of the weights or the dtype.
-            ResourceError: memory ran out.
-        """
-        self._check_texts(texts)
-        return torch.stack([self.predict(features, texts, num_classes) for features in self.encode(pixels)])
-
     def max_batch_size(self, shape: Sequence[int]) -> int:
         """Number of images with pixels [3, H, W] of this shape whose attention maps fit into memory together."""
         tokens = 1 + math.prod(shape[1:]) // self._encoder.patch_size**2
@@ -85,7 +57,7 @@ class ClassMapPredictor:
         """Features of images of one size, independent of any text.
 
         Args:
-            pixels: as for :meth:`__call__`.
+            pixels: [B, 3, H, W], normalised for the encoder, H and W multiples of the patch size.
 
         Raises:
             ShapeError: sides that are no multiples of the patch size, or pixels that are not finite.
@@ -109,18 +81,22 @@ class ClassMapPredictor:
 
         Args:
             features: from :meth:`encode`.
-            texts, num_classes: as for :meth:`__call__`.
+            texts: [T, D] from :func:`cliper.ops.build_text_classifier`.
+            num_classes: C; the first C texts are the classes.
 
         Returns:
-            [C, h, w] float32.
+            [C, h, w] float32, h = H / patch size.
 
         Raises:
             ShapeError: texts of another width.
             CheckpointError: the maps are not finite, because of the weights or the dtype.
             ResourceError: memory ran out.
         """
-        self._check_texts(texts)
         settings, encoder = self.settings, self._encoder
+        if texts.shape[1] != encoder.embedding_width:
+            raise ShapeError(
+                f"foreground: expected embeddings of width {encoder.embedding_width}, got {texts.shape[1]}"
+            )
         with convert_out_of_memory(), torch.inference_mode():
             maps = class_maps(
                 features.embeddings,
@@ -141,16 +117,11 @@ class ClassMapPredictor:
             )
         return maps.reshape(num_classes, *features.grid).clone()  # an ordinary tensor, not one of inference mode
 
-    def _check_texts(self, texts: Tensor) -> None:
-        width = self._encoder.embedding_width
-        if texts.shape[1] != width:
-            raise ShapeError(f"foreground: expected embeddings of width {width}, got {texts.shape[1]}")
 
-
-def _proxy_affinity(proxy: ProxyModel, encoder: Encoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+def _proxy_affinity(proxy: ProxyAffinity, encoder: Encoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     """The proxy's affinity, from pixels normalised for the encoder."""
     mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (encoder.pixel_mean, encoder.pixel_std))
-    return proxy.affinity(pixels.float() * std + mean, grid)
+    return proxy(pixels.float() * std + mean, grid)
 
 
 def _check(encoder: Encoder, settings: Settings, name: str) -> None:

@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliper.devices import convert_out_of_memory
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
+from cliper.encoders.pretrained import load_pretrained
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
-from cliper.errors import CheckpointError, reraise
-from cliper.hf_logging import silence_transformers
 from cliper.ops.recipes import Recipe
 
 __all__ = ["ClipEncoder", "load_clip"]
@@ -71,20 +69,4 @@ def load_clip(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Clip
     """
     from transformers import CLIPModel
 
-    with (
-        reraise(Exception, CheckpointError, f"{folder}: could not read the weights"),  # the libraries raise many kinds
-        convert_out_of_memory(f"loading {folder}", "use a smaller model, or a machine with more memory"),
-        silence_transformers(),
-    ):
-        model, info = CLIPModel.from_pretrained(
-            str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-    missing = sorted(info["missing_keys"])
-    mismatched = sorted(str(item[0]) for item in info.get("mismatched_keys", ()))
-    if missing or mismatched:
-        what = f"lacks {missing[0]}" if missing else f"has {mismatched[0]} in another shape"
-        raise CheckpointError(
-            f"{folder}: expected every weight that config.json describes; the file {what} "
-            f"({len(missing) + len(mismatched)} in all); download the checkpoint again"
-        )
-    return ClipEncoder(model.to(device).eval(), folder)
+    return ClipEncoder(load_pretrained(CLIPModel, folder, dtype).to(device), folder)

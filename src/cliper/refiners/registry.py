@@ -9,7 +9,7 @@ import torch
 
 from cliper.checkpoints import ResolvedCheckpoint, entries, find_entry, resolve
 from cliper.checkpoints.registry import entry_of_repo, nearest_aliases, replacement_for
-from cliper.checkpoints.validate import read_json
+from cliper.checkpoints.validate import kind_of_folder
 from cliper.devices import convert_out_of_memory, resolve_device
 from cliper.encoders.base import Encoder
 from cliper.errors import RefinerError, SettingsError
@@ -21,7 +21,6 @@ from cliper.settings import Settings
 
 __all__ = ["RefinerLoader", "check_proxy", "check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
 
-_DINO_TYPES = ("vit", "dinov2")
 _WITHOUT_WEIGHTS = ("none", "", "self")
 
 
@@ -170,15 +169,12 @@ def _kind(text: str) -> str:
 
 
 def _kind_of_folder(folder: Path) -> str:
-    if (folder / "model_index.json").is_file():
-        return "diffusion"
-    got = "neither model_index.json nor config.json"
-    if (folder / "config.json").is_file():
-        model_type = read_json(folder / "config.json", "a model has one").get("model_type")
-        if model_type in _DINO_TYPES:
-            return "dino"
-        got = f"a model of type {model_type!r}"
-    raise RefinerError(
-        f"{folder}: expected a Stable Diffusion pipeline in diffusers' layout (with model_index.json) or a ViT "
-        f"or DINOv2 of transformers (config.json with model_type {' or '.join(_DINO_TYPES)}), got {got}"
-    )
+    has_config = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+    kind = kind_of_folder(folder) if has_config else None
+    if kind not in ("diffusion", "dino"):
+        got = "a CLIP" if kind == "clip" else "another model" if has_config else "no such file"
+        raise RefinerError(
+            f"{folder}: expected a Stable Diffusion pipeline in diffusers' layout (with model_index.json) or a ViT "
+            f"or DINOv2 of transformers (with config.json), got {got}"
+        )
+    return kind
