@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,32 +18,40 @@ from cliper.cli import progress as module
 from cliper.cli.progress import Progress
 
 
+class Clock:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look at the clock is 10 seconds later."""
-    seconds = iter(range(10, 1000, 10))
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
-@pytest.mark.usefixtures("clock")
-def test_without_terminal_a_line_is_logged_every_30_seconds(capsys: Any) -> None:
+def test_without_terminal_a_line_is_logged_every_30_seconds(capsys: Any, clock: Clock) -> None:
     with Progress(12) as progress:
-        for _ in range(3):
-            progress.advance(new=False)  # done by an earlier run: does not count for the rate
-        for _ in range(3):
-            progress.advance()
+        for number in range(1, 9):
+            clock.now += 10
+            progress.advance(new=number > 3)  # those of an earlier run do not count for the rate
         progress.advance(error="b: no\nimage")
     assert capsys.readouterr().err.splitlines() == [
-        "cliper: 4 of 12 images, 0 failed; 40 s/image, 5:20 min left",
+        "cliper: 4 of 12 images, 0 failed",
+        "cliper: 8 of 12 images, 0 failed; 10 s/image, 40.0 s left",
         "cliper: error: b: no\\nimage",
     ]
 
 
-@pytest.mark.usefixtures("clock")
-def test_status_is_logged_before_the_rate(capsys: Any) -> None:
+def test_status_is_logged_before_the_rate(capsys: Any, clock: Clock) -> None:
     with Progress(10) as progress:
         progress.status = "mIoU 43.1"
         for _ in range(4):
+            clock.now += 10
             progress.advance()
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "cliper: 4 of 10 images, 0 failed; mIoU 43.1; 10 s/image, 1:00 min left"

@@ -27,7 +27,7 @@ from cliper.cli.progress import Progress
 from cliper.cli.runs import absolute_if_folder, make_engine, read_run_options
 from cliper.cli.tables import print_report
 from cliper.errors import InputError
-from cliper.settings import ATTENTIONS, Preset, load_preset, presets
+from cliper.settings import ATTENTIONS, load_preset, presets
 
 if TYPE_CHECKING:
     from cliper.evaluation.task import CustomData, EvaluationTask
@@ -191,7 +191,8 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
     from cliper.evaluation.ablation import ablation_variants
     from cliper.evaluation.task import EvaluationTask, Variant, benchmark_settings, load_benchmark
 
-    preset = _find_preset(target)
+    is_preset = target is not None and (target in presets() or "/" in target)
+    preset = load_preset(target or "") if is_preset else None  # names the nearest ones if it does not exist
     data: str | CustomData = target or "" if preset is None else preset.benchmark
     if target is None:
         if options["images"] is None and options["masks"] is None:
@@ -228,12 +229,6 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
         batch=options["batch_size"],
         preset=None if preset is None else preset.name,
     )
-
-
-def _find_preset(target: str | None) -> Preset | None:
-    if target is None or (target not in presets() and "/" not in target):
-        return None
-    return load_preset(target)  # names the nearest ones if it does not exist
 
 
 def _custom_data(options: dict[str, Any]) -> CustomData:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cliper.segmenter import Segmenter
 
 __all__ = [
-    "address_options",
     "background_option",
     "check_out_folder",
     "class_options",
@@ -199,15 +198,6 @@ def model_options(command: F) -> F:
     for add in (_DEVICE, _REFINER, _METHOD, _MODEL):
         command = add(command)
     return command
-
-
-def address_options(port: int) -> Callable[[F], F]:
-    """``--host`` and ``--port`` of a server; ``port`` is the default."""
-    return option_group(
-        "Server",
-        option("--host NAME", "Address to listen on; 0.0.0.0 is reachable from other machines.", default="127.0.0.1"),
-        option("--port N", "Port to listen on; 0 takes a free one.", type=click.IntRange(0, 65535), default=port),
-    )
 
 
 def load_segmenter(options: dict[str, Any]) -> Segmenter:

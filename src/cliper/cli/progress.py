@@ -20,7 +20,7 @@ __all__ = ["Progress"]
 
 _LOG_INTERVAL = 30.0  # seconds between lines where there is no terminal
 _MAX_ERRORS_SHOWN = 100
-_RATE_WINDOW = 60.0  # seconds over which the rate is measured
+_RATE_SECONDS = 60.0  # the rate is that of the last so many seconds
 
 
 class Progress:
@@ -37,11 +37,10 @@ class Progress:
 
         self._count_images = None if isinstance(total, int) else total
         self._total = total if isinstance(total, int) else None
-        self._count = self._new = self._failed = 0
+        self._count = self._failed = 0
         self.status = ""
         """Shown beside the counts, such as the mIoU so far."""
         self._started = self._logged = time.monotonic()
-        self._marks = [(self._started, 0)]
         console = Console(stderr=True)
         self._bar = Bar(
             TextColumn("images"),
@@ -50,12 +49,13 @@ class Progress:
             TextColumn("{task.fields[status]}"),
             console=console,
             disable=not console.is_terminal,
+            speed_estimate_period=_RATE_SECONDS,
+            get_time=time.monotonic,
         )
         self._task = self._bar.add_task("", total=self._total, status="")
 
     def __enter__(self) -> Progress:
         self._started = self._logged = time.monotonic()
-        self._marks = [(self._started, 0)]  # (time, new images until then)
         self._bar.start()
         if self._count_images is not None:
             threading.Thread(target=self._find_total, name="cliper-count", daemon=True).start()
@@ -86,28 +86,24 @@ class Progress:
         """Count an image; as :meth:`on_record`, for what has no record."""
         now = time.monotonic()
         self._count += 1
-        self._new += new
         if error is not None:
             self._failed += 1
             if self._failed <= _MAX_ERRORS_SHOWN:
                 self._echo(f"error: {error}")
-        if now - self._marks[-1][0] > 1:
-            self._marks.append((now, self._new))
-            while self._marks[0][0] < now - _RATE_WINDOW and len(self._marks) > 2:
-                self._marks.pop(0)
-        status = "; ".join(filter(None, [self.status, self._rate(now)]))
-        if not self._bar.disable:
-            self._bar.update(self._task, completed=self._count, total=self._total, status=status)
-        elif now - self._logged > _LOG_INTERVAL:
+        # A reset forgets the images before, which then do not count for the rate.
+        change = self._bar.update if new else self._bar.reset
+        change(self._task, completed=self._count, total=self._total)
+        status = "; ".join(filter(None, [self.status, self._rate()]))
+        self._bar.update(self._task, status=status)
+        if self._bar.disable and now - self._logged > _LOG_INTERVAL:
             self._logged = now
             of = "" if self._total is None else f" of {self._total}"
             self._echo(f"{self._count}{of} images, {self._failed} failed" + (f"; {status}" if status else ""))
 
-    def _rate(self, now: float) -> str:
-        since, before = self._marks[0]
-        if self._new == before or now <= since:
+    def _rate(self) -> str:
+        rate = self._bar.tasks[0].speed
+        if not rate:
             return ""
-        rate = (self._new - before) / (now - since)
         text = f"{rate:.3g} images/s" if rate >= 1 else f"{1 / rate:.3g} s/image"
         if self._total is not None:
             text += f", {format_duration(max(0, self._total - self._count) / rate)} left"

@@ -153,13 +153,9 @@ def _print_json(result: Segmentation, image: Path, files: list[Path], seconds: f
 def _print_result(result: Segmentation, image: Path, files: list[Path], seconds: float) -> None:
     areas, settings = result.areas, result.settings
     classes = sorted(zip(result.classes, result.confidence, strict=True), key=lambda row: (-areas[row[0]], -row[1]))
-    rows = []
+    rows, low = [], f"left out: not above score threshold {settings.score_threshold:g}"
     for name, confidence in classes[:_MAX_ROWS]:
-        reason = (
-            ""
-            if confidence > settings.score_threshold
-            else f"left out: not above score threshold {settings.score_threshold:g}"
-        )
+        reason = "" if confidence > settings.score_threshold else low
         rows.append((name, f"{areas[name]:.1%}", f"{confidence:.2f}", reason))
     rows.append(("background", f"{max(0.0, 1 - sum(areas.values())):.1%}", "", ""))
     click.echo(f"\n{printable(str(image))}  {result.image.width}x{result.image.height}, {seconds:.2f} s")

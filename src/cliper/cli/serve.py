@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,24 +13,13 @@ import click
 
 from cliper.cli.errors import echo_warning
 from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import address_options, load_segmenter, model_options
+from cliper.cli.options import load_segmenter, model_options
 from cliper.errors import InputError, MissingExtraError
 
 __all__ = ["demo", "serve"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Field of Limits -> name of the option.
-_LIMITS = {
-    "queue": "queue_size",
-    "seconds": "timeout",
-    "megabytes": "max_megabytes",
-    "megapixels": "max_megapixels",
-    "classes": "max_classes",
-    "pixel_classes": "max_pixel_classes",
-    "patches": "max_patches",
-    "texts": "max_texts",
-}
 _SERVER = option_group(
     "Server",
     option(
@@ -56,22 +46,34 @@ _SERVER = option_group(
         show_default="tasks must contain their images",
     ),
 )
+# The last name of each is the field of Limits.
 _LIMIT_OPTIONS = option_group(
     "Limits",
-    option("--queue-size N", "Maximum concurrent requests, waiting ones included; further ones get 429.", default=32),
-    option("--timeout SECONDS", "Time limit of a request.", default=60.0),
-    option("--max-megabytes X", "Size of a request's body.", default=16.0),
-    option("--max-megapixels X", "Size of an image.", default=16.0),
-    option("--max-classes N", "Number of classes in a request, and of background names.", default=256),
-    option("--max-pixel-classes X", "Megapixels of an image times number of classes.", default=1000.0),
-    option("--max-patches N", "Number of patches of an image, of all its windows together.", default=4096),
-    option("--max-texts N", "Number of texts in a request: prompts times templates.", default=8192),
+    option(
+        "--queue-size N",
+        "Maximum concurrent requests, waiting ones included; more get 429.",
+        "queue",
+        default=32,
+    ),
+    option("--timeout SECONDS", "Time limit of a request.", "seconds", default=60.0),
+    option("--max-megabytes X", "Size of a request's body.", "megabytes", default=16.0),
+    option("--max-megapixels X", "Size of an image.", "megapixels", default=16.0),
+    option("--max-classes N", "Number of classes in a request, and of background names.", "classes", default=256),
+    option("--max-pixel-classes X", "Megapixels of an image times number of classes.", "pixel_classes", default=1000.0),
+    option("--max-patches N", "Number of patches of an image, of all its windows together.", "patches", default=4096),
+    option("--max-texts N", "Number of texts in a request: prompts times templates.", "texts", default=8192),
 )
 
 
 def _options(port: int) -> Callable[[F], F]:
+    address = option_group(
+        "Server",
+        option("--host NAME", "Address to listen on; 0.0.0.0 is reachable from other machines.", default="127.0.0.1"),
+        option("--port N", "Port to listen on; 0 takes a free one.", type=click.IntRange(0, 65535), default=port),
+    )
+
     def add(command: F) -> F:
-        for add_group in (model_options, _LIMIT_OPTIONS, _SERVER, address_options(port)):
+        for add_group in (model_options, _LIMIT_OPTIONS, _SERVER, address):
             command = add_group(command)
         return command
 
@@ -133,10 +135,11 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
         raise MissingExtraError("the server needs packages that are missing; pip install 'cliper[server]'") from None
 
     try:
-        limits = Limits(**{field: options[name] for field, name in _LIMITS.items()})
+        limits = Limits(**{field.name: options[field.name] for field in fields(Limits) if field.name in options})
     except InputError as error:  # name the option, not the field
-        field, _, reason = str(error).partition(":")
-        raise InputError(f"--{_LIMITS[field].replace('_', '-')}:{reason}") from None
+        name, _, reason = str(error).partition(":")
+        flags = {param.name: param.opts[0] for param in click.get_current_context().command.params}
+        raise InputError(f"{flags[name]}:{reason}") from None
     host, token, folder = options["host"], options["token"], options["label_studio_folder"]
     if token is None:  # not by click's envvar, which takes an empty token for none
         token = os.environ.get("CLIPER_TOKEN")

@@ -19,7 +19,6 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_FILE_BYTES",
     "ImageItem",
-    "Item",
     "Source",
     "check_file_size",
     "is_image_name",
@@ -32,22 +31,6 @@ IMAGE_SUFFIXES = frozenset(_COMMON + _RARE)
 
 MAX_FILE_BYTES = 512 * 2**20
 """Size of a file in a tar or an object store at most: it is read into memory as a whole."""
-
-
-class Item(Protocol):
-    """One image of a run; small, and fit to be sent to another process."""
-
-    @property
-    def number(self) -> int:
-        """Position in the run, from 1."""
-
-    @property
-    def name(self) -> str:
-        """Unique in the run."""
-
-    @property
-    def error(self) -> str | None:
-        """Why it cannot be read, if that is known already."""
 
 
 class Source(Protocol):

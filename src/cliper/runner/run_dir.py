@@ -172,7 +172,7 @@ class RemoteRunDir(RunDir):
         super().__init__(storage, folder)
         self._lock = threading.Lock()
         self._last_sync = time.monotonic()
-        self._finished = False
+        self._is_final = False
         for name in (RUN, MANIFEST):
             if storage.exists(name):
                 storage.download(name, folder / name)
@@ -195,7 +195,7 @@ class RemoteRunDir(RunDir):
     def sync(self, *, now: bool = False) -> None:
         """Copy new lines of the manifest as another part."""
         with self._lock:
-            if self._finished or (not now and time.monotonic() - self._last_sync < _SYNC_INTERVAL):
+            if self._is_final or (not now and time.monotonic() - self._last_sync < _SYNC_INTERVAL):
                 return
             self._last_sync = time.monotonic()
             with self.manifest.open("rb") as manifest:
@@ -214,7 +214,7 @@ class RemoteRunDir(RunDir):
         names = [RUN, *(path.relative_to(self.folder).as_posix() for path in paths)]
         for name in names:
             self.storage.upload(self.folder / name, name)
-        self._finished = True
+        self._is_final = True
         self._remove_parts()
         return [hide_credentials(f"{self.storage.uri}/{name}") for name in names[1:]]
 

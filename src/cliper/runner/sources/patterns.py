@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from cliper.errors import InputError
+from cliper.errors import InputError, reraise
 from cliper.runner.items import is_image_name
 
 __all__ = ["compile_patterns"]
-
-_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]]+\]|.", re.DOTALL)
 
 
 def compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -42,20 +40,10 @@ def compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
+    from fsspec.utils import glob_translate
+
+    message = f"--glob: expected a pattern such as '*.jpg', got {pattern!r}"
     if not pattern.strip("/"):
-        raise InputError(f"--glob: expected a pattern such as '*.jpg', got {pattern!r}")
-    parts = (_translate(token) for token in _TOKEN.findall(pattern.strip("/")))
-    try:
-        return re.compile("".join(parts), re.DOTALL)
-    except re.error as error:
-        raise InputError(f"--glob: expected a pattern such as '*.jpg', got {pattern!r} ({error})") from None
-
-
-def _translate(token: str) -> str:
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    if token in known:
-        return known[token]
-    if len(token) > 1:
-        body = token[1:-1].replace("\\", "\\\\")
-        return f"[^{body[1:]}]" if body.startswith("!") else f"[{body}]"
-    return re.escape(token)
+        raise InputError(message)
+    with reraise((re.error, ValueError), InputError, message):
+        return re.compile(glob_translate(pattern.strip("/")))
