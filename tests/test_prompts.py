@@ -24,8 +24,8 @@ from cliper.prompts import (
     parse_classes,
     read_classes,
     scene_background,
-    template_names,
 )
+from cliper.settings import TEMPLATES
 
 
 def pairs(classes: Sequence[ClassPrompt]) -> list[tuple[str, tuple[str, ...]]]:
@@ -188,10 +188,9 @@ def test_background_classes_are_scene_words_given_names_or_none() -> None:
 
 
 def test_templates() -> None:
-    assert template_names() == ["imagenet80", "scene15"]
     assert len(load_templates("scene15")) == len(set(load_templates("scene15"))) == 15
     assert len(load_templates("imagenet80")) == len(set(load_templates("imagenet80"))) == 80
-    assert all(form.count("{}") == 1 for name in template_names() for form in load_templates(name))
+    assert all(form.count("{}") == 1 for name in TEMPLATES for form in load_templates(name))
     # docs/method.md lists them.
     sizes = ("small", "medium", "large")
     assert set(load_templates("scene15")) == {

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliper.errors import SettingsError
-from cliper.prompts import template_names
 from cliper.settings import (
     ATTENTIONS,
     RECIPES,
@@ -119,7 +119,8 @@ def test_values_at_the_limits_are_accepted(name: str, value: Any) -> None:
 
 
 def test_template_names_equal_those_of_the_file() -> None:
-    assert list(TEMPLATES) == template_names()
+    text = (resources.files("cliper") / "assets" / "templates.yaml").read_text(encoding="utf-8")
+    assert list(TEMPLATES) == sorted(yaml.safe_load(text))
 
 
 def test_settings_are_frozen_and_can_be_compared() -> None:

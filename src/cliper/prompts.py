@@ -32,7 +32,6 @@ __all__ = [
     "parse_classes",
     "read_classes",
     "scene_background",
-    "template_names",
 ]
 
 
@@ -164,11 +163,6 @@ def scene_background(classes: Sequence[ClassPrompt]) -> list[ClassPrompt]:
         for form in (word, word.removesuffix("s"), word.removesuffix("es"))
     }
     return [ClassPrompt(word, (word,)) for word in _scene_words() if word not in taken]
-
-
-def template_names() -> list[str]:
-    """Names of the built-in lists of templates."""
-    return sorted(_templates())
 
 
 def load_templates(source: str | Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@
 from dataset_trees.content import NAMES, expected
 from dataset_trees.memory import exhaust_memory
 from dataset_trees.prepared import build_tree
+from dataset_trees.samples import read_sample
 from dataset_trees.sources import build_sources
 
-__all__ = ["NAMES", "build_sources", "build_tree", "exhaust_memory", "expected"]
+__all__ = ["NAMES", "build_sources", "build_tree", "exhaust_memory", "expected", "read_sample"]

@@ -15,6 +15,7 @@ from PIL import Image
 from cliper.datasets import Benchmark, custom_benchmark
 from cliper.errors import ImageError, InputError
 from cliper.prompts import parse_classes, read_classes
+from dataset_trees import read_sample
 
 CLASSES = parse_classes("dog; grass; sky: sky, clouds")
 MASK = np.array([[0, 1, 2], [3, 255, 0]])
@@ -34,7 +35,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def labels(benchmark: Benchmark) -> np.ndarray:
-    return benchmark.read(benchmark.samples(Path("anywhere"))[0])[1]
+    return read_sample(benchmark, benchmark.samples(Path("anywhere"))[0])[1]
 
 
 def test_benchmark_from_folders_and_class_file(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_benchmark_from_folders_and_class_file(folders: tuple[Path, Path], tmp_p
     assert benchmark.texts.classes[2].prompts == ("sky", "clouds")
     assert [item.name for item in benchmark.texts.background] == ["wall"]
     for sample in benchmark.samples(tmp_path):
-        image, values = benchmark.read(sample)
+        image, values = read_sample(benchmark, sample)
         assert image.size == (3, 2)
         np.testing.assert_array_equal(values, MASK)
 
@@ -112,7 +113,7 @@ def test_every_class_count_keeps_labels_distinct(
     classes = parse_classes([f"class {i}" for i in range(count)])
     benchmark = custom_benchmark(folder, folder / "m", classes, ignore=(), offset=int(from_zero))
     # The folder of masks is inside the folder of images: only a.png has a mask.
-    values = benchmark.read(benchmark.samples(folder)[0])[1]
+    values = read_sample(benchmark, benchmark.samples(folder)[0])[1]
     np.testing.assert_array_equal(values, np.arange(1, count + 1)[None])
     assert benchmark.ignore_label >= benchmark.num_labels
 
@@ -122,7 +123,7 @@ def test_exif_orientation_is_applied(folders: tuple[Path, Path]) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (2, 3)).save(folders[0] / "b.jpg", exif=exif)
     benchmark = custom_benchmark(*folders, CLASSES)
-    assert benchmark.read(benchmark.samples(folders[0])[1])[0].size == (3, 2)
+    assert read_sample(benchmark, benchmark.samples(folders[0])[1])[0].size == (3, 2)
 
 
 def test_custom_benchmark_can_be_pickled(folders: tuple[Path, Path]) -> None:

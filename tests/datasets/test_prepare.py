@@ -15,7 +15,7 @@ from PIL import Image
 from cliper.datasets import find_benchmark
 from cliper.datasets.prepare import cityscapes_masks, coco_object_masks, coco_stuff_masks, voc_aug_masks, write_masks
 from cliper.errors import ImageError, InputError, MissingExtraError, OutputError
-from dataset_trees import build_sources, exhaust_memory, expected
+from dataset_trees import build_sources, exhaust_memory, expected, read_sample
 from dataset_trees.sources import COCO_IDS, save_mat
 
 # Command -> benchmark, form of the annotations.
@@ -66,7 +66,7 @@ def test_prepared_masks_can_be_verified_and_read(title: str, tmp_path: Path, com
     found = benchmark.samples(tmp_path)
     assert [sample.name for sample in found] == list(labels)
     for sample in found:
-        np.testing.assert_array_equal(benchmark.read(sample)[1], labels[sample.name])
+        np.testing.assert_array_equal(read_sample(benchmark, sample)[1], labels[sample.name])
 
 
 @pytest.mark.parametrize("title", COMMANDS)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cliper.datasets import Benchmark, benchmark_names, find_benchmark
 from cliper.errors import ImageError, InputError
-from dataset_trees import NAMES, build_tree, expected
+from dataset_trees import NAMES, build_tree, expected, read_sample
 from dataset_trees.content import make_image
 
 # The published protocol: docs/method.md, section 5. Number of classes, ignored labels, accepted sizes.
@@ -72,7 +72,7 @@ def test_samples_have_expected_names_and_labels(name: str, tmp_path: Path) -> No
     expected_labels = expected(name)
     assert [sample.name for sample in samples] == list(expected_labels)
     for sample in samples:
-        image, labels = benchmark.read(sample)
+        image, labels = read_sample(benchmark, sample)
         assert image.mode == "RGB"
         assert labels.dtype == np.uint8
         assert labels.flags.c_contiguous
@@ -87,7 +87,7 @@ def test_cityscapes_halves_crop_image_and_mask(tmp_path: Path) -> None:
     build_tree("cityscapes", tmp_path)
     benchmark = find_benchmark("cityscapes")
     whole = np.asarray(make_image("cityscapes", 0))
-    left, right = (benchmark.read(sample) for sample in benchmark.samples(tmp_path)[:2])
+    left, right = (read_sample(benchmark, sample) for sample in benchmark.samples(tmp_path)[:2])
     middle = whole.shape[1] // 2
     np.testing.assert_array_equal(np.asarray(left[0]), whole[:, :middle])
     np.testing.assert_array_equal(np.asarray(right[0]), whole[:, middle:])
@@ -100,7 +100,7 @@ def test_halves_of_odd_width_cover_each_column_once(tmp_path: Path) -> None:
     benchmark = find_benchmark("cityscapes")
     build_tree("cityscapes", tmp_path)
     halves = [replace(s, image=tmp_path / "a.png", mask=tmp_path / "m.png") for s in benchmark.samples(tmp_path)[:2]]
-    assert sum(benchmark.read(half)[1].shape[1] for half in halves) == 7
+    assert sum(read_sample(benchmark, half)[1].shape[1] for half in halves) == 7
 
 
 @pytest.mark.parametrize("folder", ["ADEchallengeData2016", "ADEChallengeData2016"])
@@ -179,7 +179,7 @@ def build_first(name: str, root: Path) -> tuple[Benchmark, Path, Path]:
 
 def read_error(benchmark: Benchmark, root: Path) -> str:
     with pytest.raises(ImageError) as caught:
-        benchmark.read(benchmark.samples(root)[0])
+        read_sample(benchmark, benchmark.samples(root)[0])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -239,7 +239,7 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     stored.save(image, exif=exif)
-    loaded, _ = benchmark.read(benchmark.samples(tmp_path)[0])
+    loaded, _ = read_sample(benchmark, benchmark.samples(tmp_path)[0])
     assert loaded.size == size
     assert not loaded.getexif()  # so that the segmenter does not apply it either
 

@@ -55,8 +55,7 @@ class Benchmark:
         title: ``"PASCAL VOC 2012 val, with background"``.
         texts: prompts in label order.
         class_names: C plain names for tables, in label order, without the background.
-        ignore: labels, as :meth:`read` returns them, whose pixels are not counted. If 0 is among them, the benchmark
-            has no background class.
+        ignore: labels whose pixels are not counted. If 0 is among them, the benchmark has no background class.
         samples: from the root folder to the samples, in the order of the data set's own list if it has one. Raises
             InputError if the data set is missing.
         accepted_sizes: sample counts of the complete benchmark; the first is the published protocol's.
@@ -86,10 +85,6 @@ class Benchmark:
     def ignore_label(self) -> int:
         """The label of ignored pixels: 255, or 65535 if 255 is a class."""
         return 255 if self.num_labels <= 255 else 65535
-
-    def read(self, sample: Sample) -> tuple[Image.Image, npt.NDArray[Any]]:
-        """Image and labels of a sample, cropped to its column; otherwise like :meth:`read_whole`."""
-        return sample.crop(*self.read_whole(sample))
 
     def read_whole(self, sample: Sample) -> tuple[Image.Image, npt.NDArray[Any]]:
         """The whole image that a sample belongs to, and its labels.

@@ -91,11 +91,11 @@ def variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[Re
     names = ("background", *benchmark.class_names)
     return {
         "label": variant.label,
-        "miou": _number(matrix.miou),
-        "pixel_accuracy": _number(matrix.pixel_accuracy),
-        "mean_accuracy": _number(matrix.mean_accuracy),
+        "miou": _finite_or_none(matrix.miou),
+        "pixel_accuracy": _finite_or_none(matrix.pixel_accuracy),
+        "mean_accuracy": _finite_or_none(matrix.mean_accuracy),
         "class_iou": {
-            name: _number(value)
+            name: _finite_or_none(value)
             for index, (name, value) in enumerate(zip(names, matrix.iou.tolist(), strict=True))
             if index not in benchmark.ignore
         },
@@ -153,5 +153,5 @@ def _folders(task: EvaluationTask) -> dict[str, str | None]:
     return {"images": str(task.data.images), "masks": str(task.data.masks)}
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)

@@ -268,17 +268,11 @@ class EvaluationTask(Task):
         return bool(record.details.get("files") == file_signature(item.sample.image, item.sample.mask))
 
     def absolute(self) -> EvaluationTask:
-        """The same with absolute paths, for workers that run in other folders."""
+        """The same with absolute paths of the data, for workers that run in other folders."""
         data = self.data
         if isinstance(data, CustomData):
             data = replace(data, images=data.images.absolute(), masks=data.masks.absolute())
-        folder = Path(self.model).expanduser()
-        return replace(
-            self,
-            data=data,
-            root=None if self.root is None else self.root.absolute(),
-            model=str(folder.absolute()) if folder.is_dir() else self.model,
-        )
+        return replace(self, data=data, root=None if self.root is None else self.root.absolute())
 
 
 def load_benchmark(data: str | CustomData) -> Benchmark:

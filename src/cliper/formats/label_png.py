@@ -44,12 +44,7 @@ def check_labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def encode_label_png(labels: npt.ArrayLike, *, max_label: int = 0) -> bytes:
-    """The bytes of :func:`write_label_png`'s file.
-
-    Raises:
-        ShapeError: not two-dimensional, or without a pixel.
-        InputError: not integers, or out of range.
-    """
+    """The bytes of :func:`write_label_png`'s file. Raises as :func:`check_labels`."""
     stream = io.BytesIO()
     _to_image(labels, max_label).save(stream, format="PNG")
     return stream.getvalue()

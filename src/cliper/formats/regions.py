@@ -66,14 +66,7 @@ def class_regions(labels: npt.ArrayLike) -> Iterator[Region]:
 def find_regions(labels: npt.ArrayLike) -> Iterator[Region]:
     """The connected components of each label but 0, by label, then by their first pixel in reading order.
 
-    Pixels are connected by their sides (4-connectivity).
-
-    Args:
-        labels: [H, W] integers from 0 to 65535.
-
-    Raises:
-        ShapeError: not two-dimensional, or without a pixel.
-        InputError: not integers, or out of range.
+    Pixels are connected by their sides (4-connectivity). Argument and errors are those of :func:`class_regions`.
 
     Example:
         >>> [(region.label, region.box) for region in find_regions([[1, 0, 2], [1, 1, 0]])]

@@ -61,9 +61,7 @@ def remove_small_regions(labels: npt.ArrayLike, min_area: int) -> Labels:
     Returns:
         [H, W] int32: every region of every label but 0 has at least ``min_area`` pixels.
 
-    Raises:
-        ShapeError: labels that are not [H, W].
-        InputError: labels that are not integers from 0 to 65535, or a number below 0.
+    Raises as :func:`clean_labels`.
 
     Example:
         >>> remove_small_regions([[1, 1, 2, 0], [1, 1, 1, 0]], 2).tolist()
@@ -117,9 +115,7 @@ def fill_holes(labels: npt.ArrayLike) -> Labels:
     Returns:
         [H, W] int32.
 
-    Raises:
-        ShapeError: labels that are not [H, W].
-        InputError: labels that are not integers from 0 to 65535.
+    Raises as :func:`clean_labels`.
 
     Example:
         >>> fill_holes([[3, 3, 3], [3, 0, 3], [3, 3, 3]]).tolist()
@@ -160,9 +156,7 @@ def smooth_borders(labels: npt.ArrayLike, radius: int) -> Labels:
     Returns:
         [H, W] int32.
 
-    Raises:
-        ShapeError: labels that are not [H, W].
-        InputError: labels that are not integers from 0 to 65535, or a radius below 0.
+    Raises as :func:`clean_labels`.
 
     Example:
         >>> smooth_borders([[1, 1, 1], [1, 2, 1], [0, 0, 0]], 1).tolist()

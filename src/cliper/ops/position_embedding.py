@@ -38,15 +38,7 @@ def interpolate_dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     Source: ``interpolate_pos_encoding`` of https://github.com/facebookresearch/dino, and of DINOv2 with its default
     ``interpolate_offset``; ``docs/method.md``, section 3, "Without diffusion".
 
-    Args:
-        table: [1 + s * s, D] float32.
-        grid: (h, w), patches.
-
-    Returns:
-        [1 + h * w, D], dtype and device of ``table``.
-
-    Raises:
-        ShapeError: a table whose patch part is not square.
+    Arguments, result and errors are those of :func:`interpolate_position_embedding`; the table must be float32.
     """
     patches = _patch_planes(table)
     side = patches.shape[-1]

@@ -130,17 +130,16 @@ class DynamicBatcher:
         return [(pending, Prediction(result, seconds)) for pending, result in zip(active, results, strict=True)]
 
     def _encode_texts(self, batch: list[_Pending]) -> None:
-        """Encode the unknown texts of a long list into the model's cache, chunk by chunk while a client waits.
+        """Encode the texts of a long list into the model's cache, chunk by chunk while a client waits.
 
         A short list is left to the segmenter.
         """
         if not batch:
             return
-        request, texts = batch[0].request, self._model.texts
+        request = batch[0].request
         prompts = list(dict.fromkeys(p for item in (*request.classes, *request.background) for p in item.prompts))
         templates = load_templates(request.segmenter.settings.templates)
         size = max(1, _CHUNK_TEXTS // len(templates))
-        prompts = texts.missing(request.segmenter.encoder.text_fingerprint(), templates, prompts)
         for first in range(0, len(prompts) if len(prompts) > size else 0, size):
             if all(pending.future.done() for pending in batch):
                 return

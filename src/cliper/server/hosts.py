@@ -129,9 +129,8 @@ class HostCheckMiddleware:
         await app(scope, receive, send_with_headers)
 
     def _is_own(self, origin: str, headers: Headers) -> bool:
-        host = headers.get("x-forwarded-host") or headers.get(
-            "host", ""
-        )  # a proxy in front names what it was asked for
+        # A proxy in front names the host that it was asked for.
+        host = headers.get("x-forwarded-host") or headers.get("host", "")
         return origin in self._origins or urlsplit(origin).netloc.lower() == host.lower()
 
 

@@ -49,7 +49,7 @@ class TimeoutMiddleware:
         status = 500
         deadline: float | None = None
 
-        async def send_pieces(message: Message) -> None:
+        async def send_split(message: Message) -> None:
             nonlocal status, deadline
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -58,14 +58,14 @@ class TimeoutMiddleware:
                 deadline = asyncio.get_running_loop().time() + self._service.model.limits.seconds
             try:
                 async with asyncio.timeout_at(deadline):
-                    for piece in _pieces(message):
+                    for piece in _split_body(message):
                         await send(piece)
             except TimeoutError:
                 self._service.metrics.slow_clients.inc()
                 self._service.abort_connection(scope)
                 await asyncio.sleep(0)  # so that the server notices before the rest of the response is sent
 
-        receive, drained_send = drain_request_body(scope, receive, send_pieces)
+        receive, drained_send = drain_request_body(scope, receive, send_split)
         headers = Headers(scope=scope)
         app = self._app
         if "content-length" in headers and "transfer-encoding" in headers:  # request smuggling
@@ -80,13 +80,13 @@ class TimeoutMiddleware:
                     raise
                 if deadline is None:  # no response has begun: a second signal ended the server
                     message = "this server stopped before the response was ready; ask again later"
-                    await JSONResponse({"error": message}, 503)(scope, receive, send_pieces)
+                    await JSONResponse({"error": message}, 503)(scope, receive, send_split)
             finally:
                 path = getattr(scope.get("route"), "path", "other")
                 self._service.metrics.record(path, scope["method"], status, time.perf_counter() - started)
 
 
-def _pieces(message: Message) -> Iterator[Message]:
+def _split_body(message: Message) -> Iterator[Message]:
     """A large body in pieces, the last one empty: it can only be sent once most of the others have been read."""
     body = message.get("body", b"")
     if len(body) <= _PIECE:
