@@ -65,7 +65,7 @@ def test_patterns(pattern: str, matched: list[str], others: list[str]) -> None:
 
 
 def test_patterns_that_are_none() -> None:
-    for pattern in ("", "/", "[z-a]"):
+    for pattern in ("", "/", "a**b"):
         with pytest.raises(InputError, match="--glob"):
             compile_patterns([pattern])
 

@@ -172,7 +172,7 @@ def _kind_of_folder(folder: Path) -> str:
     has_config = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
     kind = kind_of_folder(folder) if has_config else None
     if kind not in ("diffusion", "dino"):
-        got = "a CLIP" if kind == "clip" else "another model" if has_config else "no such file"
+        got = "a CLIP" if kind == "clip" else "another model" if has_config else "neither"
         raise RefinerError(
             f"{folder}: expected a Stable Diffusion pipeline in diffusers' layout (with model_index.json) or a ViT "
             f"or DINOv2 of transformers (with config.json), got {got}"

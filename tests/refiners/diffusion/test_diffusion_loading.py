@@ -284,7 +284,7 @@ def test_unknown_refiner(name: str) -> None:
 def test_checkpoints_that_are_not_refiners(tmp_path: Path, clip_folder: Path) -> None:
     with pytest.raises(RefinerError, match=r"model_index.json.*got neither"):
         load_refiner(tmp_path)
-    with pytest.raises(RefinerError, match="got a model of type 'clip'"):
+    with pytest.raises(RefinerError, match="got a CLIP"):
         load_refiner(clip_folder)
     with pytest.raises(RefinerError, match="is a CLIP checkpoint, not a refiner"):
         load_refiner("ViT-B/16")
