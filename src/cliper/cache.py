@@ -73,6 +73,10 @@ class LRUTextCache:
         self.hits += len(found)
         return found
 
+    def missing(self, fingerprint: str, templates: Sequence[str], prompts: Sequence[str]) -> list[str]:
+        """Prompts that are not in memory; they do not count as misses."""
+        return [prompt for prompt in prompts if _key(fingerprint, templates, prompt) not in self._embeddings]
+
     def put(self, fingerprint: str, templates: Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
         """See :class:`TextEmbeddingCache`."""
         self._add(fingerprint, templates, embeddings)

@@ -76,7 +76,8 @@ class DynamicBatcher:
 
     async def _run(self) -> None:
         while self._queue:
-            await self._compute(await self._next_batch())
+            if batch := await self._next_batch():
+                await self._compute(batch)
 
     async def _next_batch(self) -> list[_Pending]:
         """The oldest request and those with the same key; empty if the oldest was cancelled."""
@@ -130,16 +131,15 @@ class DynamicBatcher:
         return [(pending, Prediction(result, seconds)) for pending, result in zip(active, results, strict=True)]
 
     def _encode_texts(self, batch: list[_Pending]) -> None:
-        """Encode the texts of a long list into the model's cache, chunk by chunk while a client waits.
+        """Encode the unknown texts of a long list into the model's cache, chunk by chunk while a client waits.
 
         A short list is left to the segmenter.
         """
-        if not batch:
-            return
-        request = batch[0].request
+        request, texts = batch[0].request, self._model.texts
         prompts = list(dict.fromkeys(p for item in (*request.classes, *request.background) for p in item.prompts))
         templates = load_templates(request.segmenter.settings.templates)
         size = max(1, _CHUNK_TEXTS // len(templates))
+        prompts = texts.missing(request.segmenter.encoder.text_fingerprint(), templates, prompts)
         for first in range(0, len(prompts) if len(prompts) > size else 0, size):
             if all(pending.future.done() for pending in batch):
                 return
