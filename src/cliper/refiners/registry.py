@@ -147,9 +147,9 @@ def _kind(text: str) -> str:
     """
     entry = find_entry(text)
     folder = Path(text).expanduser()
-    is_checkpoint = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
-    if is_checkpoint or (entry is None and folder.is_dir()):
-        return _kind_of_folder(folder)
+    has_config = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+    if has_config or (entry is None and folder.is_dir()):
+        return _kind_of_folder(folder, has_config)
     if entry is None:
         repo = text.partition("@")[0]
         entry = find_entry(replacement_for(repo) or "") or entry_of_repo(repo)
@@ -168,8 +168,7 @@ def _kind(text: str) -> str:
     return "dino" if "dino" in text.lower() else "diffusion"
 
 
-def _kind_of_folder(folder: Path) -> str:
-    has_config = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+def _kind_of_folder(folder: Path, has_config: bool) -> str:
     kind = kind_of_folder(folder) if has_config else None
     if kind not in ("diffusion", "dino"):
         got = "a CLIP" if kind == "clip" else "another model" if has_config else "neither"
