@@ -11,30 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from image_helpers import photo, refusal
 from PIL import Image
 
-from cliper.errors import ImageError
 from cliper.images import load_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-def photo(width: int = 64, height: int = 48) -> Image.Image:
-    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
 def pixels(source: Any) -> np.ndarray:
     return np.asarray(load_image(source))
-
-
-def refusal(source: Any, **options: Any) -> str:
-    """The message of the ImageError, which is one line."""
-    with pytest.raises(ImageError) as caught:
-        load_image(source, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- sources ---------------------------------------------------------------------------------------------
