@@ -282,11 +282,19 @@ def truncated_weights(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def weights_of_another_shape(folder: Path) -> None:
+def change_vision(folder: Path, name: str, value: int) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    config["vision_config"]["num_hidden_layers"] = 5
+    config["vision_config"][name] = value
     path.write_text(json.dumps(config))
+
+
+def more_layers_than_weights(folder: Path) -> None:
+    change_vision(folder, "num_hidden_layers", 5)
+
+
+def weights_of_another_shape(folder: Path) -> None:
+    change_vision(folder, "intermediate_size", 32)
 
 
 def bad_config(folder: Path) -> None:
@@ -315,7 +323,8 @@ def an_empty_folder(folder: Path) -> None:
     [
         (missing_weights, "got no model.safetensors or"),
         (truncated_weights, "the weights cannot be read"),
-        (weights_of_another_shape, "expected every weight that config.json describes; the file lacks"),
+        (more_layers_than_weights, "expected every weight that config.json describes; the file lacks"),
+        (weights_of_another_shape, "expected weights in the shapes that config.json describes, got others"),
         (bad_config, "expected JSON"),
         (bad_settings, "unknown setting 'treshold'; did you mean 'map_threshold'?"),
         (no_tokenizer, "expected a tokenizer"),
