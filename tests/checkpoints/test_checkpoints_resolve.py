@@ -188,7 +188,7 @@ def test_all_sources_failing_gives_download_hint(hub):
     ("error", "words"),
     [
         (errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE is set"),
-        (http.ConnectError("[Errno -2] Name or\nservice not known"), "to huggingface.co failed (ConnectError: "),
+        (http.ConnectError("[Errno -2] Name or\nservice not known"), "no network (cannot connect to huggingface.co)"),
         (http.ReadTimeout("x"), "the connection to huggingface.co failed (ReadTimeout: x)"),
         (OSError(errno.ENOSPC, "No space left on device"), "OSError: No space left on device"),
         (PermissionError(errno.EACCES, "denied"), "cannot be written to"),

@@ -20,6 +20,7 @@ _REASONS = {
     "GatedRepoError": "access is restricted (ask for it at https://huggingface.co/{repo}, then `hf auth login`)",
     "RepositoryNotFoundError": "the hub has no such repository, or it is private (`hf auth login` if you have access)",
     "HfHubHTTPError": "the hub answered HTTP {status}; try again later",
+    "ConnectError": "no network (cannot connect to {host})",
     "TransportError": "the connection to {host} failed ({text})",
     "PermissionError": "the cache folder cannot be written to ({cache}; HF_HOME moves it)",
 }
