@@ -97,7 +97,12 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "Segmenter.with_settings": {"settings": ...},
     "Segmentation.overlay": {"opacity": 0.55, "legend": True},
     "Segmentation.save": {"path": ...},
-    "Segmentation.relabel": {"background_threshold": None, "score_threshold": None, "normalize": None},
+    "Segmentation.relabel": {
+        "sensitivity": None,
+        "background_threshold": None,
+        "score_threshold": None,
+        "normalize": None,
+    },
     "Segmentation.clean": {"min_area": 0, "fill_holes": False, "smooth": 0},
     "Segmentation.to_coco": {"file_name": "", "image_id": 1},
     "Segmentation.to_label_studio": {"image_url": ""},

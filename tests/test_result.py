@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cliper.errors import InputError, OutputError, SettingsError
+from cliper.errors import ClassListError, InputError, OutputError, SettingsError
 from cliper.formats import read_label_png, read_npz
+from cliper.formats.display import notebook_png
 from cliper.ops import assign_labels, class_confidence, class_scores
 from cliper.result import Segmentation
 from cliper.settings import Settings
@@ -156,3 +158,93 @@ def test_clean_removes_small_regions_and_fills_holes() -> None:
     assert result.clean(smooth=1).labels[4, 4] == 1
     assert np.array_equal(result.clean().labels, labels)
     assert np.array_equal(cleaned.scores, result.scores)
+
+
+# --- what a person meets ------------------------------------------------------------------------------------
+
+
+def test_result_is_one_line_that_names_what_was_found() -> None:
+    result = make_result()
+    shares = result.areas
+    assert repr(result) == f"Segmentation(30x20: class 0 {shares['class 0']:.1%}, class 1 {shares['class 1']:.1%})" or (
+        repr(result) == f"Segmentation(30x20: class 1 {shares['class 1']:.1%}, class 0 {shares['class 0']:.1%})"
+    )
+    nothing = result.relabel(score_threshold=1.0)
+    assert repr(nothing) == "Segmentation(30x20: nothing found)"
+
+
+def test_array_of_a_result_is_its_label_map() -> None:
+    result = make_result()
+    assert np.array_equal(np.asarray(result), result.labels)
+    assert np.asarray(result, dtype=np.uint8).dtype == np.uint8
+
+
+def test_masks_boxes_and_regions_agree_with_the_labels() -> None:
+    result = make_result()
+    for label, name in enumerate(result.classes, start=1):
+        mask = result.mask(name)
+        assert np.array_equal(mask, result.labels == label)
+        assert np.array_equal(result[name], mask)
+        assert sum(region.area for region in result.regions(name)) == mask.sum()
+        if mask.any():
+            left, top, right, bottom = result.boxes[name]
+            assert mask[top:bottom, left:right].sum() == mask.sum()
+            assert mask[top].any()
+            assert mask[bottom - 1].any()
+            assert mask[:, left].any()
+            assert mask[:, right - 1].any()
+        else:
+            assert name not in result.boxes
+
+
+def test_unknown_class_is_named_with_the_nearest() -> None:
+    with pytest.raises(ClassListError, match="did you mean 'class 0'"):
+        make_result()["clas 0"]
+
+
+def test_absent_class_says_why_and_what_turns_it_on() -> None:
+    result = make_result()
+    reason = result.absent["class 2"]
+    assert list(result.absent) == ["class 2"]
+    assert f"below the threshold 0.3: {result.confidence[2]:.2f}; sensitivity " in reason
+    needed = float(reason.split("sensitivity ")[1].split()[0])
+    threshold, _ = result.settings.replace(sensitivity=needed).thresholds()
+    assert result.confidence[2] > threshold
+    just_below, _ = result.settings.replace(sensitivity=needed - 0.01).thresholds()
+    assert result.confidence[2] <= just_below
+
+
+def test_sensitivity_moves_both_thresholds() -> None:
+    result = make_result()
+    moved = result.relabel(sensitivity=0.8)
+    score, background = result.settings.replace(sensitivity=0.8).thresholds()
+    plain = result.relabel(score_threshold=score, background_threshold=background)
+    assert np.array_equal(moved.labels, plain.labels)
+    assert (moved.labels > 0).sum() > (result.labels > 0).sum()
+    assert not (result.relabel(sensitivity=0).labels > 0).any()
+
+
+def test_notebook_shows_the_overlay_and_escapes_names() -> None:
+    result = replace(make_result(), classes=("<b>", "class 1", "class 2"))
+    with Image.open(io.BytesIO(result._repr_png_())) as shown:
+        assert shown.format == "PNG"
+    page = result._repr_html_()
+    assert "data:image/png;base64," in page
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "below the threshold" in page
+
+
+def test_large_result_is_reduced_in_a_notebook() -> None:
+    with Image.open(io.BytesIO(notebook_png(make_result(size=(1200, 2400)), legend=False))) as shown:
+        assert shown.size == (1024, 512)
+
+
+def test_plot_draws_on_given_axes() -> None:
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    assert make_result().plot(axes) is axes
+    assert len(axes.get_legend().get_texts()) == 2
+    plt.close(figure)

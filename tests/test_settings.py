@@ -44,6 +44,7 @@ WRONG: dict[str, list[Any]] = {
     "fuse_features": [0, 1, "yes", None],
     "score_threshold": [-0.01, 1.01, "0.7", None, NAN],
     "background_threshold": [-0.01, 1.01, "auto", None, NAN],
+    "sensitivity": [-0.01, 1.01, "high", None, NAN],
     "normalize": [0, 1, "no", None],
     "templates": [
         "scene16",
@@ -82,6 +83,7 @@ RIGHT: dict[str, list[Any]] = {
     "fuse_features": [True, False],
     "score_threshold": [0, 1],
     "background_threshold": [0, 1],
+    "sensitivity": [0, 1],
     "normalize": [True, False],
     "templates": [*TEMPLATES, ["{}"], ("a {}.", "the {}")],
     "refine_threshold": [None, 0, 1],
@@ -171,6 +173,7 @@ settings_strategy = st.builds(
     fuse_features=st.booleans(),
     score_threshold=shares,
     background_threshold=shares,
+    sensitivity=shares,
     normalize=st.booleans(),
     templates=st.one_of(
         st.sampled_from(TEMPLATES),
@@ -301,3 +304,26 @@ def test_unknown_preset_suggests_the_closest() -> None:
     with pytest.raises(SettingsError, match=r"no preset is called 'vit-b-16/voc'; near it: vit-b-16/voc"):
         load_preset("vit-b-16/voc")
     assert Preset("a", "b", "c", "d", Settings()).published == {}
+
+
+# --- sensitivity --------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.001, 1), st.floats(0, 1), st.floats(0, 1))
+def test_higher_sensitivity_never_raises_a_threshold(threshold: float, first: float, second: float) -> None:
+    settings = Settings(score_threshold=threshold, background_threshold=threshold)
+    low, high = sorted((first, second))
+    moved_low, moved_high = (settings.replace(sensitivity=s).thresholds() for s in (low, high))
+    assert moved_low[0] == moved_low[1]
+    assert moved_low[0] >= moved_high[0] - 1e-12  # rounding of the formula in float64
+    assert 0.001 <= moved_high[0] <= 1
+
+
+@given(st.floats(0, 1))
+def test_half_sensitivity_leaves_thresholds_bit_for_bit(threshold: float) -> None:
+    settings = Settings(score_threshold=threshold, background_threshold=threshold)
+    assert settings.thresholds() == (threshold, threshold)
+
+
+def test_background_that_competes_is_not_moved() -> None:
+    assert Settings(background_threshold=0, sensitivity=0.9).thresholds()[1] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cliper.errors import OutputError, quote_path
+from cliper.errors import ClassListError, OutputError, quote_path
 from cliper.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
+
+    from cliper.formats.regions import Region
 
 __all__ = ["Segmentation"]
 
@@ -24,11 +27,14 @@ __all__ = ["Segmentation"]
 class Segmentation:
     """The label map of an image, and the class maps that it was computed from.
 
+    ``np.asarray(result)`` is the label map, ``result["dog"]`` the mask of a class; Jupyter shows the overlay.
+
     Args:
         image: RGB, W x H pixels, EXIF orientation applied.
         classes: C names; label ``i + 1`` is ``classes[i]``, label 0 is background.
         labels: [H, W] int32.
-        confidence: [C] float32; a class whose confidence is not above ``settings.score_threshold`` gets no pixel.
+        confidence: [C] float32; above 1 for some refiners; a class whose confidence is not above the
+            score threshold (``settings.thresholds()``) gets no pixel.
         maps: [C, h, w] float32, class maps before refinement.
         refined: [C, S, S'] float32, class maps after refinement (the same as ``maps`` without a refiner).
         settings: the settings in use.
@@ -91,7 +97,7 @@ class Segmentation:
         refined, maps = torch.from_numpy(self.refined), torch.from_numpy(self.maps)
         with convert_out_of_memory():
             values: npt.NDArray[np.float32] = class_scores(
-                refined, maps, size, score_threshold=self.settings.score_threshold, normalize=self.settings.normalize
+                refined, maps, size, score_threshold=self.settings.thresholds()[0], normalize=self.settings.normalize
             ).numpy()
         return values
 
@@ -102,9 +108,102 @@ class Segmentation:
         shares = counts[1:] / self.labels.size
         return {name: float(share) for name, share in zip(self.classes, shares, strict=True)}
 
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why each class without a pixel has none, and what would change that, in the order of :attr:`classes`."""
+        threshold, _ = self.settings.thresholds()
+        reasons = {}
+        for name, confidence in zip(self.classes, self.confidence.tolist(), strict=True):
+            if self.areas[name]:
+                continue
+            if confidence > threshold:
+                reasons[name] = "other classes, or background, score higher everywhere"
+                continue
+            needed = self.settings.sensitivity_for(confidence)
+            hint = "" if needed is None else f"; sensitivity {needed:.2f} turns it on"
+            reasons[name] = f"below the threshold {threshold:.2g}: {confidence:.2f}{hint}"
+        return reasons
+
+    @property
+    def boxes(self) -> dict[str, tuple[int, int, int, int]]:
+        """Left, top, right and bottom in pixels of each class that was found; right and bottom are not included."""
+        from cliper.formats.regions import class_regions
+
+        found = {}
+        for region in class_regions(self.labels):
+            left, top, width, height = region.box
+            found[self.classes[region.label - 1]] = (left, top, left + width, top + height)
+        return found
+
+    def mask(self, name: str) -> npt.NDArray[np.bool_]:
+        """[H, W] bool, the pixels of a class; ``result[name]`` is the same.
+
+        Raises:
+            ClassListError: there is no such class.
+        """
+        mask: npt.NDArray[np.bool_] = self.labels == self._label(name)
+        return mask
+
+    __getitem__ = mask
+
+    def regions(self, name: str) -> list[Region]:
+        """The connected regions of a class, in reading order: each with ``area``, ``box`` and ``mask``.
+
+        Raises:
+            ClassListError: there is no such class.
+        """
+        from cliper.formats.regions import find_regions
+
+        label = self._label(name)
+        return list(find_regions(np.where(self.labels == label, label, 0)))
+
+    def _label(self, name: str) -> int:
+        if name not in self.classes:
+            near = difflib.get_close_matches(str(name), self.classes, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the classes are: {', '.join(self.classes)}"
+            raise ClassListError(f"no class of this result is called {name!r}; {hint}")
+        return self.classes.index(name) + 1
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(self.labels, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        found = {name: area for name, area in self.areas.items() if area}
+        shares = [f"{name} {area:.1%}" for name, area in sorted(found.items(), key=lambda item: -item[1])]
+        more = [] if len(shares) <= 5 else [f"{len(shares) - 5} more"]
+        size = f"{self.image.width}x{self.image.height}"
+        return f"Segmentation({size}: {', '.join(shares[:5] + more) or 'nothing found'})"
+
+    def _repr_png_(self) -> bytes:
+        from cliper.formats.display import notebook_png
+
+        return notebook_png(self)
+
+    def _repr_html_(self) -> str:
+        from cliper.formats.display import notebook_html
+
+        return notebook_html(self, self.areas, self.absent)
+
+    def show(self) -> None:
+        """Show the overlay: in a notebook below the cell, elsewhere in the system's image viewer."""
+        from cliper.formats.display import show_overlay
+
+        show_overlay(self)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the overlay and a legend with matplotlib, on ``axes`` or a new figure; returns the axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from cliper.formats.display import draw_figure
+
+        return draw_figure(self, axes)
+
     def relabel(
         self,
         *,
+        sensitivity: float | None = None,
         background_threshold: float | None = None,
         score_threshold: float | None = None,
         normalize: bool | None = None,
@@ -117,6 +216,7 @@ class Segmentation:
         import torch
 
         given: dict[str, Any] = {
+            "sensitivity": sensitivity,
             "background_threshold": background_threshold,
             "score_threshold": score_threshold,
             "normalize": normalize,
@@ -237,12 +337,13 @@ def _label_map(image: Image.Image, maps: Tensor, refined: Tensor, settings: Sett
     """[H, W] labels of the image's pixels."""
     from cliper.ops.labels import assign_labels
 
+    score_threshold, background_threshold = settings.thresholds()
     labels = assign_labels(
         refined,
         maps,
         (image.height, image.width),
-        background_threshold=settings.background_threshold,
-        score_threshold=settings.score_threshold,
+        background_threshold=background_threshold,
+        score_threshold=score_threshold,
         normalize=settings.normalize,
     )
     return labels.cpu().numpy().astype(np.int32)

@@ -59,6 +59,7 @@ class Settings:
         fuse_features: whether the mean over all layers' scores is added to the selected layer's maps.
         score_threshold: classes whose confidence is not above this get no pixel.
         background_threshold: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
+        sensitivity: moves both thresholds together, see :meth:`thresholds`; above 0.5 more is found, below it less.
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
@@ -91,6 +92,7 @@ class Settings:
     fuse_features: bool = True
     score_threshold: float = 0.7
     background_threshold: float = 0.6
+    sensitivity: float = 0.5
     normalize: bool = True
     templates: str | tuple[str, ...] = "scene15"
     refine_threshold: float | None = None
@@ -139,6 +141,28 @@ class Settings:
             return dataclasses.replace(self, **changes)
         except SettingsError as error:
             raise SettingsError(f"{origin}: {error}") from None
+
+    def thresholds(self) -> tuple[float, float]:
+        """``score_threshold`` and ``background_threshold``, moved by ``sensitivity`` s.
+
+        A threshold t that is not 0 becomes ``1 - 2 s (1 - t)`` for s <= 0.5, else ``max(0.001, 2 t (1 - s))``: 1 at 0,
+        t at 0.5, and near 0 at 1 (0 would mean that background competes).
+
+        Example:
+            >>> Settings(score_threshold=0.8, background_threshold=0, sensitivity=0.75).thresholds()
+            (0.4, 0.0)
+        """
+        return _moved(self.score_threshold, self.sensitivity), _moved(self.background_threshold, self.sensitivity)
+
+    def sensitivity_for(self, confidence: float) -> float | None:
+        """The smallest sensitivity, in steps of 0.01, at which a class of this confidence is on; None if there is none.
+
+        Example:
+            >>> Settings(score_threshold=0.6).sensitivity_for(0.52)
+            0.57
+        """
+        steps = (step / 100 for step in range(101))
+        return next((s for s in steps if confidence > _moved(self.score_threshold, s)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values that YAML and JSON can hold; :meth:`from_mapping` reads them back."""
@@ -262,6 +286,14 @@ def check_seed(seed: object) -> int:
     return _check_int("seed", seed, -(2**63), 2**64 - 1)
 
 
+def _moved(threshold: float, sensitivity: float) -> float:
+    if threshold == 0 or sensitivity == 0.5:
+        return threshold
+    if sensitivity < 0.5:
+        return 1 - 2 * sensitivity * (1 - threshold)
+    return max(0.001, 2 * threshold * (1 - sensitivity))
+
+
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
@@ -334,6 +366,7 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "fuse_features": (_check_bool,),
     "score_threshold": (_check_float, 0.0, 1.0),
     "background_threshold": (_check_float, 0.0, 1.0),
+    "sensitivity": (_check_float, 0.0, 1.0),
     "normalize": (_check_bool,),
     "templates": (_check_templates,),
     "refine_threshold": (_check_float, 0.0, 1.0),

@@ -77,7 +77,7 @@ def test_json_summary(command: Any, own_tiny: Any, clip_folder: Path, photo: Pat
     (line,) = ended.out.splitlines()
     summary = json.loads(line)
     result = own_tiny(other, "naïve dog; 犬")
-    assert list(summary) == ["input", "outputs", "model", "refiner", "seconds", "areas", "confidence"]
+    assert list(summary) == ["input", "outputs", "model", "refiner", "seconds", "areas", "confidence", "absent"]
     assert summary["input"] == str(other)
     assert [Path(file).name for file in summary["outputs"]] == [
         f"ünï\ncode.{end}" for end in ("labels.png", "overlay.png", "npz")
@@ -167,6 +167,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "fuse_features": (["--no-fuse-features"], False),
     "score_threshold": (["--score-threshold", "0"], 0.0),
     "background_threshold": (["--background-threshold", "0"], 0.0),
+    "sensitivity": (["--sensitivity", "0.7"], 0.7),
     "normalize": (["--no-normalize"], False),
     "templates": (["--templates", "imagenet80"], "imagenet80"),
     "refine_threshold": (["--refine-threshold", "0"], 0.0),

@@ -58,8 +58,8 @@ def test_result_without_a_class_has_score_0() -> None:
     assert (prediction["result"], prediction["score"]) == ([], 0)
 
 
-def test_scores_are_clipped_to_0_and_1() -> None:
-    result = replace(result_of(np.array([[1, 2, 3]])), confidence=np.array([1.6, 0.5, -0.1], np.float32))
+def test_scores_are_at_most_1() -> None:
+    result = replace(result_of(np.array([[1, 2, 3]])), confidence=np.array([1.6, 0.5, 0.0], np.float32))
     (prediction,) = result.to_label_studio()["predictions"]
     assert [mask["score"] for mask in prediction["result"]] == [1.0, 0.5, 0.0]
     assert prediction["score"] == 0.5

@@ -144,6 +144,7 @@ _METHOD = option_group(
         "--background-threshold X",
         "Score below which a pixel is background; 0 compares the classes with (1 - highest score)^2.",
     ),
+    option("--sensitivity X", "Find more (towards 1) or less (towards 0): moves both thresholds; 0.5 leaves them."),
     option("--normalize/--no-normalize", "Stretch class maps to [0, 1] before labels are assigned.", default=None),
     option("--templates", "Text templates: sentences that class names are put into.", type=click.Choice(TEMPLATES)),
 )

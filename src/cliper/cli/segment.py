@@ -138,6 +138,8 @@ def _print_model(segmenter: Segmenter) -> None:
 
 
 def _print_json(result: Segmentation, image: Path, files: list[Path], seconds: float) -> None:
+    from cliper.formats.base import bounded_confidence
+
     summary = {
         "input": str(image),
         "outputs": [str(file) for file in files],
@@ -145,28 +147,27 @@ def _print_json(result: Segmentation, image: Path, files: list[Path], seconds: f
         "refiner": result.refiner,
         "seconds": round(seconds, 3),
         "areas": result.areas,
-        "confidence": {n: float(c) for n, c in zip(result.classes, result.confidence, strict=True)},
+        "confidence": dict(zip(result.classes, bounded_confidence(result.confidence).tolist(), strict=True)),
+        "absent": result.absent,
     }
     click.echo(json.dumps(summary, ensure_ascii=False))
 
 
 def _print_result(result: Segmentation, image: Path, files: list[Path], seconds: float) -> None:
-    areas, settings = result.areas, result.settings
-    classes = sorted(zip(result.classes, result.confidence, strict=True), key=lambda row: (-areas[row[0]], -row[1]))
-    rows, low = [], f"left out: not above score threshold {settings.score_threshold:g}"
-    for name, confidence in classes[:_MAX_ROWS]:
-        reason = "" if confidence > settings.score_threshold else low
-        rows.append((name, f"{areas[name]:.1%}", f"{confidence:.2f}", reason))
+    from cliper.formats.base import bounded_confidence
+
+    areas, absent = result.areas, result.absent
+    confidence = bounded_confidence(result.confidence).tolist()
+    classes = sorted(zip(result.classes, confidence, strict=True), key=lambda row: (-areas[row[0]], -row[1]))
+    rows = [(name, f"{areas[name]:.1%}", f"{value:.2f}", absent.get(name, "")) for name, value in classes[:_MAX_ROWS]]
     rows.append(("background", f"{max(0.0, 1 - sum(areas.values())):.1%}", "", ""))
     click.echo(f"\n{printable(str(image))}  {result.image.width}x{result.image.height}, {seconds:.2f} s")
     print_table(("class", "area", "confidence", ""), rows, numbers={"area", "confidence"})
     if len(classes) > _MAX_ROWS:
         click.echo(f"... and {len(classes) - _MAX_ROWS} more classes (--json has them all)")
-    if not any(areas.values()):
+    if len(absent) == len(classes):
         click.echo(
-            f"nothing was found: no class is above score threshold {settings.score_threshold:g} and background "
-            f"threshold {settings.background_threshold:g} anywhere; lower --score-threshold and --background-threshold "
-            "to see more"
+            "nothing was found; --sensitivity 0.7 finds more, and other words may help: see docs/nothing-found.md"
         )
     for file in files:
         click.echo(printable(f"wrote {file}"))

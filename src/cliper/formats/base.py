@@ -16,7 +16,16 @@ from PIL import Image
 
 from cliper.errors import InputError, quote_path, reraise
 
-__all__ = ["Format", "FormatOptions", "ImageInfo", "ImageOutput", "LabeledImage", "Merge", "Write"]
+__all__ = [
+    "Format",
+    "FormatOptions",
+    "ImageInfo",
+    "ImageOutput",
+    "LabeledImage",
+    "Merge",
+    "Write",
+    "bounded_confidence",
+]
 
 T = TypeVar("T")
 
@@ -47,6 +56,19 @@ class LabeledImage(Protocol):
     @property
     def model(self) -> str:
         """Name of the checkpoint, or path of its folder."""
+
+
+def bounded_confidence(confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Confidence as people and files get it: at most 1. Refined maps may exceed 1 a little.
+
+    Args:
+        confidence: [C] float32, of a result.
+
+    Example:
+        >>> bounded_confidence(np.array([0.5, 1.25], np.float32)).tolist()
+        [0.5, 1.0]
+    """
+    return np.minimum(confidence, np.float32(1))
 
 
 @dataclass(frozen=True)

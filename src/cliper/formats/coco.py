@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cliper.files import dumps, json_list, write_json, write_text
-from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage, bounded_confidence
 from cliper.formats.coco_rle import encode_coco_rle
 from cliper.formats.regions import find_regions
 
@@ -27,6 +27,7 @@ def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
 
 def coco_document(result: LabeledImage, info: ImageInfo) -> dict[str, Any]:
     """The COCO document of one image; the confidence of a region's class is its annotation's ``score``."""
+    confidence = bounded_confidence(result.confidence).tolist()
     annotations = [
         {
             "id": number,
@@ -38,7 +39,7 @@ def coco_document(result: LabeledImage, info: ImageInfo) -> dict[str, Any]:
             "area": region.area,
             "bbox": list(region.box),
             "iscrowd": 0,
-            "score": float(result.confidence[region.label - 1]),
+            "score": confidence[region.label - 1],
         }
         for number, region in enumerate(find_regions(result.labels), start=1)
     ]

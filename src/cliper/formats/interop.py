@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cliper.errors import MissingExtraError
-from cliper.formats.base import LabeledImage
+from cliper.formats.base import LabeledImage, bounded_confidence
 from cliper.formats.regions import class_regions
 
 __all__ = ["to_supervision", "to_transformers"]
@@ -19,10 +19,11 @@ def to_transformers(result: LabeledImage) -> list[dict[str, Any]]:
 
     Masks are PIL images of mode L, 255 inside.
     """
+    confidence = bounded_confidence(result.confidence).tolist()
     return [
         {
             "label": result.classes[region.label - 1],
-            "score": float(result.confidence[region.label - 1]),
+            "score": confidence[region.label - 1],
             "mask": Image.fromarray(np.where(result.labels == region.label, np.uint8(255), np.uint8(0))),
         }
         for region in class_regions(result.labels)
@@ -50,7 +51,7 @@ def to_supervision(result: LabeledImage) -> Any:
     return supervision.Detections(
         xyxy=supervision.mask_to_xyxy(masks).astype(np.float32),
         mask=masks,
-        confidence=result.confidence[class_ids].astype(np.float32),
+        confidence=bounded_confidence(result.confidence)[class_ids].astype(np.float32),
         class_id=np.array(class_ids),
         data={"class_name": np.array([result.classes[class_id] for class_id in class_ids])},
     )

@@ -12,7 +12,7 @@ from xml.sax.saxutils import quoteattr
 
 from cliper.errors import InputError
 from cliper.files import json_list, to_utf8, write_json, write_text
-from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage, bounded_confidence
 from cliper.formats.label_studio_rle import encode_brush_rle
 from cliper.formats.palette import hex_colours
 from cliper.formats.regions import class_regions
@@ -39,7 +39,7 @@ def label_studio_prediction(
 ) -> dict[str, Any]:
     """A prediction with a brush mask for each class that was found.
 
-    Label Studio refuses scores outside [0, 1], so confidence is clipped; the prediction's score is the mean.
+    The prediction's score is the mean of the classes'.
 
     Args:
         result: what to convert.
@@ -48,6 +48,7 @@ def label_studio_prediction(
         to_name: name of the image there.
     """
     height, width = result.labels.shape
+    confidence = bounded_confidence(result.confidence).tolist()
     masks = [
         {
             "id": f"class-{region.label}",
@@ -57,7 +58,7 @@ def label_studio_prediction(
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "score": min(max(float(result.confidence[region.label - 1]), 0.0), 1.0),
+            "score": confidence[region.label - 1],
             "value": {
                 "format": "rle",
                 "rle": encode_brush_rle(result.labels == region.label),

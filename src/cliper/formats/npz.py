@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cliper.errors import ClassListError, InputError, quote_path, reraise
 from cliper.files import atomic_write
-from cliper.formats.base import LabeledImage
+from cliper.formats.base import LabeledImage, bounded_confidence
 
 __all__ = ["SavedResult", "read_npz", "write_npz"]
 
@@ -38,7 +38,7 @@ def write_npz(path: str | Path, result: LabeledImage | SavedResult) -> None:
 
     Args:
         path: the file to write; no suffix is added.
-        result: scores and confidence are stored as float32, labels with their dtype.
+        result: scores and confidence, at most 1, are stored as float32, labels with their dtype.
 
     Raises:
         ClassListError: a class name with a null character.
@@ -50,7 +50,7 @@ def write_npz(path: str | Path, result: LabeledImage | SavedResult) -> None:
         "labels": result.labels,
         "scores": np.asarray(result.scores, dtype=np.float32),
         "classes": np.array(list(result.classes), dtype=np.str_),
-        "confidence": np.asarray(result.confidence, dtype=np.float32),
+        "confidence": bounded_confidence(np.asarray(result.confidence, dtype=np.float32)),
     }
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
