@@ -42,7 +42,6 @@ typecheck: setup
 
 unit: setup
 	$(PARALLEL) -m "not full"
-	$(PYTEST) -m "not full" $(THREADED)
 
 docs: setup
 	$(BIN)/python docs/generate_command_line.py
