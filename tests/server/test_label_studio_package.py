@@ -1,4 +1,4 @@
-"""The package ``label-studio``, in an environment of its own, asks ``cliper serve`` for predictions and stores them."""
+"""The package ``label-studio``, in an environment of its own, stores predictions of ``cliper serve`` and of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 from server_process import Process
 
+from cliper.formats import FormatOptions, ImageInfo, find_format
 from cliper.formats.label_studio import labeling_config
+from cliper.segmenter import Segmenter
 
 pytestmark = [pytest.mark.full, pytest.mark.enable_socket]
 
@@ -36,6 +38,12 @@ shapes = [(mask["original_height"], mask["original_width"], 4) for mask in masks
 pixels = [decode_rle(mask["value"]["rle"]).reshape(shape) for mask, shape in zip(masks, shapes)]
 print(json.dumps([(one[..., 3] > 0).astype(int).tolist() for one in pixels]))
 """
+
+
+@pytest.fixture
+def image(make_image: Callable[..., Image.Image]) -> Image.Image:
+    """An image in which the tiny checkpoint finds all classes."""
+    return make_image(96, 64, 3)
 
 
 class LabelStudio(NamedTuple):
@@ -99,31 +107,21 @@ def created(answer: httpx.Response) -> Any:
     return answer.json()
 
 
-def test_predictions_are_stored_as_the_masks_of_the_server(
-    label_studio: LabelStudio, clip_folder: Path, make_image: Callable[..., Image.Image]
-) -> None:
-    client = label_studio.client
-    stream = io.BytesIO()
-    make_image(96, 64, 3).save(stream, "PNG")  # the tiny checkpoint finds all classes in it
-    image_file = stream.getvalue()
-    server = Process(clip_folder, "--label-studio-folder", str(label_studio.uploads))
-    try:
-        project = created(
-            client.post("/api/projects", json={"title": "photos", "label_config": labeling_config(CLASSES)})
-        )["id"]
-        backend = created(client.post("/api/ml", json={"url": server.address, "project": project, "title": "cliper"}))
-        assert client.get(f"/api/ml/{backend['id']}").json()["readable_state"] == "Connected"
-        created(client.post(f"/api/projects/{project}/import", files={"a.png": ("a.png", image_file, "image/png")}))
-        action = {"id": "retrieve_tasks_predictions", "project": project}
-        everything = {"selectedItems": {"all": True, "excluded": []}}
-        assert client.post("/api/dm/actions", params=action, json=everything).is_success
-        (prediction,) = client.get("/api/predictions", params={"project": project}).json()
-        body = {"image": base64.b64encode(image_file).decode(), "classes": CLASSES, "output": "png"}
-        expected = httpx.post(f"{server.address}/v1/segment", json=body, timeout=START).json()
-    finally:
-        server.end()
-    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(expected["png"]))))
-    assert prediction["model_version"].startswith("tiny, cliper ")
+@pytest.fixture
+def project(label_studio: LabelStudio) -> int:
+    """A project with our labelling configuration."""
+    body = {"title": "photos", "label_config": labeling_config(CLASSES)}
+    return int(created(label_studio.client.post("/api/projects", json=body))["id"])
+
+
+def upload(label_studio: LabelStudio, project: int, name: str, data: bytes) -> Any:
+    return created(label_studio.client.post(f"/api/projects/{project}/import", files={name: (name, data)}))
+
+
+def assert_stored(label_studio: LabelStudio, project: int, labels: np.ndarray[Any, Any]) -> None:
+    """The project has one prediction, whose masks are those of a label map of all classes."""
+    (prediction,) = label_studio.client.get("/api/predictions", params={"project": project}).json()
+    assert prediction["model_version"].startswith("tiny")
     decoded = subprocess.run(
         [BIN / "python", "-c", DECODE],
         input=json.dumps(prediction["result"]),
@@ -132,10 +130,38 @@ def test_predictions_are_stored_as_the_masks_of_the_server(
         timeout=START,
         check=True,
     )
-    masks = dict(
-        zip((mask["value"]["brushlabels"][0] for mask in prediction["result"]), json.loads(decoded.stdout), strict=True)
-    )
-    found = {CLASSES[label - 1]: labels == label for label in np.unique(labels[labels > 0])}
-    assert found.keys() == masks.keys() == set(CLASSES)
-    for name, mask in masks.items():
-        assert np.array_equal(np.array(mask, bool), found[name])
+    names = [mask["value"]["brushlabels"] for mask in prediction["result"]]
+    assert names == [[name] for name in CLASSES]
+    for label, mask in enumerate(json.loads(decoded.stdout), start=1):
+        assert np.array_equal(np.array(mask, bool), labels == label)
+
+
+def test_predictions_of_the_server_are_stored(
+    label_studio: LabelStudio, project: int, clip_folder: Path, image: Image.Image
+) -> None:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    client = label_studio.client
+    server = Process(clip_folder, "--label-studio-folder", str(label_studio.uploads))
+    try:
+        body = {"url": server.address, "project": project, "title": "cliper"}
+        backend = created(client.post("/api/ml", json=body))["id"]
+        assert client.get(f"/api/ml/{backend}").json()["readable_state"] == "Connected"
+        upload(label_studio, project, "a.png", stream.getvalue())
+        action = {"id": "retrieve_tasks_predictions", "project": project}
+        everything = {"selectedItems": {"all": True, "excluded": []}}
+        assert client.post("/api/dm/actions", params=action, json=everything).is_success
+        body = {"image": base64.b64encode(stream.getvalue()).decode(), "classes": CLASSES, "output": "png"}
+        segmented = httpx.post(f"{server.address}/v1/segment", json=body, timeout=START).json()
+    finally:
+        server.end()
+    assert_stored(label_studio, project, np.asarray(Image.open(io.BytesIO(base64.b64decode(segmented["png"])))))
+
+
+def test_file_of_the_format_is_imported(
+    label_studio: LabelStudio, project: int, tiny: Segmenter, image: Image.Image, tmp_path: Path
+) -> None:
+    result, path = tiny(image, CLASSES), tmp_path / "a.label-studio.json"
+    find_format("label-studio").write(result, path, ImageInfo("a.png", *image.size), FormatOptions())
+    assert upload(label_studio, project, path.name, path.read_bytes())["prediction_count"] == 1
+    assert_stored(label_studio, project, result.labels)
