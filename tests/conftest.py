@@ -22,6 +22,7 @@ TINY_SETTINGS = {
     "logit_scale": 30,
     "score_threshold": 0.05,
     "background_threshold": 0.3,
+    "background_similarity": 1,  # embeddings of random weights are close to each other
     "templates": ["a photo of a {}."],
 }
 

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decode_pool": BASE | {"images"},
     "checkpoints": BASE | {"hf_logging", "settings"},
     "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
-    "prompts": BASE | {"cache", "encoders"},
+    "prompts": BASE | {"cache", "encoders", "settings"},
     "refiners": BASE
     | {"cache", "checkpoints", "devices", "encoders", "files", "hf_logging", "kernels", "ops", "settings"},
     "formats": BASE | {"files", "images"},

@@ -143,6 +143,7 @@ def test_preset_names_every_setting(name: str) -> None:
     # The published settings leave these at their defaults.
     assert missing <= {
         "proxy_model",
+        "background_similarity",
         "sensitivity",
         "refine_threshold",
         "refine_mode",

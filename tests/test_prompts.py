@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
 from cliper.cache import SQLiteTextCache
@@ -19,6 +20,7 @@ from cliper.errors import ClassListError, SettingsError
 from cliper.prompts import (
     ClassPrompt,
     background_classes,
+    encode_background,
     encode_classes,
     load_templates,
     parse_classes,
@@ -346,3 +348,34 @@ def test_texts_of_too_many_tokens_are_refused(tiny: Any) -> None:
     (item,) = parse_classes("a" + " " * 9998 + "b")
     a = encode_classes(tiny.encoder, [item], "scene15")
     torch.testing.assert_close(a, encode_classes(tiny.encoder, parse_classes("a b"), "scene15"))
+
+
+# --- background ---------------------------------------------------------------------------------------------
+
+
+def test_automatic_background_drops_words_that_mean_a_class(mini: Any) -> None:
+    classes = parse_classes("sea; dog")
+    foreground = mini.encode_text(classes)
+
+    def count(similarity: float, background: Any = "auto") -> int:
+        settings = mini.settings.replace(background_similarity=similarity)
+        rows = encode_background(mini.encoder, background, classes, foreground, settings)
+        return 0 if rows is None else len(rows)
+
+    words = scene_background(classes)
+    embedded = mini.encode_text(words)
+    near = (embedded @ foreground.T).amax(1)
+    for similarity in (0.0, 0.5, 0.8, 1.0):
+        assert count(similarity) == sum(value < similarity for value in near.tolist())
+    # Names that a person gave are never dropped.
+    assert count(0.0, words) == len(words)
+
+
+@pytest.mark.parametrize("background", ["none", " None", None, []])
+def test_one_class_without_background_is_refused(mini: Any, background: Any) -> None:
+    with pytest.raises(ClassListError, match="one class without background names would cover the whole image: 'zebra'"):
+        mini(Image.new("RGB", (32, 32)), "zebra", background=background)
+
+
+def test_background_none_is_no_name() -> None:
+    assert background_classes("none", parse_classes("dog; cat")) == []

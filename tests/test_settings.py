@@ -45,6 +45,7 @@ WRONG: dict[str, list[Any]] = {
     "score_threshold": [-0.01, 1.01, "0.7", None, NAN],
     "background_threshold": [-0.01, 1.01, "auto", None, NAN],
     "sensitivity": [-0.01, 1.01, "high", None, NAN],
+    "background_similarity": [-0.01, 1.01, "near", None, NAN],
     "normalize": [0, 1, "no", None],
     "templates": [
         "scene16",
@@ -84,6 +85,7 @@ RIGHT: dict[str, list[Any]] = {
     "score_threshold": [0, 1],
     "background_threshold": [0, 1],
     "sensitivity": [0, 1],
+    "background_similarity": [0, 1],
     "normalize": [True, False],
     "templates": [*TEMPLATES, ["{}"], ("a {}.", "the {}")],
     "refine_threshold": [None, 0, 1],
@@ -174,6 +176,7 @@ settings_strategy = st.builds(
     score_threshold=shares,
     background_threshold=shares,
     sensitivity=shares,
+    background_similarity=shares,
     normalize=st.booleans(),
     templates=st.one_of(
         st.sampled_from(TEMPLATES),

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
     from cliper.cache import TextEmbeddingCache
     from cliper.encoders.base import Encoder
+    from cliper.settings import Settings
 
 __all__ = [
     "ClassPrompt",
     "Classes",
     "background_classes",
+    "encode_background",
     "encode_classes",
     "load_templates",
     "parse_classes",
@@ -142,14 +144,17 @@ def background_classes(background: Classes | None, classes: Sequence[ClassPrompt
     """Read background names.
 
     Args:
-        background: names as for :func:`parse_classes`; ``"auto"`` for :func:`scene_background`; None or empty for none.
+        background: names as for :func:`parse_classes`; ``"auto"`` for :func:`scene_background`; ``"none"``, None or
+            empty for none.
         classes: the classes.
 
     Raises:
         ClassListError: the names cannot be read.
     """
-    if isinstance(background, str) and background.strip() == "auto":
+    if _is_auto(background):
         return scene_background(classes)
+    if isinstance(background, str) and background.strip().casefold() == "none":
+        return []
     return parse_classes(background, what="background name") if background else []
 
 
@@ -225,6 +230,52 @@ def encode_classes(
         known = {**known, **fresh}
     rows = [torch.stack([known[p] for p in item.prompts]).mean(0) for item in classes]
     return F.normalize(torch.stack(rows), dim=-1).to(encoder.device)
+
+
+def encode_background(
+    encoder: Encoder,
+    background: Classes | None,
+    classes: Sequence[ClassPrompt],
+    foreground: Tensor,
+    settings: Settings,
+    cache: TextEmbeddingCache | None = None,
+) -> Tensor | None:
+    """Embed background names; of ``"auto"`` only those that mean none of the classes.
+
+    A scene word that means the same as a class would take its pixels: ``ocean`` those of ``sea``. It is dropped if its
+    cosine to a class is at least ``settings.background_similarity``.
+
+    Args:
+        encoder: the text tower.
+        background: as for :func:`background_classes`.
+        classes: C classes.
+        foreground: [C, D], their embeddings.
+        settings: for ``templates`` and ``background_similarity``.
+        cache: as for :func:`encode_classes`.
+
+    Returns:
+        [B, D] float32 of length 1, or None without names.
+
+    Raises:
+        ClassListError: as for :func:`encode_classes`; or one class without background names, which would be the
+            whole image.
+    """
+    names = background_classes(background, classes)
+    embedded = encode_classes(encoder, names, settings.templates, cache) if names else None
+    if embedded is not None and _is_auto(background):
+        embedded = embedded[(embedded @ foreground.T).amax(1) < settings.background_similarity]
+    if embedded is not None and len(embedded):
+        return embedded
+    if len(classes) == 1:
+        raise ClassListError(
+            f"one class without background names would cover the whole image: {_short(classes[0].name)}; add a class, "
+            'or name the background, or let it be "auto"'
+        )
+    return None
+
+
+def _is_auto(background: Classes | None) -> bool:
+    return isinstance(background, str) and background.strip().casefold() == "auto"
 
 
 def _entry(text: str, what: str) -> ClassPrompt:

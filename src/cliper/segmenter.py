@@ -22,7 +22,7 @@ from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, preprocess, to_tensor
 from cliper.ops.class_maps import build_text_classifier
-from cliper.prompts import Classes, ClassPrompt, background_classes, encode_classes, parse_classes
+from cliper.prompts import Classes, ClassPrompt, encode_background, encode_classes, parse_classes
 from cliper.refiners import Affinity, Refiner, RefinerLoader, check_proxy, check_refiner
 from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
@@ -176,8 +176,8 @@ class Segmenter:
         Args:
             image: a path, a PIL image, an HWC uint8 array or an encoded image; a list of them gives a list.
             classes: names, or ``"dog; grass"``; see :func:`cliper.prompts.parse_classes`.
-            background: names of other things that may be in the image; ``"auto"`` takes common scene words without
-                the classes; None or an empty list takes none.
+            background: names of other things that may be in the image; ``"auto"`` takes common scene words that mean
+                none of the classes; ``"none"``, None or an empty list takes none.
 
         Raises:
             ImageError: an image cannot be read, or its size is out of bounds.
@@ -388,12 +388,12 @@ class Segmenter:
     def _build_text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
         """Text embeddings of a call. Those of the last call are cached: many images are often given the same words."""
         names = background if background is None or isinstance(background, str) else tuple(background)
-        key = (tuple(classes), names, self.settings.templates)
+        key = (tuple(classes), names, self.settings.templates, self.settings.background_similarity)
         last = self._last_texts
         if last is None or last[0] != key:
             foreground = self.encode_text(classes)
-            others = background_classes(background, classes)
-            embedded = self.encode_text(others) if others else None
+            with convert_out_of_memory():
+                embedded = encode_background(self.encoder, background, classes, foreground, self.settings, self.cache)
             # With one class, the mean of the classes would equal that class and compete with it.
             texts = build_text_classifier(foreground, embedded, with_mean=len(classes) > 1 or embedded is None)
             self._last_texts = last = (key, texts)

@@ -60,6 +60,7 @@ class Settings:
         score_threshold: classes whose confidence is not above this get no pixel.
         background_threshold: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
         sensitivity: moves both thresholds together, see :meth:`thresholds`; above 0.5 more is found, below it less.
+        background_similarity: with ``background="auto"``, cosine to a class from which a background name is dropped.
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
@@ -93,6 +94,7 @@ class Settings:
     score_threshold: float = 0.7
     background_threshold: float = 0.6
     sensitivity: float = 0.5
+    background_similarity: float = 0.9
     normalize: bool = True
     templates: str | tuple[str, ...] = "scene15"
     refine_threshold: float | None = None
@@ -367,6 +369,7 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "score_threshold": (_check_float, 0.0, 1.0),
     "background_threshold": (_check_float, 0.0, 1.0),
     "sensitivity": (_check_float, 0.0, 1.0),
+    "background_similarity": (_check_float, 0.0, 1.0),
     "normalize": (_check_bool,),
     "templates": (_check_templates,),
     "refine_threshold": (_check_float, 0.0, 1.0),

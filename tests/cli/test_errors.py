@@ -385,3 +385,10 @@ def test_unwritable_cache_is_a_warning(
     assert ended.code == 0
     (line,) = ended.err.splitlines()
     assert line.startswith("cliper: warning: text embeddings are not cached: cannot use /proc/nothing")
+
+
+@pytest.mark.parametrize("value", ["0.4", "40%", "1"])
+def test_number_as_background_names_the_threshold(command: Any, photo: Path, value: str) -> None:
+    ended = command("segment", photo, "-c", "dog", "-b", value)
+    assert ended.code == 2
+    assert f"got '{value}'; the threshold is --background-threshold" in ended.err

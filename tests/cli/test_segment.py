@@ -168,6 +168,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "score_threshold": (["--score-threshold", "0"], 0.0),
     "background_threshold": (["--background-threshold", "0"], 0.0),
     "sensitivity": (["--sensitivity", "0.7"], 0.7),
+    "background_similarity": (["--background-similarity", "0.5"], 0.5),
     "normalize": (["--no-normalize"], False),
     "templates": (["--templates", "imagenet80"], "imagenet80"),
     "refine_threshold": (["--refine-threshold", "0"], 0.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -144,6 +145,10 @@ _METHOD = option_group(
         "--background-threshold X",
         "Score below which a pixel is background; 0 compares the classes with (1 - highest score)^2.",
     ),
+    option(
+        "--background-similarity X",
+        "With --background auto: similarity to a class from which a background word is left out.",
+    ),
     option("--sensitivity X", "Find more (towards 1) or less (towards 0): moves both thresholds; 0.5 leaves them."),
     option("--normalize/--no-normalize", "Stretch class maps to [0, 1] before labels are assigned.", default=None),
     option("--templates", "Text templates: sentences that class names are put into.", type=click.Choice(TEMPLATES)),
@@ -277,6 +282,11 @@ def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
     from cliper.prompts import parse_classes
 
     words = [name.strip().lower() for name in names]
+    if len(words) == 1 and re.fullmatch(r"[\d.]+%?", words[0]):
+        raise ClassListError(
+            f"--background: expected names of what else is in the images, got {names[0]!r}; "
+            "the threshold is --background-threshold"
+        )
     if words == ["auto"]:
         return "auto"
     if words == ["none"]:
