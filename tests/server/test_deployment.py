@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from uvicorn.server import HANDLED_SIGNALS
 
 from cliper.cli.main import cli
-from cliper.server.limits import Limits
+from cliper.server.models import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
