@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from PIL import Image
 
 from cliper.cli.errors import echo_warning
 from cliper.cli.help import GroupedCommand, option, option_group
@@ -147,6 +146,8 @@ def demo(no_browser: bool, **options: Any) -> int:
 
 
 def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
+    from PIL import Image
+
     try:
         from cliper.decode_pool import DecodePool
         from cliper.server.access import is_loopback, listen

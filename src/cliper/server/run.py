@@ -58,11 +58,13 @@ class Server(uvicorn.Server):
         self._last_warning = float("-inf")
 
     async def startup(self, sockets: Any = None) -> None:
+        """Start to accept connections."""
         await super().startup(sockets)
         asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
+        """Close idle connections; called ten times a second."""
         now, idle = time.monotonic(), {}
         connection: Any
         for connection in self.server_state.connections:
