@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "segmenter": BASE
     | {"cache", "checkpoints", "devices", "encoded_image", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings"},
+    "vocabulary": BASE | {"checkpoints", "encoders", "prompts"},
     "provenance": BASE | {"checkpoints", "refiners"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},
     "runner": BASE | {"decode_pool", "devices", "files"},

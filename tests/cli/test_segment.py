@@ -206,9 +206,7 @@ def test_option_changes_its_setting_only(
     flags, value = FLAGS[name]
     ended = command("segment", "--example", "-m", clip_folder, *flags)
     assert (ended.code, ended.err) == (2, "cliper: error: not loaded\n")
-    recommended = Settings(
-        size=64, logit_scale=30, score_threshold=0.05, background_threshold=0.3, templates=("a photo of a {}.",)
-    )
+    recommended = Settings.from_mapping(json.loads((clip_folder / "settings.json").read_text()))
     assert getattr(recommended, name) != value
     assert loaded[0]["settings"] == recommended.replace(**{name: value})
 
@@ -230,9 +228,7 @@ def test_settings_precedence_is_recommended_preset_file_option(
     path = tmp_path / "own.yaml"
     path.write_text("size: 96\nlogit_scale: 5\n")
     arguments = ["segment", "--example", "-m", clip_folder]
-    recommended = Settings(
-        size=64, logit_scale=30, score_threshold=0.05, background_threshold=0.3, templates=("a photo of a {}.",)
-    )
+    recommended = Settings.from_mapping(json.loads((clip_folder / "settings.json").read_text()))
     command(*arguments)
     assert loaded[-1]["settings"] == recommended  # what the checkpoint recommends
     command(*arguments, "-s", "vit-l-14/cityscapes")

@@ -36,6 +36,7 @@ __all__ = [
     "check_out_folder",
     "class_options",
     "classes_file_option",
+    "echo_notes",
     "engine_options",
     "load_segmenter",
     "model_options",
@@ -44,6 +45,8 @@ __all__ = [
     "read_settings",
     "run_options",
 ]
+
+_MAX_NOTES = 5
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -223,6 +226,17 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
         dtype=options["dtype"],
         seed=options["seed"],
     )
+
+
+def echo_notes(segmenter: Segmenter, classes: list[ClassPrompt]) -> None:
+    """Print a note about each class that the model was not taught, to standard error."""
+    from cliper.vocabulary import word_notes
+
+    notes = word_notes(segmenter.encoder, segmenter.checkpoint, classes)
+    for note in notes[:_MAX_NOTES]:
+        echo_warning(note)
+    if len(notes) > _MAX_NOTES:
+        echo_warning(f"and {len(notes) - _MAX_NOTES} more classes that {segmenter.checkpoint.name} was not taught")
 
 
 def read_settings(options: dict[str, Any], base: Settings | None = None) -> Settings:

@@ -15,6 +15,7 @@ from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
     class_options,
+    echo_notes,
     load_segmenter,
     model_options,
     read_background,
@@ -87,6 +88,7 @@ def segment(
         load_image(images[0])  # raises before anything is downloaded or loaded
     segmenter = load_segmenter(options)
     segmenter.encode_text(class_list)  # a class that cannot be encoded is an error of the command, not of an image
+    echo_notes(segmenter, class_list)
     if not json_output:
         _print_model(segmenter)
     failed = 0

@@ -1,0 +1,43 @@
+"""Notes about words that a checkpoint was not taught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cliper.prompts import parse_classes
+from cliper.vocabulary import read_words, word_notes
+
+
+def notes(segmenter: Any, classes: str) -> list[str]:
+    return word_notes(segmenter.encoder, segmenter.checkpoint, parse_classes(classes))
+
+
+def test_words_are_read_from_the_folder(tmp_path: Path) -> None:
+    assert read_words(tmp_path) == ()
+    (tmp_path / "words.txt").write_text("# word, images\ndog\t3\npotted plant\t1\n", encoding="utf-8")
+    assert read_words(tmp_path) == ("dog", "potted plant")
+
+
+@pytest.mark.parametrize("word", ["horse", "Horses", "potted plant", "horse rider", "vehicle: lorry, car"])
+def test_words_taught_or_of_the_same_meaning_have_no_note(mini: Any, word: str) -> None:
+    assert notes(mini, word) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("hrose", "did you mean 'horse'?"),
+        ("Hund", "mini knows English: for a word of another language write 'Hund: dog'"),
+        ("wooden bench", "near it: 'bench'; ViT-B/16 (a download) knows more words"),
+    ],
+)
+def test_other_words_are_guesses(mini: Any, word: str, hint: str) -> None:
+    [note] = notes(mini, f"dog; {word}")
+    assert note == f"{word}: not among the words that mini was taught, so its result is a guess; {hint}"
+
+
+def test_checkpoint_without_a_list_has_no_notes(tiny: Any) -> None:
+    assert notes(tiny, "Hund") == []
