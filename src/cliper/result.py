@@ -164,7 +164,7 @@ class Segmentation:
             raise ClassListError(f"no class of this result is called {name!r}; {hint}")
         return self.classes.index(name) + 1
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self.labels, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:

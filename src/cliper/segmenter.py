@@ -174,7 +174,7 @@ class Segmenter:
         would equal the class and halve its probability. :meth:`class_maps` never leaves it out.
 
         Args:
-            image: a path, a PIL image, an HWC uint8 array or an encoded image; a list of them gives a list.
+            image: as for :func:`cliper.images.load_image`, or an encoded image; a list of them gives a list.
             classes: names, or ``"dog; grass"``; see :func:`cliper.prompts.parse_classes`.
             background: names of other things that may be in the image; ``"auto"`` takes common scene words that mean
                 none of the classes; ``"none"``, None or an empty list takes none.
@@ -200,7 +200,7 @@ class Segmenter:
         """Run the networks on an image once; the segmenter then segments it by any words.
 
         Args:
-            image: a path, a PIL image or an HWC uint8 array.
+            image: as for :func:`cliper.images.load_image`.
 
         Returns:
             CLIP's features and the refiner's affinity, on the segmenter's device. Their size is ``nbytes``.

@@ -36,6 +36,32 @@ def test_path_text_pil_and_array_agree(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(loaded), expected)
 
 
+def test_bytes_and_tensors_agree_with_arrays(tmp_path: Path) -> None:
+    image = Image.effect_noise((20, 12), 60).convert("RGB")
+    image.save(tmp_path / "a.png")
+    expected = np.asarray(image)
+    tensor = torch.from_numpy(expected.copy()).permute(2, 0, 1)
+    for source in ((tmp_path / "a.png").read_bytes(), tensor, tensor / 255, (tensor / 255).double().requires_grad_()):
+        assert np.array_equal(np.asarray(load_image(source)), expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (b"not an image", "the bytes"),
+        (torch.zeros(2, 3), "expected a tensor 3xHxW, got shape 2x3"),
+        (torch.zeros(4, 5, 3), "expected a tensor 3xHxW, got shape 4x5x3"),
+        (torch.full((3, 2, 2), 1.5), "values from 0 to 1"),
+        (torch.full((3, 2, 2), float("nan")), "values from 0 to 1"),
+        (torch.zeros(3, 2, 2, dtype=torch.int64), "uint8"),
+        (torch.zeros(3, 0, 2), "pixel"),
+    ],
+    ids=["bytes", "flat", "channels last", "bright", "nan", "integers", "empty"],
+)
+def test_other_bytes_and_tensors_are_refused(source: Any, words: str) -> None:
+    assert words in refusal(source)
+
+
 def test_arrays_grey_rgb_rgba_and_not_contiguous() -> None:
     grey = np.array([[0, 128, 255]], dtype=np.uint8)
     np.testing.assert_array_equal(pixels(grey), np.repeat(grey[:, :, None], 3, axis=2))
@@ -60,7 +86,7 @@ def test_other_arrays_are_refused(array: np.ndarray, words: str) -> None:
     assert words in refusal(array)
 
 
-@pytest.mark.parametrize("source", [7, None, b"bytes", [[0]], torch.zeros(3, 4, 4)])
+@pytest.mark.parametrize("source", [7, None, bytearray(b"bytes"), [[0]]])
 def test_other_types_are_refused(source: Any) -> None:
     assert type(source).__name__ in refusal(source)
 

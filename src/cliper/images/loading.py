@@ -7,9 +7,10 @@ numbers come from them.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,12 @@ from cliper.images.decoding import (
 )
 from cliper.images.limits import exif_orientation
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["ImageSource", "load_image", "load_stream"]
 
-ImageSource = str | Path | Image.Image | npt.NDArray[np.uint8]
+ImageSource = Union[str, Path, bytes, Image.Image, npt.NDArray[np.uint8], "Tensor"]
 
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _EXIF_TRANSPOSE = {
@@ -44,14 +48,15 @@ _EXIF_TRANSPOSE = {
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An upright 8-bit RGB image from a file, a PIL image or an array.
+    """An upright 8-bit RGB image from a file, a PIL image, an array or a tensor.
 
     Of an animation it is the first frame (of a PIL image, the current one). Transparent pixels are blended with
     white. 16-bit greys are divided by 257; float greys must lie in [0, 1] or [0, 255]. The result is a new
     image without metadata; ``source`` is not changed. Thread-safe.
 
     Args:
-        source: path, PIL image, or uint8 array [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGBA).
+        source: path, the bytes of an image file, PIL image, uint8 array [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4]
+            (RGBA), or tensor [3, H, W], uint8 or floating point from 0 to 1.
         max_pixels: images with more pixels are refused before they are decoded.
 
     Returns:
@@ -74,12 +79,18 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
     elif isinstance(source, np.ndarray):
         name = "the array"
         image = _from_array(source, max_pixels)
+    elif isinstance(source, bytes):
+        name = "the bytes"
+        image = decode_stream(io.BytesIO(source), name, max_pixels)
     elif isinstance(source, str | Path):
         name = quote_path(source)
         image = open_image(source, max_pixels=max_pixels)
+    elif hasattr(source, "detach"):
+        name = "the tensor"
+        image = _from_tensor(source, max_pixels)
     else:
         raise ImageError(
-            "expected a path, a PIL image or a uint8 array [H, W, 3], "
+            "expected a path, bytes, a PIL image, a uint8 array [H, W, 3] or a tensor [3, H, W], "
             f"got {type(source).__name__}; convert it to one of these"
         )
     return _normalized(image, name)
@@ -113,6 +124,18 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
         raise ImageError(f"expected an array HxW, HxWx3 or HxWx4, got shape {shape}; {hint}")
     check_pixels((array.shape[1], array.shape[0]), max_pixels, "the array")
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _from_tensor(tensor: Tensor, max_pixels: int) -> Image.Image:
+    array = tensor.detach().cpu().float().numpy() if tensor.is_floating_point() else tensor.detach().cpu().numpy()
+    shape = "x".join(str(side) for side in array.shape)
+    if array.ndim != 3 or array.shape[0] != 3:
+        raise ImageError(f"expected a tensor 3xHxW, got shape {shape}; pass one RGB image, channels first")
+    if array.dtype == np.float32:
+        if array.size and not (array.min() >= 0 and array.max() <= 1):  # false for NaN, too
+            raise ImageError("expected a tensor with values from 0 to 1, or uint8, got others; scale it first")
+        array = (array * 255).round().astype(np.uint8)
+    return _from_array(array.transpose(1, 2, 0), max_pixels)
 
 
 def _normalized(image: Image.Image, name: str) -> Image.Image:
