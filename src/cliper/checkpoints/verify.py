@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -165,5 +166,11 @@ def _load(path: str, part: str, values: int) -> dict[str, Any]:
     if described > 2 * values + 1_000_000:  # memory would be allocated for what is missing
         raise ValueError(f"config.json describes {described:,} weights, the files hold {values:,}")
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    info: dict[str, Any] = model_class.from_pretrained(path, **options)[1]
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it would log what the report says
+    try:
+        info: dict[str, Any] = model_class.from_pretrained(path, **options)[1]
+    finally:
+        logger.setLevel(level)
     return info
