@@ -271,7 +271,7 @@ class Segmentation:
 
         suffix = Path(path).suffix.lower()
         if suffix == ".png":
-            write_label_png(path, self.labels, max_label=len(self.classes))
+            write_label_png(path, self.labels, max_label=len(self.classes), classes=self.classes)
         elif suffix == ".npz":
             write_npz(path, self)
         elif suffix in {".jpg", ".jpeg", ".webp"}:

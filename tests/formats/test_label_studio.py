@@ -67,7 +67,7 @@ def test_scores_are_at_most_1() -> None:
 
 def test_colours_are_those_of_the_overlay() -> None:
     colours = [label.get("background") for label in ElementTree.fromstring(labeling_config(CLASSES)).iter("Label")]
-    assert colours == ["#800000", "#008000", "#808000"]
+    assert colours == ["#e69f00", "#56b4e9", "#009e73"]
 
 
 def test_addresses_begin_with_the_name_of_the_image_folder(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from cliper.errors import ImageError, InputError, OutputError, ShapeError
-from cliper.formats import draw_overlay, voc_palette, write_overlay
+from cliper.formats import draw_overlay, write_overlay
+from cliper.formats.palette import overlay_palette
 
 GREY = np.full((60, 80, 3), 100, dtype=np.uint8)
 
@@ -26,14 +27,14 @@ def test_background_is_unchanged_and_regions_are_blended() -> None:
     overlay = np.asarray(draw_overlay(GREY, halves(), ["dog"], opacity=0.5, legend=False))
     assert overlay.shape == GREY.shape
     assert overlay[30, 5].tolist() == [100, 100, 100]
-    np.testing.assert_allclose(overlay[30, 75], (100 + voc_palette()[1].astype(int)) / 2, atol=1)
+    np.testing.assert_allclose(overlay[30, 75], (100 + overlay_palette(4)[1].astype(int)) / 2, atol=1)
 
 
 def test_opacity_0_and_1() -> None:
     clear = np.asarray(draw_overlay(GREY, halves(), ["dog"], opacity=0, legend=False))
     solid = np.asarray(draw_overlay(GREY, halves(), ["dog"], opacity=1, legend=False))
     assert clear[30, 75].tolist() == [100, 100, 100]
-    assert solid[30, 75].tolist() == voc_palette()[1].tolist()
+    assert solid[30, 75].tolist() == overlay_palette(4)[1].tolist()
 
 
 @pytest.mark.parametrize("shade", [0, 100, 255])
@@ -45,7 +46,7 @@ def test_borders_have_contrast_on_any_image(shade: int) -> None:
 
 def test_tiny_images_have_no_borders() -> None:
     overlay = np.asarray(draw_overlay(GREY[:2, :2], [[0, 1], [0, 1]], ["dog"], opacity=1, legend=False))
-    assert overlay[:, 1].tolist() == [voc_palette()[1].tolist()] * 2
+    assert overlay[:, 1].tolist() == [overlay_palette(4)[1].tolist()] * 2
     assert overlay[:, 0].tolist() == [[100] * 3] * 2
 
 

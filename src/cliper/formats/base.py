@@ -17,6 +17,7 @@ from PIL import Image
 from cliper.errors import InputError, quote_path, reraise
 
 __all__ = [
+    "LABEL_MODES",
     "Format",
     "FormatOptions",
     "ImageInfo",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+LABEL_MODES = ("palette", "grey")
 
 
 class LabeledImage(Protocol):
@@ -78,6 +81,7 @@ class FormatOptions:
     Args:
         tolerance: of polygons: largest distance of a simplified border from the exact one, in pixels; 0 is exact.
         quality: of JPEG and WebP overlays, 1 to 100.
+        label_mode: of label maps: ``"palette"``, or ``"grey"`` for readers that turn a palette into colours.
         image_folder: name of the folder that holds the images; Label Studio's addresses begin with it.
 
     Raises:
@@ -90,6 +94,7 @@ class FormatOptions:
 
     tolerance: float = 1.0
     quality: int = 90
+    label_mode: str = "palette"
     image_folder: str = ""
 
     def __post_init__(self) -> None:
@@ -97,6 +102,8 @@ class FormatOptions:
             raise InputError(f"tolerance: expected pixels from 0 to 1000, got {self.tolerance!r}")
         if isinstance(self.quality, bool) or not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
             raise InputError(f"quality: expected a whole number from 1 to 100, got {self.quality!r}")
+        if self.label_mode not in LABEL_MODES:
+            raise InputError(f"label_mode: expected one of {', '.join(LABEL_MODES)}, got {self.label_mode!r}")
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cliper.errors import ImageError, InputError, ShapeError, quote_path
 from cliper.files import atomic_write
@@ -43,14 +46,23 @@ def check_labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
-def encode_label_png(labels: npt.ArrayLike, *, max_label: int = 0) -> bytes:
+def encode_label_png(
+    labels: npt.ArrayLike, *, max_label: int = 0, classes: Sequence[str] = (), grey: bool = False
+) -> bytes:
     """The bytes of :func:`write_label_png`'s file. Raises as :func:`check_labels`."""
     stream = io.BytesIO()
-    _to_image(labels, max_label).save(stream, format="PNG")
+    _to_image(labels, max_label, grey).save(stream, format="PNG", pnginfo=_class_names(classes))
     return stream.getvalue()
 
 
-def write_label_png(path: str | Path, labels: npt.ArrayLike, *, max_label: int = 0) -> None:
+def write_label_png(
+    path: str | Path,
+    labels: npt.ArrayLike,
+    *,
+    max_label: int = 0,
+    classes: Sequence[str] = (),
+    grey: bool = False,
+) -> None:
     """Write a label map as PNG.
 
     Up to label 255 it is an indexed 8-bit PNG with the colours of PASCAL VOC, like that benchmark's ground truth;
@@ -60,6 +72,8 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike, *, max_label: int =
         path: the file to write; it is a PNG whatever the suffix.
         labels: [H, W] integers from 0 to 65535.
         max_label: largest label of the class list, so that all label maps of a class list are of one kind.
+        classes: stored in the file's text ``classes``, as a JSON list; class i has label ``i + 1``.
+        grey: whether values up to 255 are stored as grey, too, for readers that turn a palette into colours (OpenCV).
 
     Raises:
         ShapeError: not two-dimensional, or without a pixel.
@@ -73,9 +87,9 @@ def write_label_png(path: str | Path, labels: npt.ArrayLike, *, max_label: int =
         ...     read_label_png(f"{folder}/a.png").tolist()
         [[0, 1], [2, 300]]
     """
-    image = _to_image(labels, max_label)
+    content = encode_label_png(labels, max_label=max_label, classes=classes, grey=grey)
     with atomic_write(path) as temporary:
-        image.save(temporary, format="PNG")
+        temporary.write_bytes(content)
 
 
 def read_label_png(path: str | Path) -> npt.NDArray[np.int32]:
@@ -104,10 +118,19 @@ def read_label_png(path: str | Path) -> npt.NDArray[np.int32]:
         return np.asarray(image).astype(np.int32)
 
 
-def _to_image(labels: npt.ArrayLike, max_label: int) -> Image.Image:
+def _class_names(classes: Sequence[str]) -> PngInfo | None:
+    if not classes:
+        return None
+    info = PngInfo()
+    info.add_text("classes", json.dumps(list(classes)))  # ASCII, which every reader of a PNG's text understands
+    return info
+
+
+def _to_image(labels: npt.ArrayLike, max_label: int, grey: bool) -> Image.Image:
     array = check_labels(labels)
     if max(int(array.max()), max_label) > 255:
         return Image.fromarray(array.astype(np.uint16))
     image = Image.fromarray(array.astype(np.uint8))
-    image.putpalette(voc_palette().tobytes())
+    if not grey:
+        image.putpalette(voc_palette().tobytes())
     return image

@@ -86,7 +86,7 @@ def labeling_config(classes: Sequence[str]) -> str:
     """The labeling interface of these tasks, as Label Studio's XML.
 
     Example:
-        >>> '<Label value="dog" background="#800000"/>' in labeling_config(["dog"])
+        >>> '<Label value="dog" background="#e69f00"/>' in labeling_config(["dog"])
         True
     """
     colours = hex_colours(len(classes) + 1)[1:]

@@ -15,7 +15,7 @@ from cliper.errors import InputError, OutputError, ShapeError, quote_path
 from cliper.files import atomic_write
 from cliper.formats.label_png import check_labels
 from cliper.formats.legend import LegendEntry, add_legend
-from cliper.formats.palette import voc_palette
+from cliper.formats.palette import overlay_palette
 from cliper.images import ImageSource, load_image
 
 __all__ = ["draw_overlay", "write_overlay"]
@@ -41,10 +41,11 @@ def draw_overlay(
     opacity: float = 0.55,
     legend: bool = True,
 ) -> Image.Image:
-    """The image with each region in its class's VOC colour, and a legend of the classes that occur.
+    """The image with each region in its class's colour, and a legend of the classes that occur.
 
     The legend lists classes with their share of the area, largest first, background last. It is appended below the
-    image, or to the right where the result is smaller; the image is not scaled.
+    image, or to the right where the result is smaller; the image is not scaled. The colours are those of
+    :func:`cliper.formats.palette.overlay_palette`.
 
     Args:
         image: path, PIL image or array.
@@ -80,7 +81,7 @@ def draw_overlay(
             "pass the classes that the labels were made with"
         )
     array = array.astype(np.uint16)
-    palette = voc_palette(len(classes) + 1)
+    palette = overlay_palette(len(classes) + 1)
 
     counts = np.zeros(len(classes) + 1, dtype=np.int64)
     for top in range(0, overlay.height, _ROWS):

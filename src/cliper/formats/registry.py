@@ -8,10 +8,12 @@ machines and earlier runs.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cliper.errors import InputError
-from cliper.formats.base import Format, FormatOptions, ImageInfo, LabeledImage
+from cliper.files import to_utf8, write_text
+from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.coco import COCO
 from cliper.formats.coco_panoptic import COCO_PANOPTIC
 from cliper.formats.cvat import CVAT
@@ -19,6 +21,7 @@ from cliper.formats.gallery import GALLERY
 from cliper.formats.label_png import write_label_png
 from cliper.formats.label_studio import LABEL_STUDIO
 from cliper.formats.labelme import LABELME
+from cliper.formats.masks import CUTOUTS, MASKS
 from cliper.formats.npz import write_npz
 from cliper.formats.overlay import draw_overlay, write_overlay
 from cliper.formats.yolo import YOLO
@@ -27,7 +30,18 @@ __all__ = ["find_format", "format_names"]
 
 
 def _write_labels(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
-    write_label_png(path, result.labels, max_label=len(result.classes))
+    write_label_png(
+        path, result.labels, max_label=len(result.classes), classes=result.classes, grey=options.label_mode == "grey"
+    )
+
+
+def _merge_labels(
+    outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions
+) -> list[Path]:
+    """A line for each label: its number and its name."""
+    path = folder / "classes.txt"
+    write_text(path, "".join(f"{label} {to_utf8(name)}\n" for label, name in enumerate(["background", *classes])))
+    return [path]
 
 
 def _write_overlay(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
@@ -42,10 +56,12 @@ def _write_npz(result: LabeledImage, path: Path, info: ImageInfo, options: Forma
 _FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
-        Format("labels", ".labels.png", "label map as indexed PNG, VOC palette", _write_labels),
+        Format("labels", ".labels.png", "label map as indexed PNG, VOC palette", _write_labels, _merge_labels),
         Format("overlay", ".overlay.png", "the image in colours with a legend, PNG", _write_overlay),
         Format("overlay-jpg", ".overlay.jpg", "the same as JPEG", _write_overlay),
         Format("overlay-webp", ".overlay.webp", "the same as WebP", _write_overlay),
+        MASKS,
+        CUTOUTS,
         Format("npz", ".npz", "labels, scores and confidence for numpy.load", _write_npz),
         COCO,
         COCO_PANOPTIC,
