@@ -94,8 +94,7 @@ class Segmenter:
         """Load a checkpoint, and download it first if it is not on this machine.
 
         Args:
-            model: an alias (``"mini"``, ``"ViT-B/16"``, ``"ViT-L/14"``, ``"ViT-H/14"``), a hub name, or a
-                local folder in ``transformers`` format.
+            model: an alias (``"mini"``, ``"ViT-B/16"`` ...), a hub name, or a local folder in ``transformers`` format.
             refiner: None, or the name of a refiner.
             settings: a preset's name, a YAML file, or :class:`Settings`; None takes the settings recommended for the
                 checkpoint. A file changes the recommended settings that it names.
@@ -253,8 +252,7 @@ class Segmenter:
     ) -> list[Callable[[], Segmentation]]:
         """Segment images, given the encoder's input for each; labels are assigned later.
 
-        The input may be a part of a larger image, which is resized before it is cut. Only class maps are computed
-        before this returns. Labels are assigned when the returned functions are called, in any thread.
+        Class maps are computed before this returns, labels when the returned functions are called, in any thread.
 
         Args:
             images: each as :func:`cliper.images.load_image` gives it; labels have their size.
@@ -339,9 +337,7 @@ class Segmenter:
         for image in images:
             if isinstance(image, EncodedImage):
                 image.check_usable(self.encoder, self.refiner, self.settings, self.seed)
-                yield image
-            else:
-                yield next(encoded)
+            yield image if isinstance(image, EncodedImage) else next(encoded)
 
     def _encode(self, inputs: Iterable[tuple[Image.Image, Tensor]]) -> Iterator[EncodedImage]:
         """Encode images, each with the encoder's input, in order. Consecutive images of one size form batches."""
