@@ -93,9 +93,7 @@ def test_from_pretrained_accepts_preset_settings_file_or_none(clip_folder: Path,
     def settings(value: Any) -> Settings:
         return cliper.Segmenter.from_pretrained(clip_folder, settings=value, device="cpu").settings
 
-    recommended = Settings(
-        size=64, logit_scale=30, score_threshold=0.05, background_threshold=0.3, templates=("a photo of a {}.",)
-    )
+    recommended = Settings.from_mapping(json.loads((clip_folder / "settings.json").read_text()))
     assert settings(None) == recommended
     assert settings("vit-b-16/ade150") == load_preset("vit-b-16/ade150").settings
     assert settings(Settings(size=32)) == Settings(size=32)
@@ -128,7 +126,7 @@ def test_window_must_be_a_multiple_of_the_patch_and_cover_the_image(tiny: Any, c
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "", "cpu:x", "meta"])
 def test_missing_devices_are_refused(clip_folder: Path, device: str) -> None:
-    with pytest.raises(SettingsError, match=f"device: expected one that this machine has, such as cpu, got '{device}'"):
+    with pytest.raises(SettingsError, match=f"device: expected one of cpu.*, got '{device}'"):
         cliper.Segmenter.from_pretrained(clip_folder, device=device)
 
 

@@ -26,7 +26,9 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()  # fails on the device "meta", which holds no values
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise SettingsError(f"device: expected one that this machine has, such as cpu, got {str(name)!r}") from None
+        known = ["cpu", *(["cuda"] * torch.cuda.is_available()), *(["mps"] * torch.backends.mps.is_available())]
+        hint = "; an NVIDIA or AMD GPU is called cuda" if str(name).lower().startswith("gpu") else ""
+        raise SettingsError(f"device: expected one of {', '.join(known)}, got {str(name)!r}{hint}") from None
     return device
 
 

@@ -224,7 +224,8 @@ def load_preset(name: str) -> Preset:
     """
     known = presets()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3) or known[:3]
+        same_benchmark = [preset for preset in known if preset.partition("/")[2] == name]
+        near = same_benchmark or difflib.get_close_matches(name, known, n=3) or known[:3]
         raise SettingsError(f"no preset is called {name!r}; near it: {', '.join(near)}")
     folder, _, stem = name.partition("/")
     text = (resources.files("cliper") / "presets" / folder / f"{stem}.yaml").read_text(encoding="utf-8")

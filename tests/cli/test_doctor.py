@@ -18,7 +18,10 @@ def test_all_checks_pass(command: Any, own_cache: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
     assert lines[0].startswith(f"cliper {cliper.__version__}, Python 3.")
-    assert sum(line.startswith("  ") for line in lines) == 7
+    assert (
+        sum(line.startswith("  ") for line in lines) == len(doctor._PACKAGES) + 1
+    )  # and the extras, all of which are here
+    assert "  extras: coco, s3, scale, server, supervision, video" in lines
     checks = [line for line in lines if not line.startswith((" ", "cliper"))]
     assert all(line.startswith("ok      ") for line in checks)
     assert len(checks) == len(doctor._CHECKS) == 5

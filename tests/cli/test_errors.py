@@ -209,7 +209,7 @@ def test_unusable_class_file_is_refused(refused: Any, clip_folder: Path, photo: 
         (["segment", "--example", "--refine-size", "1x2x3"], "refine_size: expected"),
         (["segment", "--example", "-s", "vit-b-16/voc"], "no preset is called 'vit-b-16/voc'"),
         (["segment", "--example", "-s", "no.yaml"], "settings file 'no.yaml' does not exist"),
-        (["segment", "--example", "--device", "gpu"], "device: expected one that this machine has"),
+        (["segment", "--example", "--device", "gpu"], "an NVIDIA or AMD GPU is called cuda"),
         (["segment", "--example", "--dtype", "float8"], "--dtype"),
         (["segment", "--example", "--seed", "18446744073709551616"], "seed: expected a whole number from -922"),
         (["segment", "--example", "--seed", "x"], "--seed"),
@@ -274,15 +274,22 @@ def test_folder_in_place_of_an_output_file_is_refused(
     assert "that is a folder" in refused("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path)
 
 
+def write_half(patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Writing any file ends in the middle."""
+
+    def write_bytes(path: Path, data: bytes) -> None:
+        with path.open("wb") as stream:
+            stream.write(data[: len(data) // 2])
+        raise error
+
+    patch.setattr(Path, "write_bytes", write_bytes)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_full_disk_leaves_no_part_of_a_file(
     refused: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def save(_: Image.Image, path: Path, **__: Any) -> None:
-        Path(path).write_bytes(b"\x89PNG half a pic")
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(Image.Image, "save", save)
+    write_half(monkeypatch, OSError(code, os.strerror(code)))
     line = refused("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
     assert line.startswith("cannot write ")
 
@@ -295,12 +302,9 @@ def test_old_result_stays_if_the_new_one_cannot_be_written(
     assert command(*arguments).code == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
-    def save(_: Image.Image, path: Path, **__: Any) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(Image.Image, "save", save)
-    refused(*arguments)
+    with monkeypatch.context() as patch:
+        write_half(patch, OSError(errno.ENOSPC, "full"))
+        refused(*arguments)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -310,11 +314,7 @@ def test_old_result_stays_if_the_new_one_cannot_be_written(
 def test_interrupt_while_writing_leaves_no_part_of_a_file(
     command: Any, clip_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any
 ) -> None:
-    def save(_: Image.Image, path: Path, **__: Any) -> None:
-        Path(path).write_bytes(b"\x89PNG half a pic")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Image.Image, "save", save)
+    write_half(monkeypatch, KeyboardInterrupt())
     ended = command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
     assert ended.code == 130
     assert ended.err.strip() == "cliper: interrupted; files written so far are complete"

@@ -57,8 +57,8 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
     ),
     option(
         "-f, --format NAME",
-        "Format of the results; repeat for more: labels, overlay, overlay-jpg, overlay-webp, npz, coco, "
-        "coco-panoptic, cvat, label-studio, labelme, yolo, gallery.",
+        "Format of the results; repeat for more: labels, overlay, overlay-jpg, overlay-webp, masks, cutouts, npz, "
+        "coco, coco-panoptic, cvat, label-studio, labelme, yolo, gallery.",
         "formats",
         multiple=True,
         default=["labels", "overlay-jpg"],

@@ -7,6 +7,7 @@ import platform
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -18,6 +19,15 @@ from cliper.errors import CliperError, OutputError
 
 __all__ = ["doctor"]
 
+# Extra of pyproject.toml -> a module that it installs.
+_EXTRAS = {
+    "coco": "pycocotools",
+    "s3": "s3fs",
+    "scale": "ray",
+    "server": "fastapi",
+    "supervision": "supervision",
+    "video": "av",
+}
 _PACKAGES = ("torch", "transformers", "diffusers", "huggingface_hub", "safetensors", "pillow", "numpy")
 
 
@@ -34,6 +44,10 @@ def doctor() -> int:
             click.echo(f"  {package} {version(package)}")
         except PackageNotFoundError:
             click.echo(f"  {package} is missing: pip install {package}")
+    missing = [extra for extra, module in _EXTRAS.items() if find_spec(module) is None]
+    click.echo(f"  extras: {', '.join(extra for extra in _EXTRAS if extra not in missing) or 'none'}")
+    if missing:
+        click.echo(f"  extras that are not installed: {', '.join(missing)} (pip install 'cliper[{missing[0]}]')")
     return max((_run_check(name, check) for name, check in _CHECKS.items()), default=ExitCode.DONE)
 
 

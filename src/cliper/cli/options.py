@@ -65,8 +65,8 @@ class_options = option_group(
     "Classes",
     option(
         "-c, --classes NAMES",
-        'Classes to find, separated by semicolons: "dog; cat; person: man, woman". After a colon: the words that '
-        "describe the class, in place of its name. Repeat for more classes.",
+        'Classes to find: "dog; cat; person: man, woman". After a colon: the words that describe the class, in place '
+        "of its name. Repeat for more classes.",
         multiple=True,
     ),
     classes_file_option,
@@ -192,7 +192,11 @@ _REFINER = option_group(
 
 _DEVICE = option_group(
     "Device",
-    option("--device NAME", "Where to compute: cpu, cuda, cuda:1, ...", show_default="cuda if there is one, else cpu"),
+    option(
+        "--device NAME",
+        "Where to compute: cpu, cuda, cuda:1, mps (Apple) ...",
+        show_default="cuda if there is one, else cpu",
+    ),
     option(
         "--dtype",
         "Number format of the networks.",
@@ -281,10 +285,24 @@ def read_class_options(classes: tuple[str, ...], file: Path | None) -> list[Clas
 
     if not classes and file is None:
         raise ClassListError('expected classes, got none; name them: -c "dog; cat", or --classes-file FILE')
-    named = parse_classes([*classes, *([] if file is None else read_classes(file))])
-    if file is None and len(named) == 1 and "," in named[0].name:
-        echo_warning(f"{named[0].name!r} is one class; separate classes by semicolons")
-    return named
+    if file is None and len(classes) == 1 and Path(classes[0]).suffix == ".txt" and Path(classes[0]).is_file():
+        echo_warning(f"reading the classes from the file {classes[0]}")
+        return read_classes(classes[0])
+    entries = [entry for text in classes for entry in _split_commas(text)]
+    return parse_classes([*entries, *([] if file is None else read_classes(file))])
+
+
+def _split_commas(text: str) -> list[str]:
+    """Entries of a class list that a person typed: commas separate classes, but not in ``person: man, woman``."""
+    entries: list[str] = []
+    for entry in text.split(";"):
+        parts = [part for part in entry.split(",") if part.strip()]
+        if ":" in entry or len(parts) < 2:
+            entries.append(entry)
+        else:
+            entries += parts
+            echo_warning(f"{entry.strip()!r} names {len(parts)} classes; a class with a comma needs --classes-file")
+    return [entry for entry in entries if entry.strip()] or [text]
 
 
 def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:

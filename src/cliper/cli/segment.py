@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["segment"]
 
+MAX_INPUT_BYTES = 1024**3  # of standard input
+
+_STREAM = Path("-")
 _MAX_ROWS = 20
 _SUFFIXES = (".labels.png", ".overlay.png", ".npz")
 
@@ -37,7 +42,11 @@ _EXAMPLES = """\
 cliper segment photo.jpg -c "dog; cat; person: man, woman"
 cliper segment *.jpg -c car --background "road; sky" -o results
 cliper segment photo.jpg -c dog --refiner self --score-threshold 0.4
+cliper segment - -c dog -o - < photo.jpg > labels.png
 cliper segment --example"""
+
+# Formats of one file for each image, without files about a whole run.
+_FILE_FORMATS = ("labels", "overlay", "npz", "masks", "cutouts")
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
@@ -45,9 +54,16 @@ cliper segment --example"""
 @option_group(
     "Input and output",
     option("--example", "Segment the photo that comes with the package."),
-    option("-o, --out FOLDER", "Folder for results.", default=Path()),
+    option(
+        "-o, --out FOLDER|FILE",
+        "Folder for results. For one image also a file such as labels.png, or - for standard output.",
+        type=click.Path(path_type=Path, allow_dash=True),
+        default=Path(),
+    ),
+    option("-f, --format NAME", f"Format of --out FILE: {', '.join(_FILE_FORMATS)}.", "file_format", default="labels"),
     option("--overlay/--no-overlay", "Write NAME.overlay.png.", default=True),
     option("--scores", "Write labels, scores and confidence as NAME.npz, too."),
+    option("-q, --quiet", "Print errors only."),
     option("--json", "Print the summary as JSON, one line per image.", "json_output"),
 )
 @class_options
@@ -62,9 +78,13 @@ def segment(
     overlay: bool,
     scores: bool,
     json_output: bool,
+    quiet: bool,
+    file_format: str,
     **options: Any,
 ) -> int:
     """Label every pixel of IMAGES with the classes you name.
+
+    An image called - is read from standard input.
 
     For each image NAME.labels.png (indexed, with VOC's palette: 0 is background, 1 the first class, ...) and
     NAME.overlay.png are written. An image that cannot be used is reported and the others are done; the exit code is
@@ -78,35 +98,76 @@ def segment(
             classes = (EXAMPLE_CLASSES,)
     if not images:
         raise click.UsageError("expected an image, got none; name one, or give --example")
+    if folder := next((image for image in images if image.is_dir()), None):
+        raise click.UsageError(f"expected images, got the folder {folder}; cliper batch segments folders")
+    single = _writer(out, file_format, images)
     class_list = read_class_options(classes, classes_file)
     background = read_background(background_names)
-    _check_names(images, out)
-    check_out_folder(out)
-    if not any(image.is_file() for image in images):
+    if single is None:
+        _check_names(images, out)
+        check_out_folder(out)
+    stdin = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1) if _STREAM in images else b""
+    if len(stdin) > MAX_INPUT_BYTES:
+        raise InputError(f"standard input: expected an image of at most {MAX_INPUT_BYTES // 2**20} MiB, got more")
+    if not any(image.is_file() or image == _STREAM for image in images):
         from cliper.images import load_image
 
         load_image(images[0])  # raises before anything is downloaded or loaded
     segmenter = load_segmenter(options)
     segmenter.encode_text(class_list)  # a class that cannot be encoded is an error of the command, not of an image
     echo_notes(segmenter, class_list)
-    if not json_output:
+    silent = quiet or out == _STREAM
+    if not json_output and not silent:
         _print_model(segmenter)
     failed = 0
     for image in images:
         started = time.perf_counter()
         try:
-            result = segmenter(image, class_list, background=background)
+            result = segmenter(stdin if image == _STREAM else image, class_list, background=background)
         except (ImageError, ResourceError) as error:
             failed += 1
             echo_error(str(error))
             continue
-        files = _write(result, out / image.stem, overlay, scores)
+        name = Path("stdin" if image == _STREAM else image.stem)
+        files = single(result, name) if single else _write(result, out / name, overlay, scores)
         seconds = time.perf_counter() - started
-        if json_output:
+        if json_output and out != _STREAM:
             _print_json(result, image, files, seconds)
-        else:
+        elif not silent:
             _print_result(result, image, files, seconds)
     return ExitCode.IMAGES_FAILED if failed else ExitCode.DONE
+
+
+def _writer(out: Path, file_format: str, images: Sequence[Path]) -> Callable[[Segmentation, Path], list[Path]] | None:
+    """Writes the result of one image to the file, or standard output, that --out names; None if that is a folder."""
+    if out != _STREAM and (out.is_dir() or not out.suffix):
+        return None
+    if file_format not in _FILE_FORMATS:
+        raise InputError(f"--format: expected one of {', '.join(_FILE_FORMATS)}, got {file_format!r}")
+    if file_format == "labels" and out != _STREAM and out.suffix.lower() != ".png":
+        raise InputError(f"--out: labels are written as PNG, got {out}; name it .png, or give --format overlay")
+    if len(images) > 1:
+        raise InputError(f"--out: expected a folder for {len(images)} images, got {out}")
+    if out != _STREAM:
+        check_out_folder(out.parent)
+        if any(image.resolve() == out.resolve() for image in images):
+            raise InputError(f"{out} is the image itself; give another name with --out")
+
+    def write(result: Segmentation, name: Path) -> list[Path]:
+        from cliper.formats import FormatOptions, ImageInfo, find_format
+
+        info = ImageInfo(str(name), result.image.width, result.image.height)
+        if out != _STREAM:
+            find_format(file_format).write(result, out, info, FormatOptions())
+            return [out]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"a{find_format(file_format).suffix}"
+            find_format(file_format).write(result, path, info, FormatOptions())
+            sys.stdout.buffer.write(path.read_bytes())
+            sys.stdout.buffer.flush()
+        return []
+
+    return write
 
 
 def _check_names(images: Sequence[Path], out: Path) -> None:
