@@ -27,30 +27,11 @@ def test_other_content_types(usual: Any, kind: str) -> None:
     refused(usual.client.post("/v1/segment", content=b"x", headers=headers), 415)
 
 
-def test_compressed_bodies_are_not_decompressed(usual: Any) -> None:
-    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    refused(usual.client.post("/v1/segment", content=b"x", headers=headers), 415, "Content-Encoding")
+JSON_TEXTS = [b"", b"{", b"[]", b"1", b"null", b"\xef\xbb\xbf{}", '{"a": 1}'.encode("utf-16"), b'{"a": "\xff"}']
+JSON_TEXTS += [b'{"a": 1, "a": 2}', b'{"a": [{"b": 1, "b": 1}]}', b"[" * 100_000, b'{"a":' * 100_000]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"1",
-        b"null",
-        b'{"a": 1, "a": 2}',
-        b'{"a": [{"b": 1, "b": 1}]}',
-        b'{"a": "\xff"}',
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b'{"a": ' + b"9" * 10_000 + b"}",
-        b"\xef\xbb\xbf{}",
-        '{"a": 1}'.encode("utf-16"),
-    ],
-    ids=lambda text: ascii(text)[:20],
-)
+@pytest.mark.parametrize("text", [*JSON_TEXTS, b'{"a": ' + b"9" * 10_000 + b"}"], ids=lambda text: ascii(text)[:20])
 @pytest.mark.parametrize("path", ["/v1/segment", "/predict", "/setup"])
 def test_invalid_json(usual: Any, path: str, text: bytes) -> None:
     refused(usual.client.post(path, content=text, headers={"Content-Type": "application/json"}), 400, "JSON")
@@ -64,43 +45,27 @@ def test_invalid_base64(usual: Any, text: str) -> None:
 
 
 WRONG_VALUES: list[dict[str, Any]] = [
-    {"classes": []},
-    {"classes": ""},
-    {"classes": " ; "},
-    {"classes": ["cat", ""]},
-    {"classes": ["cat", "Cat"]},
-    {"classes": [1]},
-    {"classes": {"a": 1}},
-    {"classes": None},
-    {"classes": "\ud800"},
-    {"classes": "cat:"},
+    *(
+        {"classes": value}
+        for value in ([], "", " ; ", ["cat", ""], ["cat", "Cat"], [1], {"a": 1}, None, "\ud800", "cat:")
+    ),
     {"classes": "word " * 90},
-    {"background": ["auto", "sky"]},
-    {"background": 3},
+    *({"background": value} for value in (["auto", "sky"], ["sky", "none"], 3)),
+    *({"tolerance": value} for value in (-1, "1", float("nan"))),
     {"output": "tiff"},
-    {"tolerance": -1},
-    {"tolerance": "1"},
-    {"tolerance": float("nan")},
-    {"settings": {"map_threshold": float("inf")}},
+    {"model": 1},
+    {"colour": "red"},
+    {"colour\ud800": "red"},
+    *({"settings": {"size": value}} for value in (0, 48.5, True, "48")),
+    *({"settings": {"map_threshold": value}} for value in (1.1, float("inf"))),
+    *({"settings": {"templates": value}} for value in (["{}{}"], ["{0.__class__}"], ["a {}"] * 17, "my.yaml")),
+    {"settings": {"treshold": 0.1}},
+    {"settings": {"select_layer": 900}},
+    {"settings": {"window": 113}},
     {"settings": {"attention": "proxy"}},
     {"settings": {"proxy_model": "dino-b8"}},
     {"settings": {"refine_size": 1024}},
     {"settings": {"refine_max_patches": 4097}},
-    {"model": 1},
-    {"colour": "red"},
-    {"colour\ud800": "red"},
-    {"settings": {"size": 0}},
-    {"settings": {"size": 48.5}},
-    {"settings": {"size": True}},
-    {"settings": {"size": "48"}},
-    {"settings": {"treshold": 0.1}},
-    {"settings": {"map_threshold": 1.1}},
-    {"settings": {"select_layer": 900}},
-    {"settings": {"window": 113}},
-    {"settings": {"templates": ["{}{}"]}},
-    {"settings": {"templates": ["{0.__class__}"]}},
-    {"settings": {"templates": ["a {}"] * 17}},
-    {"settings": {"templates": "my.yaml"}},
     {"settings": []},
     {"image": None},
     {"image": 3},
