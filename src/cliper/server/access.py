@@ -1,7 +1,5 @@
 """Who may send requests: the listening socket, the token, and the check of Host and Origin."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import secrets
