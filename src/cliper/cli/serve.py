@@ -185,8 +185,9 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
             )
             address, port = socket.getsockname()[:2]
             name = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-            with service:
-                server = Server(service, lambda: ready(model.name, name))
+            server = Server(service, lambda: ready(model.name, name))
+            with contextlib.ExitStack() as stack:
                 for number in (signal.SIGINT, signal.SIGTERM):  # from here on they do not interrupt the model
-                    signal.signal(number, server.handle_exit)
+                    stack.callback(signal.signal, number, signal.signal(number, server.handle_exit))
+                stack.enter_context(service)
                 server.run(sockets=[socket])
