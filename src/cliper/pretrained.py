@@ -24,7 +24,8 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
     if problems:
         of = f" (problem 1 of {len(problems)})" if len(problems) > 1 else ""
         raise CheckpointError(
-            f"{folder}: expected every weight that config.json describes: {problems[0]}{of}; download the checkpoint again"
+            f"{folder}: expected every weight that config.json describes: {problems[0]}{of}; "
+            "download the checkpoint again"
         )
     return model.eval().requires_grad_(False)
 
