@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"cache", "checkpoints", "devices", "encoded_image", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings"},
     "provenance": BASE | {"checkpoints", "refiners"},
+    "model_config": BASE | {"devices", "provenance", "segmenter", "settings"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},
     "runner": BASE | {"decode_pool", "devices", "files"},
     "batch": BASE
@@ -49,15 +50,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "devices",
         "files",
         "formats",
+        "model_config",
         "prompts",
-        "provenance",
         "result",
         "runner",
         "segmenter",
-        "settings",
     },
     "evaluation": BASE
-    | {"datasets", "devices", "files", "formats", "ops", "prompts", "provenance", "runner", "segmenter", "settings"},
+    | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops", "prompts"}
+    | {"provenance", "runner", "segmenter", "settings"},
     "server": BASE
     | {"cache", "checkpoints", "decode_pool", "encoded_image", "examples", "files", "formats", "images", "ops"}
     | {"prompts", "result", "segmenter", "settings"},

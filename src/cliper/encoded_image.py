@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,18 +64,28 @@ class EncodedImage:
         Raises:
             SettingsError: other models, settings or seed; the message names them.
         """
+        problems = self.encoder_changes(encoder, settings)
+        if refiner is not None:
+            problems += self.refiner_changes(refiner, settings, seed)
+        if problems:
+            raise SettingsError(
+                f"image: it was encoded with another {', '.join(problems)}; encode it again with this segmenter"
+            )
+
+    def encoder_changes(self, encoder: Encoder, settings: Settings) -> list[str]:
+        """What differs from another segmenter so that its CLIP would give other features."""
         names = list(_ENCODER)
         if settings.attention == "proxy":
             names.append("proxy_model")
         if not settings.fuse_features:
             names.append("select_layer")
-        problems = [] if encoder is self.encoder else ["model"]
-        if refiner is not None:
-            problems += [] if refiner is self.refiner else ["refiner"]
-            problems += [] if seed == self.seed else ["seed"]
-            names += _REFINER
-        problems += [name for name in names if getattr(settings, name) != getattr(self.settings, name)]
-        if problems:
-            raise SettingsError(
-                f"image: it was encoded with another {', '.join(problems)}; encode it again with this segmenter"
-            )
+        return ([] if encoder is self.encoder else ["model"]) + self._changed_settings(names, settings)
+
+    def refiner_changes(self, refiner: Refiner, settings: Settings, seed: int) -> list[str]:
+        """What differs from another segmenter so that its refiner would give another affinity."""
+        problems = [] if refiner is self.refiner else ["refiner"]
+        problems += [] if seed == self.seed else ["seed"]
+        return problems + self._changed_settings(_REFINER, settings)
+
+    def _changed_settings(self, names: Iterable[str], settings: Settings) -> list[str]:
+        return [name for name in names if getattr(settings, name) != getattr(self.settings, name)]

@@ -244,32 +244,49 @@ class Segmenter:
             column=column,
         )
 
-    def segment_deferred(
+    def encode_images(
         self,
         images: Sequence[Image.Image],
         pixels: Sequence[Tensor],
-        classes: Classes,
-        background: Classes | None = "auto",
-    ) -> list[Callable[[], Segmentation]]:
-        """Segment images, given the encoder's input for each; labels are assigned later.
+        known: Sequence[Sequence[EncodedImage]] = (),
+    ) -> list[EncodedImage]:
+        """Run the networks on images, given the encoder's input for each.
 
-        The input may be a part of a larger image, which is resized before it is cut. Only class maps are computed
-        before this returns. Labels are assigned when the returned functions are called, in any thread.
+        The input may be a part of a larger image, which is resized before it is cut.
 
         Args:
             images: each as :func:`cliper.images.load_image` gives it; labels have their size.
             pixels: for each image [3, H, W] from :meth:`preprocess`.
-            classes, background: as for :meth:`__call__`.
+            known: the same images and pixels, encoded by segmenters with other settings or refiners: features and
+                affinities that would be equal are taken from there.
 
         Raises:
             ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
-            ClassListError, ResourceError: as for :meth:`__call__`.
+            ResourceError: memory ran out.
         """
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
+        by_image = zip(*known, strict=True) if known else itertools.repeat(())
+        return list(self._encode(zip(images, pixels, by_image, strict=False)))
+
+    def segment_deferred(
+        self, images: Sequence[EncodedImage], classes: Classes, background: Classes | None = "auto"
+    ) -> list[Callable[[], Segmentation]]:
+        """Segment encoded images; labels are assigned later.
+
+        Only class maps are computed before this returns. Labels are assigned when the returned functions are called, in
+        any thread.
+
+        Args:
+            images: encoded by this segmenter.
+            classes, background: as for :meth:`__call__`.
+
+        Raises:
+            ClassListError, ResourceError: as for :meth:`__call__`.
+        """
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
-        return [self._predict(one, named, texts) for one in self._encode(zip(images, pixels, strict=True))]
+        return [self._predict(one, named, texts) for one in images]
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes in the settings' templates, from the cache or added to it.
@@ -335,7 +352,7 @@ class Segmenter:
     def _encode_all(self, images: Sequence[Source]) -> Iterator[EncodedImage]:
         """Encode images that are not encoded yet, in order."""
         loaded = (load_image(image) for image in images if not isinstance(image, EncodedImage))
-        encoded = self._encode((image, self.preprocess(image)) for image in loaded)
+        encoded = self._encode((image, self.preprocess(image), ()) for image in loaded)
         for image in images:
             if isinstance(image, EncodedImage):
                 image.check_usable(self.encoder, self.refiner, self.settings, self.seed)
@@ -343,21 +360,36 @@ class Segmenter:
             else:
                 yield next(encoded)
 
-    def _encode(self, inputs: Iterable[tuple[Image.Image, Tensor]]) -> Iterator[EncodedImage]:
-        """Encode images, each with the encoder's input, in order. Consecutive images of one size form batches."""
+    def _encode(self, inputs: Iterable[tuple[Image.Image, Tensor, Sequence[EncodedImage]]]) -> Iterator[EncodedImage]:
+        """Encode images, each with the encoder's input and known encodings, in order.
+
+        Consecutive images of one size form batches.
+        """
         for (_, shape), group in itertools.groupby(inputs, key=lambda item: (item[0].size, item[1].shape)):
             batch_size = min(self.batch_size, self._predictor.max_batch_size(shape))
             while batch := list(itertools.islice(group, batch_size)):
-                images, pixels = zip(*batch, strict=True)
-                yield from self._encode_batch(images, torch.stack(pixels))
+                images, pixels, known = zip(*batch, strict=True)
+                yield from self._encode_batch(images, torch.stack(pixels), known)
 
     @convert_out_of_memory()
-    def _encode_batch(self, images: Sequence[Image.Image], pixels: Tensor) -> list[EncodedImage]:
+    def _encode_batch(
+        self, images: Sequence[Image.Image], pixels: Tensor, known: Sequence[Sequence[EncodedImage]]
+    ) -> list[EncodedImage]:
         """Encode images of one size; pixels [B, 3, H, W]."""
-        features = self._predictor.encode(pixels)
+
+        def find(is_usable: Callable[[EncodedImage], bool]) -> list[EncodedImage]:
+            found = [next(filter(is_usable, others), None) for others in known]
+            return [one for one in found if one is not None] if None not in found else []
+
+        encoded = find(lambda one: not one.encoder_changes(self.encoder, self.settings))
+        features = [one.features for one in encoded] or self._predictor.encode(pixels)
         affinities: Sequence[Affinity | None] = [None] * len(images)
         if self.refiner is not None:
-            affinities = self.refiner.encode([to_tensor(image) for image in images], self.settings, self.seed)
+            refiner = self.refiner
+            encoded = find(lambda one: not one.refiner_changes(refiner, self.settings, self.seed))
+            affinities = [one.affinity for one in encoded] or refiner.encode(
+                [to_tensor(image) for image in images], self.settings, self.seed
+            )
         return [
             EncodedImage(image, one, affinity, self.settings, self.encoder, self.refiner, self.seed)
             for image, one, affinity in zip(images, features, affinities, strict=True)

@@ -6,19 +6,16 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from batch_runs import CLASSES, by_input, content, records
 from PIL import Image
 
 import cliper
-from cliper.formats import find_format, format_names, read_label_png
-
-Draw = Callable[..., Image.Image]
+from cliper.formats import read_label_png
+from runs import CLASSES, Draw, by_input, content, records
 
 
 def segmented(own_tiny: Any, path: Path) -> cliper.Segmentation:
@@ -56,21 +53,6 @@ def test_a_folder_of_pictures(batch: Any, photos: Path, tmp_path: Path, own_tiny
     assert set(tree(out)) == expected
     assert ended.out.startswith("12 images: 12 done; ")
     assert f"wrote {out / 'manifest.jsonl'}" in ended.out.splitlines()
-
-
-def test_every_format(batch: Any, photos: Path, tmp_path: Path) -> None:
-    flags = [flag for name in format_names() for flag in ("--format", name)]
-    assert batch(photos, *flags).code == 0
-    out = tmp_path / "out"
-    for line in records(out):
-        stem = line["input"].rpartition(".")[0]
-        assert line["outputs"] == [stem + find_format(name).suffix for name in format_names()]
-        assert all((out / name).is_file() for name in line["outputs"])
-    whole = json.loads((out / "coco.json").read_text())
-    assert [image["file_name"] for image in whole["images"]] == [line["input"] for line in records(out)]
-    assert [image["id"] for image in whole["images"]] == list(range(1, 13))
-    for name in ("panoptic.json", "cvat.zip", "data.yaml", "gallery/index.html"):
-        assert (out / name).is_file()
 
 
 @pytest.mark.parametrize("kind", ["list", "tar", "tar.gz"])
@@ -129,15 +111,6 @@ def test_labels_are_cleaned(batch: Any, photos: Path, tmp_path: Path, own_tiny: 
         assert np.array_equal(read_label_png(tmp_path / "out" / line["outputs"][0]), cleaned.labels)
         assert line["areas"] == cleaned.areas
     assert changed > 0
-
-
-def test_glob_and_a_folder_of_results_inside_the_pictures(batch: Any, photos: Path, tmp_path: Path) -> None:
-    out = photos / "garden" / "results"
-    assert batch(photos, "--glob", "*.png", out=out).code == 0
-    assert len(records(out)) == 6
-    # What was written there is not taken for pictures.
-    assert batch(photos, "--glob", "*.png", "--resume", out=out).code == 0
-    assert len(records(out)) == 6
 
 
 # --- going on --------------------------------------------------------------------------------------------

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import by_input, content, records
-from PIL import Image
 
-from cliper.batch.output_names import OutputNames
+import cliper
+from cliper.batch.task import SegmentTask
 from cliper.formats import format_names
-from cliper.runner.manifest import Record
-
-Draw = Callable[..., Image.Image]
-
-
-def status(out: Path) -> dict[str, str]:
-    return {name: line["status"] for name, line in by_input(out).items()}
+from cliper.model_config import ModelConfig
+from runs import Draw, by_input, content, records, statuses
 
 
 @pytest.fixture
@@ -44,43 +36,12 @@ def test_the_first_of_two_images_of_one_stem_is_done(
         ended = batch(folder, "-f", "labels", "--resume")
         assert ended.code == 1
         assert "error: b.png: another image has the same output name: b.bmp; rename one" in ended.err
-        assert status(tmp_path / "out") == {"b.bmp": "done", "b.png": "failed"}
+        assert statuses(tmp_path / "out") == {"b.bmp": "done", "b.png": "failed"}
         assert content(tmp_path / "out")["b.labels.png"] != before["b.labels.png"]
     # Once the first has gone, the second is done.
     (folder / "b.bmp").unlink()
     assert batch(folder, "-f", "labels", "--resume").code == 0
-    assert status(tmp_path / "out") == {"b.png": "done"}
-    assert content(tmp_path / "out") == before
-
-
-def test_the_first_fails_whatever_happens_to_the_second(
-    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
-) -> None:
-    make_image(seed=1).save(folder / "a.png")
-    assert batch(folder, "-f", "labels").code == 0
-    (folder / "a.bmp").write_text("no picture")
-    make_image(seed=2).save(folder / "a.tif")
-    ended = batch(folder, "-f", "labels", "--resume")
-    assert ended.code == 1
-    assert len(ended.err.splitlines()) == 3
-    assert "3 images: 0 done, 3 failed" in ended.out
-    assert not (tmp_path / "out" / "a.labels.png").exists()  # it was of an image that has failed now
-    make_image(seed=3).save(folder / "a.bmp")
-    assert batch(folder, "-f", "labels", "--retry-failed").code == 1
-    assert status(tmp_path / "out") == {"a.bmp": "done", "a.png": "failed", "a.tif": "failed"}
-
-
-def test_a_file_that_was_replaced_by_another_image_is_made_again(
-    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
-) -> None:
-    """As after a kill between the first image's record and the second's."""
-    make_image(seed=1).save(folder / "b.png")
-    assert batch(folder, "-f", "labels").code == 0
-    before = content(tmp_path / "out")
-    (tmp_path / "out" / "b.labels.png").write_bytes(b"of b.bmp")
-    with (tmp_path / "out" / "manifest.jsonl").open("ab") as manifest:
-        manifest.write(Record("b.bmp", ("b.labels.png",)).line())
-    assert batch(folder, "-f", "labels", "--resume").code == 0
+    assert statuses(tmp_path / "out") == {"b.png": "done"}
     assert content(tmp_path / "out") == before
 
 
@@ -89,7 +50,7 @@ def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, ma
         make_image(seed=number).save(folder / name)
     flags = [flag for name in ("coco", "labelme", "gallery", "label-studio") for flag in ("-f", name)]
     assert batch(folder, *flags).code == 1
-    assert status(tmp_path / "out") == {
+    assert statuses(tmp_path / "out") == {
         "a.coco.jpg": "failed",
         "a.jpg": "done",
         "x.gallery.jpg": "failed",
@@ -101,23 +62,6 @@ def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, ma
     assert batch(folder, "-f", "labelme", out=tmp_path / "one").code == 0
 
 
-def test_a_folder_that_cannot_be_read_takes_no_names(
-    batch: Any, folder: Path, tmp_path: Path, make_image: Draw, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "b").mkdir()
-    make_image().save(folder / "a.png")
-    scandir = os.scandir
-
-    def refuse(path: Path) -> object:
-        if str(path).endswith("/b"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr("cliper.runner.storage.os.scandir", refuse)
-    assert batch(folder).code == 1
-    assert status(tmp_path / "out") == {"a.png": "done", "b": "failed"}
-
-
 # --- pictures and files of the run -----------------------------------------------------------------------
 
 
@@ -125,7 +69,7 @@ def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, 
     for name in ("label-studio.jpg", "coco.jpg", "manifest.jpg", "run.jpg"):
         make_image().save(folder / name)
     assert batch(folder, "-f", "labelme", "-f", "label-studio").code == 1
-    failed = [name for name, one in status(tmp_path / "out").items() if one == "failed"]
+    failed = [name for name, one in statuses(tmp_path / "out").items() if one == "failed"]
     assert failed == ["label-studio.jpg", "run.jpg"]
     assert isinstance(json.loads((tmp_path / "out" / "label-studio.json").read_text()), list)
     (folder / "coco.json").mkdir()
@@ -150,11 +94,9 @@ def test_formats_name_all_files_of_the_run(
     others = {name for name in tree(out) if (out / name).is_file()} - own
     assert {"cvat-3.zip", "gallery/pages/3.js", "coco.json"} <= others
     assert sorted(others) == json.loads((out / "run.json").read_text())["run_files"]
-    from cliper.formats import find_format
-
-    names = OutputNames([find_format(name) for name in format_names()])
+    task = SegmentTask((), None, tuple(format_names()), ModelConfig("", cliper.Settings()))
     for name in others:  # a folder of images of that name would be in the way
-        assert "a file of the run" in str(names.problem(f"{name}/a"))
+        assert "a file of the run" in str(task.check_name(f"{name}/a"))
 
 
 @pytest.mark.parametrize("again", [["--overwrite"], ["--overwrite", "-f", "coco"], ["--resume"]])
@@ -216,28 +158,19 @@ def test_a_folder_of_an_evaluation_is_refused(batch: Any, photos: Path, tmp_path
         assert tree(out) == ["run.json"]
 
 
-def test_earlier_results_among_the_pictures_are_passed_over(batch: Any, photos: Path, tmp_path: Path) -> None:
-    assert batch(photos, out=photos / "garden" / "first").code == 0
-    ended = batch(photos, out=photos / "second")
-    assert (ended.code, len(records(photos / "second"))) == (0, 12)
-    # Who means them names them.
-    assert batch(photos / "second", "--glob", "*.overlay.jpg").code == 0
-    assert len(records(tmp_path / "out")) == 12
-
-
 # --- the same in an object store -------------------------------------------------------------------------
 
 
 def test_names_and_files_in_an_object_store(command: Any, photos: Path, clip_folder: Path) -> None:
     store = pytest.importorskip("fsspec").filesystem("memory")
     store.store.clear()
-    (photos / "manifest-parts").mkdir()
-    shutil.copy(photos / "p000.png", photos / "manifest-parts" / "a.png")
+    (photos / "run.json").mkdir()
+    shutil.copy(photos / "p000.png", photos / "run.json" / "a.png")
     arguments = ["batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out"]
     flags = ["-f", "coco", "-f", "cvat"]
     ended = command(*arguments, *flags)
     assert ended.code == 1
-    assert "a file of the run: manifest-parts; rename it" in ended.err
+    assert "a file of the run: run.json; rename it" in ended.err
     whole = store.cat("/bucket/out/coco.json")
     # A file that is damaged, and one that has gone.
     store.pipe("/bucket/out/p003.coco.json", b"")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batch_runs import CLASSES, content, ended, make_photos, records, said, start, wait_for_lines
 from PIL import Image
 
-pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
+from runs import CLASSES, Draw, content, ended, make_photos, records, said, start, wait_for_lines
 
-Draw = Callable[..., Image.Image]
+pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
 
 
 def mount(*arguments: object) -> None:
@@ -56,7 +54,7 @@ def check_whole(out: Path) -> None:
 
 def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: Path) -> None:
     out = small_disk / "out"
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o"]
+    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o"]
     code, _, errors = ended(start(*arguments, out))
     assert code == 2
     (line,) = said(errors)
@@ -81,7 +79,7 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
     # Permissions do not stop root, who runs many a test; a disk that is read-only stops everybody.
     mount("-o", "remount,size=100m", small_disk)
     out = small_disk / "out"
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o", out]
+    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o", out]
     process = start(*arguments)
     wait_for_lines(out, 5, process)
     # The disk itself is busy while the manifest is open for writing; a read-only view of it laid over the folder
@@ -110,13 +108,3 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
     assert 5 <= len(records(out)) < 60
     assert ended(start(*arguments, "--resume"))[0] == 0
     check_whole(out)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
-def test_a_folder_without_permission(many: Path, clip_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    out.chmod(0o500)
-    code, _, errors = ended(start(many, "-c", CLASSES, "-m", clip_folder, "-o", out))
-    assert code == 2
-    assert "expected a folder that can be written" in errors

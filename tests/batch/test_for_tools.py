@@ -27,13 +27,6 @@ def test_labelme_finds_pictures_of_a_folder_and_a_list(
             assert picture.samefile(next(photos.rglob(f"{path.stem}.*")))
 
 
-def test_labelme_of_a_tar_looks_beside_its_own_file(batch: Any, photos: Path, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
-        tar.add(photos / "garden" / "p001.jpg", "garden/p001.jpg")
-    assert batch(tmp_path / "photos.tar", "-f", "labelme").code == 0
-    assert json.loads((tmp_path / "out" / "garden" / "p001.json").read_text())["imagePath"] == "p001.jpg"
-
-
 def test_label_studio_addresses_begin_with_the_name_of_the_folder(batch: Any, photos: Path, tmp_path: Path) -> None:
     (photos / "list.txt").write_text("garden/p001.jpg\n")
     with tarfile.open(photos / "photos.tar", "w") as tar:

@@ -9,25 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import CLASSES, content
 
 from cliper.decode_pool import DecodePool
-from cliper.errors import CliperError, InputError, MissingExtraError, OutputError
+from cliper.errors import CliperError, MissingExtraError
 from cliper.runner.manifest import Manifest, Record
 from cliper.runner.run_dir import open_run_dir
 from cliper.runner.sources import find_source
-from cliper.runner.storage import Storage, folder_name, hide_credentials, normalize_uri
+from cliper.runner.storage import Storage, folder_name, hide_credentials
+from runs import CLASSES, content
 
 fsspec = pytest.importorskip("fsspec")
-
-
-@pytest.fixture
-def store() -> Iterator[Any]:
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    yield system
-    system.store.clear()
 
 
 @pytest.fixture(scope="module")
@@ -98,43 +89,25 @@ def test_a_run_from_store_to_store(
 CONFIG = {"size": 1}
 
 
-def test_lines_are_copied_while_the_run_goes_on(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliper.runner.run_dir._SYNC_INTERVAL", 0.0)
+def test_manifest_is_copied_while_the_run_goes_on(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_run_dir("memory://bucket/out") as run_dir:
         run_dir.start("batch", CONFIG, overwrite=False)
         with Manifest(run_dir.manifest) as manifest:
-            for number in range(1, 4):
+            for number in range(1, 4):  # the first one at once
                 manifest.add(number, Record(f"p{number}"))
                 run_dir.sync()
-            parts = [f"/bucket/out/manifest-parts/00000{number}.jsonl" for number in range(3)]
-            assert sorted(store.find("/bucket/out")) == [*parts, "/bucket/out/run.json"]
-            # A run after a kill at this moment finds all three.
+            # A run after a kill at this moment finds it.
             with open_run_dir("memory://bucket/out") as other:
-                lines = other.manifest.read_bytes().splitlines()
-                assert [json.loads(line)["input"] for line in lines] == ["p1", "p2", "p3"]
-            manifest.add(4, Record("p4"))
-    assert store.exists("/bucket/out/manifest-parts/000003.jsonl")  # at the end, whatever the reason
-    with open_run_dir("memory://bucket/out") as run_dir:
+                assert [json.loads(line)["input"] for line in other.manifest.read_bytes().splitlines()] == ["p1"]
+    with open_run_dir("memory://bucket/out") as run_dir:  # all of them at the end, whatever the reason
         run_dir.check("batch", CONFIG, resume=True, overwrite=False)
         run_dir.start("batch", CONFIG, overwrite=False)
         with Manifest(run_dir.manifest) as manifest:
-            for number in range(1, 5):
+            for number in range(1, 4):
                 manifest.keep(number, f"p{number}")
             manifest.finish()
-            assert run_dir.finish([run_dir.manifest]) == ["memory://bucket/out/manifest.jsonl"]
+            assert run_dir.finish([], {}) == ["memory://bucket/out/manifest.jsonl"]
     assert sorted(store.find("/bucket/out")) == ["/bucket/out/manifest.jsonl", "/bucket/out/run.json"]
-
-
-def test_stores_that_refuse(store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    storage = Storage("memory://bucket/out")
-    monkeypatch.setattr(type(store), "put_file", refuse)
-    with pytest.raises(OutputError, match=r"cannot write 'memory://bucket/out/a/b.txt': Permission denied"):
-        storage.put("a/b.txt", lambda path: path.write_text("x"))
-    with pytest.raises(InputError, match=r"expected a file at 'memory://bucket/out/no.txt'"):
-        storage.download("no.txt", tmp_path / "no.txt")
 
 
 def test_a_protocol_whose_library_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,51 +133,6 @@ def test_addresses_of_this_machine_are_paths(protocol: str, pool: DecodePool, ph
             assert one.decode(pool).tobytes() == other.decode(pool).tobytes()
     listed = next(find_source(str(photos / "list.txt")).items())
     assert (listed.name, listed.uri) == (str(photos / "p000.png")[1:], str(photos / "p000.png"))
-
-
-def test_a_run_with_addresses_of_this_machine(
-    command: Any, photos: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    out = photos / "garden" / "out"
-    arguments = ["-c", CLASSES, "-m", clip_folder, "-f", "labelme", "-f", "overlay"]
-    assert command("batch", f"file://{photos}", *arguments, "-o", f"file://{out}").code == 0
-    assert not (tmp_path / "file:").exists()
-    # The same run by its path; what is in OUT is not taken for pictures.
-    ended = command("batch", photos, *arguments, "-o", out, "--resume")
-    assert "12 images: 12 done, 12 of them earlier" in ended.out
-    ended = command("batch", f"file://{photos}", *arguments, "-o", photos)
-    assert "another folder for results than for images" in ended.err
-    for path in out.rglob("p*.json"):
-        assert (path.parent / json.loads(path.read_text())["imagePath"]).is_file()
-
-
-def test_a_list_at_the_root_of_a_store(store: Any, pool: DecodePool, far_photos: str, photos: Path) -> None:
-    name = "garden/p001.jpg"
-    store.pipe("/list.txt", f"bucket/photos/{name}\n".encode())
-    (item,) = find_source("memory://list.txt").items()
-    assert (item.name, item.uri) == (f"bucket/photos/{name}", f"memory://bucket/photos/{name}")
-    assert item.decode(pool).shape == (64, 96, 3)
-    assert [name for name, _ in Storage("memory://").entries()] == ["bucket", "list.txt"]
-    assert [item.uri for item in find_source("memory://").items()] == [
-        f"{far_photos}/{item.name}" for item in find_source(str(photos)).items()
-    ]
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("file:///data/a b", "/data/a b"),
-        ("local://x/y", "x/y"),
-        ("file://", "."),
-        ("https://host/photo/", "https://host/photo/"),
-        ("memory://", "memory://"),
-        ("photos/", "photos/"),
-        ("://x", "://x"),
-    ],
-)
-def test_normalize_uries(address: str, expected: str) -> None:
-    assert normalize_uri(address) == normalize_uri(normalize_uri(address)) == expected
 
 
 def test_names_of_folders(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,24 +175,7 @@ def test_a_key_that_the_store_refuses_fails_its_image(
     ended = command("batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out", "-f", "labels")
     assert ended.code == 1
     assert "12 images: 11 done, 1 failed" in ended.out
-    assert "p003.jpg: cannot write 'memory://bucket/out/p003.labels.png': KeyTooLongError" in ended.err
-
-
-def test_a_bucket_that_does_not_exist_is_an_error(
-    command: Any, store: Any, photos: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise FileNotFoundError(2, "The specified bucket does not exist")
-
-    def create(*_: Any, **__: Any) -> None:
-        pytest.fail("a bucket is created")
-
-    monkeypatch.setattr(type(store), "put_file", missing)
-    for name in ("makedirs", "mkdir", "makedir"):
-        monkeypatch.setattr(type(store), name, create)
-    ended = command("batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out")
-    assert ended.code == 2
-    assert "cannot write 'memory://bucket/out/run.json': The specified bucket does not exist" in ended.err
+    assert "p003.jpg: cannot write 'memory://bucket/out/p003.labels.png' (KeyTooLongError" in ended.err
 
 
 def test_a_file_that_is_too_large_fails_by_its_size(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from batch_runs import make_photos
 from PIL import Image
 
 import cliper
@@ -18,24 +17,25 @@ from cliper.batch.task import SegmentTask
 from cliper.decode_pool import DecodePool
 from cliper.errors import CheckpointError, OutputError, ResourceError
 from cliper.formats import read_label_png
+from cliper.model_config import ModelConfig
 from cliper.prompts import parse_classes
 from cliper.runner.engines.threads import process_items
-from cliper.runner.manifest import Manifest, Record
+from cliper.runner.manifest import Manifest
 from cliper.runner.run import EngineStats, Run, RunOptions
 from cliper.runner.run_dir import open_run_dir
 from cliper.runner.sources import find_source
-
-Draw = Callable[..., Image.Image]
+from runs import Draw, make_photos
 
 
 @pytest.fixture
 def run_of(clip_folder: Path, tmp_path: Path) -> Iterator[Callable[[Path], Run]]:
     """A run of a folder, label maps only."""
     classes = tuple(parse_classes("dog; grass"))
-    task = SegmentTask(classes, "auto", ("labels",), str(clip_folder), None, cliper.Settings())
+    models = ModelConfig(str(clip_folder), cliper.Settings())
+    task = SegmentTask(classes, "auto", ("labels",), models)
     with open_run_dir(str(tmp_path / "out")) as run_dir:
         run_dir.folder.mkdir()
-        with Manifest(run_dir.manifest, task.output_key) as manifest:
+        with Manifest(run_dir.manifest) as manifest:
             yield lambda folder: Run(
                 task, find_source(str(folder)), run_dir, manifest, lambda record, new: None, RunOptions()
             )
@@ -43,7 +43,7 @@ def run_of(clip_folder: Path, tmp_path: Path) -> Iterator[Callable[[Path], Run]]
 
 def process(run: Run, segmenter: cliper.Segmenter, threads: int) -> EngineStats:
     with DecodePool(1) as decoder:
-        return process_items(run.task, segmenter, decoder, run.pending(), run.storage, run.add, threads=threads)
+        return process_items(run.task, segmenter, decoder, run.pending(), run.run_dir.storage, run.add, threads=threads)
 
 
 @pytest.fixture
@@ -113,23 +113,6 @@ def test_what_is_no_pictures_fault_ends_the_run(
     assert run.counts.done <= 4
     # No thread goes on writing.
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cliper-write")]
-
-
-def test_what_cannot_be_written_ends_the_run(
-    run_of: Any, own_tiny: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = SegmentTask.record
-
-    def full(self: SegmentTask, item: Any, *more: Any) -> Record:
-        if item.number >= 5:
-            raise OutputError("the disk is full") from OSError(28, "No space left on device")
-        return write(self, item, *more)
-
-    monkeypatch.setattr(SegmentTask, "record", full)
-    run = run_of(photos)
-    with pytest.raises(OutputError):
-        process(run, own_tiny, 1)
-    assert run.counts.done == 4
 
 
 def test_labels_are_assigned_outside_of_the_models_thread(

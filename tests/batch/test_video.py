@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from batch_runs import CLASSES, by_input, content, records
 from PIL import Image
 
 from cliper.errors import InputError, MissingExtraError
 from cliper.formats import draw_overlay, read_label_png
 from cliper.runner.sources import VideoSource, find_source
+from runs import CLASSES, Draw, by_input, content, records
 
 av = pytest.importorskip("av")
-
-Draw = Callable[..., Image.Image]
 
 
 def film(path: Path, frames: list[Image.Image], options: dict[str, str] | None = None) -> Path:
@@ -139,25 +136,6 @@ def test_a_video_as_a_person_segments_it(
 def cut(path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-
-
-def test_a_video_that_is_cut_off(command: Any, clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
-    path = film(tmp_path / "a.mkv", [make_image(64, 48, seed=number) for number in range(30)])
-    whole = path.read_bytes()
-    cut(path, 1 / 2)
-    arguments = ["batch", path, "-c", "dog", "-m", clip_folder, "-f", "labels", "-o", tmp_path / "out"]
-    ended = command(*arguments)
-    assert ended.code == 2
-    (line,) = ended.err.splitlines()
-    assert "expected a whole video, got a damaged one: " in line
-    assert "its header says 3.00 s, after frame" in line
-    assert line.endswith("finished images are kept; the same command with --resume continues")
-    done = len(records(tmp_path / "out"))
-    assert 0 < done < 30
-    path.write_bytes(whole)
-    ended = command(*arguments, "--resume")
-    assert (ended.code, ended.err) == (0, "")
-    assert f"30 images: 30 done, {done} of them earlier" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from cliper.decode_pool import DecodePool
 from cliper.errors import ImageError, InputError
 from cliper.runner.items import Source
 from cliper.runner.sources import find_source
-from hostile_images import gif_comment
 
 Draw = Callable[..., Image.Image]
 
@@ -175,14 +174,6 @@ def test_hard_links_in_a_tar(tmp_path: Path, pool: DecodePool, make_image: Draw,
             item.decode(pool)
 
 
-def test_hostile_member_is_refused(tmp_path: Path, pool: DecodePool) -> None:
-    for mode in ("w", "w:gz"):
-        path = tar_of(tmp_path / f"in.tar{'.gz' if mode == 'w:gz' else ''}", {"a.gif": gif_comment(0.2)}, mode)
-        (item,) = find_source(str(path)).items()
-        with pytest.raises(ImageError, match="bytes of comments"):
-            item.decode(pool)
-
-
 def test_a_member_that_memory_does_not_hold_is_no_damaged_tar(
     tmp_path: Path, pool: DecodePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,5 +185,5 @@ def test_a_member_that_memory_does_not_hold_is_no_damaged_tar(
     monkeypatch.setattr("tarfile.ExFileObject.read", run_out)
     monkeypatch.setattr("cliper.runner.items.open_file", run_out)
     for item in (*packed.items(), plain):
-        with pytest.raises(ImageError, match="out of memory while reading"):
+        with pytest.raises(ImageError, match="out of memory"):
             item.decode(pool)
