@@ -16,6 +16,8 @@ from typing import Any
 
 from PIL import Image
 
+from cliper.runner.items import Source
+
 __all__ = [
     "CLASSES",
     "Draw",
@@ -25,6 +27,7 @@ __all__ = [
     "ended",
     "lines_written",
     "make_photos",
+    "names_of",
     "records",
     "said",
     "start",
@@ -109,6 +112,14 @@ def content(out: Path) -> dict[str, object]:
     found: dict[str, object] = {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
     found["manifest.jsonl"] = [{**line, "seconds": 0} for line in records(out)]
     return found
+
+
+def names_of(source: Source) -> list[str]:
+    """Names of the images of a source, which are numbered from 1."""
+    items = list(source.items())
+    assert [item.number for item in items] == list(range(1, len(items) + 1))
+    assert source.count() in (None, len(items))
+    return [item.name for item in items]
 
 
 def descendants(process: int) -> list[int]:

@@ -22,9 +22,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-# --- images among themselves ---------------------------------------------------------------------------------
-
-
 def test_the_first_of_two_images_of_one_stem_is_done(
     batch: Any, folder: Path, tmp_path: Path, make_image: Draw
 ) -> None:
@@ -62,9 +59,6 @@ def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, ma
     assert batch(folder, "-f", "labelme", out=tmp_path / "one").code == 0
 
 
-# --- pictures and files of the run -----------------------------------------------------------------------
-
-
 def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, make_image: Draw) -> None:
     for name in ("label-studio.jpg", "coco.jpg", "manifest.jpg", "run.jpg"):
         make_image().save(folder / name)
@@ -99,31 +93,21 @@ def test_formats_name_all_files_of_the_run(
         assert "a file of the run" in str(task.check_name(f"{name}/a"))
 
 
-@pytest.mark.parametrize("again", [["--overwrite"], ["--overwrite", "-f", "coco"], ["--resume"]])
+@pytest.mark.parametrize("again", [["--overwrite", "-f", "coco"], ["--resume", "-f", "coco", "-f", "cvat"]])
 def test_files_of_the_run_that_are_not_made_again(
     batch: Any, photos: Path, tmp_path: Path, tree: Any, monkeypatch: pytest.MonkeyPatch, again: list[str]
 ) -> None:
     monkeypatch.setattr("cliper.formats.cvat._IMAGES_PER_ZIP", 5)
-    monkeypatch.setattr("cliper.formats.gallery._IMAGES_PER_PAGE", 5)
-    out = tmp_path / "out"
-    flags = ["-f", "coco", "-f", "cvat", "-f", "gallery"]
-    assert batch(photos, *flags).code == 0
-    (out / "gallery" / "mine.txt").write_text("not of the run")
+    assert batch(photos, "-f", "coco", "-f", "cvat").code == 0
+    (tmp_path / "out" / "mine.txt").write_text("not of the run")
     shutil.rmtree(photos / "garden")
-    assert batch(photos, *(again if "-f" in again else [*again, *flags])).code == 0
-    stems = ["p000", "p003", "p006", "p009"]
-    expected = {"coco.json", "gallery/mine.txt"}
-    if "-f" not in again:
-        expected |= {"cvat.zip", "gallery/index.html", "gallery/pages/1.js"}
-    found = {name for name in tree(out) if (out / name).is_file()} - {"run.json", "manifest.jsonl"}
-    ours = {name for name in found if name.split(".")[0] in stems}
-    # Of pictures that have gone the results stay where a run goes on.
-    kept = {name for name in found if name.startswith("garden/")}
-    assert found - ours - kept == expected
-    assert bool(kept) is (again == ["--resume"])
-
-
-# --- files that are damaged ------------------------------------------------------------------------------
+    assert batch(photos, *again).code == 0
+    found = [name for name in tree(tmp_path / "out") if (tmp_path / "out" / name).is_file()]
+    others = {name for name in found if not name.startswith(("p0", "garden/"))}
+    # Results of images that have gone stay where a run is resumed.
+    expected = {"run.json", "manifest.jsonl", "mine.txt", "coco.json", *(["cvat.zip"] if "cvat" in again else [])}
+    assert others == expected
+    assert any(name.startswith("garden/") for name in found) is ("--resume" in again)
 
 
 @pytest.mark.parametrize("name", ["coco", "coco-panoptic", "cvat", "label-studio", "gallery"])
@@ -143,9 +127,6 @@ def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, 
     assert content(out) == before
 
 
-# --- other people's folders ------------------------------------------------------------------------------
-
-
 def test_a_folder_of_an_evaluation_is_refused(batch: Any, photos: Path, tmp_path: Path, tree: Any) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -161,30 +142,18 @@ def test_a_folder_of_an_evaluation_is_refused(batch: Any, photos: Path, tmp_path
 # --- the same in an object store -------------------------------------------------------------------------
 
 
-def test_names_and_files_in_an_object_store(command: Any, photos: Path, clip_folder: Path) -> None:
-    store = pytest.importorskip("fsspec").filesystem("memory")
-    store.store.clear()
-    (photos / "run.json").mkdir()
-    shutil.copy(photos / "p000.png", photos / "run.json" / "a.png")
-    arguments = ["batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out"]
-    flags = ["-f", "coco", "-f", "cvat"]
-    ended = command(*arguments, *flags)
-    assert ended.code == 1
-    assert "a file of the run: run.json; rename it" in ended.err
-    whole = store.cat("/bucket/out/coco.json")
-    # A file that is damaged, and one that has gone.
-    store.pipe("/bucket/out/p003.coco.json", b"")
-    for words in ("process the image again", "could not read it"):
-        ended = command(*arguments, *flags, "--resume")
-        assert ended.code == 2
-        assert words in ended.err
-        assert ended.err.rstrip().endswith("the same command with --resume continues")
-        ended = command(*arguments, *flags, "--resume")
-        assert "13 images: 12 done, 11 of them earlier, 1 failed" in ended.out
-        assert store.cat("/bucket/out/coco.json") == whole
-        store.rm_file("/bucket/out/p006.coco.json")
-    assert json.loads(store.cat("/bucket/out/run.json"))["run_files"] == ["coco.json", "cvat.zip"]
-    assert command(*arguments, "-f", "labels", "--overwrite").code == 1
-    left = {name.removeprefix("/bucket/out/") for name in store.find("/bucket/out")}
-    assert {name for name in left if not name.endswith(".labels.png")} == {"run.json", "manifest.jsonl"}
-    store.store.clear()
+@pytest.mark.parametrize("relative", [False, True])
+def test_labelme_finds_pictures_of_a_folder_and_a_list(
+    batch: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "list.txt").write_text(f"p000.png\n{photos}/garden/p001.jpg\n")
+    for number, source in enumerate((photos, photos / "list.txt")):
+        out = tmp_path / "deep" / f"out{number}"
+        given = source.relative_to(tmp_path) if relative else source
+        assert batch(given, "-f", "labelme", out=out.relative_to(tmp_path) if relative else out).code == 0
+        found = list(out.rglob("p*.json"))
+        assert len(found) == (12, 2)[number]
+        for path in found:
+            picture = path.parent / json.loads(path.read_text())["imagePath"]
+            assert picture.samefile(next(photos.rglob(f"{path.stem}.*")))

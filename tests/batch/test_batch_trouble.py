@@ -13,8 +13,6 @@ from PIL import Image
 from hostile_images import gif_comment
 from runs import Draw, by_input, make_photos, records
 
-# --- pictures that cannot be done ------------------------------------------------------------------------
-
 
 def break_in_every_way(folder: Path, draw: Draw) -> dict[str, str]:
     """Pictures that cannot be used, and words of the reasons."""
@@ -81,9 +79,6 @@ def test_a_format_that_cannot_hold_a_picture(
     assert not [name for name in tree(tmp_path / "out") if name.split(".")[0] in stems]
 
 
-# --- what is refused before any work ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -97,8 +92,6 @@ def test_a_format_that_cannot_hold_a_picture(
         (["--every", "2"], "--every: it is for videos"),
         (["--overlay-video"], "--overlay-video: expected a video"),
         (["--address", "auto"], "--address: it is for --engine ray"),
-        (["-m", "minni"], "minni"),
-        (["-s", "nothing/like-it"], "nothing/like-it"),
     ],
 )
 def test_flags_that_cannot_be_used(
@@ -126,13 +119,6 @@ def test_places_that_cannot_be_used(batch: Any, photos: Path, tmp_path: Path, ma
         assert ended.code == 2, words
         (line,) = ended.err.splitlines()
         assert words in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_class_that_a_format_cannot_hold(batch: Any, photos: Path, tmp_path: Path) -> None:
-    ended = batch(photos, "--format", "cvat", classes="background; dog")
-    assert ended.code == 2
-    assert "CVAT's masks cannot have a class 'background'" in ended.err
     assert not (tmp_path / "out").exists()
 
 

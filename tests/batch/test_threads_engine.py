@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,33 +79,27 @@ def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_im
             assert np.mean(found != expected) < 0.01
 
 
-def test_a_group_that_fails_is_done_one_by_one(run_of: Any, by_threes: Any, tmp_path: Path, make_image: Draw) -> None:
-    (tmp_path / "photos").mkdir()
-    for number in range(7):
-        make_image(seed=number).save(tmp_path / "photos" / f"{number}.png")
-    call = by_threes._encode_batch
+def test_group_that_fails_is_processed_one_by_one(run_of: Any, by_threes: Any, photos: Path) -> None:
+    encode = by_threes._encode_batch
 
-    def too_many(pictures: Any, *more: Any) -> Any:
-        if len(pictures) > 1:
+    def too_many(images: Any, *more: Any) -> Any:
+        if len(images) > 1:
             raise ResourceError("memory ran out")
-        return call(pictures, *more)
+        return encode(images, *more)
 
     by_threes._encode_batch = too_many
-    run = run_of(tmp_path / "photos")
+    run = run_of(photos)
     process(run, by_threes, 2)
-    assert (run.counts.done, run.counts.failed) == (7, 0)
+    assert (run.counts.done, run.counts.failed) == (12, 0)
 
 
-def test_what_is_no_pictures_fault_ends_the_run(
-    run_of: Any, own_tiny: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = iter([True] * 4)
-    segment = own_tiny._encode_batch
+def test_error_of_the_model_ends_the_run(run_of: Any, own_tiny: Any, photos: Path) -> None:
+    encode, calls = own_tiny._encode_batch, iter(range(4))
 
     def broken(*arguments: Any) -> Any:
-        if next(calls, False):
-            return segment(*arguments)
-        raise CheckpointError("weights that give no numbers")
+        if next(calls, None) is None:
+            raise CheckpointError("weights that give no numbers")
+        return encode(*arguments)
 
     own_tiny._encode_batch = broken
     run = run_of(photos)
@@ -115,42 +110,33 @@ def test_what_is_no_pictures_fault_ends_the_run(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cliper-write")]
 
 
-def test_labels_are_assigned_outside_of_the_models_thread(
-    run_of: Any, own_tiny: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: dict[str, set[str]] = {"prepare": set(), "labels": set(), "networks": set()}
+def test_threads_of_each_step(run_of: Any, own_tiny: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are encoded once per run, and only the networks run in the model's thread."""
+    threads: dict[str, list[str]] = defaultdict(list)
 
-    def watch(kind: str, owner: Any, name: str) -> None:
+    def watch(owner: Any, name: str) -> None:
         function = getattr(owner, name)
 
         def watched(*arguments: Any, **options: Any) -> Any:
-            threads[kind].add(threading.current_thread().name)
+            threads[name].append(threading.current_thread().name.rstrip("-0123456789"))
             return function(*arguments, **options)
 
         monkeypatch.setattr(owner, name, watched)
 
-    watch("prepare", own_tiny, "preprocess")
-    watch("labels", cliper.Segmentation, "from_maps")
-    watch("networks", own_tiny.encoder, "encode_images")
+    watch(own_tiny, "preprocess")
+    watch(own_tiny, "encode_text")
+    watch(own_tiny.encoder, "encode_images")
+    watch(cliper.Segmentation, "from_maps")
     process(run_of(photos), own_tiny, 2)
-    assert threads["networks"] == {threading.current_thread().name}
-    assert all(name.startswith("cliper-read") for name in threads["prepare"])
-    assert all(name.startswith("cliper-write") for name in threads["labels"])
-    assert threads["prepare"]
-    assert threads["labels"]
+    assert set(threads["preprocess"]) == {"cliper-read"}
+    assert set(threads["encode_images"]) == {threading.current_thread().name}
+    assert set(threads["from_maps"]) == {"cliper-write"}
+    assert len(threads["encode_text"]) == 2  # classes and background
 
 
-def test_a_folder_that_is_removed_ends_the_run(run_of: Any, own_tiny: Any, photos: Path, tmp_path: Path) -> None:
+def test_folder_that_is_removed_ends_the_run(run_of: Any, own_tiny: Any, photos: Path, tmp_path: Path) -> None:
     run = run_of(photos)
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(OutputError, match="removed during the run"):
         process(run, own_tiny, 1)
     assert not (tmp_path / "out").exists()
-
-
-def test_text_is_encoded_once(run_of: Any, own_tiny: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    encode = own_tiny.encode_text
-    monkeypatch.setattr(own_tiny, "encode_text", lambda names: calls.append(names) or encode(names))
-    process(run_of(photos), own_tiny, 2)
-    assert len(calls) == 2  # classes and background

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cliper.evaluation.task import EvaluationTask
 from dataset_trees.own import own_arguments, own_data, report_of
 from runs import descendants, ended, lines_written, start, wait_for_lines
 
@@ -69,16 +71,14 @@ def spoil(root: Path) -> list[Path]:
     return bad
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
-def test_bad_pictures_are_named_and_left_out(
-    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any, workers: int
-) -> None:
-    own_data(tmp_path, 5, make_image)
+def test_bad_images_and_masks_are_left_out(evaluate: Any, tmp_path: Path) -> None:
     whole = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     bad = spoil(tmp_path)
-    out = tmp_path / "out"
-    arguments = (*own_arguments(tmp_path, clip_folder), "--on-error", "skip", "-o", out)
-    ended = command(*arguments, "--workers", workers)
+    stopped = evaluate(out="stopped")  # the default
+    assert (stopped.code, stopped.err.count("\n")) == (2, 1)
+    assert stopped.err.startswith("cliper: error: a/000: expected a complete image")
+    assert not (tmp_path / "stopped" / "report.json").exists()
+    ended = evaluate("--on-error", "skip")
     assert ended.code == 1
     lines = ended.err.splitlines()
     assert len(lines) == 3
@@ -86,82 +86,72 @@ def test_bad_pictures_are_named_and_left_out(
         (line,) = [line for line in lines if str(path) in line]
         assert re.match(r"cliper: error: [ab]/00[0-2]: expected", line)
         assert words in line
-    report = report_of(out)
+    report = report_of(tmp_path / "out")
     assert (report["images"], report["skipped"]) == (2, 3)
     assert [item["name"] for item in report["skipped_images"]] == ["a/000", "a/002", "b/001"]
-    # Mended, they are counted if that is asked for; what was counted is not counted again.
+    # Mended, they are counted if that is asked for; what was counted is not counted again, unless its files changed.
     for path in bad:
         path.write_bytes(whole[path])
-    assert command(*arguments, "--resume").code == 1
-    assert command(*arguments, "--retry-failed").code == 0
-    report = report_of(out)
-    assert (report["images"], report["skipped"], report["this_run"]["images"]) == (5, 0, 3)
-    assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "fresh").code == 0
+    assert evaluate("--on-error", "skip", "--resume").code == 1
+    mask = tmp_path / "masks" / "b" / "003.png"
+    values = np.asarray(Image.open(mask))[:, ::-1].copy()
+    values[:8] = 255
+    Image.fromarray(values).save(mask)
+    assert evaluate("--on-error", "skip", "--retry-failed").code == 0
+    report = report_of(tmp_path / "out")
+    assert (report["images"], report["skipped"], report["this_run"]["images"]) == (5, 0, 4)
+    assert evaluate(out="fresh").code == 0
     assert report["matrix"] == report_of(tmp_path / "fresh")["matrix"]
 
 
-def test_by_default_a_bad_picture_ends_the_run(
-    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any
+def test_image_that_crashes_its_decoder_is_left_out(
+    evaluate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own_data(tmp_path, 5, make_image)
-    bad = spoil(tmp_path)
-    ended = command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
-    assert ended.code == 2
-    assert ended.err.startswith("cliper: error: a/000: expected a complete image")
-    assert str(bad[0]) in ended.err
-    assert ended.err.count("\n") == 1
-    assert not (tmp_path / "out" / "report.json").exists()
+    for path in [*tmp_path.glob("*/a/000.*")]:
+        path.rename(path.with_stem("crash"))
+    monkeypatch.setattr(EvaluationTask, "decoder", "hostile_decoders:file_decoder")
+    ended = evaluate("--on-error", "skip")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "crash.jpg': it crashes its decoder (SIGSEGV); export it again" in ended.err
+    assert report_of(tmp_path / "out")["images"] == 4
 
 
-def test_another_evaluation_is_not_mixed_in(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
-    own_data(tmp_path, 2, make_image)
-    out = tmp_path / "out"
-    arguments = (*own_arguments(tmp_path, clip_folder), "-o", out)
-    assert command(*arguments).code == 0
-    before = report_of(out)
-    ended = command(*arguments)
+def test_run_is_resumed_only_with_its_configuration(evaluate: Any, tmp_path: Path) -> None:
+    assert evaluate("--limit", 2).code == 0
+    before = report_of(tmp_path / "out")
+    ended = evaluate("--limit", 2)
     assert (ended.code, "holds a run already; continue it (--resume)" in ended.err) == (2, True)
-    for more in (
-        ("--logit-scale", 7),
-        ("--seed", 1),
-        ("--limit", 1),
-        ("-b", "wall"),
-        ("--refiner", "self"),
-        ("--ignore", 0),
-        ("--first-label", 0),
-        ("--allow-tf32",),
+    for flags in (
+        "--limit 1",
+        "--seed 1",
+        "-b wall",
+        "--refiner self",
+        "--ignore 0",
+        "--first-label 0",
+        "--allow-tf32",
     ):
-        ended = command(*arguments, "--resume", *more)
-        assert ended.code == 2
-        assert "holds a run with another" in ended.err
-    assert report_of(out) == before
-    (out / "run.json").write_text("{")
-    ended = command(*arguments, "--resume")
+        ended = evaluate("--limit", 2, "--resume", *flags.split())
+        assert (ended.code, "holds a run with another" in ended.err) == (2, True)
+    assert report_of(tmp_path / "out") == before
+    (tmp_path / "out" / "run.json").write_text("{")
+    ended = evaluate("--limit", 2, "--resume")
     assert (ended.code, "cannot be read" in ended.err) == (2, True)
-    assert command(*arguments, "--logit-scale", 7, "--overwrite").code == 0
-    after = report_of(out)
+    assert evaluate("--limit", 2, "--logit-scale", 7, "--overwrite").code == 0
+    after = report_of(tmp_path / "out")
     assert after["this_run"]["images"] == 2
     assert after["matrix"] != before["matrix"]
 
 
-def test_a_mask_that_was_replaced_is_counted_anew(
-    command: Any, clip_folder: Path, tmp_path: Path, make_image: Any
-) -> None:
-    own_data(tmp_path, 3, make_image)
-    arguments = (*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "out")
-    assert command(*arguments).code == 0
-    before = report_of(tmp_path / "out")
-    mask = tmp_path / "masks" / "a" / "000.png"
-    with Image.open(mask) as old:
-        turned = np.asarray(old)[:, ::-1].copy()
-    turned[:8] = 255  # fewer pixels count: the matrix differs whatever the model finds
-    Image.fromarray(turned).save(mask)
-    assert command(*arguments, "--resume").code == 0
-    after = report_of(tmp_path / "out")
-    assert after["this_run"]["images"] == 1
-    assert after["matrix"] != before["matrix"]
-    assert command(*own_arguments(tmp_path, clip_folder), "-o", tmp_path / "fresh").code == 0
-    assert after["matrix"] == report_of(tmp_path / "fresh")["matrix"]
+def test_two_runs_at_once_do_not_share_a_folder(evaluate: Any, tmp_path: Path) -> None:
+    import fcntl
+
+    assert evaluate("--limit", 2).code == 0
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    ended = evaluate("--limit", 2, "--resume")
+    os.close(other)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "another run uses" in ended.err
 
 
 @pytest.mark.parametrize(

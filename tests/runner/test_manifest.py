@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import io
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliper.errors import OutputError
-from cliper.runner.manifest import CONFLICT, Manifest, Record, parse_record, read_manifest
+from cliper.runner.manifest import Manifest, Record, parse_record, read_manifest
 
 # Any text, also that which comes of file names that are no text.
 NAMES = st.text(st.characters(exclude_categories=()))
@@ -56,34 +50,3 @@ def test_cut_off_and_gone_on_it_ends_in_order(
     assert kept == whole
     assert [record.input for record in read_manifest(path)] == [f"p{number}" for number in range(1, 7)]
     assert sum(record.seconds for record in read_manifest(path)) == 6 - kept
-
-
-@pytest.mark.parametrize("written", [None, 5])
-def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int | None) -> None:
-    path = tmp_path / "manifest.jsonl"
-    with Manifest(path) as manifest:
-        manifest.add(1, Record("a"))
-        disk = manifest._writer
-
-        class FullDisk(io.FileIO):
-            def write(self, data: Any) -> int:
-                if written is None:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                return super().write(data[:written]) or 0
-
-        with monkeypatch.context() as patch, FullDisk(path, "ab") as full:
-            patch.setattr(manifest, "_writer", full)
-            with pytest.raises(OutputError, match=r"cannot write .*manifest.jsonl: "):
-                manifest.add(2, Record("b"))
-        assert manifest._writer is disk
-        manifest.add(2, Record("b"))
-    assert path.read_bytes() == Record("a").line() + Record("b").line()
-
-
-def test_of_two_images_with_one_output_key_the_last_that_was_done_is_known(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.jsonl"
-    lines = [Record("a.png"), Record("b.png"), Record("a.bmp"), Record.failed("b.bmp", CONFLICT + "b.png")]
-    path.write_bytes(b"".join(record.line() for record in lines))
-    with Manifest(path, lambda name: name.partition(".")[0]) as manifest:
-        found = {name: manifest.find(name) for name in ("a.png", "a.bmp", "b.png", "b.bmp")}
-    assert found == {"a.png": None, "a.bmp": Record("a.bmp"), "b.png": Record("b.png"), "b.bmp": None}

@@ -7,11 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliper.errors import InputError
 from cliper.runner.prefetch import group_by_size, read_ahead
 
 
@@ -33,17 +31,6 @@ def test_few_items_are_read_before_they_are_wanted() -> None:
     while any(thread.name.startswith("cliper-read") for thread in threading.enumerate()):
         assert time.monotonic() < until, "the threads go on"
         time.sleep(0.01)
-
-
-def test_an_error_of_listing_comes_after_the_items_before_it() -> None:
-    def listing() -> Iterator[int]:
-        yield from range(9)
-        raise InputError("the tar is cut off")
-
-    found: list[int] = []
-    with pytest.raises(InputError, match="cut off"):
-        found.extend(read_ahead(listing(), lambda n: n, threads=3, ahead=2))
-    assert sorted(found) == list(range(9))
 
 
 @given(st.lists(st.sampled_from([(1, 2), (2, 1), (3, 3)]), max_size=60), st.integers(1, 5))

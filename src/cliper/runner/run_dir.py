@@ -45,6 +45,8 @@ def open_run_dir(uri: str) -> Iterator[RunDir]:
         for name in (RUN, MANIFEST):
             if storage.exists(name):
                 storage.download(name, run_dir.folder / name)
+        if run_dir.manifest.exists():
+            run_dir.synced_size = run_dir.manifest.stat().st_size
         try:
             yield run_dir
         finally:
@@ -58,7 +60,7 @@ class RunDir:
         self.storage, self.folder, self.manifest = storage, folder, folder / MANIFEST
         self._lock = threading.Lock()
         self._next_sync = 0.0
-        self._is_synced = True
+        self.synced_size = 0  # of the manifest's last copy
         self._uploads: dict[str, list[str]] = {}  # of a run that was killed, by file name
 
     def check(self, task: str, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
@@ -100,6 +102,7 @@ class RunDir:
                 self._remove(name)
             files = []
             self.manifest.unlink(missing_ok=True)
+            self.synced_size = 0
         remove_temporary_files(self.folder)
         self._write({"task": task, "config": config, "run_files": files})
         self._uploads = self.storage.unfinished_uploads()
@@ -112,15 +115,14 @@ class RunDir:
 
     def sync(self, *, now: bool = False) -> None:
         """Copy the manifest to the object store after a change, if the last copy was made some time ago."""
-        if self.storage.local is not None:
+        if self.storage.local is not None or not self.manifest.exists():
             return
         with self._lock:
-            self._is_synced = self._is_synced and now
-            started = time.monotonic()
-            if self._is_synced or (not now and started < self._next_sync):
+            size, started = self.manifest.stat().st_size, time.monotonic()
+            if size == self.synced_size or (not now and started < self._next_sync):
                 return
             self.storage.upload(self.manifest, MANIFEST)
-            self._is_synced = True
+            self.synced_size = size
             seconds = time.monotonic() - started
             self._next_sync = started + max(_SYNC_INTERVAL, _SYNC_SHARE * seconds)
 
@@ -138,7 +140,7 @@ class RunDir:
         self.abort_uploads([RUN, MANIFEST, *names])
         for name in (*names, MANIFEST):
             self.storage.upload(self.folder / name, name)
-        self._is_synced = True
+        self.synced_size = self.manifest.stat().st_size
         return [hide_credentials(f"{self.storage.uri}/{name}") for name in (MANIFEST, *names)]
 
     def _read(self) -> dict[str, Any]:
