@@ -42,14 +42,13 @@ typecheck: setup
 
 unit: setup
 	$(PARALLEL) -m "not full"
-	$(PYTEST) -m "not full" $(THREADED)
 
 docs: setup
 	$(BIN)/python docs/generate_command_line.py
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
-test-all: lint typecheck check-project .venv-moto
+test-all: lint typecheck check-project .venv-moto .venv-label-studio
 	$(PARALLEL)
 	$(PYTEST) $(THREADED)
 
@@ -57,6 +56,11 @@ test-all: lint typecheck check-project .venv-moto
 .venv-moto:
 	$(PYTHON) -m venv .venv-moto
 	.venv-moto/bin/$(PIP) "moto[server]==5.2.5"
+
+# For tests/server/test_label_studio_package.py; it needs other versions of many packages.
+.venv-label-studio:
+	$(PYTHON) -m venv .venv-label-studio
+	.venv-label-studio/bin/$(PIP) "label-studio==1.23.2"
 
 # The files that a code host and a citation manager read.
 check-project: setup

@@ -1,32 +1,38 @@
-"""``cliper serve`` under load: requests per second, p50 and p99, refusals, errors, and memory, over loopback.
+"""``cliper serve`` against another revision of it: latency, and behaviour under load, over loopback.
 
-    python benchmarks/service_load.py                                  # 50 clients, 2,000 requests, some minutes
-    python benchmarks/service_load.py --requests 100 --clients 8       # a quick check
+    python benchmarks/service_load.py --baseline OTHER/src     # 50 clients, 2,000 requests each, about ten minutes
+    python benchmarks/service_load.py --baseline OTHER/src --requests 60 --clients 8 --rounds 3 --pings 50
+    python benchmarks/service_load.py                          # this revision alone
 
-Three ways, one after the other, each with its own server process, and clients in this process:
+1. Both servers run at once and are asked in turns, by one client on a kept connection each: ``GET /healthz``, an image
+   of 160x104 at size 112, one of 640x480 at the model's own settings. Goals: at most 1 ms, 0.5 and 0.8 of the baseline.
+2. Then one server at a time: one client, which asks again when it has its response, for a tenth of the requests; many
+   clients; and many clients of a server with ``--batch-size 8`` (only this revision).
 
-- one client: sends the next request after the response; the server processes images one by one. A tenth of the requests
-- many clients: the server's defaults. On a CPU it processes images one by one, too
-- many clients, batches: as before with ``--batch-size 8``
-
-Each client sends the bundled photo, made smaller, with a small ``size``, so that 2,000 requests end soon; the class
-lists alternate. After a 429 a client waits for ``Retry-After`` and sends the request again. The seconds are those of
-the successful request; "with waits" counts from the first try. Clients and server share the processors of the machine.
+Each request has an image file of its own (the bundled photo made smaller, with another comment), so that no request
+finds its image encoded; the same file again is measured apart. Class lists alternate. After a 429 a client waits for
+``Retry-After`` and sends the request again. The seconds are those of the successful request; "with waits" counts from
+the first try. Memory is the server's own resident memory. Clients and servers share the processors of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import http.client
 import io
+import itertools
 import json
 import math
+import os
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -34,166 +40,194 @@ from typing import Any
 
 from PIL import Image
 
-from cliper.examples import example_photo
+import cliper
 from machine import RESULTS, write_report
 
 CLASSES = ("horse; grass; sky; tree", "person; dog", "cow; horse; fence; water; road")
-WIDTH, HEIGHT = 320, 208
+LOAD = (320, 208)  # width and height
+LATENCY: dict[str, tuple[tuple[int, int], dict[str, Any], float]] = {
+    "160x104 at size 112": ((160, 104), {"size": 112}, 0.5),
+    "640x480 at the defaults": ((640, 480), {}, 0.8),
+}
+GOAL_HEALTHZ_MS = 1.0
+_numbers = itertools.count()
+
+
+def request_body(size: tuple[int, int], settings: dict[str, Any], *, number: int | None = None) -> bytes:
+    """A request as JSON; its file differs from all others unless it has a number."""
+    number = next(_numbers) if number is None else number
+    stream = io.BytesIO()
+    photo = Image.open(cliper.example_photo()).convert("RGB").resize(size)
+    photo.save(stream, "JPEG", quality=90, comment=f"{os.getpid()} {number}")
+    image = base64.b64encode(stream.getvalue()).decode()
+    return json.dumps({"image": image, "classes": CLASSES[number % len(CLASSES)], "settings": settings}).encode()
+
+
+class Server:
+    """``cliper serve`` of a source folder, and a client of it."""
+
+    def __init__(self, source: Path, model: str, *options: str) -> None:
+        command = [sys.executable, "-m", "cliper", "serve", "--port", "0", "--model", model, *options]
+        environment = {**os.environ, "PYTHONPATH": str(source)}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().split()[-1].removeprefix("http://")
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.address, timeout=300)
+
+    @property
+    def resident(self) -> int:
+        """Bytes that the process holds (Linux)."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def end(self) -> int:
+        self.process.terminate()
+        return self.process.wait(120)
+
+
+@contextlib.contextmanager
+def serving(source: Path, model: str, *options: str) -> Iterator[Server]:
+    server = Server(source, model, *options)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def send(connection: http.client.HTTPConnection, body: bytes | None) -> tuple[http.client.HTTPResponse, float]:
+    """POST /v1/segment, or GET /healthz without a body: the response, which has been read, and seconds."""
+    started = time.perf_counter()
+    if body is None:
+        connection.request("GET", "/healthz")
+    else:
+        connection.request("POST", "/v1/segment", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read()
+    return response, time.perf_counter() - started
+
+
+def measure_latency(sources: dict[str, Path], model: str, rounds: int, pings: int) -> dict[str, Any]:
+    """Medians of both servers, which are asked in turns."""
+    with contextlib.ExitStack() as ends:
+        servers = {name: ends.enter_context(serving(source, model)) for name, source in sources.items()}
+        connections = {name: server.connect() for name, server in servers.items()}
+
+        def median(make: Any, count: int, warm: int) -> dict[str, float]:
+            seconds: dict[str, list[float]] = {name: [] for name in connections}
+            for number in range(warm + count):
+                for name, connection in connections.items():
+                    response, taken = send(connection, make(number))
+                    if response.status != 200:
+                        raise RuntimeError(f"{name}: expected 200, got {response.status}")
+                    if number >= warm:
+                        seconds[name].append(taken)
+            return {name: statistics.median(values) for name, values in seconds.items()}
+
+        found: dict[str, Any] = {}
+        healthz = median(lambda _: None, pings, 5)
+        found["GET /healthz"] = {name: round(1000 * value, 3) for name, value in healthz.items()}
+        found["GET /healthz"] |= {"unit": "ms", "goal": GOAL_HEALTHZ_MS}
+        for title, (size, settings, goal) in LATENCY.items():
+            row = median(lambda _, size=size, settings=settings: request_body(size, settings), rounds, len(CLASSES))
+            same = median(lambda _, size=size, settings=settings: request_body(size, settings, number=0), rounds, 1)
+            found[title] = {
+                **{name: round(value, 4) for name, value in row.items()},
+                "ratio": round(row["now"] / row["before"], 3) if "before" in row else None,
+                "same file again": {name: round(value, 4) for name, value in same.items()},
+                "unit": "s",
+                "goal": goal,
+            }
+        return found
 
 
 @dataclass
 class Tally:
-    """What clients met.
+    """Results of clients.
 
     Args:
-        left: requests that nobody has begun.
-        seconds: of each answer.
-        waits: of each answer, from the first try on.
-        refused: times that 429 came.
-        errors: what else came, and how often.
-        areas: by class list, what the first answer was; all others are compared with it.
-        differing: answers that were not the first one's.
-        broken: what ended a client that should not have.
+        left: requests that have not begun.
+        seconds: of each response with status 200.
+        waits: of each, from the first try on.
+        statuses: number of responses by status, and of connection errors by name.
+        broken: what ended a client.
     """
 
     left: int
     seconds: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    refused: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    areas: dict[str, Any] = field(default_factory=dict)
-    differing: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
     broken: BaseException | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def body_of(classes: str, size: int) -> bytes:
-    """A request's JSON."""
-    stream = io.BytesIO()
-    Image.open(example_photo()).convert("RGB").resize((WIDTH, HEIGHT)).save(stream, "JPEG", quality=90)
-    image = base64.b64encode(stream.getvalue()).decode()
-    return json.dumps({"image": image, "classes": classes, "settings": {"size": size}}).encode()
-
-
-def client(host: str, port: int, bodies: dict[str, bytes], tally: Tally) -> None:
-    """Ask until no request is left, or a client is broken.
-
-    Raises:
-        OSError, http.client.HTTPException: whoever answers does not answer as the service does.
-    """
-    connection = http.client.HTTPConnection(host, port, timeout=300)
+def run_client(server: Server, settings: dict[str, Any], tally: Tally) -> None:
+    """Send requests until none is left; a 429 is sent again."""
+    connection = server.connect()
     while True:
         with tally.lock:
             if not tally.left or tally.broken:
                 return
             tally.left -= 1
-            classes = CLASSES[tally.left % len(CLASSES)]
+        body = request_body(LOAD, settings)
         first = time.perf_counter()
         while True:
-            began = time.perf_counter()
             try:
-                connection.request("POST", "/v1/segment", bodies[classes], {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                text, status = answer.read(), str(answer.status)
+                response, taken = send(connection, body)
+                status = str(response.status)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                text, status = b"", type(error).__name__
-            now = time.perf_counter()
+                status = type(error).__name__
+            with tally.lock:
+                tally.statuses[status] += 1
+                if status == "200":
+                    tally.seconds.append(taken)
+                    tally.waits.append(time.perf_counter() - first)
             if status != "429":
                 break
-            with tally.lock:
-                tally.refused += 1
-            time.sleep(retry_after(answer.headers["Retry-After"]))
-        with tally.lock:
-            if status == "200":
-                tally.seconds.append(now - began)
-                tally.waits.append(now - first)
-                masks = json.loads(text)["masks"]
-                tally.differing += tally.areas.setdefault(classes, masks) != masks
-            else:
-                tally.errors[status] = tally.errors.get(status, 0) + 1
+            time.sleep(float(response.headers["Retry-After"]))
 
 
-def retry_after(value: str | None) -> float:
-    """The seconds of a header Retry-After.
+def measure_load(
+    source: Path, model: str, size: int, clients: int, requests: int, options: tuple[str, ...]
+) -> dict[str, Any]:
+    """Start a server, send it requests by many clients, and end it."""
+    server = Server(source, model, *options)
+    try:
+        settings = {"size": size}
+        run_client(server, settings, Tally(2 * len(CLASSES)))  # texts are encoded, memory is taken
+        connection = server.connect()
+        connection.request("GET", "/v1/models")
+        served = json.loads(connection.getresponse().read())["models"][0]
+        tally, memory = Tally(requests), {0: server.resident}
 
-    Raises:
-        http.client.HTTPException: there is none, or it has no seconds.
-    """
-    if value is None or not value.isascii() or not value.isdigit():
-        raise http.client.HTTPException(f"expected 429 with Retry-After in seconds, got {value!r}")
-    return float(value)
-
-
-def run_clients(ask: Callable[[], None], count: int, tally: Tally, look: Callable[[], None]) -> None:
-    """Run clients in threads until all have ended.
-
-    Args:
-        ask: what each does.
-        count: how many there are.
-        tally: theirs.
-        look: done again and again meanwhile.
-
-    Raises:
-        BaseException: what the first of them that broke raised; the others ask for nothing more then.
-    """
-
-    def watched() -> None:
-        try:
-            ask()
-        except BaseException as error:
-            with tally.lock:
+        def watched() -> None:
+            try:
+                run_client(server, settings, tally)
+            except BaseException as error:
                 tally.broken = tally.broken or error
 
-    threads = [threading.Thread(target=watched, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        look()
-        time.sleep(0.1)
-    if tally.broken:
-        raise tally.broken
-
-
-def resident(process: int) -> int:
-    """Bytes that a process holds (Linux)."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/{process}/status has no VmRSS")
-
-
-def measure(options: list[str], model: str, size: int, clients: int, requests: int) -> dict[str, Any]:
-    """Start a server, ask it, and end it."""
-    command = [sys.executable, "-m", "cliper", "serve", "--port", "0", "--model", model, *options]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    try:
-        address = server.stdout.readline().split()[-1].removeprefix("http://")
-        host, port = address.split(":")
-        bodies = {classes: body_of(classes, size) for classes in CLASSES}
-        client(host, int(port), bodies, Tally(2 * len(CLASSES)))  # texts are encoded, memory is taken
-        described = http.client.HTTPConnection(host, int(port))
-        described.request("GET", "/v1/models")
-        served = json.loads(described.getresponse().read())["models"][0]
-        tally = Tally(requests)
-        memory: dict[int, int] = {}
-
-        def look() -> None:
-            memory[len(tally.seconds)] = resident(server.pid)
-
-        began = time.perf_counter()
-        run_clients(lambda: client(host, int(port), bodies, tally), clients, tally, look)
-        seconds = time.perf_counter() - began
-        look()
+        threads = [threading.Thread(target=watched, daemon=True) for _ in range(clients)]
+        started = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            memory[len(tally.seconds)] = server.resident
+            time.sleep(0.1)
+        seconds = time.perf_counter() - started
+        memory[len(tally.seconds)] = server.resident
+        if tally.broken:
+            raise tally.broken
     finally:
-        server.terminate()
-        code = server.wait(120)
+        code = server.end()
     answered = len(tally.seconds)
-    if not answered:
-        raise RuntimeError(f"expected answers, got none; errors: {tally.errors}")
-    # What was held when so many tenths of the answers had come; a count may have been passed between two looks.
-    tenths = [next(memory[n] for n in sorted(memory) if n >= answered * part // 10) for part in range(1, 11)]
+
+    def held(share: float) -> float:
+        """MiB after a share of the responses; the count may have been passed between two looks."""
+        return round(next(memory[n] for n in sorted(memory) if n >= share * answered) / 2**20, 1)
+
+    others = {status: count for status, count in tally.statuses.items() if status not in ("200", "429")}
     return {
         "clients": clients,
         "requests": requests,
@@ -203,13 +237,12 @@ def measure(options: list[str], model: str, size: int, clients: int, requests: i
         "requests_per_second": round(answered / seconds, 2),
         "seconds": {"p50": percentile(tally.seconds, 50), "p99": percentile(tally.seconds, 99)},
         "seconds_with_waits": {"p50": percentile(tally.waits, 50), "p99": percentile(tally.waits, 99)},
-        "refused_429": tally.refused,
-        "other_errors": tally.errors,
-        "answers_that_differ": tally.differing,
+        "refused_429": tally.statuses["429"],
+        "other_errors": others,
         "memory_mib": {
-            "after a tenth": round(tenths[0] / 2**20, 1),
-            "at the end": round(memory[max(memory)] / 2**20, 1),
-            "after each tenth": [round(size / 2**20, 1) for size in tenths],
+            "after a tenth": held(0.1),
+            "after half": held(0.5),
+            "at the end": held(1.0),
             "most": round(max(memory.values()) / 2**20, 1),
         },
         "exit_code": code,
@@ -217,40 +250,57 @@ def measure(options: list[str], model: str, size: int, clients: int, requests: i
 
 
 def percentile(values: list[float], share: int) -> float:
-    """The least of the values that so many percent do not exceed (nearest rank).
-
-    Args:
-        values: at least one.
-        share: percent, from 1 to 100.
-    """
+    """The least of the values that so many percent do not exceed (nearest rank)."""
     return round(sorted(values)[math.ceil(len(values) * share / 100) - 1], 4)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--baseline", type=Path, help="source folder (src) of the other revision")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--size", type=int, default=112, help="the setting size of the requests")
+    parser.add_argument("--size", type=int, default=112, help="the setting size of the requests under load")
+    parser.add_argument("--rounds", type=int, default=30, help="requests of each latency")
+    parser.add_argument("--pings", type=int, default=500, help="requests of GET /healthz")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     given = parser.parse_args()
-    ways = {
-        "one client": (["--batch-size", "1", "--batch-window", "0"], 1, max(10, given.requests // 10)),
-        "many clients": ([], given.clients, given.requests),
-        "many clients, batches": (["--batch-size", "8"], given.clients, given.requests),
-    }
+    sources = {"now": Path(cliper.__file__).resolve().parents[1]}
+    if given.baseline is not None:
+        sources = {"before": given.baseline.resolve(), **sources}
     report: dict[str, Any] = {
         "model": given.model,
-        "picture": [WIDTH, HEIGHT],
+        "picture": LOAD,
         "settings": {"size": given.size},
         "classes": CLASSES,
+        "baseline": None if given.baseline is None else revision(given.baseline),
         "server_versions": {name: version(name) for name in ("fastapi", "starlette", "uvicorn", "h11")},
+        "latency": measure_latency(sources, given.model, given.rounds, given.pings),
         "ways": {},
     }
-    for way, (options, clients, requests) in ways.items():
-        report["ways"][way] = measure(options, given.model, given.size, clients, requests)
-        print(way, report["ways"][way], flush=True)
+    print(json.dumps(report["latency"], indent=1), flush=True)
+    few = max(10, given.requests // 10)
+    ways: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
+        "one client": ("now", 1, few, ()),
+        "many clients": ("now", given.clients, given.requests, ()),
+        "many clients, batches": ("now", given.clients, given.requests, ("--batch-size", "8")),
+    }
+    if given.baseline is not None:
+        ways = {
+            "one client, before": ("before", 1, few, ()),
+            "many clients, before": ("before", given.clients, given.requests, ()),
+            **ways,
+        }
+    for way, (name, clients, requests, options) in ways.items():
+        report["ways"][way] = measure_load(sources[name], given.model, given.size, clients, requests, options)
+        print(way, json.dumps(report["ways"][way]), flush=True)
     print(write_report("service_load", report, given.out))
+
+
+def revision(folder: Path) -> str:
+    """The commit of a source folder."""
+    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -187,9 +187,16 @@ def service_load() -> str:
             f"{memory['after a tenth']:.0f}, {memory['at the end']:.0f} |"
         )
     width, height = report["picture"]
+    if "latency" in report:
+        lines += ["", "| one client | before | now | ratio | wanted |", "| --- | --- | --- | --- | --- |"]
+        for title, row in report["latency"].items():
+            before, now = row.get("before"), row["now"]
+            ratio = "" if before is None else f"{now / before:.2f}"
+            earlier = "" if before is None else f"{before:.3f} {row['unit']}"
+            lines.append(f"| {title} | {earlier} | {now:.3f} {row['unit']} | {ratio} | {row['goal']} |")
+    older = "" if "latency" in report else "**Older than the code**: measured before the present server. "
     text = (
-        "**Older than the code**: measured before the present server. "
-        f"Bundled checkpoint, images of {width}x{height} at size {report['settings']['size']}, a queue of "
+        f"{older}Bundled checkpoint, images of {width}x{height} at size {report['settings']['size']}, a queue of "
         f"{report['ways']['many clients']['queue']}; seconds: of accepted requests; memory: of the server, after a "
         "tenth of the requests and at the end."
     )

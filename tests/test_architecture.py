@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": BASE,
     "images": BASE,
     "decode_pool": BASE | {"images"},
-    "checkpoints": BASE | {"settings"},
+    "checkpoints": BASE | {"hf_logging", "settings"},
     "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
     "prompts": BASE | {"cache", "encoders"},
     "refiners": BASE
@@ -47,7 +47,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batch": BASE
     | {
         "decode_pool",
-        "devices",
         "files",
         "formats",
         "model_config",

@@ -167,6 +167,7 @@ for i in range(first, first + 60):
 """
 
 
+@pytest.mark.full
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     writers = [

@@ -35,6 +35,7 @@ def hostile() -> Iterator[DecodePool]:
         yield pool
 
 
+@pytest.mark.full
 def test_pixels_are_those_of_decoding_here(pool: DecodePool, tmp_path: Path, make_image: Draw) -> None:
     for size in ((96, 64), (1, 1), (3000, 2500)):  # the last is more than the shared memory keeps
         image = make_image(*size)
@@ -73,6 +74,7 @@ def test_many_threads_each_get_their_own_image(pool: DecodePool) -> None:
         assert (pixels == grey).all()
 
 
+@pytest.mark.full
 def test_processes_import_no_network(hostile: DecodePool) -> None:
     with pytest.raises(ImageError) as caught:
         hostile.decode(b"", "modules")
@@ -112,6 +114,7 @@ def test_a_decoder_that_hangs_is_one_error() -> None:
         assert not is_running(pool._processes[0]._process.pid)
 
 
+@pytest.mark.full
 def test_the_limit_of_processor_time_is_for_each_image() -> None:
     """Each of these takes less than a second, all of them more than the limit."""
     with DecodePool(1, cpu_seconds=1, wall_seconds=60, handler="test_decode_pool:busy_decoder") as pool:
@@ -143,6 +146,7 @@ def test_closing_ends_what_is_being_decoded() -> None:
         pool.decode(b"", "good")
 
 
+@pytest.mark.full
 def test_no_process_or_file_is_left() -> None:
     before = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
     for _ in range(3):
@@ -151,6 +155,7 @@ def test_no_process_or_file_is_left() -> None:
     assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == before
 
 
+@pytest.mark.full
 def test_processes_end_with_a_parent_that_was_killed() -> None:
     code = """
 import os, signal

@@ -46,8 +46,13 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+LONG = {"batch", "evaluate"}
 COMMANDS = [
-    pytest.param(arguments, id=f"{page.stem}-{index}-{arguments[0] if arguments else 'cliper'}")
+    pytest.param(
+        arguments,
+        id=f"{page.stem}-{index}-{arguments[0] if arguments else 'cliper'}",
+        marks=[pytest.mark.full] if LONG & set(arguments) and not NOT_HERE.search(" ".join(arguments)) else [],
+    )
     for page in PAGES
     for index, arguments in enumerate(commands(page))
 ]

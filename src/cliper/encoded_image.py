@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cliper.encoders.base import Encoder, ImageFeatures
     from cliper.refiners import Affinity, Refiner
 
-__all__ = ["EncodedImage"]
+__all__ = ["EncodedImage", "find_usable"]
 
 # Settings of the encoder's input and output, and those of the refiner's networks. All others apply to class maps.
 _ENCODER = ("recipe", "size", "attention", "fuse_features", "window")
@@ -89,3 +89,11 @@ class EncodedImage:
 
     def _changed_settings(self, names: Iterable[str], settings: Settings) -> list[str]:
         return [name for name in names if getattr(settings, name) != getattr(self.settings, name)]
+
+
+def find_usable(
+    known: Sequence[Sequence[EncodedImage]], is_usable: Callable[[EncodedImage], bool]
+) -> list[EncodedImage]:
+    """Of the encodings of each image the first that can be used; nothing if an image has none."""
+    found = [next(filter(is_usable, encodings), None) for encodings in known]
+    return [one for one in found if one is not None] if None not in found else []

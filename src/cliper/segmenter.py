@@ -15,7 +15,7 @@ from torch import Tensor
 from cliper.cache import SQLiteTextCache, TextEmbeddingCache
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve, resolve_recipe
 from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
-from cliper.encoded_image import EncodedImage
+from cliper.encoded_image import EncodedImage, find_usable
 from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
 from cliper.encoders.clip import load_clip
@@ -94,8 +94,7 @@ class Segmenter:
         """Load a checkpoint, and download it first if it is not on this machine.
 
         Args:
-            model: an alias (``"mini"``, ``"ViT-B/16"``, ``"ViT-L/14"``, ``"ViT-H/14"``), a hub name, or a
-                local folder in ``transformers`` format.
+            model: an alias (``"mini"``, ``"ViT-B/16"`` ...), a hub name, or a local folder in ``transformers`` format.
             refiner: None, or the name of a refiner.
             settings: a preset's name, a YAML file, or :class:`Settings`; None takes the settings recommended for the
                 checkpoint. A file changes the recommended settings that it names.
@@ -245,20 +244,11 @@ class Segmenter:
         )
 
     def encode_images(
-        self,
-        images: Sequence[Image.Image],
-        pixels: Sequence[Tensor],
-        known: Sequence[Sequence[EncodedImage]] = (),
+        self, images: Sequence[Image.Image], pixels: Sequence[Tensor], known: Sequence[Sequence[EncodedImage]] = ()
     ) -> list[EncodedImage]:
-        """Run the networks on images, given the encoder's input for each.
+        """Encode images, given for each [3, H, W] from :meth:`preprocess`, which may be a part of a larger image.
 
-        The input may be a part of a larger image, which is resized before it is cut.
-
-        Args:
-            images: each as :func:`cliper.images.load_image` gives it; labels have their size.
-            pixels: for each image [3, H, W] from :meth:`preprocess`.
-            known: the same images and pixels, encoded by segmenters with other settings or refiners: features and
-                affinities that would be equal are taken from there.
+        What would be equal in ``known``, the same images encoded in other ways, is taken from there.
 
         Raises:
             ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
@@ -266,24 +256,13 @@ class Segmenter:
         """
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
-        by_image = zip(*known, strict=True) if known else itertools.repeat(())
-        return list(self._encode(zip(images, pixels, by_image, strict=False)))
+        by_image = zip(*known, strict=True) if known else [()] * len(images)
+        return list(self._encode(zip(images, pixels, by_image, strict=True)))
 
     def segment_deferred(
         self, images: Sequence[EncodedImage], classes: Classes, background: Classes | None = "auto"
     ) -> list[Callable[[], Segmentation]]:
-        """Segment encoded images; labels are assigned later.
-
-        Only class maps are computed before this returns. Labels are assigned when the returned functions are called, in
-        any thread.
-
-        Args:
-            images: encoded by this segmenter.
-            classes, background: as for :meth:`__call__`.
-
-        Raises:
-            ClassListError, ResourceError: as for :meth:`__call__`.
-        """
+        """As :meth:`__call__`; labels are assigned when the returned functions are called, in any thread."""
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
         return [self._predict(one, named, texts) for one in images]
@@ -356,15 +335,10 @@ class Segmenter:
         for image in images:
             if isinstance(image, EncodedImage):
                 image.check_usable(self.encoder, self.refiner, self.settings, self.seed)
-                yield image
-            else:
-                yield next(encoded)
+            yield image if isinstance(image, EncodedImage) else next(encoded)
 
     def _encode(self, inputs: Iterable[tuple[Image.Image, Tensor, Sequence[EncodedImage]]]) -> Iterator[EncodedImage]:
-        """Encode images, each with the encoder's input and known encodings, in order.
-
-        Consecutive images of one size form batches.
-        """
+        """Encode images, each with the encoder's input and known encodings, in order, in batches of one size."""
         for (_, shape), group in itertools.groupby(inputs, key=lambda item: (item[0].size, item[1].shape)):
             batch_size = min(self.batch_size, self._predictor.max_batch_size(shape))
             while batch := list(itertools.islice(group, batch_size)):
@@ -376,22 +350,15 @@ class Segmenter:
         self, images: Sequence[Image.Image], pixels: Tensor, known: Sequence[Sequence[EncodedImage]]
     ) -> list[EncodedImage]:
         """Encode images of one size; pixels [B, 3, H, W]."""
-
-        def find(is_usable: Callable[[EncodedImage], bool]) -> list[EncodedImage]:
-            found = [next(filter(is_usable, others), None) for others in known]
-            return [one for one in found if one is not None] if None not in found else []
-
-        encoded = find(lambda one: not one.encoder_changes(self.encoder, self.settings))
-        features = [one.features for one in encoded] or self._predictor.encode(pixels)
+        refiner, settings, seed = self.refiner, self.settings, self.seed
+        found = find_usable(known, lambda one: not one.encoder_changes(self.encoder, settings))
+        features = [one.features for one in found] or self._predictor.encode(pixels)
         affinities: Sequence[Affinity | None] = [None] * len(images)
-        if self.refiner is not None:
-            refiner = self.refiner
-            encoded = find(lambda one: not one.refiner_changes(refiner, self.settings, self.seed))
-            affinities = [one.affinity for one in encoded] or refiner.encode(
-                [to_tensor(image) for image in images], self.settings, self.seed
-            )
+        if refiner is not None:
+            found = find_usable(known, lambda one: not one.refiner_changes(refiner, settings, seed))
+            affinities = [one.affinity for one in found] or refiner.encode(list(map(to_tensor, images)), settings, seed)
         return [
-            EncodedImage(image, one, affinity, self.settings, self.encoder, self.refiner, self.seed)
+            EncodedImage(image, one, affinity, settings, self.encoder, refiner, seed)
             for image, one, affinity in zip(images, features, affinities, strict=True)
         ]
 

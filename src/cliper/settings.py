@@ -31,6 +31,7 @@ __all__ = [
     "load_preset",
     "load_settings",
     "presets",
+    "setting_limits",
 ]
 
 MAX_SETTINGS_BYTES = 100_000  # of a settings file
@@ -253,6 +254,16 @@ _Loader.add_implicit_resolver(
 )
 
 
+def setting_limits(name: str) -> tuple[Any, ...]:
+    """Limits of a setting: ``(choices,)``, or its lowest and highest value; empty if it has none.
+
+    Example:
+        >>> setting_limits("size"), setting_limits("templates")
+        ((1, 4096), (('imagenet80', 'scene15'),))
+    """
+    return _CHECKS[name][1:]
+
+
 def check_seed(seed: object) -> int:
     """Check a seed for ``torch.Generator``.
 
@@ -302,9 +313,9 @@ def _check_names(name: str, value: Any) -> tuple[str, ...]:
     return items
 
 
-def _check_templates(name: str, value: Any) -> str | tuple[str, ...]:
+def _check_templates(name: str, value: Any, allowed: tuple[str, ...]) -> str | tuple[str, ...]:
     if isinstance(value, str):
-        return _check_choice(name, value, TEMPLATES)
+        return _check_choice(name, value, allowed)
     items = _check_names(name, value)
     for item in items:
         if item.count("{}") != 1 or item.count("{") != 1 or item.count("}") != 1:
@@ -312,12 +323,12 @@ def _check_templates(name: str, value: Any) -> str | tuple[str, ...]:
     return items
 
 
-def _check_size(name: str, value: Any) -> int | tuple[int, int]:
+def _check_size(name: str, value: Any, low: int, high: int) -> int | tuple[int, int]:
     sides = (value,) if isinstance(value, int) else value
     if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 2:
         raise SettingsError(f"{name}: expected a side or [height, width] in pixels, got {value!r}")
     for side in sides:
-        _check_int(name, side, 64, 2048)
+        _check_int(name, side, low, high)
     return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))
 
 
@@ -335,12 +346,12 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "score_threshold": (_check_float, 0.0, 1.0),
     "background_threshold": (_check_float, 0.0, 1.0),
     "normalize": (_check_bool,),
-    "templates": (_check_templates,),
+    "templates": (_check_templates, TEMPLATES),
     "refine_threshold": (_check_float, 0.0, 1.0),
     "refine_mode": (_check_choice, REFINE_MODES),
     "refine_map_index": (_check_int, 0, 10_000),
     "refine_layers": (_check_names,),
-    "refine_size": (_check_size,),
+    "refine_size": (_check_size, 64, 2048),
     "refine_max_patches": (_check_int, 1, 1_000_000),
     "refine_resize": (_check_choice, RESIZE_MODES),
     "refine_step": (_check_int, 0, 49),

@@ -1,8 +1,10 @@
 import pytest
 
 from cliper.checkpoints.validate import needed_files
+from cliper.errors import CheckpointError
 
 TOKENIZER = ["merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json"]
+INDEX = "model.safetensors.index.json"
 PARTS = [
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -38,32 +40,36 @@ PARTS = [
     ],
 )
 def test_clip_needs_one_set_of_weights(there, weights):
-    files, missing = needed_files("clip", [*TOKENIZER, "config.json", *there])
-    assert not missing
+    files = needed_files("folder", "clip", [*TOKENIZER, "config.json", *there])
     assert sorted(files) == sorted([*TOKENIZER, "config.json", *weights])
 
 
-def missing_files(kind, *names):
-    return needed_files(kind, names)[1]
+def refusal(kind, *names):
+    with pytest.raises(CheckpointError) as caught:
+        needed_files("folder", kind, names, tokenizer=True)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        ([INDEX, "model-00001-of-00002.safetensors"], f"complete set of shards for {INDEX} (found 1)"),
+        ([INDEX], f"complete set of shards for {INDEX} (found 0)"),
+        ([INDEX, "model-1-of-99999.safetensors"], f"complete set of shards for {INDEX} (found 1)"),
+        ([INDEX, "model-1-of-9999999999.safetensors"], f"complete set of shards for {INDEX} (found 1)"),
+        ([INDEX, f"model-1-of-{'9' * 200}.safetensors"], f"complete set of shards for {INDEX} (found 1)"),
+    ],
+)
+def test_missing_shards_are_named(names, missing):
+    expected = f"folder: expected a CLIP checkpoint, got no {missing}; give a complete one"
+    assert refusal("clip", "config.json", *TOKENIZER, *names) == expected
 
 
 def test_missing_files_are_named():
-    index = "model.safetensors.index.json"
-    assert missing_files("clip", "config.json", *TOKENIZER, index, "model-00001-of-00002.safetensors") == [
-        f"complete set of shards for {index} (found 1)"
-    ]
-    assert missing_files("clip", "config.json", *TOKENIZER, index) == [f"complete set of shards for {index} (found 0)"]
-    assert missing_files("dino") == ["config.json", "model.safetensors or pytorch_model.bin"]
-    assert missing_files("clip", "config.json", "model.safetensors", "vocab.json") == [
-        "tokenizer.json (or vocab.json and merges.txt)"
-    ]
-
-
-def test_enormous_number_of_shards_is_not_complete():
-    index = "model.safetensors.index.json"
-    for total in ("99999", "9999999999", "9" * 200):
-        names = ["config.json", *TOKENIZER, index, f"model-1-of-{total}.safetensors"]
-        assert missing_files("clip", *names) == [f"complete set of shards for {index} (found 1)"]
+    assert "got no config.json, no model.safetensors or pytorch_model.bin;" in refusal("dino")
+    names = ["config.json", "model.safetensors", "vocab.json"]
+    assert "got no tokenizer.json (or vocab.json and merges.txt);" in refusal("clip", *names)
+    assert needed_files("folder", "clip", names) == ["config.json", "model.safetensors", "vocab.json"]
 
 
 def test_pipeline_needs_full_precision_weights_of_its_parts_only():
@@ -83,11 +89,9 @@ def test_pipeline_needs_full_precision_weights_of_its_parts_only():
         "unet/diffusion_pytorch_model.non_ema.safetensors",
         "vae/diffusion_pytorch_model.fp16.bin",
     ]
-    files, missing = needed_files("diffusion", [*PARTS, *wanted, *unwanted])
-    assert not missing
+    files = needed_files("folder", "diffusion", [*PARTS, *wanted, *unwanted])
     assert sorted(files) == sorted([*PARTS, *wanted])
-    assert missing_files("diffusion", *PARTS[1:], *wanted[:2], *unwanted) == [
-        "model_index.json",
-        "vae/diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin "
-        "(found diffusion_pytorch_model.fp16.bin)",
-    ]
+    assert (
+        "got no model_index.json, no vae/diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin "
+        "(found diffusion_pytorch_model.fp16.bin);"
+    ) in refusal("diffusion", *PARTS[1:], *wanted[:2], *unwanted)

@@ -56,6 +56,7 @@ def code_path(folder: Path) -> str:
 # --- 0: done ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "arguments",
     [["--version"], ["--help"], ["models", "list"], ["data", "list"], ["benchmarks", "--json"]],
@@ -68,6 +69,7 @@ def test_0_done(arguments: list[str]) -> None:
 # --- 1: some images failed ----------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", ["segment", "batch"])
 def test_1_one_of_two_images_failed(clip_folder: Path, tmp_path: Path, make_image: Draw, command: str) -> None:
     images = tmp_path / "images"
@@ -83,6 +85,7 @@ def test_1_one_of_two_images_failed(clip_folder: Path, tmp_path: Path, make_imag
     assert (tmp_path / "out" / "good.labels.png").is_file()
 
 
+@pytest.mark.full
 def test_1_evaluation_skipped_an_image(clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
     own_data(tmp_path, 2, make_image)
     bad = next(path for path in tmp_path.rglob("*.*") if path.parent.parent.name == "images")
@@ -92,6 +95,7 @@ def test_1_evaluation_skipped_an_image(clip_folder: Path, tmp_path: Path, make_i
     assert str(bad) in errors
 
 
+@pytest.mark.full
 def test_1_one_mask_could_not_be_prepared(tmp_path: Path) -> None:
     build_sources("coco-stuff171", tmp_path)
     bad = min((tmp_path / "stuffthingmaps_trainval2017" / "val2017").iterdir())
@@ -101,6 +105,7 @@ def test_1_one_mask_could_not_be_prepared(tmp_path: Path) -> None:
     assert str(bad) in errors
 
 
+@pytest.mark.full
 def test_1_data_set_is_incomplete(tmp_path: Path) -> None:
     build_tree("voc21", tmp_path)
     assert run("data", "verify", tmp_path, "voc21")[0] == 1
@@ -109,6 +114,7 @@ def test_1_data_set_is_incomplete(tmp_path: Path) -> None:
 # --- 2: wrong usage or bad input ----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -148,6 +154,7 @@ def broken_rich(tmp_path: Path) -> str:
     return code_path(tmp_path)
 
 
+@pytest.mark.full
 def test_70_is_one_line_without_debug(broken_rich: str) -> None:
     assert run("models", "list", PYTHONPATH=broken_rich) == (
         70,
@@ -155,6 +162,7 @@ def test_70_is_one_line_without_debug(broken_rich: str) -> None:
     )
 
 
+@pytest.mark.full
 def test_70_with_debug_shows_the_traceback(broken_rich: str) -> None:
     code, errors = run("models", "list", "--debug", PYTHONPATH=broken_rich)
     assert code == 70
@@ -162,6 +170,7 @@ def test_70_with_debug_shows_the_traceback(broken_rich: str) -> None:
     assert errors.splitlines()[-1].startswith("cliper: unexpected ZeroDivisionError")
 
 
+@pytest.mark.full
 def test_70_defect_in_a_worker_process(clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
     own_data(tmp_path, 4, make_image)
     (tmp_path / "sitecustomize.py").write_text(
@@ -177,6 +186,7 @@ def test_70_defect_in_a_worker_process(clip_folder: Path, tmp_path: Path, make_i
 # --- 130: interrupted, 141: closed pipe -----------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_130_interrupted_evaluation_says_how_to_continue(clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
     own_data(tmp_path, 60, make_image)
     out = tmp_path / "out"
@@ -192,6 +202,7 @@ def test_130_interrupted_evaluation_says_how_to_continue(clip_folder: Path, tmp_
     assert errors.strip() == "cliper: interrupted; finished images are kept; the same command with --resume continues"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", ["benchmarks", "benchmarks --json", "evaluate --help"])
 def test_141_closed_pipe(command: str) -> None:
     reader, writer = os.pipe()

@@ -101,7 +101,7 @@ def test_enormous_number_of_shards_is_refused(own_clip: Path, refusal: Callable[
 
 def test_enormous_configuration_is_refused(own_clip: Path, refusal: Callable[[Path], str]) -> None:
     os.truncate(own_clip / "config.json", 10**12)  # sparse
-    assert "expected at most 1,000,000 bytes, got 1,000,000,000,000" in refusal(own_clip)
+    assert "expected at most 10,000,000 bytes, got 1,000,000,000,000" in refusal(own_clip)
 
 
 class Attack:

@@ -109,6 +109,7 @@ def run_on_terminal(*arguments: object, **environment: str) -> tuple[int, str]:
     return process.wait(timeout=60), shown.decode()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("no_color", [False, True])
 def test_bar_on_a_terminal(
     clip_folder: Path, tmp_path: Path, make_image: Callable[..., Image.Image], no_color: bool

@@ -281,6 +281,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.full
 def test_module_and_script_are_the_same_command(tmp_path: Path, clip_folder: Path, photo: Path, tree: Any) -> None:
     # A name that is not valid UTF-8.
     name = os.fsdecode(b"caf\xe9.png")
@@ -298,6 +299,7 @@ def test_module_and_script_are_the_same_command(tmp_path: Path, clip_folder: Pat
     assert shown.stdout == f"cliper, version {cliper.__version__}\n"
 
 
+@pytest.mark.full
 def test_interrupted_run_leaves_complete_files_only(
     tmp_path: Path, clip_folder: Path, make_image: Callable[..., Image.Image], tree: Any
 ) -> None:
@@ -323,6 +325,7 @@ def test_interrupted_run_leaves_complete_files_only(
             written.load()
 
 
+@pytest.mark.full
 def test_closed_pipe_exits_with_141_and_no_message(tmp_path: Path, clip_folder: Path, photo: Path) -> None:
     reader, writer = os.pipe()
     process = start("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", stdout=writer)
@@ -332,6 +335,7 @@ def test_closed_pipe_exits_with_141_and_no_message(tmp_path: Path, clip_folder: 
     assert (process.returncode, errors) == (141, "")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_standard_output_on_a_full_disk_is_one_line(tmp_path: Path, clip_folder: Path, photo: Path, tree: Any) -> None:
     with Path("/dev/full").open("w") as full:

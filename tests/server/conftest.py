@@ -1,9 +1,8 @@
-"""The server in this process, with the tiny checkpoint."""
+"""The server in this process, with the tiny checkpoint, and as a process."""
 
 from __future__ import annotations
 
 import faulthandler
-import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from server_in_process import Running, running
+from server_in_process import Running, png, running
 from server_process import TIMEOUT, Process
 
 from cliper.segmenter import Segmenter
@@ -36,12 +35,6 @@ def usual(tiny: Segmenter) -> Iterator[Running]:
         yield found
 
 
-def png(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
-
-
 @pytest.fixture(scope="session")
 def image_file(make_image: Callable[..., Image.Image]) -> bytes:
     """A PNG of 96 x 64 pixels."""
@@ -57,7 +50,7 @@ class Gate:
         self.groups: list[int] = []
 
     def wait_for_model(self) -> None:
-        """Until the model has been asked once more."""
+        """Until the model has been called once more."""
         assert self.reached.acquire(timeout=30)
 
 
@@ -77,46 +70,31 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     found.open.set()
 
 
-def _asked(*_: object) -> None:
-    raise AssertionError("the model was asked")
-
-
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call of the model fails the test."""
-    monkeypatch.setattr(Segmenter, "__call__", _asked)
+    monkeypatch.setattr(Segmenter, "__call__", lambda *_: pytest.fail("the model was called"))
 
 
 @pytest.fixture
-def processes() -> Iterator[Callable[[Process], None]]:
-    """Takes processes that are not to outlive the test."""
+def serve(clip_folder: Path) -> Iterator[Callable[..., Process]]:
+    """Start ``cliper serve`` with options of its own; it ends with the test."""
     started: list[Process] = []
-    yield started.append
+
+    def start(*options: str, **more: Any) -> Process:
+        started.append(Process(clip_folder, *options, **more))
+        return started[-1]
+
+    yield start
     for one in started:
         if one.process.poll() is None:
             one.process.kill()
             one.process.communicate(timeout=TIMEOUT)
 
 
-@pytest.fixture
-def serve(clip_folder: Path, processes: Callable[[Process], None]) -> Callable[..., Process]:
-    """Start ``cliper serve`` with options of its own."""
-
-    def start(*options: str, **environment: str) -> Process:
-        found = Process(clip_folder, *options, **environment)
-        processes(found)
-        return found
-
-    return start
-
-
 @pytest.fixture(scope="session")
 def in_time(request: pytest.FixtureRequest) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """What is done inside has an end, or the test's process has one, and says where it hung.
-
-    Requests to a service in this process cannot be left alone by their client. Whether a thread waits, or one computes
-    for ever and lets no other do anything, this ends it. Not for requests of several threads.
-    """
+    """End the test's process with a traceback if a block hangs: a request in this process cannot be abandoned."""
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         terminal = os.dup(2)
 

@@ -19,6 +19,20 @@ import httpx
 
 TIMEOUT = 120  # seconds that anything may take on a busy machine
 
+# The model waits while the file sys.argv[1] exists.
+_HELD = """
+import pathlib, sys, time
+from cliper.cli.main import run
+from cliper.segmenter import Segmenter
+held, segment = pathlib.Path(sys.argv[1]), Segmenter.__call__
+def wait_and_segment(self, *given):
+    while held.exists():
+        time.sleep(0.01)
+    return segment(self, *given)
+Segmenter.__call__ = wait_and_segment
+sys.exit(run(sys.argv[2:]))
+"""
+
 
 class Process:
     """``cliper serve`` with the tiny checkpoint.
@@ -26,13 +40,20 @@ class Process:
     Args:
         model: the checkpoint's folder.
         options: of the command.
-        program: what Python is to run in place of ``-m cliper``.
+        program: what Python runs in place of ``-m cliper``.
+        held: the model waits while this file exists.
         environment: besides that of the tests.
     """
 
     def __init__(
-        self, model: Path, *options: str, program: tuple[str, ...] = ("-m", "cliper"), **environment: str
+        self,
+        model: Path,
+        *options: str,
+        program: tuple[str, ...] = ("-m", "cliper"),
+        held: Path | None = None,
+        **environment: str,
     ) -> None:
+        program = program if held is None else ("-c", _HELD, str(held))
         command = [sys.executable, *program, "serve", "--port", "0", "--model", str(model), "--device", "cpu"]
         self.process = subprocess.Popen(
             [*command, *options],
@@ -51,80 +72,43 @@ class Process:
         self.address = found[1]
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Tell it to stop; its exit code and what it said on the error stream."""
+        """Stop it; its exit code and what it wrote on the error stream."""
         self.process.send_signal(number)
         return self.ended()
 
     def ended(self) -> tuple[int, str]:
-        """Wait until it has stopped; its exit code and what it said on the error stream."""
+        """Wait until it has stopped; its exit code and what it wrote on the error stream."""
         _, said = self.process.communicate(timeout=TIMEOUT)
         return self.process.returncode, said
 
     @property
-    def stopping(self) -> bool:
-        """Whether it says that it stops."""
-        return httpx.get(f"{self.address}/readyz", timeout=TIMEOUT).status_code == 503
+    def listens(self) -> bool:
+        try:
+            httpx.get(f"{self.address}/healthz", timeout=TIMEOUT)
+        except httpx.TransportError:
+            return False
+        return True
 
     @property
     def in_flight(self) -> int:
         """Admitted requests that are not answered."""
-        return int(number_of("cliper_requests_in_flight", self.metrics))
-
-    @property
-    def metrics(self) -> str:
-        return httpx.get(f"{self.address}/metrics", timeout=TIMEOUT).text
-
-
-class Held(Process):
-    """The same, with a model that waits when it is told to.
-
-    Args:
-        model: the checkpoint's folder.
-        folder: for what is told to the process and what it tells.
-        options: of the command.
-    """
-
-    def __init__(self, model: Path, folder: Path, *options: str) -> None:
-        self._held, self._counts = folder / "held", folder / "counts"
-        program = (str(Path(__file__).parent / "held_server.py"), str(self._held), str(self._counts))
-        super().__init__(model, *options, program=program)
-
-    def hold(self) -> None:
-        """What the model has not begun it does not begin."""
-        self._held.touch()
-
-    def release(self) -> None:
-        self._held.unlink(missing_ok=True)
-
-    def answers(self) -> dict[int, int]:
-        """Number of responses of POST /v1/segment by status; known after the end."""
-        found = re.findall(
-            r'^cliper_requests_total\{method="POST",path="/v1/segment",status="(\d+)"\} (\S+)$',
-            self._counts.read_text(encoding="utf-8"),
-            re.MULTILINE,
-        )
-        return {int(status): int(float(count)) for status, count in found}
-
-
-def number_of(name: str, metrics: str) -> float:
-    """A metric's value; ``name`` has its labels in it, if there are any. What was not counted yet is 0."""
-    found = re.findall(rf"^{re.escape(name)} (\S+)$", metrics, re.MULTILINE)
-    return float(found[0]) if found else 0.0
+        text = httpx.get(f"{self.address}/metrics", timeout=TIMEOUT).text
+        return int(float(re.findall(r"^cliper_requests_in_flight (\S+)$", text, re.MULTILINE)[0]))
 
 
 def form_of(image: bytes) -> dict[str, Any]:
-    """A form that asks for a small size."""
+    """A form with a small size."""
     return {"image": ("a.png", image), "classes": (None, "cat"), "settings": (None, '{"size": 64}')}
 
 
 def ask(address: str, image: bytes, **headers: str) -> httpx.Response:
-    """What POST /v1/segment answers to a form."""
+    """Response of POST /v1/segment to a form."""
     return httpx.post(f"{address}/v1/segment", files=form_of(image), headers=headers, timeout=TIMEOUT)
 
 
 @contextmanager
 def connected(address: str) -> Iterator[socket.socket]:
-    """A connection that says nothing yet."""
+    """A connection that has sent nothing yet."""
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=TIMEOUT) as found:
         yield found
@@ -136,8 +120,8 @@ def head(path: str, length: int) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{fields}".encode()
 
 
-def read_answer(connection: socket.socket) -> tuple[int, bytes]:
-    """Status and body of an answer."""
+def read_response(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and body of a response."""
     with connection.makefile("rb") as stream:
         status = int(stream.readline().split()[1])
         length = 0
@@ -147,9 +131,20 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
         return status, stream.read(length)
 
 
+def read_to_end(connection: socket.socket) -> bytes:
+    """All that comes until the connection ends, in whatever way."""
+    found = bytearray()
+    try:
+        while some := connection.recv(65536):
+            found += some
+    except ConnectionError:
+        pass
+    return bytes(found)
+
+
 def wait_for(condition: Callable[[], object]) -> None:
-    """Ask again and again until it is so."""
+    """Poll until a condition holds."""
     end = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < end, "it did not come"
+        assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)

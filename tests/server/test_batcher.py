@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from prometheus_client import generate_latest
 
 from cliper.errors import ResourceError
 from cliper.segmenter import Segmenter
-from cliper.server.batcher import DynamicBatcher
-from cliper.server.limits import Limits
-from cliper.server.metrics import Metrics
-from cliper.server.models import ServedModel
-from cliper.server.request import SegmentRequest, build_request
-from cliper.server.schemas import SegmentParams
+from cliper.server.models import Limits, PreparedRequest, ServedModel
+from cliper.server.schemas import SegmentRequest
+from cliper.server.service import DynamicBatcher, Metrics
 
 Body = Callable[[DynamicBatcher], Coroutine[Any, Any, Any]]
 
@@ -30,11 +28,11 @@ def run(tiny: Segmenter) -> Callable[..., Any]:
 
     def run(body: Body, *, batch: int, window: float = 0) -> tuple[Any, str]:
         metrics = Metrics()
-        batcher = DynamicBatcher(
-            ServedModel(tiny, Limits(), batch=batch, cached_bytes=0), window=window, metrics=metrics
-        )
+        model = ServedModel(tiny, Limits(), batch=batch, cached_bytes=0)
+        batcher = DynamicBatcher(model, window=window, metrics=metrics)
         try:
-            return asyncio.run(asyncio.wait_for(body(batcher), 60)), metrics.text().decode()
+            found = asyncio.run(asyncio.wait_for(body(batcher), 60))
+            return found, generate_latest(metrics.registry).decode()
         finally:
             batcher.close()
 
@@ -42,9 +40,9 @@ def run(tiny: Segmenter) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def make_request(tiny: Segmenter, image_file: bytes) -> Callable[..., SegmentRequest]:
+def make_request(tiny: Segmenter, image_file: bytes) -> Callable[..., PreparedRequest]:
     model = ServedModel(tiny, Limits(), batch=4)
-    return lambda classes, image=image_file: build_request(model, image, SegmentParams(classes=classes))
+    return lambda classes, image=image_file: model.prepare(SegmentRequest(classes=classes, image=image))
 
 
 def test_requests_with_equal_keys_share_a_batch(run: Any, make_request: Any, gate: Any) -> None:
@@ -55,7 +53,7 @@ def test_requests_with_equal_keys_share_a_batch(run: Any, make_request: Any, gat
         tasks = [first, *map(asyncio.ensure_future, others)]
         await asyncio.sleep(0)
         gate.open.set()
-        return [prediction.result.classes for prediction in await asyncio.gather(*tasks)]
+        return [result.classes for result, _ in await asyncio.gather(*tasks)]
 
     found, _ = run(body, batch=4)
     # The first was alone; of the others, those like the oldest came first.
@@ -79,9 +77,9 @@ def test_results_of_a_batch_are_those_of_single_requests(
     found, metrics = run(body, batch=4, window=30)  # the fourth ends the wait
     assert "cliper_batch_images_sum 4.0" in metrics
     assert "cliper_batch_images_count 1.0" in metrics
-    for image, prediction in zip(images, found, strict=True):
+    for image, (result, _) in zip(images, found, strict=True):
         # Sums of a batch differ in their last bits.
-        assert (prediction.result.labels == tiny(image, ["cat", "dog"]).labels).mean() > 0.99
+        assert (result.labels == tiny(image, ["cat", "dog"]).labels).mean() > 0.99
 
 
 def test_batch_of_one_does_not_wait_for_others(run: Any, make_request: Any) -> None:
@@ -123,9 +121,17 @@ def test_failed_batch_is_computed_one_by_one(run: Any, make_request: Any, monkey
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("error", [ResourceError("out of memory"), KeyError("a defect")])
-def test_queue_goes_on_after_an_error(
-    run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ResourceError("out of memory"), ResourceError),
+        (KeyError("a defect"), KeyError),
+        (SystemExit(3), RuntimeError),
+        (KeyboardInterrupt(), RuntimeError),
+    ],
+)
+def test_queue_continues_after_an_error(
+    run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, expected: type[Exception]
 ) -> None:
     def fail(*_: Any) -> Any:
         raise error
@@ -133,7 +139,7 @@ def test_queue_goes_on_after_an_error(
     async def body(batcher: DynamicBatcher) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(Segmenter, "__call__", fail)
-            with pytest.raises(type(error)):
+            with pytest.raises(expected):
                 await batcher.segment(make_request("cat"))
         await batcher.segment(make_request("cat"))
 

@@ -20,7 +20,7 @@ from server_in_process import Running, running
 
 from cliper.segmenter import Segmenter
 from cliper.server.schemas import SettingsChange
-from cliper.settings import Settings
+from cliper.settings import Settings, setting_limits
 
 pytestmark = pytest.mark.full
 
@@ -28,7 +28,6 @@ FORM = "multipart/form-data"
 REFUSED = (400, 401, 404, 413, 415, 422)
 OPERATIONS = [
     ("GET", "/healthz"),
-    ("GET", "/readyz"),
     ("GET", "/metrics"),
     ("GET", "/v1/models"),
     ("POST", "/v1/segment"),
@@ -62,7 +61,7 @@ def test_all_operations_are_described(described: Any) -> None:
 
 
 # Without a body and without a token nothing can be wrong.
-NOTHING_WRONG = {("GET", "/healthz"), ("GET", "/readyz")}
+NOTHING_WRONG = {("GET", "/healthz")}
 TRIED = [
     (mode, *operation)
     for operation in OPERATIONS
@@ -124,7 +123,17 @@ def _make_possible(case: schemathesis.Case, file: bytes) -> None:
         case.body.pop("refiner", None)
 
 
-def test_settings_are_those_of_the_package() -> None:
+def test_settings_have_the_names_and_limits_of_the_package() -> None:
     # A request names no model: it would be fetched, or read from a path of the caller's choice.
-    fields = {field.name for field in dataclasses.fields(Settings)} - {"proxy_model"}
-    assert set(SettingsChange.model_fields) == fields
+    schema = SettingsChange.model_json_schema()["properties"]
+    assert set(schema) == {field.name for field in dataclasses.fields(Settings)} - {"proxy_model"}
+    narrower = {"attention", "refine_size", "refine_max_patches"}
+    for name in set(schema) - narrower:
+        first = schema[name]["anyOf"][0]
+        limits = setting_limits(name)
+        if len(limits) == 1:
+            assert tuple(first["enum"]) == limits[0], name
+        elif limits:
+            assert (first["minimum"], first["maximum"]) == limits, name
+    assert "proxy" not in schema["attention"]["anyOf"][0]["enum"]
+    assert schema["refine_size"]["anyOf"][0]["maximum"] == 512

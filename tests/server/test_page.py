@@ -18,11 +18,10 @@ from PIL import Image
 
 from cliper.examples import example_photo
 from cliper.segmenter import Segmenter
-from cliper.server import run
-from cliper.server.admission import Service
-from cliper.server.hosts import listen
-from cliper.server.limits import Limits
-from cliper.server.models import ServedModel
+from cliper.server.access import listen
+from cliper.server.models import Limits, ServedModel
+from cliper.server.run import Server
+from cliper.server.service import Service
 
 pytestmark = [
     pytest.mark.allow_hosts(["127.0.0.1", "::1"]),
@@ -35,33 +34,20 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def serve_page() -> Iterator[Callable[..., str]]:
     """Serve a segmenter; the address."""
-    servers: list[Any] = []
-    threads: list[threading.Thread] = []
-    real = run._Server
+    servers: list[tuple[Server, threading.Thread]] = []
 
-    def noted(*given: Any) -> Any:
-        servers.append(real(*given))
-        return servers[-1]
+    def serve(segmenter: Segmenter, **options: Any) -> str:
+        socket, ready = listen("127.0.0.1", 0), threading.Event()
+        server = Server(Service(ServedModel(segmenter, Limits()), loopback_only=True, **options), ready.set)
+        thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
+        servers.append((server, thread))
+        thread.start()
+        assert ready.wait(60)
+        return f"http://127.0.0.1:{socket.getsockname()[1]}"
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_Server", noted)
-
-        def serve(segmenter: Segmenter, **options: Any) -> str:
-            socket = listen("127.0.0.1", 0)
-            service = Service(ServedModel(segmenter, Limits()), loopback_only=True, **options)
-            service.__enter__()
-            found: list[str] = []
-            ready = threading.Event()
-            target = lambda: run.serve(service, socket, ready=lambda address: (found.append(address), ready.set()))  # noqa: E731
-            threads.append(threading.Thread(target=target, daemon=True))
-            threads[-1].start()
-            assert ready.wait(60)
-            return found[0]
-
-        yield serve
-    for server in servers:
+    yield serve
+    for server, thread in servers:
         server.should_exit = True
-    for thread in threads:
         thread.join(30)
 
 
@@ -167,36 +153,6 @@ def test_sliders_and_boxes_ask_nothing_of_the_server(page: Page, calls: Counter[
     page.row("horse").find_element("css selector", "input").click()
     assert np.array_equal(page.pixels(), coloured)
     assert calls["segment"] == before
-
-
-def test_moving_a_threshold_takes_less_than_a_frame(page: Page) -> None:
-    """640x480, 20 classes, all of them on: the same modules, without the server. The best of a few tries, because
-    other programs run on the machine."""
-    milliseconds = page.driver.execute_async_script(
-        """
-        const done = arguments[0];
-        Promise.all([import("/static/labels.js"), import("/static/viewer.js")]).then(([labels, view]) => {
-          const size = 28 * 21;
-          const stack = { count: 20, width: 28, height: 21, data: new Float32Array(20 * size), peaks: [] };
-          for (let i = 0; i < stack.data.length; i++) stack.data[i] = Math.sin(i * i) ** 2;
-          const sure = Array.from({ length: 20 }, (_, c) => 0.5 + c / 40);
-          const maps = new labels.LabelMaps(stack, sure, 640, 480, true);
-          maps.update(0, 0.3);
-          const viewer = new view.Viewer(document.querySelector("#result"));
-          const classes = sure.map((confidence, c) => ({ name: "c" + c, confidence }));
-          viewer.show({ bitmap: null, width: 640, height: 480, classes, refined: maps, fused: null });
-          const times = [];
-          for (let n = 0; n < 40; n++) {
-            const start = performance.now();
-            maps.update(0.4 + 0.3 * ((n % 10) / 10), 0.3 + n / 100);
-            viewer.relabel();
-            times.push(performance.now() - start);
-          }
-          done(times);
-        });
-        """
-    )
-    assert min(milliseconds) < 16, milliseconds
 
 
 def test_heatmap_comparison_and_zoom(page: Page) -> None:

@@ -1,7 +1,8 @@
-"""The real process, over loopback: ready line, token, health check, misbehaving clients."""
+"""The real process, over loopback: start, stop, attacks on connections, hostile images under a memory limit."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import signal
@@ -16,103 +17,93 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import TIMEOUT, Process, ask, connected, form_of, head, read_answer, wait_for
+from server_process import (
+    TIMEOUT,
+    Process,
+    ask,
+    connected,
+    form_of,
+    head,
+    read_response,
+    read_to_end,
+    wait_for,
+)
 
 from hostile_images import FILES
 
 pytestmark = [pytest.mark.full, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
-
-def test_server_answers_and_stops(serve: Callable[..., Process], image_file: bytes) -> None:
-    service = serve()
-    assert httpx.get(f"{service.address}/readyz", timeout=TIMEOUT).json() == {"status": "ready"}
-    answered = ask(service.address, image_file)
-    assert (answered.status_code, answered.json()["width"]) == (200, 96)
-    assert "server" not in answered.headers
-    code, said = service.end()
-    assert (code, said) == (0, "")
+Serve = Callable[..., Process]
 
 
-def test_restart_on_the_same_port_while_a_connection_is_closing(serve: Callable[..., Process]) -> None:
+def test_server_answers_stops_and_starts_again_on_its_port(serve: Serve, image_file: bytes) -> None:
     first = serve()
     port = first.address.rpartition(":")[2]
-    with connected(first.address) as client:
-        client.sendall(
-            b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-        )  # kept: the server will close it, and waits then
-        assert read_answer(client)[0] == 200
-        code, said = first.end()
-    assert (code, said) == (0, "")
-    second = serve("--port", port)
+    response = ask(first.address, image_file)
+    assert (response.status_code, response.json()["width"]) == (200, 96)
+    assert "server" not in response.headers
+    with connected(first.address) as client:  # the server closes it, so the port is in TIME_WAIT
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert read_response(client)[0] == 200
+        assert first.end() == (0, "")
+    second = serve("--port", port, CLIPER_TOKEN="hush-hush")
     assert second.address == first.address
-    assert httpx.get(f"{second.address}/readyz", timeout=TIMEOUT).status_code == 200
+    assert ask(second.address, image_file).status_code == 401
+    assert ask(second.address, image_file, Authorization="Bearer hush-hush").status_code == 200
+    assert "hush" not in second.line
+    assert second.end(signal.SIGINT) == (0, "")
 
 
-def test_second_server_on_one_port_is_refused(serve: Callable[..., Process], clip_folder: Path) -> None:
-    port = serve().address.rpartition(":")[2]
-    command = [sys.executable, "-m", "cliper", "serve", "--port", port, "--model", str(clip_folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-    assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert f"cannot listen at 127.0.0.1 port {port}" in ended.stderr
+def test_refused_upload_gets_its_response(serve: Serve) -> None:
+    server = serve("--max-megabytes", "0.1")
+    response = httpx.post(f"{server.address}/v1/segment", files={"image": bytes(20_000_000)}, timeout=TIMEOUT)
+    assert response.status_code == 413
+    assert "at most 0.1 MB" in response.json()["error"]
 
 
-def test_token_from_the_environment(serve: Callable[..., Process], image_file: bytes) -> None:
-    service = serve(CLIPER_TOKEN="hush-hush")
-    assert ask(service.address, image_file).status_code == 401
-    assert ask(service.address, image_file, Authorization="Bearer hush-hush").status_code == 200
-    code, said = service.end(signal.SIGINT)
-    assert (code, said) == (0, "")
-    assert "hush" not in service.line
-
-
-def test_refused_upload_gets_its_response(serve: Callable[..., Process]) -> None:
-    service = serve("--max-megabytes", "0.1")
-    answered = httpx.post(f"{service.address}/v1/segment", files={"image": bytes(20_000_000)}, timeout=TIMEOUT)
-    assert answered.status_code == 413
-    assert "at most 0.1 MB" in answered.json()["error"]
-
-
-def test_malformed_requests_do_not_stop_the_server(serve: Callable[..., Process], image_file: bytes) -> None:
-    service = serve()
+def test_malformed_requests_do_not_stop_the_server(serve: Serve, image_file: bytes) -> None:
+    server = serve()
     for text in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 200_000):
-        with connected(service.address) as strange:
-            try:
-                strange.sendall(text)
-                strange.shutdown(socket.SHUT_WR)
-                while strange.recv(65536):
-                    pass
-            except OSError:  # it may be cut off
-                pass
-    assert ask(service.address, image_file).status_code == 200
+        with connected(server.address) as client, suppress(OSError):  # it may be cut off
+            client.sendall(text)
+            client.shutdown(socket.SHUT_WR)
+            read_to_end(client)
+    with connected(server.address) as client:  # another server may see two requests in it (request smuggling)
+        two = b"POST /setup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(two + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        said = read_to_end(client)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert said.count(b"HTTP/1.1") == 1
+    assert ask(server.address, image_file).status_code == 200
+    assert server.end() == (0, "")
 
 
-def test_connection_of_a_429_is_kept_open(serve: Callable[..., Process], image_file: bytes) -> None:
-    """Longer than servers usually hold one that says nothing (5 s here)."""
-    service, kept = serve("--queue-size", "1", "--timeout", str(10 * TIMEOUT)), httpx.Limits(keepalive_expiry=60)
-    with connected(service.address) as slow, httpx.Client(timeout=TIMEOUT, limits=kept) as session:
+def test_connection_of_a_429_is_kept_open(serve: Serve, image_file: bytes) -> None:
+    """Longer than servers usually keep an idle one (5 s)."""
+    server, kept = serve("--queue-size", "1", "--timeout", str(10 * TIMEOUT)), httpx.Limits(keepalive_expiry=60)
+    with connected(server.address) as slow, httpx.Client(timeout=TIMEOUT, limits=kept) as session:
         slow.sendall(head("/setup", 2))
-        wait_for(lambda: service.in_flight == 1)
-        refused = session.post(f"{service.address}/v1/segment", files=form_of(image_file))
-        assert refused.status_code == 429
-        before = refused.extensions["network_stream"].get_extra_info("client_addr")
+        wait_for(lambda: server.in_flight == 1)
+        full = session.post(f"{server.address}/v1/segment", files=form_of(image_file))
+        assert full.status_code == 429
+        before = full.extensions["network_stream"].get_extra_info("client_addr")
         slow.sendall(b"{}")
-        assert read_answer(slow)[0] == 200
+        assert read_response(slow)[0] == 200
         time.sleep(6)
-        answered = session.post(f"{service.address}/v1/segment", files=form_of(image_file))
-        assert answered.status_code == 200
-        assert answered.extensions["network_stream"].get_extra_info("client_addr") == before
+        response = session.post(f"{server.address}/v1/segment", files=form_of(image_file))
+        assert response.status_code == 200
+        assert response.extensions["network_stream"].get_extra_info("client_addr") == before
 
 
-def test_health_check_of_the_dockerfile(serve: Callable[..., Process]) -> None:
+def test_health_check_of_the_dockerfile(serve: Serve) -> None:
     text = (Path(__file__).resolve().parents[2] / "Dockerfile").read_text(encoding="utf-8")
     (found,) = re.findall(r"HEALTHCHECK.*\\\n\s*CMD (\[.*\])\n", text)
     _, flag, code = json.loads(found)
-    service = serve()
-    here = code.replace("http://127.0.0.1:8000", service.address)
+    server = serve()
+    here = code.replace("http://127.0.0.1:8000", server.address)
     assert here != code
     assert subprocess.run([sys.executable, flag, here], timeout=TIMEOUT).returncode == 0
-    service.end()
+    server.end()
     assert subprocess.run([sys.executable, flag, here], timeout=TIMEOUT, capture_output=True).returncode != 0
 
 
@@ -124,11 +115,8 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-def test_idle_connections_do_not_use_up_the_files(
-    clip_folder: Path, processes: Callable[[Process], None], image_file: bytes
-) -> None:
-    server = Process(clip_folder, program=("-c", LIMITED % ("RLIMIT_NOFILE", 200, 200)))
-    processes(server)
+def test_idle_connections_do_not_use_up_the_files(serve: Serve, image_file: bytes) -> None:
+    server = serve(program=("-c", LIMITED % ("RLIMIT_NOFILE", 200, 200)))
     with ExitStack() as idle:
         for _ in range(300):
             idle.enter_context(connected(server.address))
@@ -139,20 +127,49 @@ def test_idle_connections_do_not_use_up_the_files(
     assert said.count("\n") <= 1, said
 
 
-def test_hostile_images_do_not_hold_the_server(
-    clip_folder: Path, processes: Callable[[Process], None], image_file: bytes
-) -> None:
-    """Under a memory limit of 4 GiB; other clients get their responses meanwhile."""
-    server = Process(clip_folder, program=("-c", LIMITED % ("RLIMIT_AS", 2**32, 2**32)))
-    processes(server)
+HEADERS_IN_HALF_A_SECOND = """
+import sys
+from cliper.cli.main import run
+from cliper.server import run as server
+server._IDLE_SECONDS = 0.5
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("first", [b"", head("/setup", 2) + b"{}"], ids=["new", "answered"])
+def test_endless_headers_time_out(serve: Serve, first: bytes) -> None:
+    server = serve(program=("-c", HEADERS_IN_HALF_A_SECOND))
+    with connected(server.address) as client:
+        if first:
+            client.sendall(first)
+            assert read_response(client)[0] == 200
+        client.sendall(b"GET /healthz HTTP/1.1\r\n")
+        end = time.monotonic() + TIMEOUT
+        with suppress(ConnectionError):
+            while time.monotonic() < end:
+                client.sendall(b"X-A: b\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() < end
+
+
+SLOW = [FILES["scans_30000.jpg"], FILES["comment_16mb.gif"], FILES["tile.tif"]]
+
+
+def test_hostile_images_do_not_hold_the_server(serve: Serve, image_file: bytes) -> None:
+    """Under a memory limit of 4 GiB; other clients get their responses meanwhile, and SIGTERM is honoured."""
+    server = serve(program=("-c", LIMITED % ("RLIMIT_AS", 2**32, 2**32)))
     statuses: list[int] = []
     ended = threading.Event()
 
-    def other() -> None:
+    def ask_usual() -> None:
         while not ended.is_set():
             statuses.append(ask(server.address, image_file).status_code)
 
-    client = threading.Thread(target=other)
+    def ask_hostile(image: bytes) -> None:
+        with suppress(httpx.TransportError):
+            ask(server.address, image)
+
+    client = threading.Thread(target=ask_usual)
     client.start()
     try:
         for name, make in FILES.items():
@@ -163,17 +180,103 @@ def test_hostile_images_do_not_hold_the_server(
         ended.set()
         client.join(TIMEOUT)
     assert set(statuses) == {200}
-    senders = [threading.Thread(target=send_unless_stopped, args=(server, make()), daemon=True) for make in SLOW]
-    for sender in senders:
-        sender.start()
+    for make in SLOW:
+        threading.Thread(target=ask_hostile, args=(make(),), daemon=True).start()
     started = time.monotonic()
     assert server.end() == (0, "")
     assert time.monotonic() - started < 60  # --timeout; two decoders may take 10 s each
 
 
-SLOW = [FILES["scans_30000.jpg"], FILES["comment_16mb.gif"], FILES["tile.tif"]]
+def ask_in_threads(server: Process, image: bytes, count: int) -> tuple[list[threading.Thread], list[httpx.Response]]:
+    """Clients that wait for the model, which is held; their responses are added to the list."""
+    responses: list[httpx.Response] = []
+    threads = [
+        threading.Thread(target=lambda: responses.append(ask(server.address, image)), daemon=True) for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: server.in_flight == count)
+    return threads, responses
 
 
-def send_unless_stopped(server: Process, image: bytes) -> None:
-    with suppress(httpx.TransportError):
-        ask(server.address, image)
+@pytest.fixture
+def held(serve: Serve, tmp_path: Path) -> Process:
+    """Its model waits while ``tmp_path / "held"`` exists; a queue of eight, and a timeout longer than the test."""
+    return serve("--queue-size", "8", "--timeout", str(10 * TIMEOUT), held=tmp_path / "held")
+
+
+def test_sigterm_finishes_admitted_requests(held: Process, image_file: bytes, tmp_path: Path) -> None:
+    body = json.dumps({"image": base64.b64encode(image_file).decode(), "classes": "cat"}).encode()
+    (tmp_path / "held").touch()
+    threads, responses = ask_in_threads(held, image_file, 7)
+    with connected(held.address) as slow:
+        slow.sendall(head("/v1/segment", len(body)) + body[:100])
+        wait_for(lambda: held.in_flight == 8)
+        assert ask(held.address, image_file).status_code == 429
+        held.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not held.listens)
+        assert responses == []
+        slow.sendall(body[100:])
+        (tmp_path / "held").unlink()
+        assert json.loads(read_response(slow)[1])["width"] == 96
+    assert held.ended() == (0, "")
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert [one.status_code for one in responses] == [200] * 7
+
+
+def test_second_ctrl_c_stops_after_the_current_batch(held: Process, image_file: bytes, tmp_path: Path) -> None:
+    (tmp_path / "held").touch()
+    threads, responses = ask_in_threads(held, image_file, 3)
+    held.process.send_signal(signal.SIGINT)
+    wait_for(lambda: not held.listens)
+    held.process.send_signal(signal.SIGINT)
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert [(one.status_code, set(one.json())) for one in responses] == [(503, {"error"})] * 3
+    for _ in range(3):  # the model has begun an image, and its thread cannot be interrupted
+        held.process.send_signal(signal.SIGINT)
+    (tmp_path / "held").unlink()
+    assert held.ended() == (0, "")
+
+
+def test_incomplete_request_does_not_delay_sigterm(serve: Serve) -> None:
+    server = serve("--timeout", "2")
+    with connected(server.address) as slow, connected(server.address):  # the second sends nothing at all
+        slow.sendall(head("/setup", 9) + b"{")
+        time.sleep(0.5)
+        assert server.end() == (0, "")
+        assert read_response(slow)[0] == 408
+
+
+def test_sigterm_under_load_loses_no_admitted_request(held: Process, image_file: bytes, tmp_path: Path) -> None:
+    """Sixteen clients send requests without a pause; all that were admitted when the signal came are answered."""
+    statuses: list[int] = []
+
+    def client() -> None:
+        with httpx.Client(timeout=TIMEOUT) as session:
+            while True:
+                try:
+                    response = session.post(f"{held.address}/v1/segment", files=form_of(image_file))
+                except httpx.ConnectError:
+                    return  # the server does not listen any more
+                except httpx.TransportError:
+                    continue  # the server closed the connection while it was idle
+                statuses.append(response.status_code)
+
+    threads = [threading.Thread(target=client, daemon=True) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: statuses.count(200) >= 20)
+    (tmp_path / "held").touch()
+    wait_for(lambda: held.in_flight == 8)
+    before = statuses.count(200)
+    held.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not held.listens)
+    (tmp_path / "held").unlink()
+    assert held.ended() == (0, "")
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert not any(thread.is_alive() for thread in threads)
+    assert set(statuses) <= {200, 429}
+    assert statuses.count(200) >= before + 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import threading
@@ -10,12 +11,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_studio_asks import CONFIG, data_address, predict
 
 from cliper.errors import ClassListError, ImageError, InputError
 from cliper.formats.label_studio import labeling_config
 from cliper.segmenter import Segmenter
-from cliper.server.label_studio import MediaFolder, read_label_config
+from cliper.server.label_studio import check_media_folder, read_label_config, read_media
+
+CONFIG = """<View>
+  <Header value="Where is what?"/>
+  <Image name="photo" value="$picture"/>
+  <RectangleLabels name="box" toName="photo"><Label value="car"/></RectangleLabels>
+  <BrushLabels name="brush" toName="photo">
+    <Label value="cat" background="red"/>
+    <Label value="dog" alias="canine"/>
+  </BrushLabels>
+</View>"""
+
+
+def data_address(image: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(image).decode()
+
+
+def predict(service: Any, *addresses: Any, config: str = CONFIG, **more: Any) -> Any:
+    tasks = [{"id": number, "data": {"picture": address}} for number, address in enumerate(addresses)]
+    return service.client.post("/predict", json={"tasks": tasks, "label_config": config, "project": "1.1", **more})
 
 
 def decoded(stroke: dict[str, Any]) -> np.ndarray[Any, Any]:
@@ -168,7 +187,6 @@ def test_invalid_label_studio_requests(start: Any, image_file: bytes) -> None:
     assert predict(service, here, config=CONFIG.replace('"cat"', '"dog"')).status_code == 422
     for body in ({}, {"tasks": [{"data": 3}], "label_config": CONFIG}, {"tasks": 3, "label_config": CONFIG}):
         assert service.client.post("/predict", json=body).status_code == 422
-    assert service.client.post("/setup", json={"schema": 3}).status_code == 422
 
 
 def test_label_config_of_the_format_is_read() -> None:
@@ -251,10 +269,9 @@ def test_images_of_the_media_folder_are_read(start: Any, uploads: Path, image_fi
     ],
 )
 def test_files_outside_the_media_folder_are_not_read(uploads: Path, path: str) -> None:
-    folder = MediaFolder(uploads)
     for address in (f"/data/upload/{path}", f"/data/local-files/?d={path}"):
         with pytest.raises(ImageError, match=r"found none there|no other is opened"):
-            folder.read(address, 10**6)
+            read_media(uploads, address, 10**6)
 
 
 @pytest.mark.parametrize(
@@ -262,13 +279,13 @@ def test_files_outside_the_media_folder_are_not_read(uploads: Path, path: str) -
 )
 def test_other_addresses_are_refused(uploads: Path, address: str) -> None:
     with pytest.raises(ImageError, match="no other is opened"):
-        MediaFolder(uploads).read(address, 10**6)
+        read_media(uploads, address, 10**6)
 
 
 def test_large_file_and_missing_media_folder(uploads: Path) -> None:
     with pytest.raises(ImageError, match=r"at most 0\.0001 MB"):
-        MediaFolder(uploads).read("/data/upload/1/a%20b.png", 100)
-    MediaFolder(uploads / "no")  # Label Studio creates it with the first upload
+        read_media(uploads, "/data/upload/1/a%20b.png", 100)
+    check_media_folder(uploads / "no")  # Label Studio creates it with the first upload
     for missing in (uploads / "no" / "no", uploads / "pipe.png"):
         with pytest.raises(InputError, match="expected a folder"):
-            MediaFolder(missing)
+            check_media_folder(missing)

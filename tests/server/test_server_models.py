@@ -1,4 +1,4 @@
-"""The served model: its public name, and the cache of text embeddings."""
+"""The served model: its caches of encoded images and of text embeddings."""
 
 from __future__ import annotations
 
@@ -10,33 +10,16 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from server_in_process import until
+from server_in_process import png, until
 
 from cliper.cache import SQLiteTextCache
-from cliper.prompts import load_templates, scene_background
+from cliper.prompts import load_templates
 from cliper.segmenter import Segmenter
-from cliper.server.limits import Limits
-from cliper.server.models import ServedModel, public_name
+from cliper.server.models import Limits, ServedModel
+from cliper.server.schemas import SegmentRequest
 
 LONG = [f"thing {number}" for number in range(200)]
 """In one template more texts than a chunk."""
-
-
-@pytest.mark.parametrize("name", ["mini", "ViT-B/16", "vit-b/16", "openai/clip-vit-base-patch16", "self"])
-def test_public_name_of_aliases_and_hub_names(name: str) -> None:
-    assert public_name(name) == name
-
-
-def test_public_name_of_a_folder_is_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "secret" / "mine").mkdir(parents=True)
-    (tmp_path / "ViT-B" / "16").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in (str(tmp_path / "secret/mine"), "secret/mine", "./secret/mine", "secret/../secret/mine/"):
-        assert public_name(name) == "mine"
-    assert public_name("~/secret/mine") == "mine"
-    assert public_name(str(tmp_path / "missing")) == "missing"
-    assert public_name("ViT-B/16") == "ViT-B/16"  # an alias takes precedence over a folder of its name
 
 
 def test_second_request_for_an_image_runs_no_network_on_it(
@@ -110,24 +93,20 @@ def test_timed_out_list_is_not_encoded_further(start: Any, image_file: bytes, mo
     params = {"background": "none", "settings": {"templates": ["a {}."]}}
     assert server.segment(image_file, LONG, **params).status_code == 504
     end.set()
-    until(lambda: b"cliper_dropped_total 1.0" in server.service.metrics.text())
+    until(lambda: "cliper_dropped_total 1.0" in server.metrics)
     assert chunks == [128]
     assert server.service.model.texts.misses == 128
     response = server.segment(image_file, LONG, **params)
     assert (response.status_code, server.service.model.texts.misses) == (200, 200)  # only the others were encoded
 
 
-def test_warm_up_stores_background_words_on_disk(own_tiny: Segmenter, tmp_path: Path) -> None:
+def test_texts_of_requests_are_not_stored_on_disk(own_tiny: Segmenter, tmp_path: Path) -> None:
     own_tiny.cache = SQLiteTextCache(tmp_path / "texts.sqlite")
+    own_tiny.encode_text(["thing"])
     model = ServedModel(own_tiny, Limits())
-    model.warm_up()
-    words = [prompt for item in scene_background(()) for prompt in item.prompts]
+    segmenter = model.prepare(SegmentRequest(image=png(Image.new("RGB", (64, 64))), classes="cat")).segmenter
+    segmenter.encode_text(["thing", "a word of a request"])
+    assert (model.texts.misses, model.texts.hits) == (1, 1)
     fingerprint, templates = own_tiny.encoder.text_fingerprint(), load_templates(own_tiny.settings.templates)
-    known = SQLiteTextCache(tmp_path / "texts.sqlite").get(fingerprint, templates, [*words, "thing"])
-    assert set(known) == {*words, "thing"}
-    segmenter = model.with_settings(model.settings, refined=False)
-    segmenter.encode_text(scene_background(()))
-    assert (model.texts.misses, model.texts.hits) == (0, len(words))
-    segmenter.encode_text(["a word of a request"])
-    assert model.texts.misses == 1
-    assert not own_tiny.cache.get(fingerprint, templates, ["a word of a request"])
+    known = SQLiteTextCache(tmp_path / "texts.sqlite").get(fingerprint, templates, ["thing", "a word of a request"])
+    assert set(known) == {"thing"}

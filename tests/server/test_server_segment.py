@@ -118,28 +118,15 @@ def test_refiner_on_and_off(start: Any, tiny: Segmenter, image_file: bytes) -> N
     plain = service.segment(image_file, refiner="none").json()
     assert plain["refiner"] is None
     assert plain["classes"] != refined["classes"]
-    too_fine = service.segment(image_file, settings={"refine_size": 1024})
-    assert too_fine.status_code == 422
-    assert "refine_size" in too_fine.json()["error"]
-    assert service.segment(image_file, settings={"refine_max_patches": 16}).status_code == 200
-    too_many = service.segment(image_file, settings={"refine_max_patches": 4097})
-    assert too_many.status_code == 422
-    assert "refine_max_patches: expected at most 4096" in too_many.json()["error"]
 
 
 def test_request_does_not_load_a_proxy_model(
     start: Any, tiny: Segmenter, dino_folder: Path, image_file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"attention": "proxy"}
-    refused = start().segment(image_file, settings=asked)
-    assert refused.status_code == 422
-    assert "attention: 'proxy' needs a DINO" in refused.json()["error"]
-    assert start().segment(image_file, settings={"proxy_model": str(dino_folder)}).status_code == 422
     proxy = tiny.settings.replace(attention="proxy", proxy_model=str(dino_folder))
     service = start(tiny.with_settings(proxy))
     monkeypatch.setattr("cliper.refiners.registry.load_refiner", None)
     answer = service.segment(image_file).json()
-    assert answer["classes"] == service.segment(image_file, settings=asked).json()["classes"]
     assert answer["classes"] != service.segment(image_file, settings={"attention": "fused"}).json()["classes"]
     assert str(dino_folder.parent) not in service.client.get("/v1/models").text
 
@@ -173,7 +160,6 @@ def test_models_describes_the_served_model(start: Any, tiny: Segmenter) -> None:
 def test_health_and_metrics(start: Any, image_file: bytes) -> None:
     service = start()
     assert service.client.get("/healthz").json() == {"status": "alive"}
-    assert service.client.get("/readyz").json() == {"status": "ready"}
     service.segment(image_file)
     service.client.post("/v1/segment", content=b"", headers={"Content-Type": "text/plain"})
     service.client.get("/some/secret/path")

@@ -42,4 +42,4 @@ def test_requests_that_cannot_be_answered(start: Any, image_file: bytes) -> None
     server.client.headers["Token"] = "secret"  # as its client sends its API key
     assert predict(server, text, "cat").status_code == 200
     refused(predict(server, text, " . "), 422, "classes")
-    refused(predict(server, "http://127.0.0.1:1/a.png", "cat"), 400, "base64")
+    refused(predict(server, "http://127.0.0.1:1/a.png", "cat"), 422, "base64")

@@ -97,24 +97,22 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
         )
     if entry is not None and entry.bundled:
         return ResolvedCheckpoint(entry.alias, kind, Path(__file__).parent / entry.bundled, "bundled", entry=entry)
-    if known is not None and not revision:
+    if known is None or revision:
+        sources = [HubRepo(repo, revision or None)]
+    else:
         sources = [item for item in known.sources if entry or item.repo.lower() == repo.lower()]
-        return _from_hub(entry.alias if entry else text, kind, sources, known, download, pinned=True)
-    return _from_hub(text, kind, [HubRepo(repo, revision or None)], known, download, pinned=False)
+    return _from_hub(entry.alias if entry else text, kind, sources, known, download)
 
 
 def _from_hub(
-    name: str, kind: str, sources: Sequence[HubRepo], entry: RegistryEntry | None, download: bool, *, pinned: bool
+    name: str, kind: str, sources: Sequence[HubRepo], entry: RegistryEntry | None, download: bool
 ) -> ResolvedCheckpoint:
-    """Try sources in their order; with ``pinned``, another commit of a repository is better than none."""
-    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
-
-    def found(source: HubRepo, folder: Path) -> ResolvedCheckpoint:
-        return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
+    """The first source that is in the cache, or the first that can be downloaded."""
+    from huggingface_hub.errors import HfHubHTTPError
 
     for source in sources:
         if folder := cached_folder(source, kind):
-            return found(source, folder)
+            return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
     first = sources[0].repo
     if alias := replacement_for(first):
         raise DownloadError(
@@ -133,9 +131,7 @@ def _from_hub(
             f"{name}: {first} is not on this machine; fetch it with `cliper models fetch {name}`{size}, or {hint}"
         )
     failures: list[str] = []
-    waiting = list(sources)
-    while waiting:
-        source = waiting.pop(0)
+    for source in sources:
         try:
             folder = download_folder(source, kind)
         except CheckpointError as error:  # the repository exists, but is not what is needed
@@ -144,19 +140,12 @@ def _from_hub(
             failures.append(str(error))
         except Exception as error:  # of huggingface_hub, its HTTP library, its Rust part, or the system
             failures.append(f"{source}: {download_reason(error, source.repo)}")
-            if isinstance(error, RevisionNotFoundError) and pinned and source.revision:
-                waiting.insert(0, HubRepo(source.repo, None))
-            elif not isinstance(error, HfHubHTTPError):
+            if not isinstance(error, HfHubHTTPError):
                 break  # no network, a full disk: no other repository would help
         else:
             if failures:
                 _LOG.warning("%s: %s; using %s instead", name, "; ".join(failures), source)
-            return found(source, folder)
-    for source in sources if pinned else ():
-        # Without network, another commit of the same repository is used, with a warning.
-        if folder := cached_folder(HubRepo(source.repo, None), kind):
-            _LOG.warning("%s: %s; using another commit from the cache, %s", name, "; ".join(failures), folder)
-            return found(source, folder)
+            return ResolvedCheckpoint(name, kind, folder, "hub", source.repo, folder.name, entry)
     near = ", ".join(nearest_aliases(name, kind))
     neither = "" if entry else f"there is no folder {name!r} either (aliases to try: {near}); "
     raise DownloadError(f"{name}: could not download it{size} from {'; '.join(failures)}; {neither}{hint}")

@@ -20,7 +20,6 @@ from typing import Any
 from cliper.checkpoints.registry import KINDS, check_kind
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.errors import CheckpointError, short_reason
-from cliper.settings import MAX_SETTINGS_BYTES
 
 __all__ = [
     "COMPONENTS",
@@ -32,7 +31,6 @@ __all__ = [
     "list_files",
     "needed_files",
     "read_json",
-    "required_files",
     "weight_paths",
 ]
 
@@ -46,26 +44,14 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-# Bytes of the JSON and text files that are read, by us, transformers or diffusers. Published ones have a fraction.
-_MAX_BYTES = {
-    **dict.fromkeys(("config.json", "model_index.json", "scheduler_config.json", "adapter_config.json"), 1_000_000),
-    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), 1_000_000),
-    **dict.fromkeys(("tokenizer.json", "vocab.json", "merges.txt", "chat_template.jinja"), 10_000_000),
-    **dict.fromkeys((f"{name}.index.json" for name in (*_TRANSFORMERS, *_DIFFUSERS)), 10_000_000),
-    "settings.json": MAX_SETTINGS_BYTES,
-}
-# Sizes in configurations that no model exceeds, and the length of lists of them. Larger ones take hours to build.
-_MAX_VALUES = {
-    **dict.fromkeys(("num_hidden_layers", "layers_per_block", "transformer_layers_per_block"), 200),
-    **dict.fromkeys(("hidden_size", "intermediate_size", "projection_dim"), 65_536),
-    **dict.fromkeys(("block_out_channels", "cross_attention_dim", "num_train_timesteps"), 65_536),
-    "max_position_embeddings": 65_536,
-    "image_size": 8_192,
-    "mlp_ratio": 100,
-    "vocab_size": 1_000_000,
-}
-_MAX_LIST = 100
 _TOKENIZER = "tokenizer.json (or vocab.json and merges.txt)"
+# Files that are read whole, by us, transformers or diffusers. Published ones have less than a third of the limit.
+_READ_WHOLE = {
+    *_TOKENIZER_FILES,
+    *("config.json", "model_index.json", "scheduler_config.json", "adapter_config.json", "chat_template.jinja"),
+    *(f"{name}.index.json" for name in (*_TRANSFORMERS, *_DIFFUSERS)),
+}
+_MAX_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -104,19 +90,21 @@ COMPONENTS = {
 MARKER_FILES = {kind: parts[0].config for kind, parts in COMPONENTS.items()}
 
 
-def needed_files(kind: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
+def needed_files(place: str, kind: str, names: Iterable[str], *, tokenizer: bool = False) -> list[str]:
     """Choose the needed files of a checkpoint.
 
     Args:
+        place: the checkpoint's folder or repository, for the message.
         kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
         names: all files that there are: paths with ``/``, relative to the checkpoint's folder.
+        tokenizer: whether a CLIP must have one; images can be encoded without it.
 
-    Returns:
-        The files to use, and descriptions of those that are missing.
+    Raises:
+        CheckpointError: a needed file is missing.
 
     Example:
-        >>> needed_files("dino", ["config.json", "pytorch_model.bin", "flax_model.msgpack"])
-        (['config.json', 'pytorch_model.bin'], [])
+        >>> needed_files("folder", "dino", ["config.json", "pytorch_model.bin", "flax_model.msgpack"])
+        ['config.json', 'pytorch_model.bin']
     """
     names = list(names)
     files: list[str] = []
@@ -129,21 +117,10 @@ def needed_files(kind: str, names: Iterable[str]) -> tuple[list[str], list[str]]
             (found if part.config in here else lacking).insert(0, part.config)
         if part.tokenizer:
             found += [name for name in _TOKENIZER_FILES if name in here]
-            if "tokenizer.json" not in here and not here >= {"vocab.json", "merges.txt"}:
+            if (tokenizer or part.folder) and "tokenizer.json" not in here and not here >= {"vocab.json", "merges.txt"}:
                 lacking.append(_TOKENIZER)
         files += [prefix + name for name in found]
         missing += [prefix + name for name in lacking]
-    return files, missing
-
-
-def required_files(place: str, kind: str, names: Iterable[str]) -> list[str]:
-    """The needed files of a checkpoint, which may lack a CLIP's tokenizer: images can be encoded without one.
-
-    Raises:
-        CheckpointError: another file is missing; the message begins with ``place``.
-    """
-    files, missing = needed_files(kind, names)
-    missing = [item for item in missing if item != _TOKENIZER]
     if missing:
         raise CheckpointError(
             f"{place}: expected {KINDS[kind]}, got no {', no '.join(missing[:3])}; give a complete one"
@@ -189,11 +166,15 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing there"
         raise CheckpointError(f"{root}: expected the folder of {KINDS[kind]}, got {what}")
-    files = required_files(str(root), kind, list_files(root, kind))
-    for name in files:
-        if name.endswith(".index.json"):
-            index = root / name
-            _check_index(index, {path.name for path in weight_paths(root, kind) if path.parent == index.parent})
+    files = needed_files(str(root), kind, list_files(root, kind))
+    for index in (root / name for name in files if name.endswith(".index.json")):
+        # transformers opens every path that the index names.
+        shards = {path.name for path in weight_paths(root, kind) if path.parent == index.parent}
+        weight_map = read_json(index, "it names the shard of each tensor").get("weight_map")
+        if not isinstance(weight_map, dict) or {*map(str, weight_map.values())} != shards:
+            raise CheckpointError(
+                f"{index}: expected a 'weight_map' with the names of the {len(shards)} shards; download it again"
+            )
     for part in COMPONENTS[kind]:
         if part.config:
             path = root / part.folder / part.config
@@ -204,16 +185,6 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
         # Its readers compare a file's header, or its directory, with its length when they open it.
         if next(iter_tensors(path), None) is None:
             raise CheckpointError(f"{path}: expected weights, got a file without tensors; download it again")
-
-
-def _check_index(path: Path, shards: set[str]) -> None:
-    """Check that an index names all shards beside it and nothing else: transformers opens every path that it names."""
-    weight_map = read_json(path, "it names the shard of each tensor").get("weight_map")
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not all(isinstance(name, str) for name in names) or {*names} != shards:
-        raise CheckpointError(
-            f"{path}: expected a 'weight_map' with the names of the {len(shards)} shards; download it again"
-        )
 
 
 def check_model_type(place: str, kind: str, part: Component, model_type: Any) -> None:
@@ -241,8 +212,12 @@ def kind_of_folder(folder: Path) -> str | None:
 
 
 def weight_paths(root: Path, kind: str, part: str | None = None) -> list[Path]:
-    """The weight files of a checkpoint, or of the part in one of its folders, without the index of shards."""
-    files = [root / name for name in needed_files(kind, list_files(root, kind))[0]]
+    """The weight files of a checkpoint, or of the part in one of its folders, without the index of shards.
+
+    Raises:
+        CheckpointError: the checkpoint is not complete.
+    """
+    files = [root / name for name in needed_files(str(root), kind, list_files(root, kind))]
     return [path for path in files if path.suffix in (".safetensors", ".bin") and part in (None, path.parent.name)]
 
 
@@ -268,26 +243,24 @@ def _check_file(path: Path) -> None:
     """Refuse a pipe, socket or device, or too large a file, before it is opened; a missing file passes."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
-    limit = _MAX_BYTES.get(path.name)
-    if limit is not None and path.is_file() and (size := path.stat().st_size) > limit:
-        raise CheckpointError(f"{path}: expected at most {limit:,} bytes, got {size:,}; download it again")
+    if path.name in _READ_WHOLE and path.is_file() and (size := path.stat().st_size) > _MAX_BYTES:
+        raise CheckpointError(f"{path}: expected at most {_MAX_BYTES:,} bytes, got {size:,}; download it again")
 
 
 def _check_values(path: Path, config: dict[str, Any]) -> None:
-    """Refuse sizes that no model has, at any depth, before a model is built from them."""
+    """Refuse sizes that no model has, at any depth: building a model of a million layers takes hours."""
     items: list[tuple[str, Any]] = list(config.items())
     while items:
         name, value = items.pop()
+        limit = 200 if "layers" in name else 1_000_000 if name.endswith(("_size", "_dim", "_channels")) else math.inf
         if isinstance(value, dict):
             items += value.items()
-        elif isinstance(value, list) and name in _MAX_VALUES:
-            if len(value) > _MAX_LIST:
-                raise CheckpointError(f"{path}: expected at most {_MAX_LIST} values of {name}, got {len(value):,}")
+        elif isinstance(value, list) and limit < math.inf:
+            if len(value) > 100:
+                raise CheckpointError(f"{path}: expected at most 100 values of {name}, got {len(value):,}")
             items += [(name, item) for item in value]
-        elif isinstance(value, int | float) and value > _MAX_VALUES.get(name, math.inf):
-            raise CheckpointError(
-                f"{path}: expected {name} of at most {_MAX_VALUES[name]:,}, got {reprlib.repr(value)}"
-            )
+        elif isinstance(value, int | float) and value > limit:
+            raise CheckpointError(f"{path}: expected {name} of at most {limit:,}, got {reprlib.repr(value)}")
 
 
 def _weight_files(names: Collection[str], candidates: tuple[str, ...]) -> tuple[list[str], list[str]]:

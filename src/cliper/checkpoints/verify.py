@@ -1,4 +1,4 @@
-"""The thorough check of a checkpoint: every tensor's name, shape and values, and checksums where they are known."""
+"""The thorough check of a checkpoint: checksums where they are known, and every tensor's name, shape and values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from cliper.checkpoints.registry import KINDS, entry_of_repo, find_entry
+from cliper.checkpoints.registry import entry_of_repo, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
-from cliper.checkpoints.tensors import compare, expected_shapes, iter_tensors
+from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import COMPONENTS, check_folder, kind_of_folder, list_files, needed_files, weight_paths
-from cliper.errors import CheckpointError, DownloadError
+from cliper.errors import CheckpointError, reraise
+from cliper.hf_logging import silence_transformers
 
 __all__ = ["VerifyReport", "verify", "weight_hashes"]
 
@@ -43,12 +45,13 @@ def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyRepor
     """Check a checkpoint on this machine by reading all of it; nothing is downloaded.
 
     Files of the bundled checkpoint are compared with the registry's checksums, large files from the hub with the
-    hub's; names and shapes of all tensors with those of the model that ``config.json`` describes; and all values must
-    be finite. One tensor at a time is in memory.
+    hub's. The libraries must find every weight that ``config.json`` describes, in its shape, and all values must be
+    finite. The parts of a pipeline are loaded one after the other.
 
     Args:
         name: as for :func:`cliper.checkpoints.resolve`.
-        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``; None to find out.
+        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``; None takes it from the registry or from a local folder's
+            configuration, and else ``"clip"``.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -58,24 +61,27 @@ def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyRepor
         >>> verify("mini").problems
         []
     """
-    resolved = _resolve(os.fspath(name)) if kind is None else resolve(name, kind, download=False)
-    folder, kind, entry = resolved.folder, resolved.kind, resolved.entry
+    text = os.fspath(name)
+    entry = find_entry(text) or entry_of_repo(text.partition("@")[0])
+    resolved = resolve(name, kind or (entry.kind if entry else "clip"), download=False)
+    folder = resolved.folder
+    if kind is None and resolved.source == "local":
+        resolved = replace(resolved, kind=kind_of_folder(folder) or resolved.kind)
     files: list[str] = []
     problems: list[str] = []
     tensors = 0
     try:
-        names = list_files(folder, kind)
-        bundled = entry.sha256 if entry is not None else {}
-        files = sorted({*needed_files(kind, names)[0], *(bundled.keys() & set(names))})
+        names = list_files(folder, resolved.kind)
+        bundled = resolved.entry.sha256 if resolved.entry is not None else {}
+        files = sorted({*needed_files(str(folder), resolved.kind, names), *(bundled.keys() & set(names))})
         known = {file: digest for file in files if (digest := lfs_sha256(folder / file))}
         problems += _check_hashes(folder, known if resolved.source == "hub" else bundled)
-        check_folder(folder, kind)
-        for part in COMPONENTS[kind]:
+        check_folder(folder, resolved.kind)
+        for part in COMPONENTS[resolved.kind]:
             if part.weights:
-                shapes: dict[str, tuple[int, ...]] = {}
-                label = f"{part.folder}: " if part.folder else ""
-                problems += [label + line for line in _check_tensors(resolved, part.folder, shapes)]
-                tensors += len(shapes)
+                count, lines = _check_part(resolved, part.folder)
+                tensors += count
+                problems += [f"{part.folder}: {line}" if part.folder else line for line in lines]
     except CheckpointError as error:
         problems.append(str(error).removeprefix(f"{folder}/").removeprefix(f"{folder}: "))
     return VerifyReport(resolved.name, folder, tuple(files), tensors, problems)
@@ -115,25 +121,49 @@ def _check_hashes(folder: Path, wanted: Mapping[str, str]) -> Iterator[str]:
             yield f"{file}: expected sha256 {digest[:12]}..., got {got[:12]}...; download it again"
 
 
-def _check_tensors(resolved: ResolvedCheckpoint, part: str, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
-    """Problems of the weights of one part; ``shapes`` receives the shapes of its tensors."""
+def _check_part(resolved: ResolvedCheckpoint, part: str) -> tuple[int, list[str]]:
+    """The number of tensors of one part, and its problems."""
+    tensors, values = 0, 0
+    problems = []
     for path in weight_paths(resolved.folder, resolved.kind, part or None):
         for name, tensor in iter_tensors(path):
-            shapes[name] = tuple(tensor.shape)
+            tensors, values = tensors + 1, values + tensor.numel()
             if not bool(tensor.isfinite().all()):
-                yield f"{name}: has values that are NaN or infinite"
-    yield from compare(expected_shapes(resolved.folder, part), shapes)
+                problems.append(f"{name}: has values that are NaN or infinite")
+    path = resolved.folder / part
+    # Every library raises its own for a configuration that it cannot use.
+    with reraise(Exception, CheckpointError, f"{path}: cannot be loaded"), silence_transformers():
+        info = _load(str(path), part, values)
+    for name, got, expected in sorted(info["mismatched_keys"]):
+        problems.append(f"{name}: expected shape {list(expected)}, got {list(got)}")
+    # DINO's checkpoints have no pooler, which is not used.
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        count = "1 tensor is" if len(missing) == 1 else f"{len(missing)} tensors are"
+        problems.append(f"{count} missing: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
+    return tensors, problems
 
 
-def _resolve(name: str) -> ResolvedCheckpoint:
-    """A checkpoint of unknown kind: the registry knows its kind, or its own files tell."""
-    entry = find_entry(name) or entry_of_repo(name.partition("@")[0])
-    for kind in (entry.kind,) if entry else KINDS:
-        try:
-            resolved = resolve(name, kind, download=False)
-            break
-        except DownloadError as error:
-            failure = error
+def _load(path: str, part: str, values: int) -> dict[str, Any]:
+    """Which weights a library misses, or finds in another shape, when it loads a model; the files hold ``values``."""
+    import torch
+    import transformers
+
+    model_class: Any = transformers.AutoModel
+    options: dict[str, Any] = {"local_files_only": True}
+    if part in ("unet", "vae"):
+        import diffusers
+
+        model_class = diffusers.UNet2DConditionModel if part == "unet" else diffusers.AutoencoderKL
+        config = model_class.load_config(path)
+        options["low_cpu_mem_usage"] = False  # it needs accelerate
     else:
-        raise failure
-    return resolved if resolved.entry else replace(resolved, kind=kind_of_folder(resolved.folder) or resolved.kind)
+        config_class = transformers.CLIPTextConfig if part else transformers.AutoConfig
+        options["config"] = config = config_class.from_pretrained(path, **options)
+    with torch.device("meta"):
+        described = sum(parameter.numel() for parameter in model_class.from_config(config).parameters())
+    if described > 2 * values + 1_000_000:  # memory would be allocated for what is missing
+        raise ValueError(f"config.json describes {described:,} weights, the files hold {values:,}")
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    info: dict[str, Any] = model_class.from_pretrained(path, **options)[1]
+    return info

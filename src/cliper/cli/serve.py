@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -39,7 +40,12 @@ _SERVER = option_group(
         type=click.IntRange(1, 64),
         show_default="1 on a CPU, 8 on a GPU",
     ),
-    option("--batch-window MS", "Milliseconds that a request waits for others to join its batch.", default=5.0),
+    option(
+        "--batch-window MS",
+        "Milliseconds that a request waits for others to join its batch.",
+        type=click.FloatRange(0, 1000),
+        default=5.0,
+    ),
     option(
         "--label-studio-folder FOLDER",
         "Folder of the images of Label Studio's tasks.",
@@ -53,15 +59,36 @@ _LIMIT_OPTIONS = option_group(
         "--queue-size N",
         "Maximum concurrent requests, waiting ones included; more get 429.",
         "queue",
+        type=click.IntRange(1, 10_000),
         default=32,
     ),
-    option("--timeout SECONDS", "Time limit of a request.", "seconds", default=60.0),
-    option("--max-megabytes X", "Size of a request's body.", "megabytes", default=16.0),
-    option("--max-megapixels X", "Size of an image.", "megapixels", default=16.0),
-    option("--max-classes N", "Number of classes in a request, and of background names.", "classes", default=256),
-    option("--max-pixel-classes X", "Megapixels of an image times number of classes.", "pixel_classes", default=1000.0),
-    option("--max-patches N", "Number of patches of an image, of all its windows together.", "patches", default=4096),
-    option("--max-texts N", "Number of texts in a request: prompts times templates.", "texts", default=8192),
+    option("--timeout SECONDS", "Time limit of a request.", "seconds", type=click.FloatRange(0.001, 86400), default=60),
+    option("--max-megabytes X", "Size of a request's body.", type=click.FloatRange(0.001, 1000), default=16),
+    option("--max-megapixels X", "Size of an image.", type=click.FloatRange(0.001, 128), default=16),
+    option(
+        "--max-classes N",
+        "Number of classes in a request, and of background names.",
+        type=click.IntRange(1, 65535),
+        default=256,
+    ),
+    option(
+        "--max-pixel-classes X",
+        "Megapixels of an image times number of classes.",
+        type=click.FloatRange(0.001, 1e6),
+        default=1000,
+    ),
+    option(
+        "--max-patches N",
+        "Number of patches of an image, of all its windows together.",
+        type=click.IntRange(1, 8192),
+        default=4096,
+    ),
+    option(
+        "--max-texts N",
+        "Number of texts in a request: prompts times templates.",
+        type=click.IntRange(1, 10_000_000),
+        default=8192,
+    ),
 )
 
 
@@ -119,49 +146,48 @@ def demo(no_browser: bool, **options: Any) -> int:
 
 
 def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
+    from PIL import Image
+
     try:
         from cliper.decode_pool import DecodePool
-        from cliper.server.admission import Service
-        from cliper.server.auth import check_token
-        from cliper.server.hosts import is_loopback, listen
-        from cliper.server.label_studio import MediaFolder
-        from cliper.server.limits import Limits
-        from cliper.server.models import CODEC_THREADS, ServedModel
-        from cliper.server.run import ignore_signals
-        from cliper.server.run import serve as run_server
+        from cliper.server.access import is_loopback, listen
+        from cliper.server.label_studio import check_media_folder
+        from cliper.server.models import CODEC_THREADS, Limits, ServedModel
+        from cliper.server.run import Server
+        from cliper.server.service import Service
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "cliper":
             raise  # no package is missing: a defect
         raise MissingExtraError("the server needs packages that are missing; pip install 'cliper[server]'") from None
 
-    try:
-        limits = Limits(**{field.name: options[field.name] for field in fields(Limits) if field.name in options})
-    except InputError as error:  # name the option, not the field
-        name, _, reason = str(error).partition(":")
-        flags = {param.name: param.opts[0] for param in click.get_current_context().command.params}
-        raise InputError(f"{flags[name]}:{reason}") from None
+    names = {field.name: options.get(field.name, options.get(f"max_{field.name}")) for field in fields(Limits)}
+    limits = Limits(**{name: value for name, value in names.items() if value is not None})
     host, token, folder = options["host"], options["token"], options["label_studio_folder"]
     if token is None:  # not by click's envvar, which takes an empty token for none
         token = os.environ.get("CLIPER_TOKEN")
-    token = None if token is None else check_token(token)
-    media = None if folder is None else MediaFolder(Path(folder))
-    window = options["batch_window"]
-    if not 0 <= window <= 1000:  # click.FloatRange accepts NaN
-        raise InputError(f"--batch-window: expected milliseconds from 0 to 1000, got {window:g}")
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token or not token):
+        raise InputError("token: expected ASCII characters without blanks, got none or others; choose another")
+    media = None if folder is None else check_media_folder(Path(folder))
     with listen(host, options["port"]) as socket:
         if token is None and not is_loopback(host):
             echo_warning(f"{host} is reachable from other machines, without a password; set CLIPER_TOKEN")
         segmenter = load_segmenter(options)
+        segmenter(Image.new("RGB", (64, 64), "grey"), "thing")  # finds broken weights, and caches background words
         decoders = DecodePool(CODEC_THREADS) if os.name == "posix" else None
-        model = ServedModel(segmenter, limits, batch=options["batch_size"], decoders=decoders)
-        model.warm_up()
-        service = Service(
-            model,
-            window=window / 1000,
-            token=token,
-            media=media,
-            loopback_only=is_loopback(host),
-            origins=options["cors_origins"],
-        )
-        with ignore_signals(service), service, decoders or contextlib.nullcontext():
-            run_server(service, socket, ready=lambda address: ready(model.name, address))
+        with decoders or contextlib.nullcontext():
+            model = ServedModel(segmenter, limits, batch=options["batch_size"], decoders=decoders)
+            service = Service(
+                model,
+                window=options["batch_window"] / 1000,
+                token=token,
+                media=media,
+                loopback_only=is_loopback(host),
+                origins=options["cors_origins"],
+            )
+            address, port = socket.getsockname()[:2]
+            name = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+            with service:
+                server = Server(service, lambda: ready(model.name, name))
+                for number in (signal.SIGINT, signal.SIGTERM):  # from here on they do not interrupt the model
+                    signal.signal(number, server.handle_exit)
+                server.run(sockets=[socket])

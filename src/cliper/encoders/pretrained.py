@@ -24,16 +24,22 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
         convert_out_of_memory(f"loading {folder}", "use a smaller model, or a machine with more memory"),
         silence_transformers(),
     ):
-        model, info = model_class.from_pretrained(
-            str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
-        )
+        try:
+            model, info = model_class.from_pretrained(
+                str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise CheckpointError(
+                f"{folder}: expected weights in the shapes that config.json describes, got others; "
+                f"`cliper models verify` names them"
+            ) from None
     # transformers fills missing weights with random numbers. DINO's checkpoints have no pooler.
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
-    mismatched = sorted(str(item[0]) for item in info.get("mismatched_keys", ()))
-    if missing or mismatched:
-        what = f"lacks {missing[0]}" if missing else f"has {mismatched[0]} in another shape"
+    if missing:
         raise CheckpointError(
-            f"{folder}: expected every weight that config.json describes; the file {what} "
-            f"({len(missing) + len(mismatched)} in all); download the checkpoint again"
+            f"{folder}: expected every weight that config.json describes; the file lacks {missing[0]} "
+            f"({len(missing)} in all); download the checkpoint again"
         )
     return model.eval().requires_grad_(False)

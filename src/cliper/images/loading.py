@@ -82,7 +82,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
             "expected a path, a PIL image or a uint8 array [H, W, 3], "
             f"got {type(source).__name__}; convert it to one of these"
         )
-    return _normalized(image, name, source)
+    return _normalized(image, name)
 
 
 def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -97,7 +97,7 @@ def load_stream(stream: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS) -
         ImageError: it is not an image, is damaged or exceeds a limit.
         ResourceError: memory ran out while it was decoded.
     """
-    return _normalized(decode_stream(stream, quote_path(name), max_pixels), quote_path(name), stream)
+    return _normalized(decode_stream(stream, quote_path(name), max_pixels), quote_path(name))
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
@@ -115,12 +115,12 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _normalized(image: Image.Image, name: str, source: object) -> Image.Image:
-    """The image upright, RGB, and without metadata. Its pixels are copied only if it is the caller's ``source``."""
+def _normalized(image: Image.Image, name: str) -> Image.Image:
+    """A new image: upright, RGB, and without metadata."""
     with decoding_memory_errors(name):
         rgb = _to_rgb(_apply_exif(image), name)
-        if rgb is image:  # a plain image: that of a file has attributes with the metadata
-            rgb = image.copy() if image is source else image._new(image.im)
+        if rgb is image:  # that of a file has attributes with the metadata
+            rgb = image.copy()
     # A later reader would apply stale metadata (an orientation, a transparent colour) again.
     rgb.info = {}
     return rgb

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI
-from pydantic import BaseModel
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prometheus_client import generate_latest
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from cliper.errors import CliperError, InputError, RefinerError
 from cliper.examples import EXAMPLE_CLASSES, example_photo
 from cliper.files import dumps
-from cliper.server.admission import RequestContext, Service
-from cliper.server.auth import TokenAuth
-from cliper.server.errors import HTTPError
+from cliper.server.access import AccessMiddleware, TokenAuth
 from cliper.server.export import describe_formats, write_export
-from cliper.server.hosts import HostCheckMiddleware
 from cliper.server.label_studio import predict
-from cliper.server.openapi import describe_bodies, errors, request_body
-from cliper.server.parsing import parse_json, read_body, read_segment_body, validate
-from cliper.server.request import build_request
-from cliper.server.responses import segment_response
+from cliper.server.request_body import ParsedRequest, read_body
+from cliper.server.responses import segment_response, shapes_response
 from cliper.server.schemas import (
+    ErrorResponse,
     ExportRequest,
     LabelStudioPredict,
-    LabelStudioSetup,
-    SegmentForm,
-    SegmentJson,
-    SegmentParams,
+    SegmentRequest,
     SegmentResponse,
     XAnyLabelingPredict,
 )
-from cliper.server.timeouts import TimeoutMiddleware, exit_stack
-from cliper.server.x_anylabeling import build_x_anylabeling_request, describe_model, shapes_response
+from cliper.server.service import Service, cancel_on_disconnect
 
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
-M = TypeVar("M", bound=BaseModel)
+_SEGMENT = "/v1/segment"
+_STATUSES = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)  # docs/server.md says when
 
 
 def create_app(service: Service) -> FastAPI:
@@ -52,100 +52,125 @@ def create_app(service: Service) -> FastAPI:
         service: has been entered.
     """
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # its warnings are about untrusted bodies
-    version = service.model.version
-    app = FastAPI(title="CLIPer", version=version, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(HostCheckMiddleware, loopback_only=service.loopback_only, origins=service.origins)
+    app = FastAPI(title="CLIPer", version=service.model.version, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_middleware(
+        AccessMiddleware,
+        loopback_only=service.loopback_only,
+        origins=service.origins,
+        record=service.metrics.record,
+    )
     if service.origins:
         allowed, exposed = ["Authorization", "Content-Type"], ["Retry-After"]
         app.add_middleware(CORSMiddleware, allow_origins=service.origins, allow_headers=allowed, expose_headers=exposed)
-    app.add_middleware(TimeoutMiddleware, service=service)
-    app.add_exception_handler(HTTPError, _http_error)
-    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(StarletteHTTPException, _http_error)
+    app.add_exception_handler(CliperError, _package_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ValidationError, _validation_error)
     app.add_exception_handler(Exception, _defect)
-    token = [] if service.token is None else [Depends(TokenAuth(service.token))]
-    for add_routes in (_add_segmentation, _add_label_studio, _add_x_anylabeling):
-        router = APIRouter(dependencies=token, responses=errors(), default_response_class=Response)
+    auth = TokenAuth(service.token)
+    responses: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in _STATUSES}
+    for add_routes, route in ((_add_gets, APIRoute), (_add_posts, _limited_route(service, auth))):
+        router = APIRouter(
+            route_class=route, dependencies=[Depends(auth)], responses=responses, default_response_class=Response
+        )
         add_routes(router, service)
         app.include_router(router)
-    _add_state(app, service)
-    app.mount("/static", StaticFiles(directory=_STATIC))
-    describe_bodies(
-        app, SegmentJson, SegmentForm, ExportRequest, LabelStudioPredict, LabelStudioSetup, XAnyLabelingPredict
-    )
+    _add_page(app)
     return app
 
 
-async def _admit(service: Service, request: Request, model: type[M]) -> tuple[RequestContext, M]:
-    """Admit a JSON request, then read and validate its body."""
-    context = exit_stack(request).enter_context(service.admit())
-    body = await context.read(read_body(request, service.model.limits.body_bytes))
-    return context, await context.run_in_thread(lambda: validate(model, parse_json(body)))
+def _limited_route(service: Service, auth: TokenAuth) -> type[APIRoute]:
+    """Routes with a body: each request is authenticated and admitted before its body is read, and has a deadline."""
+
+    class LimitedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle, limits = super().get_route_handler(), service.model.limits
+
+            async def handle_within_limits(request: Request) -> Response:
+                await auth(request)
+                status, doing = 408, "while the body was read; send it faster"
+                with service.admit():
+                    try:
+                        async with asyncio.timeout(limits.seconds):
+                            max_bytes = int(limits.megabytes * 1e6)
+                            values = await read_body(request, max_bytes, forms=self.path == _SEGMENT)
+                            status, doing = 504, "in the queue or in the model; ask for less, or again later"
+                            return await cancel_on_disconnect(handle(ParsedRequest(request, values)), request)
+                    except TimeoutError:
+                        headers = {"Connection": "close"} if status == 408 else {"Retry-After": "5"}
+                        message = f"expected to finish in {limits.seconds:g} s, timed out {doing}"
+                        raise HTTPException(status, message, headers) from None
+                    except asyncio.CancelledError:  # a second signal
+                        raise HTTPException(503, "the server is stopping; ask again later") from None
+
+            return handle_within_limits
+
+    return LimitedRoute
 
 
-def _add_segmentation(router: APIRouter, service: Service) -> None:
-    model, limits = service.model, service.model.limits
-
-    @router.post("/v1/segment", response_model=SegmentResponse, openapi_extra=request_body(SegmentJson, SegmentForm))
-    async def segment(request: Request) -> Response:
-        """Segment an image."""
-        context = exit_stack(request).enter_context(service.admit())
-        image, values = await context.read(read_segment_body(request, limits.body_bytes))
-        params = await context.run_in_thread(validate, SegmentParams, values)
-        built = await context.run_in_thread(build_request, model, image, params)
-        del image  # a queued request holds the decoded image, not its file too
-        prediction = await context.segment(built, request)
-        return await context.run_in_thread(lambda: _json(segment_response(model, prediction, params)))
-
-    @router.post("/v1/export", openapi_extra=request_body(ExportRequest))
-    async def export(request: Request) -> Response:
-        """Write class maps or masks in a file format: a file, or a zip of several."""
-        context, values = await _admit(service, request, ExportRequest)
-        content, name, media_type = await context.run_in_thread(write_export, model, values)
-        disposition = f'attachment; filename="{name.encode("ascii", "replace").decode()}"'
-        return Response(content, headers={"Content-Disposition": disposition}, media_type=media_type)
+def _add_gets(router: APIRouter, service: Service) -> None:
+    model = service.model
 
     @router.get("/v1/models")
     async def models() -> Response:
         """The served model, its limits, and the export formats; in X-AnyLabeling's form too."""
         described = {"models": [model.describe()], "formats": describe_formats(), "example": [EXAMPLE_CLASSES]}
-        return _json({"version": model.version, **described, "success": True, "data": describe_model(model)})
+        values: dict[str, Any] = {"mask_fineness_slider": 10, "toggle_preserve_existing_annotations": False}
+        values["edit_conf"] = model.settings.score_threshold
+        names = ("edit_text", "button_send", "input_conf", "mask_fineness_value_label", *values)
+        widgets = [{"name": name, "value": values.get(name)} for name in names]
+        shown = {"display_name": f"CLIPer {model.name}", "batch_processing_mode": "text_prompt"}
+        data = {model.name: {**shown, "widgets": widgets, "params": {}}}
+        return _json({"version": model.version, **described, "success": True, "data": data})
 
     @router.get("/metrics")
     async def metrics() -> Response:
         """Metrics for Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4")
 
-
-def _add_label_studio(router: APIRouter, service: Service) -> None:
     @router.get("/health")
     async def health() -> Response:
         """State, for Label Studio."""
         return _json({"status": "UP", "model_class": "CLIPer"})
 
-    @router.post("/setup", openapi_extra=request_body(LabelStudioSetup))
-    async def setup(request: Request) -> Response:
-        """Label Studio connects a project."""
-        await _admit(service, request, LabelStudioSetup)
-        return _json({"model_version": service.model.model_version})
 
-    @router.post("/predict", openapi_extra=request_body(LabelStudioPredict))
-    async def label_studio_predict(request: Request) -> Response:
+def _add_posts(router: APIRouter, service: Service) -> None:
+    model, run = service.model, service.run_in_thread
+
+    @router.post(_SEGMENT, response_model=SegmentResponse, openapi_extra=_form_body())
+    async def segment(body: SegmentRequest) -> Response:
+        """Segment an image."""
+        prediction = await service.segment(body)
+        return await run(lambda: _json(segment_response(model, prediction, body)))
+
+    @router.post("/v1/export")
+    async def export(body: ExportRequest) -> Response:
+        """Write class maps or masks in a file format: a file, or a zip of several."""
+        content, name, media_type = await run(write_export, model, body)
+        disposition = f'attachment; filename="{name.encode("ascii", "replace").decode()}"'
+        return Response(content, headers={"Content-Disposition": disposition}, media_type=media_type)
+
+    @router.post("/v1/predict")
+    async def x_anylabeling_predict(body: XAnyLabelingPredict) -> Response:
+        """X-AnyLabeling asks for shapes; its classes are separated by a full stop, comma or semicolon."""
+        classes = [name.strip() for name in re.split(r"[.,;]", body.params.text_prompt) if name.strip()]
+        settings = {"score_threshold": body.params.conf_threshold} if body.params.conf_threshold else {}
+        request = {"image": body.image, "classes": classes, "settings": settings, "model": body.model}
+        result, _ = await service.segment(SegmentRequest.model_validate(request))
+        return await run(lambda: _json(shapes_response(result, body)))
+
+    @router.post("/setup")
+    async def setup(body: dict[str, Any]) -> Response:
+        """Label Studio connects a project; nothing of it is used."""
+        return _json({"model_version": model.model_version})
+
+    @router.post("/predict")
+    async def label_studio_predict(body: LabelStudioPredict) -> Response:
         """Label Studio asks for predictions."""
-        context, values = await _admit(service, request, LabelStudioPredict)
-        return _json(await predict(service, context, values, request))
+        return _json(await predict(service, body))
 
 
-def _add_x_anylabeling(router: APIRouter, service: Service) -> None:
-    @router.post("/v1/predict", openapi_extra=request_body(XAnyLabelingPredict))
-    async def x_anylabeling_predict(request: Request) -> Response:
-        """X-AnyLabeling asks for shapes."""
-        context, values = await _admit(service, request, XAnyLabelingPredict)
-        built = await context.run_in_thread(build_x_anylabeling_request, service.model, values)
-        prediction = await context.segment(built, request)
-        return await context.run_in_thread(lambda: _json(shapes_response(prediction, values)))
-
-
-def _add_state(app: FastAPI, service: Service) -> None:
+def _add_page(app: FastAPI) -> None:
     """Routes that need no token."""
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
@@ -162,30 +187,45 @@ def _add_state(app: FastAPI, service: Service) -> None:
         """Whether the process is alive."""
         return _json({"status": "alive"})
 
-    @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", responses=errors(503))
-    async def readyz() -> Response:
-        """Whether requests are accepted."""
-        if service.stopping:
-            raise HTTPError(503, "this server is stopping")
-        return _json({"status": "ready"})
+    app.mount("/static", StaticFiles(directory=_STATIC))
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _form_body() -> dict[str, Any]:
+    """The body of a form for OpenAPI: as in JSON, but for the image."""
+    schema = SegmentRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema["properties"]["image"] = {"type": "string", "contentMediaType": "application/octet-stream"}
+    schema.pop("$defs")
+    encoding = {"settings": {"contentType": "application/json"}}
+    return {"requestBody": {"content": {"multipart/form-data": {"schema": schema, "encoding": encoding}}}}
+
+
+def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
     return Response(dumps(value), status, headers, "application/json")
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPError)
-    return _json({"error": error.message}, error.status, error.headers)
+def _error(status: int, message: str, headers: Any = None) -> Response:
+    return _json({"error": " ".join(message.split())[:1000]}, status, headers)
 
 
-async def _framework_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = " ".join(f"{error.detail}; see /openapi.json".split())
-    return _json({"error": message}, error.status_code, dict(error.headers or {}))
+async def _http_error(request: Request, error: Any) -> Response:
+    return _error(error.status_code, str(error.detail), error.headers)
+
+
+async def _package_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, InputError | RefinerError):
+        return _error(422, str(error))
+    return _error(503, str(error), {"Retry-After": "5"})
+
+
+async def _validation_error(request: Request, error: Any) -> Response:
+    """The first error, located by the names of the request: pydantic adds those of types."""
+    errors = error.errors()
+    parts = [str(part) for part in errors[0]["loc"] if isinstance(part, int) or part.isidentifier()]
+    location = ".".join(part for part in parts if part not in ("body", "str", "int", "float", "bool"))
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return _error(422, f"{location[:200]}: {errors[0]['msg'].removeprefix('Value error, ')}{more}; see /openapi.json")
 
 
 async def _defect(request: Request, error: Exception) -> Response:
     """Any other exception is a defect; the server's log has the traceback."""
-    return _json({"error": "unexpected error in the server; its log has the details"}, 500)
+    return _error(500, "unexpected error in the server; its log has the details")

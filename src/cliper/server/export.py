@@ -19,9 +19,7 @@ from cliper.errors import InputError
 from cliper.formats import FormatOptions, ImageInfo, ImageOutput, find_format, format_names
 from cliper.formats.coco_rle import decompress_counts
 from cliper.result import Segmentation
-from cliper.server.errors import HTTPError
 from cliper.server.models import ServedModel
-from cliper.server.parsing import decode_base64
 from cliper.server.responses import decode_maps
 from cliper.server.schemas import ExportImage, ExportRequest, Mask
 
@@ -43,33 +41,34 @@ def write_export(model: ServedModel, export: ExportRequest) -> tuple[bytes, str,
     """The content, file name and media type: of one file, or a zip of several. Blocks: call it in a thread.
 
     Raises:
-        HTTPError: 400 or 422, maps or masks that do not fit.
-        InputError: a format that does not exist or cannot represent the classes, or an image that cannot be used.
+        InputError: a format that does not exist or cannot represent the classes, an image that cannot be used, or maps
+            or masks that do not fit.
     """
-    chosen = find_format(export.format)
-    if len(export.images) > model.limits.tasks or len(export.classes) > model.limits.classes:
-        raise HTTPError(422, f"expected at most {model.limits.tasks} images and {model.limits.classes} classes")
+    chosen, options, limits = find_format(export.format), FormatOptions(tolerance=export.tolerance), model.limits
+    if len(export.images) > limits.tasks or len(export.classes) > limits.classes:
+        raise InputError(f"expected at most {limits.tasks} images and {limits.classes} classes, got more")
     if chosen.check_classes is not None:
         chosen.check_classes(export.classes)
-    options = FormatOptions(tolerance=export.tolerance)
-    names = [_safe_name(image.name) for image in export.images]
+    # The last part of a path, with characters that no file system objects to.
+    lasts = [re.sub(r"[^\w .()+-]", "_", re.split(r"[/\\]", image.name)[-1]) for image in export.images]
+    names = [last[-120:].strip(" .") or "image" for last in lasts]
     if len({Path(name).stem.casefold() for name in names}) < len(names):
-        raise HTTPError(422, "images: expected names that differ before the suffix, got two alike; rename one")
+        raise InputError("images: expected names that differ before the suffix, got two alike; rename one")
     with tempfile.TemporaryDirectory(prefix="cliper-") as temporary:
         folder = Path(temporary)
         outputs = []
         for number, (name, image) in enumerate(zip(names, export.images, strict=True), start=1):
-            result = _segmentation(model, export, image)
             info = ImageInfo(name, image.width, image.height, number)
             path = folder / f"{info.stem}{chosen.suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            chosen.write(result, path, info, options)
+            chosen.write(_segmentation(model, export, image, chosen.name), path, info, options)
             outputs.append(ImageOutput(info, path))
         if chosen.merge is not None:
             chosen.merge(outputs, folder, export.classes, options)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         if len(files) == 1:
-            return files[0].read_bytes(), files[0].name, mimetypes.guess_type(files[0].name)[0] or _BINARY
+            media_type = mimetypes.guess_type(files[0].name)[0] or "application/octet-stream"
+            return files[0].read_bytes(), files[0].name, media_type
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in files:
@@ -77,50 +76,40 @@ def write_export(model: ServedModel, export: ExportRequest) -> tuple[bytes, str,
         return buffer.getvalue(), f"{chosen.name}.zip", "application/zip"
 
 
-_BINARY = "application/octet-stream"
-
-
-def _safe_name(name: str) -> str:
-    """The last part of a path, with characters that no file system objects to."""
-    last = re.split(r"[/\\]", name)[-1]
-    return re.sub(r"[^\w .()+-]", "_", last)[-120:].strip(" .") or "image"
-
-
-def _segmentation(model: ServedModel, export: ExportRequest, image: ExportImage) -> Segmentation:
+def _segmentation(model: ServedModel, export: ExportRequest, image: ExportImage, format: str) -> Segmentation:
     size, classes = (image.width, image.height), len(export.classes)
     model.check_labels(size, classes)
-    if image.image is not None:
-        pixels = model.decode(decode_base64(image.image, "image"), "image")
-        if pixels.size != size:
-            raise HTTPError(422, f"image: expected {size[0]}x{size[1]} pixels, got {pixels.width}x{pixels.height}")
-    elif export.format.strip().lower() in _NEED_IMAGE:
-        raise HTTPError(422, f"image: expected an image, because format {export.format} shows it; send one")
+    if image.image is None and format in _NEED_IMAGE:
+        raise InputError(f"image: expected an image, because format {format} shows it; send one")
+    pixels = Image.new("RGB", size) if image.image is None else model.decode(image.image)
+    if pixels.size != size:
+        raise InputError(f"image: expected {size[0]}x{size[1]} pixels, got {pixels.width}x{pixels.height}")
+    refined = fused = np.zeros((classes, 1, 1), np.float32)
+    labels = np.zeros((image.height, image.width), np.int32)
+    if image.maps is not None and image.masks is None:
+        refined = decode_maps(image.maps.refined, classes)
+        fused = refined if image.maps.fused is None else decode_maps(image.maps.fused, classes)
+    elif image.masks is not None and image.maps is None and format not in _NEED_MAPS:
+        labels = _paint(image.masks, size, classes)
     else:
-        pixels = Image.new("RGB", size)
+        raise InputError(f"images: expected maps, or masks for a format other than {', '.join(_NEED_MAPS)}")
     settings = model.settings
     if export.thresholds is not None:
         settings = settings.replace(**export.thresholds.model_dump())
-    empty = np.zeros((classes, 1, 1), np.float32)
     result = Segmentation(
         image=pixels,
         classes=tuple(export.classes),
-        labels=np.zeros((image.height, image.width), np.int32),
+        labels=labels,
         confidence=np.ones(classes, np.float32),
-        maps=empty,
-        refined=empty,
+        maps=fused,
+        refined=refined,
         settings=settings,
         model=model.name,
         refiner=model.refiner,
     )
-    if image.maps is not None and image.masks is None:
-        refined = decode_maps(image.maps.refined, classes)
-        fused = refined if image.maps.fused is None else decode_maps(image.maps.fused, classes)
+    if image.maps is not None:
         confidence = (refined.max((1, 2)) * 0.5 + fused.max((1, 2)) * 0.5).astype(np.float32)
-        result = replace(result, maps=fused, refined=refined, confidence=confidence).relabel()
-    elif image.masks is not None and image.maps is None and export.format.strip().lower() not in _NEED_MAPS:
-        result = replace(result, labels=_paint(image.masks, size, classes))
-    else:
-        raise HTTPError(422, f"images: expected maps, or masks for a format other than {', '.join(_NEED_MAPS)}")
+        result = replace(result, confidence=confidence).relabel()
     return replace(result, labels=np.where(np.isin(result.labels, image.hidden), 0, result.labels))
 
 
@@ -129,11 +118,9 @@ def _paint(masks: list[Mask], size: tuple[int, int], classes: int) -> npt.NDArra
     labels = np.zeros(width * height, np.int32)
     for mask in masks:
         counts = decompress_counts(mask.rle.counts)
-        if mask.rle.size != [height, width] or not 1 <= mask.label <= classes:
-            raise HTTPError(422, f"masks: expected size [{height}, {width}] and labels from 1 to {classes}")
-        if (counts < 0).any() or counts.sum() > labels.size:
-            raise InputError("masks: expected run lengths within the image, got others")
-        values = np.arange(len(counts)) % 2 == 1
-        inside = np.repeat(values, counts)
+        fits = mask.rle.size == [height, width] and (counts >= 0).all() and counts.sum() <= labels.size
+        if not fits or not 1 <= mask.label <= classes:
+            raise InputError(f"masks: expected size [{height}, {width}] and labels from 1 to {classes}, got others")
+        inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
         labels[: len(inside)][inside] = mask.label
     return labels.reshape(width, height).T.copy()

@@ -2,98 +2,78 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
-from starlette.requests import Request
-
 from cliper.errors import ClassListError, ImageError, InputError
 from cliper.formats.label_studio import label_studio_prediction
-from cliper.server.admission import RequestContext, Service
-from cliper.server.errors import HTTPError
-from cliper.server.parsing import decode_base64, validate
-from cliper.server.request import build_request
-from cliper.server.schemas import LabelStudioPredict, SegmentParams
+from cliper.server.schemas import LabelStudioPredict, SegmentRequest, decode_base64
+from cliper.server.service import Service
 
-__all__ = ["LabelConfig", "MediaFolder", "decode_data_uri", "predict", "read_label_config"]
+__all__ = ["LabelConfig", "check_media_folder", "predict", "read_label_config", "read_media"]
 
-_DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 _UPLOADS, _LOCAL_FILES = "/data/upload/", "/data/local-files/"
+_SHARE = 0.9  # of the time limit that is used for several tasks; the rest is for sending the first prediction
 
 
-class MediaFolder:
-    """Images below one folder, by the addresses that Label Studio gives them; nothing is downloaded.
-
-    ``/data/upload/1/a.jpg`` is FOLDER/1/a.jpg, ``/data/local-files/?d=some/a.jpg`` is FOLDER/some/a.jpg.
-
-    Args:
-        root: the folder; Label Studio creates ``media/upload`` with the first upload, so only its parent must exist.
+def check_media_folder(folder: Path) -> Path:
+    """The folder of Label Studio's images; it creates ``media/upload`` with the first upload, so only the parent of
+    ``folder`` must exist.
 
     Raises:
         InputError: neither the folder nor its parent exists.
     """
-
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir() and (root.exists() or not root.absolute().parent.is_dir()):
-            raise InputError(f"expected a folder of Label Studio's images, got {str(root)!r}; check the path")
-        self._root = root.absolute()
-
-    def read(self, address: str, max_bytes: int) -> bytes:
-        """The bytes of an image.
-
-        Raises:
-            ImageError: another kind of address, a path that leads out of the folder (also by symbolic links), no file
-                there, or a file that is too large. The message does not tell files outside from missing ones.
-        """
-        try:
-            split = urlsplit(address)
-            if split.scheme or split.netloc:
-                raise ValueError
-            if split.path.startswith(_UPLOADS) and not split.query:
-                relative = unquote(split.path.removeprefix(_UPLOADS), errors="strict")
-            elif split.path == _LOCAL_FILES:
-                (relative,) = parse_qs(split.query, strict_parsing=True, errors="strict", max_num_fields=1)["d"]
-            else:
-                raise ValueError
-        except (ValueError, KeyError):
-            message = (
-                f"expected a data: address, {_UPLOADS}... or {_LOCAL_FILES}?d=..., got another; no other is opened"
-            )
-            raise ImageError(message) from None
-        try:
-            root = Path(os.path.realpath(self._root))
-            path = Path(os.path.realpath(root / relative))
-            if root not in path.parents or not path.is_file():  # opening a FIFO could block
-                raise FileNotFoundError
-            with path.open("rb") as stream:
-                data = stream.read(max_bytes + 1)
-        except (OSError, ValueError):
-            raise ImageError("expected an image in the folder of Label Studio's images, found none there") from None
-        if len(data) > max_bytes:
-            raise ImageError(f"expected an image of at most {max_bytes / 1e6:.4g} MB, got a larger one")
-        return data
+    if not folder.is_dir() and (folder.exists() or not folder.absolute().parent.is_dir()):
+        raise InputError(f"expected a folder of Label Studio's images, got {str(folder)!r}; check the path")
+    return folder.absolute()
 
 
-@dataclass(frozen=True)
-class LabelConfig:
-    """The first ``BrushLabels`` of a labeling configuration that belongs to an ``Image``.
+def read_media(folder: Path, address: str, max_bytes: int) -> bytes:
+    """The bytes of an image below a folder, by the address that Label Studio gives it; nothing is downloaded.
 
-    Args:
-        brush: name of the tag ``BrushLabels``.
-        image: name of the tag ``Image``.
-        value: key of the image in a task's data.
-        labels: for each class its text, and its name in results.
+    ``/data/upload/1/a.jpg`` is FOLDER/1/a.jpg, ``/data/local-files/?d=some/a.jpg`` is FOLDER/some/a.jpg.
+
+    Raises:
+        ImageError: another kind of address, a path that leads out of the folder (also by symbolic links), no file
+            there, or a file that is too large. The message does not tell files outside from missing ones.
     """
+    try:
+        split = urlsplit(address)
+        if split.path.startswith(_UPLOADS) and not (split.scheme or split.netloc or split.query):
+            relative = unquote(split.path.removeprefix(_UPLOADS), errors="strict")
+        elif address.startswith(f"{_LOCAL_FILES}?"):
+            (relative,) = parse_qs(split.query, strict_parsing=True, errors="strict", max_num_fields=1)["d"]
+        else:
+            raise ValueError
+    except (ValueError, KeyError):
+        expected = f"a data: address, {_UPLOADS}... or {_LOCAL_FILES}?d=..."
+        raise ImageError(f"expected {expected}, got another; no other is opened") from None
+    try:
+        root = Path(os.path.realpath(folder))
+        path = Path(os.path.realpath(root / relative))
+        if root not in path.parents or not path.is_file():  # opening a FIFO could block
+            raise FileNotFoundError
+        with path.open("rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except (OSError, ValueError):
+        raise ImageError("expected an image in the folder of Label Studio's images, found none there") from None
+    if len(data) > max_bytes:
+        raise ImageError(f"expected an image of at most {max_bytes / 1e6:.4g} MB, got a larger one")
+    return data
 
-    brush: str
-    image: str
-    value: str
-    labels: tuple[tuple[str, str], ...]
+
+class LabelConfig(NamedTuple):
+    """The first ``BrushLabels`` of a labeling configuration that belongs to an ``Image``."""
+
+    brush: str  # name of the tag BrushLabels
+    image: str  # name of the tag Image
+    value: str  # key of the image in a task's data
+    labels: tuple[tuple[str, str], ...]  # for each class its text, and its name in results
 
 
 def read_label_config(text: str) -> LabelConfig:
@@ -120,9 +100,7 @@ def read_label_config(text: str) -> LabelConfig:
             continue
         labels = [(label.get("value", "").strip(), label) for label in brush.iter("Label")]
         if not labels or any(not name or ";" in name for name, _ in labels):
-            raise ClassListError(
-                "label_config: expected <Label> tags with a value and without ';'; add or correct them"
-            )
+            raise ClassListError("label_config: expected <Label> tags with a value and without ';'; correct them")
         pairs = tuple((name, label.get("alias", name)) for name, label in labels)
         return LabelConfig(brush.get("name", ""), brush.get("toName", ""), value[1:], pairs)
     raise ClassListError(
@@ -130,61 +108,43 @@ def read_label_config(text: str) -> LabelConfig:
     )
 
 
-def decode_data_uri(address: str) -> bytes | None:
-    """The bytes of ``data:image/...;base64,...``; None for another address.
-
-    Raises:
-        HTTPError: 400, not base64.
-    """
-    found = _DATA.match(address)
-    return None if found is None else decode_base64(address[found.end() :], "image")
-
-
-async def predict(
-    service: Service, context: RequestContext, values: LabelStudioPredict, request: Request
-) -> dict[str, Any]:
+async def predict(service: Service, request: LabelStudioPredict) -> dict[str, Any]:
     """A prediction for each task. A task whose image cannot be used gets an ``error``, no ``result``: Label Studio
     logs it, stores nothing, and asks again the next time.
 
-    Of more tasks than the limit, or at the deadline, only the first is answered: a single prediction for many tasks
+    Of more tasks than the limit, or near the deadline, only the first is answered: a single prediction for many tasks
     makes Label Studio send a request for each task.
 
     Raises:
-        HTTPError: 422 a configuration that cannot be used, or no image that can; those of the context.
+        InputError: a configuration that cannot be used, or no image that can.
     """
-    model = service.model
-
-    def read() -> tuple[LabelConfig, SegmentParams]:
-        config = read_label_config(values.label_config)
-        # A label "dog: puppy" is recognised by the text after the colon; results carry the whole label.
-        return config, validate(SegmentParams, {"classes": [text for text, _ in config.labels]})
+    model, config = service.model, read_label_config(request.label_config)
+    texts, names = zip(*config.labels, strict=True)
+    errors: list[InputError] = []
 
     async def predict_one(address: object) -> dict[str, Any]:
-        image = await context.run_in_thread(_read_image, service, address, config.value)
-        built = await context.run_in_thread(build_request, model, image, params)
-        result = (await context.segment(built, request)).result
-        named = replace(result, classes=tuple(alias for _, alias in config.labels))
-        return await context.run_in_thread(
-            lambda: label_studio_prediction(
-                named, model_version=model.model_version, from_name=config.brush, to_name=config.image
-            )
-        )
-
-    config, params = await context.run_in_thread(read)
-    tasks = values.tasks if len(values.tasks) <= model.limits.tasks else values.tasks[:1]
-    results: list[dict[str, Any]] = []
-    errors: list[HTTPError] = []
-    for task in tasks:
         try:
-            results.append(await predict_one(task.data.get(config.value)))
-        except HTTPError as error:
-            if error.status == 504 and len(results) > len(errors):
-                return {"results": results[:1]}
-            if error.status not in (400, 422):
-                raise
+            image = await service.run_in_thread(_read_image, service, address, config.value)
+            # A label "dog: puppy" is recognised by the text after the colon; results carry the whole label.
+            result, _ = await service.segment(SegmentRequest.model_validate({"image": image, "classes": list(texts)}))
+        except InputError as error:
             errors.append(error)
-            results.append({"model_version": model.model_version, "error": error.message})
-    if len(errors) == len(values.tasks):
+            return {"model_version": model.model_version, "error": str(error)}
+        options = {"model_version": model.model_version, "from_name": config.brush, "to_name": config.image}
+        named = replace(result, classes=names)
+        return await service.run_in_thread(lambda: label_studio_prediction(named, **options))
+
+    results: list[dict[str, Any]] = []
+    tasks = request.tasks if len(request.tasks) <= model.limits.tasks else request.tasks[:1]
+    try:
+        async with asyncio.timeout(_SHARE * model.limits.seconds):
+            for task in tasks:
+                results.append(await predict_one(task.data.get(config.value)))
+    except TimeoutError:
+        if len(results) == len(errors):
+            raise
+        results = results[:1]
+    if len(errors) == len(request.tasks):
         raise errors[0]
     return {"results": results}
 
@@ -192,9 +152,11 @@ async def predict(
 def _read_image(service: Service, address: object, key: str) -> bytes:
     if not isinstance(address, str):
         raise ImageError(f"tasks: expected the address of an image in data[{key[:60]!r}], got none")
-    image = decode_data_uri(address)
-    if image is not None:
-        return image
+    if address.startswith("data:image/"):
+        try:
+            return bytes(decode_base64(address))
+        except ValueError as error:
+            raise ImageError(f"image: {error}") from None
     if service.media is None:
         raise ImageError("expected an image as data:image/...;base64,..., got another; no address is opened here")
-    return service.media.read(address, service.model.limits.body_bytes)
+    return read_media(service.media, address, int(service.model.limits.megabytes * 1e6))

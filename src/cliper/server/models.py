@@ -1,57 +1,74 @@
-"""The served model, and limits on the cost of a request."""
+"""The served model: requests are checked against its limits, and made ready for it."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fastapi import HTTPException
 from PIL import Image
 
 from cliper.cache import LRUTextCache
-from cliper.checkpoints import find_entry
 from cliper.decode_pool import DecodePool
 from cliper.encoded_image import EncodedImage
-from cliper.errors import ResourceError, SettingsError
+from cliper.errors import ClassListError, ImageError, InputError, SettingsError
 from cliper.formats.label_studio import display_name
 from cliper.images import load_stream, resized_shape
 from cliper.ops.windows import window_grid
+from cliper.prompts import ClassPrompt, background_classes, load_templates, parse_classes
+from cliper.result import Segmentation
 from cliper.segmenter import Segmenter
-from cliper.server.errors import HTTPError
-from cliper.server.limits import Limits
+from cliper.server.schemas import SegmentRequest
 from cliper.settings import Settings
 
-if TYPE_CHECKING:
-    from cliper.result import Segmentation
-    from cliper.server.request import SegmentRequest
-
-__all__ = ["CODEC_THREADS", "ServedModel", "public_name"]
+__all__ = ["CODEC_THREADS", "Limits", "PreparedRequest", "ServedModel"]
 
 CODEC_THREADS = 2
 """Threads that decode images and encode responses; as many processes decode."""
 
 _CACHED_BYTES = 256 * 2**20  # of encoded images
 _CACHED_TEXTS = 20_000  # embeddings in memory: 40 MB at a width of 512
-_REFINE_SIDE = 512
 _REFINE_PATCHES = 4096  # of an image that no refine_size reduces: DINO refiners have no limit of their own
-_MAX_TEMPLATES, _MAX_REFINE_LAYERS = 16, 4
+_MAX_CHARACTERS, _MAX_PROMPT = 100_000, 500
 
 
-def public_name(name: str) -> str:
-    """A model's name without the folders of this machine; aliases and hub names are returned as they are.
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits of the server; a request beyond them is refused, never truncated."""
 
-    Example:
-        >>> public_name("ViT-B/16"), public_name("/home/me/models/mine")
-        ('ViT-B/16', 'mine')
-    """
-    if find_entry(name) is not None:
-        return name
-    path = Path(name).expanduser()
-    return path.resolve().name if path.is_dir() else display_name(name)
+    queue: int = 32  # concurrent requests: being read, waiting or computed; further ones get 429
+    megabytes: float = 16.0  # of a request's body, 10^6 bytes
+    megapixels: float = 16.0  # of an image, 10^6 pixels
+    classes: int = 256  # in a request; as many background names
+    pixel_classes: float = 1000.0  # megapixels of an image times number of classes: the cost of label assignment
+    patches: int = 4096  # of an image as the model sees it, those of its sliding windows included
+    texts: int = 8192  # prompts times templates in a request, background names included
+    tasks: int = 100  # images in one request of Label Studio or of an export
+    seconds: float = 60.0  # from a request's headers to its response
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRequest:
+    """Input of the model: a decoded image and the digest of its file, classes, background names, and the segmenter
+    with the settings of the request."""
+
+    image: Image.Image
+    digest: bytes
+    classes: tuple[ClassPrompt, ...]
+    background: tuple[ClassPrompt, ...]
+    segmenter: Segmenter
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for requests that can share a batch."""
+        segmenter = self.segmenter
+        return (self.image.size, self.classes, self.background, segmenter.settings, segmenter.refiner is None)
 
 
 class _EncodedImages:
@@ -103,71 +120,70 @@ class ServedModel:
         decoders: DecodePool | None = None,
         cached_bytes: int = _CACHED_BYTES,
     ) -> None:
+        self.limits, self._decoders = limits, decoders
         self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
-        self.limits = limits
-        patches = loaded.settings.refine_max_patches or _REFINE_PATCHES
-        public = loaded.with_settings(loaded.settings.replace(refine_max_patches=patches))
-        public.checkpoint = replace(loaded.checkpoint, name=public_name(loaded.checkpoint.name))
-        public.cache = self.texts
-        self._segmenter = public.with_settings(public.settings)  # once more: messages have the public name
-        self._loaded = loaded
-        self._segmenter.batch_size = loaded.batch_size if batch is None else batch
-        refiner = loaded.refiner
-        self.version = version("cliper")
-        self.batch = self._segmenter.batch_size
-        """Maximum number of images in a batch."""
-        self.settings = self._segmenter.settings
+        settings = loaded.settings
+        self.settings = settings.replace(refine_max_patches=settings.refine_max_patches or _REFINE_PATCHES)
         """Default settings of a request."""
-        self.name = self._segmenter.checkpoint.name
+        self.name = display_name(loaded.checkpoint.name)
         """Name of the checkpoint; of a local folder the last part."""
-        self.refiner = None if refiner is None else public_name(str(refiner.name))
+        self.refiner = None if loaded.refiner is None else display_name(str(loaded.refiner.name))
+        self.version = version("cliper")
         self.model_version = f"{self.name}{f' + {self.refiner}' if self.refiner else ''}, cliper {self.version}"
         """What predictions are marked with."""
-        self._unrefined = self._segmenter.with_refiner(None)
-        self._decoders = decoders
+        self.batch = loaded.batch_size if batch is None else batch
+        """Maximum number of images in a batch."""
         self.encoded = _EncodedImages(cached_bytes)
         """Images of the last requests."""
+        self._segmenter = copy.copy(loaded)
+        self._segmenter.checkpoint = replace(loaded.checkpoint, name=self.name)
+        self._segmenter.cache, self._segmenter.batch_size = self.texts, self.batch
+        self._unrefined = self._segmenter.with_refiner(None)
 
-    def warm_up(self) -> None:
-        """Segment a grey image, so that broken weights are found before the first request.
-
-        The embeddings of the built-in background words are stored in the cache on disk, for the next start.
-
-        Raises:
-            CliperError: the model does not work here.
-        """
-        self._loaded(Image.new("RGB", (64, 64), "grey"), ["thing"])
-
-    def with_settings(self, settings: Settings, *, refined: bool) -> Segmenter:
-        """The model with other settings; nothing is loaded.
+    def prepare(self, request: SegmentRequest) -> PreparedRequest:
+        """Check a request, then decode its image. Blocks: call it in a thread.
 
         Raises:
-            SettingsError: settings that the model cannot meet or that cost too much, or ``attention="proxy"`` where
-                no proxy is loaded.
+            HTTPException: 404 another model.
+            InputError: an image, class or setting that cannot be used, or one beyond the limits.
+            ResourceError: memory ran out while the image was decoded.
         """
-        if settings.attention == "proxy" and self.settings.attention != "proxy":
-            raise SettingsError("attention: 'proxy' needs a DINO, and none is loaded here; choose another")
-        if isinstance(settings.templates, tuple) and len(settings.templates) > _MAX_TEMPLATES:
-            raise SettingsError(f"templates: expected at most {_MAX_TEMPLATES}, got {len(settings.templates)}")
-        if len(settings.refine_layers or ()) > _MAX_REFINE_LAYERS:
-            raise SettingsError(f"refine_layers: expected at most {_MAX_REFINE_LAYERS}; name fewer")
-        return (self._segmenter if refined else self._unrefined).with_settings(settings)
+        if request.model is not None and request.model.casefold() != self.name.casefold():
+            raise HTTPException(404, f"model: expected {self.name}, which is served here, got another; leave it out")
+        refiner = None if request.refiner is None else request.refiner.casefold()
+        if refiner not in (None, "none", str(self.refiner).casefold()):
+            raise InputError(f"refiner: expected none or {self.refiner}, which is served here, got another")
+        settings = self.settings.replace(**request.settings.model_dump(exclude_none=True))
+        classes = self._parse_names(request.classes, "class")
+        background = self._parse_background(request.background, classes)
+        prompts = {prompt for item in (*classes, *background) for prompt in item.prompts}
+        texts = len(prompts) * len(load_templates(settings.templates))
+        if max(map(len, prompts)) > _MAX_PROMPT:
+            raise ClassListError(f"expected texts of at most {_MAX_PROMPT} characters, got a longer one; shorten it")
+        if texts > self.limits.texts:
+            raise ClassListError(f"expected at most {self.limits.texts} texts (prompts times templates), got {texts}")
+        if not request.image:
+            raise ImageError("image: expected an image, got 0 bytes; send its file")
+        digest = hashlib.sha256(request.image).digest()
+        image = self.encoded.image(digest) or self.decode(request.image)
+        self._check_patches(image.size, settings)
+        self.check_labels(image.size, len(classes))
+        segmenter = (self._unrefined if refiner == "none" else self._segmenter).with_settings(settings)
+        return PreparedRequest(image, digest, tuple(classes), tuple(background), segmenter)
 
-    def decode(self, data: bytes, name: str) -> Image.Image:
+    def decode(self, data: bytes) -> Image.Image:
         """An upright RGB image from an untrusted file, decoded in a limited process if there is one.
 
         Raises:
             ImageError: not an image, damaged, or too large.
-            ResourceError: memory ran out, or the server is stopping.
+            ResourceError: memory ran out.
         """
+        pixels = int(self.limits.megapixels * 1e6)
         if self._decoders is None:
-            return load_stream(io.BytesIO(data), name, max_pixels=self.limits.pixels)
-        try:
-            return Image.fromarray(self._decoders.decode(data, name, max_pixels=self.limits.pixels))
-        except RuntimeError:  # the pool was closed
-            raise ResourceError("the server is stopping; ask again later") from None
+            return load_stream(io.BytesIO(data), "image", max_pixels=pixels)
+        return Image.fromarray(self._decoders.decode(data, "image", max_pixels=pixels))
 
-    def segment(self, requests: Sequence[SegmentRequest]) -> list[Segmentation]:
+    def segment(self, requests: Sequence[PreparedRequest]) -> list[Segmentation]:
         """Results of requests with equal keys.
 
         Raises:
@@ -179,59 +195,50 @@ class ServedModel:
             images = [self.encoded.encode(first.digest, first.image, first.segmenter)]
         return first.segmenter(images, list(first.classes), list(first.background))
 
-    def check_cost(self, size: tuple[int, int], settings: Settings, *, classes: int, refined: bool) -> None:
-        """Refuse requests that would occupy the model for long: attention grows with the square of the patches, and
-        label assignment with pixels times classes.
-
-        Args:
-            size: width and height of the image in pixels.
-            settings: of the request.
-            classes: number of classes.
-            refined: whether the refiner is used.
+    def check_labels(self, size: tuple[int, int], classes: int) -> None:
+        """Refuse label assignment of too many pixels, or of too many pixels times classes.
 
         Raises:
-            HTTPError: 422, too many patches, too many classes for the size of the image, or ``refine_size`` or
-                ``refine_max_patches`` out of range.
-            ShapeError: windows that do not cover the image.
+            ImageError: too many.
         """
-        patch, max_patches = self._segmenter.encoder.patch_size, self.limits.patches
+        megapixels, limits = size[0] * size[1] / 1e6, self.limits
+        if megapixels > limits.megapixels or megapixels * classes > limits.pixel_classes:
+            raise ImageError(
+                f"expected at most {limits.megapixels:g} megapixels, and {limits.pixel_classes:g} megapixels times "
+                f"classes, got {megapixels:.4g} times {classes}; reduce the image or use fewer classes"
+            )
+
+    def _check_patches(self, size: tuple[int, int], settings: Settings) -> None:
+        """Refuse images that would occupy the model for long: attention grows with the square of the patches."""
+        patch, limit = self._segmenter.encoder.patch_size, self.limits.patches
         height, width = resized_shape(*size, settings.size, patch)
         patches = height * width // patch**2
-        if settings.window and patches <= max_patches:
+        if settings.window and patches <= limit:
             windows = window_grid(height, width, settings.window)
             patches += sum((w.bottom - w.top) * (w.right - w.left) for w in windows) // patch**2
-        if patches > max_patches:
-            raise HTTPError(
-                422,
-                f"expected an image of at most {max_patches} patches, got {size[0]}x{size[1]} pixels, which at size "
-                f"{settings.size} and window {settings.window} make {patches}; lower size or cut the image",
+        if patches > limit:
+            raise ImageError(
+                f"expected an image of at most {limit} patches, got {size[0]}x{size[1]} pixels, which at size "
+                f"{settings.size} and window {settings.window} make {patches}; lower size or cut the image"
             )
-        self.check_labels(size, classes)
-        if not refined:
-            return
-        if settings.refine_size != self.settings.refine_size:
-            allowed = max(_REFINE_SIDE, _longest(self.settings.refine_size))
-            if _longest(settings.refine_size) > allowed:
-                raise HTTPError(422, f"refine_size: expected at most {allowed}, got {settings.refine_size}; lower it")
-        asked, allowed = settings.refine_max_patches or 0, self.settings.refine_max_patches or 0
-        if asked > allowed:
-            raise HTTPError(422, f"refine_max_patches: expected at most {allowed}, got {asked}; lower it")
 
-    def check_labels(self, size: tuple[int, int], classes: int) -> None:
-        """Refuse label assignment of too many pixels times classes, or of too many pixels.
+    def _parse_background(self, names: str | list[str] | None, classes: list[ClassPrompt]) -> list[ClassPrompt]:
+        words = [names] if isinstance(names, str) else names or []
+        plain = [word.strip().lower() for word in words]
+        if plain == ["auto"]:
+            return background_classes("auto", classes)
+        if "auto" in plain or ("none" in plain and len(plain) > 1):
+            raise ClassListError("background: expected auto or none alone, or names; got both")
+        return [] if plain in ([], ["none"]) else self._parse_names(words, "background name")
 
-        Raises:
-            HTTPError: 422.
-        """
-        megapixels, allowed = size[0] * size[1] / 1e6, self.limits.pixel_classes
-        if megapixels > self.limits.megapixels:
-            raise HTTPError(422, f"expected at most {self.limits.megapixels:g} megapixels, got {megapixels:.4g}")
-        if megapixels * classes > allowed:
-            raise HTTPError(
-                422,
-                f"expected megapixels times classes to be at most {allowed:g}, got {megapixels:.4g} times {classes}; "
-                f"reduce the image or use fewer classes",
-            )
+    def _parse_names(self, names: str | list[str], what: str) -> list[ClassPrompt]:
+        texts, limit = [names] if isinstance(names, str) else names, self.limits.classes
+        # Counted before they are parsed, because parsing creates an object for each.
+        few = sum(text.count(";") + 1 for text in texts) <= 2 * limit and sum(map(len, texts)) <= _MAX_CHARACTERS
+        if few and len(parsed := parse_classes(texts, what=what)) <= limit:
+            return parsed
+        most = f"{limit} {what} entries of {_MAX_CHARACTERS} characters in all"
+        raise ClassListError(f"expected at most {most}, got more; split the request")
 
     def describe(self) -> dict[str, Any]:
         """As in ``GET /v1/models``."""
@@ -244,10 +251,6 @@ class ServedModel:
             "device": str(encoder.device),
             "dtype": str(encoder.dtype).removeprefix("torch."),
             "batch": self.batch,
-            "settings": {**self.settings.to_dict(), "proxy_model": public_name(self.settings.proxy_model)},
+            "settings": {**self.settings.to_dict(), "proxy_model": display_name(self.settings.proxy_model)},
             "limits": asdict(self.limits),
         }
-
-
-def _longest(size: int | tuple[int, int] | None) -> int:
-    return 0 if size is None else size if isinstance(size, int) else max(size)

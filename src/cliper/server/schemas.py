@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
-from cliper.settings import Settings
+from cliper.server.request_body import MAX_ITEMS
+from cliper.settings import Settings, setting_limits
 
 __all__ = [
     "ErrorResponse",
     "ExportImage",
     "ExportRequest",
     "LabelStudioPredict",
-    "LabelStudioSetup",
     "MapStack",
     "Mask",
-    "SegmentForm",
-    "SegmentJson",
-    "SegmentParams",
+    "SegmentRequest",
     "SegmentResponse",
     "SettingsChange",
     "XAnyLabelingPredict",
+    "decode_base64",
 ]
+
+_DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+
+
+def decode_base64(value: Any) -> Any:
+    """The bytes of a text in base64, with or without ``data:image/...;base64,``; another value unchanged.
+
+    Raises:
+        ValueError: not base64; line ends and other characters outside base64 are refused.
+
+    Example:
+        >>> decode_base64("data:image/png;base64,aGk=")
+        b'hi'
+    """
+    if not isinstance(value, str):
+        return value
+    start = _DATA_URI.match(value)
+    try:
+        return base64.b64decode(value[start.end() :] if start else value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"expected base64, could not read it ({str(error)[:200]})") from None
+
 
 Name = Annotated[str, Field(min_length=1, max_length=100_000)]
 Short = Annotated[str, Field(min_length=1, max_length=500)]
-Names = Name | list[Name]
+Names = Annotated[list[Name], Field(max_length=MAX_ITEMS)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Extreme = Annotated[float, Field(ge=-1e6, le=1e6)]
-Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+Side = Annotated[int, Field(ge=1)]
+Pixels = Annotated[float, Field(ge=0, le=1000)]
+Extremes = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(max_length=MAX_ITEMS)]
+_BASE64_SCHEMA = {"type": "string", "contentEncoding": "base64"}
+Base64 = Annotated[bytes, BeforeValidator(decode_base64), WithJsonSchema(_BASE64_SCHEMA)]
 
 
 class StrictModel(BaseModel):
@@ -39,86 +65,81 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _json_type(kind: Any) -> Any:
-    """A type with lists for tuples: JSON has no others."""
+# Limits of requests that are narrower than those of the settings: they bound the cost, and a request loads no model.
+_NARROWER: dict[str, tuple[Any, ...]] = {
+    "attention": (tuple(name for name in setting_limits("attention")[0] if name != "proxy"),),
+    "refine_size": (64, 512),
+    "refine_max_patches": (1, 4096),
+}
+_MAX_LENGTHS = {"templates": 16, "refine_layers": 4, "refine_size": 2}
+
+
+def _constrain(kind: Any, name: str) -> Any:
+    """The type of a setting within its limits, with lists for tuples: JSON has no others."""
+    limits = _NARROWER.get(name, setting_limits(name))
     if typing.get_origin(kind) is tuple:
-        return list[typing.get_args(kind)[0]]  # type: ignore[misc]
-    alternatives = typing.get_args(kind)
-    return typing.Union[tuple(map(_json_type, alternatives))] if alternatives else kind  # noqa: UP007
+        item: Any = typing.get_args(kind)[0]
+        items = list[item] if item is str else list[_constrain(item, name)]  # type: ignore[misc]
+        return Annotated[items, Field(min_length=1, max_length=_MAX_LENGTHS[name])]
+    if alternatives := typing.get_args(kind):
+        return Union[tuple(_constrain(one, name) for one in alternatives)]  # noqa: UP007
+    if kind is str and limits:
+        return Literal[limits[0]]
+    return Annotated[kind, Field(ge=limits[0], le=limits[1])] if kind in (int, float) else kind
 
 
 if TYPE_CHECKING:
 
     class SettingsChange(StrictModel):
-        """Generated from :class:`cliper.Settings`, which checks the ranges."""
+        """Generated from :class:`cliper.Settings`."""
 
 else:
-    # A request loads no model, so it cannot name the proxy's.
     _types = {name: kind for name, kind in typing.get_type_hints(Settings).items() if name != "proxy_model"}
     SettingsChange = create_model(
         "SettingsChange",
         __base__=StrictModel,
         __doc__="Settings that differ from the served model's own; `docs/method.md` describes them.",
-        **{name: (_json_type(kind) | None, None) for name, kind in _types.items()},
+        **{name: (_constrain(kind, name) | None, None) for name, kind in _types.items()},
     )
 
 
-class SegmentParams(StrictModel):
-    """What to find in an image, and how to return it."""
+class SegmentRequest(StrictModel):
+    """An image and what to find in it. In a form, `classes` and `background` may be repeated, `settings` is JSON."""
 
-    classes: Name | Annotated[list[Name], Field(min_length=1)] = Field(
+    image: Base64 = Field(description="The image file (JPEG, PNG, WebP ...); its name in a form is ignored.")
+    classes: Name | Annotated[Names, Field(min_length=1)] = Field(
         description='Names, or "dog; grass". "person: man, woman" is one class that is recognised by two texts.',
         examples=[["dog", "grass"]],
     )
-    background: Names | None = Field(
-        "auto",
-        description='Names of what else is in the image; "auto": common scene words; "none", null or []: no names.',
+    background: Name | Names | None = Field(
+        "auto", description='Names of what else is in the image; "auto": common scene words; "none", null or []: none.'
     )
-    settings: SettingsChange = Field(
-        default_factory=SettingsChange, description="Settings that differ from the model's own."
-    )
+    settings: SettingsChange = Field(default_factory=SettingsChange)
     refiner: Short | None = Field(None, description='"none", or the served refiner (default).')
     model: Short | None = Field(None, description="If given, it must be the served model.")
     output: Literal["rle", "polygons", "png", "maps"] = Field("rle", description="What the response contains.")
-    tolerance: Annotated[float, Field(ge=0, le=1000)] = Field(
-        1.0, description="Of polygons: largest distance of a simplified border from the exact one, in pixels."
-    )
-
-
-class SegmentJson(SegmentParams):
-    """A request as JSON."""
-
-    image: Base64 = Field(description="The image file (JPEG, PNG, WebP ...) in base64.")
-
-
-class SegmentForm(SegmentParams):
-    """A request as a form: ``classes`` and ``background`` may be repeated, ``settings`` is JSON."""
-
-    image: str = Field(
-        description="The image file; its name is ignored.",
-        json_schema_extra={"format": "binary", "contentMediaType": "application/octet-stream"},
-    )
+    tolerance: Pixels = Field(1.0, description="Largest distance of a polygon from the exact border, in pixels.")
 
 
 class ErrorResponse(BaseModel):
-    """Why a request failed."""
+    """Why a request failed, in one line: what was expected, what came, what to do."""
 
-    error: str = Field(description="One line: what was expected, what came, what to do.")
+    error: str
 
 
 class ClassResult(BaseModel):
-    """A class of the request."""
+    """A class of the request; label 0 is background."""
 
-    label: int = Field(description="Its number in label maps; 0 is background.")
+    label: int
     name: str
     confidence: float = Field(description="The class is off unless this is above `score_threshold`.")
-    area: float = Field(ge=0, le=1, description="Share of the image's pixels.")
+    area: Share = Field(description="Share of the image's pixels.")
 
 
 class RunLengths(BaseModel):
-    """COCO's compressed run lengths."""
+    """COCO's compressed run lengths; size is height and width."""
 
-    size: list[int] = Field(description="Height and width.")
+    size: Annotated[list[int], Field(max_length=2)]
     counts: str
 
 
@@ -130,20 +151,20 @@ class Mask(BaseModel):
 
 
 class Polygon(BaseModel):
-    """The border of a connected region; holes are joined to the outside by bridges without width."""
+    """The border of a connected region of `area` pixels as [x, y]; holes are joined to the outside by bridges."""
 
     label: int
-    area: int = Field(description="Pixels of the region, before it was simplified.")
-    points: list[list[int]] = Field(description="x and y of the corners; (0, 0) is the image's top left corner.")
+    area: int
+    points: list[list[int]]
 
 
 class MapStack(StrictModel):
     """Class maps [C, height, width] in 16 bit: the value is low[c] + (high[c] - low[c]) * integer / 65535."""
 
-    height: Annotated[int, Field(ge=1, le=4096)]
-    width: Annotated[int, Field(ge=1, le=4096)]
-    low: list[Extreme]
-    high: list[Extreme]
+    height: Annotated[Side, Field(le=4096)]
+    width: Annotated[Side, Field(le=4096)]
+    low: Extremes
+    high: Extremes
     data: Base64 = Field(description="Little-endian uint16, class by class, row by row.")
 
 
@@ -151,7 +172,7 @@ class Maps(StrictModel):
     """Class maps after and before refinement; labels are computed from them as `docs/method.md`, section 4, says."""
 
     refined: MapStack
-    fused: MapStack | None = Field(None, description="Before refinement; null without a refiner: the same.")
+    fused: MapStack | None = Field(None, description="Null without a refiner: the same.")
 
 
 class Thresholds(StrictModel):
@@ -163,7 +184,7 @@ class Thresholds(StrictModel):
 
 
 class SegmentResponse(BaseModel):
-    """A segmented image; of ``masks``, ``polygons``, ``png`` and ``maps`` the requested one."""
+    """A segmented image; of `masks`, `polygons`, `png` and `maps` the requested one."""
 
     model: str
     refiner: str | None
@@ -173,60 +194,43 @@ class SegmentResponse(BaseModel):
     thresholds: Thresholds
     masks: list[Mask] | None = None
     polygons: list[Polygon] | None = None
-    png: str | None = Field(
-        None,
-        description="The label map in base64: an indexed PNG; with labels above 255 grey of 16 bit.",
-        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
-    )
+    png: Base64 | None = Field(None, description="The label map: an indexed PNG; above 255 labels grey of 16 bit.")
     maps: Maps | None = None
     seconds: float = Field(description="Time of the model for the batch of this request.")
 
 
 class ExportImage(StrictModel):
-    """An image to export, with its maps or its masks."""
+    """An image to export, with maps or masks as `POST /v1/segment` returns them."""
 
     name: Short = Field(description="File name of the image; the part before the suffix names the exported file.")
-    width: Annotated[int, Field(ge=1)]
-    height: Annotated[int, Field(ge=1)]
+    width: Side
+    height: Side
     image: Base64 | None = Field(None, description="The image file; needed by formats that show the image.")
-    maps: Maps | None = Field(None, description="As `POST /v1/segment` returns them.")
-    masks: list[Mask] | None = Field(None, description="A label map, as `POST /v1/segment` returns it as rle.")
-    hidden: list[int] = Field(default_factory=list, description="Labels whose pixels become background.")
+    maps: Maps | None = None
+    masks: Annotated[list[Mask], Field(max_length=MAX_ITEMS)] | None = None
+    hidden: Annotated[list[int], Field(max_length=MAX_ITEMS)] = Field([], description="Labels that are not exported.")
 
 
 class ExportRequest(StrictModel):
     """Images of one class list to write in one format."""
 
     format: Short = Field(description="A name of `formats` in GET /v1/models.")
-    classes: Annotated[list[Name], Field(min_length=1)]
-    images: Annotated[list[ExportImage], Field(min_length=1)]
+    classes: Annotated[Names, Field(min_length=1)]
+    images: Annotated[list[ExportImage], Field(min_length=1, max_length=MAX_ITEMS)]
     thresholds: Thresholds | None = Field(None, description="For maps; default: those of the served model.")
-    tolerance: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    tolerance: Pixels = 1.0
 
 
-class LabelStudioSetup(BaseModel):
-    """A project that connects. Host names and tokens in it are not used."""
-
-    model_config = ConfigDict(extra="allow")
-
-    schema_: str | None = Field(None, alias="schema", max_length=1_000_000, description="Its labeling configuration.")
-
-
-class LabelStudioTask(BaseModel):
+class LabelStudioTask(BaseModel, extra="allow"):
     """An image to predict for."""
 
-    model_config = ConfigDict(extra="allow")
-
-    id: int | str | None = None
     data: dict[str, Any]
 
 
-class LabelStudioPredict(BaseModel):
+class LabelStudioPredict(BaseModel, extra="allow"):
     """Tasks, and the labeling configuration with the classes."""
 
-    model_config = ConfigDict(extra="allow")
-
-    tasks: list[LabelStudioTask] = Field(min_length=1)
+    tasks: list[LabelStudioTask] = Field(min_length=1, max_length=MAX_ITEMS)
     label_config: str = Field(max_length=1_000_000)
 
 
@@ -242,5 +246,5 @@ class XAnyLabelingPredict(BaseModel):
     """A request of X-AnyLabeling."""
 
     model: str | None = None
-    image: Base64 = Field(description="The image file in base64, with or without `data:image/...;base64,`.")
+    image: Base64
     params: XAnyLabelingParams

@@ -83,6 +83,7 @@ def check(folder: Path, pixels: Tensor, layers: tuple[str, ...] = DEFAULT_LAYERS
         assert bool((got <= allowed).all()), f"{what}: median and 90th percentile {got.tolist()}, {allowed.tolist()}"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["sd2.1", "sd1.5"])
 @pytest.mark.parametrize("shift", [0, 10, 30])
 def test_tiny_pipelines_with_large_latents(pipelines: dict[str, Path], kind: str, shift: float) -> None:
@@ -90,6 +91,7 @@ def test_tiny_pipelines_with_large_latents(pipelines: dict[str, Path], kind: str
     check(pipelines[kind], image(256, 0.1, 0.8), shift=shift)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["sd2.1", "sd1.5"])
 def test_tiny_pipelines_with_a_bright_image(pipelines: dict[str, Path], kind: str) -> None:
     check(pipelines[kind], image(256, 0.95, 0.05))

@@ -54,6 +54,7 @@ print(refiner.refine([torch.rand(3, 40, 50)], [torch.rand(2, 3, 4)], Settings(re
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="about x86 processors")
 def test_layers_are_not_packed_on_a_processor_without_bfloat16(pipelines: dict[str, Path]) -> None:
     """oneDNN and PyTorch are limited to AVX2, where oneDNN refuses bfloat16."""

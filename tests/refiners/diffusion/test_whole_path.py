@@ -45,6 +45,7 @@ def test_whole_path_equals_a_plain_one(
             assert one.amax() - one.amin() > 0.01
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("size", [(72, 136), (128, 64)])
 def test_whole_path_on_sizes_that_are_not_square(
     pipelines: dict[str, Path], refiner: DiffusionRefiner, images: list[Tensor], maps: list[Tensor], size: tuple
@@ -65,6 +66,7 @@ def test_whole_path_on_sizes_that_are_not_square(
         torch.testing.assert_close(refiner.refine([image], [stack], selected, 4)[0], one, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.full
 def test_chunked_attention_of_large_images(
     pipelines: dict[str, Path], refiner: DiffusionRefiner, images: list[Tensor], maps: list[Tensor]
 ) -> None:
@@ -77,6 +79,7 @@ def test_chunked_attention_of_large_images(
     torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("resize", ["nearest", "bilinear", "area"])
 @pytest.mark.parametrize("step", [0, 30])
 def test_resizing_and_step(
@@ -93,6 +96,7 @@ def test_resizing_and_step(
     torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["mean", "selected"])
 def test_modes(
     pipelines: dict[str, Path], refiner: DiffusionRefiner, images: list[Tensor], maps: list[Tensor], mode: str
@@ -104,6 +108,7 @@ def test_modes(
     torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "layers",
     [DEFAULT_LAYERS[::-1], ("down_blocks.0.attentions.1",), ("up_blocks.2.attentions.0", "down_blocks.1.attentions.0")],

@@ -8,6 +8,7 @@ twice for a while. Here a model is built on the meta device, unneeded parts are 
 the files piece by piece.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cliper.checkpoints import check_folder
-from cliper.checkpoints.tensors import canonical_tensor_name, iter_tensors
+from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import read_json, weight_paths
 from cliper.errors import CheckpointError, reraise
 from cliper.kernels import optimize_for_cpu
@@ -30,6 +31,9 @@ _CHUNK_BYTES = 128 << 20
 
 # Inputs of other UNets besides latents, time and prompt.
 _OTHER_INPUTS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+
+_RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_NAMES = re.compile(rf"(attentions\.\d+)\.({'|'.join(_RENAMED)})\.")
 
 _EXPECTED = "expected a pipeline of Stable Diffusion's first two generations, such as sd2.1 or sd1.5"
 
@@ -114,11 +118,11 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
     Raises:
         CheckpointError: a tensor that is missing or has another shape, or a file that cannot be read.
     """
-    # Both sides in the one form that old and new releases of diffusers share.
-    wanted = {canonical_tensor_name(name): name for name in model.state_dict()}
+    wanted = {*model.state_dict()}
     for path in weight_paths(folder, "diffusion", part):
         for stored, tensor in _tensors(path, wanted):
-            name = wanted.pop(canonical_tensor_name(stored))
+            name = _current_name(stored)
+            wanted.remove(name)
             owner_name, _, leaf = name.rpartition(".")
             owner: Any = model.get_submodule(owner_name)
             expected = getattr(owner, leaf).shape
@@ -132,10 +136,15 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
             copy = torch.empty(expected, device=device, dtype=dtype).copy_(tensor)
             setattr(owner, leaf, nn.Parameter(copy, requires_grad=False))
     if wanted:
-        names = sorted(wanted.values())
+        names = sorted(wanted)
         raise CheckpointError(
             f"{folder / part}: {len(names)} weights are missing, {names[0]} first; get the checkpoint again"
         )
+
+
+def _current_name(name: str) -> str:
+    """A tensor's name in present releases of diffusers; the VAE's attention had others before 0.12."""
+    return _OLD_NAMES.sub(lambda match: f"{match[1]}.{_RENAMED[match[2]]}.", name)
 
 
 def _tensors(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
@@ -143,7 +152,7 @@ def _tensors(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]
     while True:
         size = 0
         for name, tensor in iter_tensors(path):
-            if canonical_tensor_name(name) not in wanted:
+            if _current_name(name) not in wanted:
                 continue
             yield name, tensor
             size += tensor.nbytes

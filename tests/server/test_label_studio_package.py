@@ -1,0 +1,167 @@
+"""The package ``label-studio``, in an environment of its own, stores predictions of ``cliper serve`` and of files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from server_process import Process
+
+from cliper.formats import FormatOptions, ImageInfo, find_format
+from cliper.formats.label_studio import labeling_config
+from cliper.segmenter import Segmenter
+
+pytestmark = [pytest.mark.full, pytest.mark.enable_socket]
+
+BIN = Path(__file__).parents[2] / ".venv-label-studio" / "bin"
+START = 600  # seconds for the first start, which makes the database: a minute of processor time
+CLASSES = ["cat", "dog", "car", "tree"]
+
+# By Label Studio's own reader: a list of rows of 0 and 1 for each brush mask.
+DECODE = """
+import json, sys
+from label_studio_sdk.converter.brush import decode_rle
+masks = json.load(sys.stdin)
+shapes = [(mask["original_height"], mask["original_width"], 4) for mask in masks]
+pixels = [decode_rle(mask["value"]["rle"]).reshape(shape) for mask, shape in zip(masks, shapes)]
+print(json.dumps([(one[..., 3] > 0).astype(int).tolist() for one in pixels]))
+"""
+
+
+@pytest.fixture
+def image(make_image: Callable[..., Image.Image]) -> Image.Image:
+    """An image in which the tiny checkpoint finds all classes."""
+    return make_image(96, 64, 3)
+
+
+class LabelStudio(NamedTuple):
+    """A running Label Studio: a client with a user's token, and the folder of uploaded images."""
+
+    client: httpx.Client
+    uploads: Path
+
+
+@pytest.fixture(scope="module")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+    """Label Studio with an empty database, which may ask servers on loopback addresses."""
+    if not (BIN / "label-studio").is_file():
+        pytest.skip("needs the package label-studio; make .venv-label-studio")
+    folder = tmp_path_factory.mktemp("label-studio")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    user = {"username": "a@example.org", "password": "secret-password", "user-token": "0123456789abcdef"}
+    options = {"data-dir": folder, "port": port, "internal-host": "127.0.0.1", **user}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "ML_BLOCK_LOCAL_IP": "false",
+        "SSRF_PROTECTION_ENABLED": "false",  # else connecting a backend is answered by 403, though it is connected
+        **dict.fromkeys(("LATEST_VERSION_CHECK", "COLLECT_ANALYTICS"), "false"),
+        **dict.fromkeys(("SENTRY_DSN", "FRONTEND_SENTRY_DSN"), ""),
+    }
+    command = [BIN / "label-studio", "start", "--no-browser", "--enable-legacy-api-token"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, *(word for name, value in options.items() for word in (f"--{name}", str(value)))],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    headers = {"Authorization": f"Token {user['user-token']}"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=START) as client:
+            end = time.monotonic() + START
+            while not is_up(client):
+                assert process.poll() is None, (folder / "log").read_text()[-2000:]
+                assert time.monotonic() < end, "it did not start"
+                time.sleep(0.5)
+            yield LabelStudio(client, folder / "media" / "upload")
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def is_up(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def created(answer: httpx.Response) -> Any:
+    """The content of a response that must be 201."""
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+@pytest.fixture
+def project(label_studio: LabelStudio) -> int:
+    """A project with our labelling configuration."""
+    body = {"title": "photos", "label_config": labeling_config(CLASSES)}
+    return int(created(label_studio.client.post("/api/projects", json=body))["id"])
+
+
+def upload(label_studio: LabelStudio, project: int, name: str, data: bytes) -> Any:
+    return created(label_studio.client.post(f"/api/projects/{project}/import", files={name: (name, data)}))
+
+
+def assert_stored(label_studio: LabelStudio, project: int, labels: np.ndarray[Any, Any]) -> None:
+    """The project has one prediction, whose masks are those of a label map of all classes."""
+    (prediction,) = label_studio.client.get("/api/predictions", params={"project": project}).json()
+    assert prediction["model_version"].startswith("tiny")
+    decoded = subprocess.run(
+        [BIN / "python", "-c", DECODE],
+        input=json.dumps(prediction["result"]),
+        capture_output=True,
+        text=True,
+        timeout=START,
+        check=True,
+    )
+    names = [mask["value"]["brushlabels"] for mask in prediction["result"]]
+    assert names == [[name] for name in CLASSES]
+    for label, mask in enumerate(json.loads(decoded.stdout), start=1):
+        assert np.array_equal(np.array(mask, bool), labels == label)
+
+
+def test_predictions_of_the_server_are_stored(
+    label_studio: LabelStudio, project: int, clip_folder: Path, image: Image.Image
+) -> None:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    client = label_studio.client
+    server = Process(clip_folder, "--label-studio-folder", str(label_studio.uploads))
+    try:
+        body = {"url": server.address, "project": project, "title": "cliper"}
+        backend = created(client.post("/api/ml", json=body))["id"]
+        assert client.get(f"/api/ml/{backend}").json()["readable_state"] == "Connected"
+        upload(label_studio, project, "a.png", stream.getvalue())
+        action = {"id": "retrieve_tasks_predictions", "project": project}
+        everything = {"selectedItems": {"all": True, "excluded": []}}
+        assert client.post("/api/dm/actions", params=action, json=everything).is_success
+        body = {"image": base64.b64encode(stream.getvalue()).decode(), "classes": CLASSES, "output": "png"}
+        segmented = httpx.post(f"{server.address}/v1/segment", json=body, timeout=START).json()
+    finally:
+        server.end()
+    assert_stored(label_studio, project, np.asarray(Image.open(io.BytesIO(base64.b64decode(segmented["png"])))))
+
+
+def test_file_of_the_format_is_imported(
+    label_studio: LabelStudio, project: int, tiny: Segmenter, image: Image.Image, tmp_path: Path
+) -> None:
+    result, path = tiny(image, CLASSES), tmp_path / "a.label-studio.json"
+    find_format("label-studio").write(result, path, ImageInfo("a.png", *image.size), FormatOptions())
+    assert upload(label_studio, project, path.name, path.read_bytes())["prediction_count"] == 1
+    assert_stored(label_studio, project, result.labels)
