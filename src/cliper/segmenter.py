@@ -248,11 +248,8 @@ class Segmenter:
     ) -> list[EncodedImage]:
         """Encode images, given for each [3, H, W] from :meth:`preprocess`, which may be a part of a larger image.
 
-        What would be equal in ``known``, the same images encoded in other ways, is taken from there.
-
-        Raises:
-            ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
-            ResourceError: memory ran out.
+        What would be equal in ``known``, the same images encoded in other ways, is taken from there. Raises ShapeError
+        if numbers differ or sides are no multiples of the patch size, ResourceError if memory ran out.
         """
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
