@@ -89,7 +89,6 @@ def test_a_format_that_cannot_hold_a_picture(
         (["--tolerance", "-1"], "tolerance: expected pixels"),
         (["--quality", "0"], "quality: expected"),
         (["--glob", "*.gif"], "the pattern of --glob matches none"),
-        (["--every", "2"], "--every: it is for videos"),
         (["--overlay-video"], "--overlay-video: expected a video"),
         (["--address", "auto"], "--address: it is for --engine ray"),
     ],

@@ -78,12 +78,9 @@ def test_run_from_store_to_store(batch: Any, store: Any, far_photos: str, photos
     assert {name for name in left if not name.endswith(".labels.png")} == {"run.json", "manifest.jsonl"}
 
 
-CONFIG = {"size": 1}
-
-
 def test_manifest_is_copied_while_the_run_goes_on(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_run_dir("memory://bucket/out") as run_dir:
-        run_dir.start("batch", CONFIG, overwrite=False)
+        run_dir.start("batch", {}, overwrite=False)
         with Manifest(run_dir.manifest) as manifest:
             for number in range(1, 4):  # the first one at once
                 manifest.add(number, Record(f"p{number}"))
@@ -94,8 +91,8 @@ def test_manifest_is_copied_while_the_run_goes_on(store: Any, monkeypatch: pytes
                 store.pipe("/bucket/out/manifest.jsonl", b"newer")
             assert store.cat("/bucket/out/manifest.jsonl") == b"newer"  # nothing was added, so nothing is copied
     with open_run_dir("memory://bucket/out") as run_dir:  # all of them at the end, whatever the reason
-        run_dir.check("batch", CONFIG, resume=True, overwrite=False)
-        run_dir.start("batch", CONFIG, overwrite=False)
+        run_dir.check("batch", {}, resume=True, overwrite=False)
+        run_dir.start("batch", {}, overwrite=False)
         with Manifest(run_dir.manifest) as manifest:
             for number in range(1, 4):
                 manifest.keep(number, f"p{number}")
