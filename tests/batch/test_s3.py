@@ -57,8 +57,7 @@ def test_list_and_tar_in_a_bucket(bucket: Any, clip_folder: Path, tmp_path: Path
         out = tmp_path / f"out-{source}"
         arguments = (f"s3://bucket/{source}", "-c", "dog", "-m", clip_folder, *FLAGS, "-o", out)
         code, _, errors = ended(start("batch", *arguments))
-        assert (code, errors) == (0, ""), source
-        assert sorted(by_input(out)) == names
+        assert (code, errors, sorted(by_input(out))) == (0, "", names), source
 
 
 def test_bucket_that_does_not_exist(bucket: Any, clip_folder: Path, tmp_path: Path, make_image: Draw) -> None:
