@@ -17,16 +17,16 @@ from cliper.formats import read_label_png
 from runs import CLASSES, Draw, by_input, content, records, statuses
 
 
-def test_a_folder_of_pictures(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any, tree: Any) -> None:
+def test_a_folder_of_images(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any, tree: Any) -> None:
     ended = batch(photos)
     assert (ended.code, ended.err) == (0, "")
     out = tmp_path / "out"
-    pictures = sorted(path for path in photos.rglob("*") if path.is_file())
-    assert len(pictures) == 12
+    images = sorted(path for path in photos.rglob("*") if path.is_file())
+    assert len(images) == 12
     expected = {"manifest.jsonl", "run.json", "garden", "garden/far"}
     found = by_input(out)
     assert list(found) == [item["input"] for item in records(out)] == sorted(found, key=lambda name: name.split("/"))
-    for path in pictures:
+    for path in images:
         name = path.relative_to(photos).as_posix()
         stem = name.rpartition(".")[0]
         result = own_tiny(path, CLASSES)
@@ -83,7 +83,7 @@ def test_the_summary_is_of_the_classes_found(batch: Any, photos: Path, tmp_path:
 
 @pytest.mark.full
 def test_several_processes_give_the_same_files(batch: Any, photos: Path, tmp_path: Path) -> None:
-    (photos / "bad.jpg").write_text("no picture")
+    (photos / "bad.jpg").write_text("no image")
     flags = ["-f", "labels", "-f", "coco"]
     assert batch(photos, *flags).code == 1
     ended = batch(photos, *flags, "--workers", 2, out=tmp_path / "processes")

@@ -115,8 +115,8 @@ def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, 
     out = tmp_path / "out"
     assert batch(photos, "-f", name, "-f", "labels").code == 0
     before = content(out)
-    for picture in ("p003.jpg", "garden/p004.png"):
-        (out / by_input(out)[picture]["outputs"][0]).write_bytes(b"")
+    for image in ("p003.jpg", "garden/p004.png"):
+        (out / by_input(out)[image]["outputs"][0]).write_bytes(b"")
     ended = batch(photos, "-f", name, "-f", "labels", "--resume")
     assert ended.code == 2
     (line,) = ended.err.splitlines()
@@ -143,7 +143,7 @@ def test_a_folder_of_an_evaluation_is_refused(batch: Any, photos: Path, tmp_path
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_labelme_finds_pictures_of_a_folder_and_a_list(
+def test_labelme_finds_images_of_a_folder_and_a_list(
     batch: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,5 +155,5 @@ def test_labelme_finds_pictures_of_a_folder_and_a_list(
         found = list(out.rglob("p*.json"))
         assert len(found) == (12, 2)[number]
         for path in found:
-            picture = path.parent / json.loads(path.read_text())["imagePath"]
-            assert picture.samefile(next(photos.rglob(f"{path.stem}.*")))
+            image = path.parent / json.loads(path.read_text())["imagePath"]
+            assert image.samefile(next(photos.rglob(f"{path.stem}.*")))

@@ -18,7 +18,7 @@ FLAGS = ("-f", "labels", "-f", "coco", "-f", "gallery")
 
 
 def actors(process: int) -> list[int]:
-    """The processes descendants one that hold the model and are at work."""
+    """The processes below one that hold the model and are at work."""
     found = []
     for child in descendants(process):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -33,7 +33,7 @@ def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
 ) -> None:
     pytest.importorskip("ray")
     photos = make_photos(tmp_path / "photos", make_image, 120)
-    (photos / "p000.png").write_text("no picture")
+    (photos / "p000.png").write_text("no image")
     arguments = ["batch", photos, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o"]
     assert ended(start(*arguments, tmp_path / "local"))[0] == 1
     out = tmp_path / "ray"
@@ -46,7 +46,7 @@ def test_killed_and_left_alone_it_gives_what_the_local_engine_gives(
     assert code == 1, errors
     assert "120 images: 119 done, 1 failed" in printed
     assert said(errors) == [f"cliper: error: p000.png: {by_input(out)['p000.png']['error']}"]
-    # No picture lost, none with two lines, no temporary file, and every byte the same.
+    # No image lost, none with two lines, no temporary file, and every byte the same.
     assert content(out) == content(tmp_path / "local")
 
 

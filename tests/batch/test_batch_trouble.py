@@ -1,4 +1,4 @@
-"""``cliper batch`` with pictures that cannot be used, and what it refuses before any work."""
+"""``cliper batch`` with images that cannot be used, and what it refuses before any work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runs import Draw, by_input, make_photos, records
 
 
 def break_in_every_way(folder: Path, draw: Draw) -> dict[str, str]:
-    """Pictures that cannot be used, and words of the reasons."""
+    """Images that cannot be used, and words of the reasons."""
     draw(200, 150).save(folder / "truncated.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "truncated.jpg").read_bytes()[:2000])
     draw(200, 150).save(folder / "damaged.png")
@@ -46,7 +46,7 @@ def break_in_every_way(folder: Path, draw: Draw) -> dict[str, str]:
     }
 
 
-def test_one_picture_in_some_is_broken_in_every_way(
+def test_one_image_in_some_is_broken_in_every_way(
     batch: Any, photos: Path, tmp_path: Path, make_image: Draw, tree: Any
 ) -> None:
     reasons = break_in_every_way(photos / "garden", make_image)
@@ -64,7 +64,7 @@ def test_one_picture_in_some_is_broken_in_every_way(
     assert f"{12 + len(reasons)} images: 12 done, {len(reasons)} failed" in ended.out
 
 
-def test_a_format_that_cannot_hold_a_picture(
+def test_a_format_that_cannot_hold_a_image(
     batch: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any
 ) -> None:
     monkeypatch.setattr("cliper.formats.overlay._FORMATS", {".webp": ("WEBP", 90, {"quality": 90})})
@@ -74,7 +74,7 @@ def test_a_format_that_cannot_hold_a_picture(
     failed = [name for name, line in found.items() if line["status"] == "failed"]
     assert failed
     assert "at most 90 pixels a side" in found[failed[0]]["error"]
-    # All files of a picture, or none.
+    # All files of a image, or none.
     stems = {name.rpartition(".")[0] for name in failed}
     assert not [name for name in tree(tmp_path / "out") if name.split(".")[0] in stems]
 
@@ -107,14 +107,14 @@ def test_flags_that_cannot_be_used(
 def test_places_that_cannot_be_used(batch: Any, photos: Path, tmp_path: Path, make_image: Draw) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("a file")
-    for pictures, out, words in (
+    for images, out, words in (
         (tmp_path / "nothing", None, "got nothing there"),
         (tmp_path / "empty", None, "expected images in"),
         (photos, photos, "expected another folder for results"),
         (photos, tmp_path / "file", "expected a folder that can be written"),
         (photos / "p000.png", None, "use `cliper segment`"),
     ):
-        ended = batch(pictures, out=out)
+        ended = batch(images, out=out)
         assert ended.code == 2, words
         (line,) = ended.err.splitlines()
         assert words in line

@@ -48,7 +48,7 @@ def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: 
     assert line.endswith("the same command with --resume continues")
     done = len(records(out))
     assert 0 < done < 60
-    # The manifest's own last line may be what did not fit, after its picture's files did.
+    # The manifest's own last line may be what did not fit, after its image's files did.
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert not [name for name in files if Path(name).name.startswith(".")]
     mount("-o", "remount,size=100m", small_disk)
@@ -87,8 +87,8 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
     # What was being written cannot be taken away again, but has no name that anybody would take for a result.
     for path in out.rglob("*.png"):
         if not path.name.startswith("."):
-            with Image.open(path) as picture:
-                picture.load()
+            with Image.open(path) as image:
+                image.load()
     assert 5 <= len(records(out)) < 60
     assert ended(start(*arguments, "--resume"))[0] == 0
     assert all((out / name).is_file() for line in records(out) for name in line["outputs"])

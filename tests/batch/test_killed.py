@@ -20,7 +20,7 @@ FLAGS = ("-f", "labels", "-f", "overlay", "-f", "coco", "-f", "gallery", "--thre
 
 @pytest.fixture
 def many(tmp_path: Path, make_image: Draw) -> Path:
-    """150 pictures, three of them broken, one with a name that is no text."""
+    """150 images, three of them broken, one with a name that is no text."""
     folder = make_photos(tmp_path / "photos", make_image, 150)
     (folder / "p003.jpg").rename(folder / os.fsdecode(b"caf\xe9.jpg"))
     for name in ("garden/p001.jpg", "p060.png", "garden/far/p149.jpg"):
@@ -37,7 +37,7 @@ def test_killed_at_random_moments(many: Path, clip_folder: Path, tmp_path: Path)
     killed = 0
     for attempt in range(kills):
         process = start(*arguments, out, *(["--resume"] if attempt else []))
-        # After so many pictures more, or at the end, where what is about all pictures is made; and a moment later.
+        # After so many images more, or at the end, where what is about all images is made; and a moment later.
         more = chance.choice([1, 1, 2, 150 // kills, 150])
         wait_for_lines(out, min(150, lines_written(out) + more), process)
         time.sleep(chance.random() * 0.05)
@@ -66,8 +66,8 @@ def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path, workers: str
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert files == {"manifest.jsonl", "run.json", *(name for line in done for name in line["outputs"])}
     for line in done:
-        with Image.open(out / line["outputs"][1]) as picture:
-            picture.load()
+        with Image.open(out / line["outputs"][1]) as image:
+            image.load()
     assert ended(start(*arguments, "--resume"))[0] == 1
     assert len(records(out)) == 150
 

@@ -1,4 +1,4 @@
-"""Pictures from, and results to, an object store; fsspec's own in memory stands for one."""
+"""Images from, and results to, an object store; fsspec's own in memory stands for one."""
 
 from __future__ import annotations
 

@@ -56,13 +56,13 @@ def by_threes(own_tiny: cliper.Segmenter, monkeypatch: pytest.MonkeyPatch) -> cl
 def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_image: Draw) -> None:
     folder = make_photos(tmp_path / "photos", make_image, 24)
     Image.new("RGB", (3000, 2)).save(folder / "strip.png")  # read, but refused by the segmenter
-    (folder / "bad.png").write_text("no picture")
+    (folder / "bad.png").write_text("no image")
     sizes = []
     segment = by_threes._encode_batch
 
-    def watched(pictures: Any, *more: Any) -> Any:
-        sizes.append([picture.size for picture in pictures])
-        return segment(pictures, *more)
+    def watched(images: Any, *more: Any) -> Any:
+        sizes.append([image.size for image in images])
+        return segment(images, *more)
 
     by_threes._encode_batch = watched
     run = run_of(folder)

@@ -70,9 +70,9 @@ def test_every_nth_frame(tmp_path: Path) -> None:
     ],
 )
 def test_frames_are_upright(tmp_path: Path, matrix: tuple[int, ...], corner: tuple[int, int]) -> None:
-    picture = Image.new("RGB", (64, 48), "black")
-    picture.paste("white", (0, 0, 16, 16))  # top left, before the turn
-    path = turn(film(tmp_path / "a.mp4", [picture] * 3), matrix)
+    image = Image.new("RGB", (64, 48), "black")
+    image.paste("white", (0, 0, 16, 16))  # top left, before the turn
+    path = turn(film(tmp_path / "a.mp4", [image] * 3), matrix)
     shown = np.asarray(next(find_source(str(path)).items()).data)
     assert shown.shape[:2] == ((64, 48) if matrix[0] == 0 else (48, 64))
     assert shown[corner].min() > 200

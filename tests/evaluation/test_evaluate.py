@@ -27,7 +27,7 @@ from runs import records
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures of each benchmark; not to be changed."""
+    """Three images of each benchmark; not to be changed."""
     root = tmp_path_factory.mktemp("data")
     for name in NAMES:
         build_tree(name, root)

@@ -1,4 +1,4 @@
-"""``cliper evaluate`` when something goes wrong: kills, broken pictures, wrong options, another run's folder."""
+"""``cliper evaluate`` when something goes wrong: kills, broken images, wrong options, another run's folder."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def cmdline(pid: int) -> bytes:
 
 
 def spoil(root: Path) -> list[Path]:
-    """Of five pictures: one that is none, one mask of another size, one with a label out of range."""
+    """Of five images: one that is none, one mask of another size, one with a label out of range."""
     bad = [root / "images" / "a" / "000.jpg", root / "masks" / "b" / "001.png", root / "masks" / "a" / "002.png"]
     bad[0].write_bytes(bad[0].read_bytes()[:300])
     Image.new("L", (9, 9)).save(bad[1])

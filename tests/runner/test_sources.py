@@ -1,4 +1,4 @@
-"""Where pictures come from: folders, lists, tars, by what lies at an address; in the same order each time."""
+"""Where images come from: folders, lists, tars, by what lies at an address; in the same order each time."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_patterns(pattern: str, matched: list[str], others: list[str]) -> None:
     assert compile_patterns(["nothing", pattern])(matched[0])
 
 
-def test_a_folder_gives_its_pictures_in_order(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_in_order(tmp_path: Path) -> None:
     folder = make(tmp_path, "b.png", "a/z.JPG", "a/b/c.webp", "a/b.tiff", "c/d.png", ".hidden/e.png", ".f.png")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     assert names_of(find_source(str(folder))) == ["a/b/c.webp", "a/b.tiff", "a/z.JPG", "b.png", "c/d.png"]
     assert names_of(find_source(str(folder), glob=["*.png"])) == ["b.png", "c/d.png"]
     assert names_of(find_source(str(folder), glob=["*.txt"])) == ["notes.txt"]

@@ -1,4 +1,4 @@
-"""Pictures of tars, of whatever kind, read where they lie; what is damaged is told."""
+"""Images of tars, of whatever kind, read where they lie; what is damaged is told."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_odd_members_of_a_tar(tmp_path: Path, pool: DecodePool, make_image: Draw
             item.decode(pool)
 
 
-@pytest.mark.parametrize("damage", ["cut in a picture", "cut in a header", "garbage", "zeroed gzip"])
+@pytest.mark.parametrize("damage", ["cut in a image", "cut in a header", "garbage", "zeroed gzip"])
 def test_a_damaged_tar_gives_what_comes_before(tmp_path: Path, pool: DecodePool, make_image: Draw, damage: str) -> None:
     files = {f"{number}.png": png(make_image, number) for number in range(6)}
     compressed = damage == "zeroed gzip"
@@ -76,7 +76,7 @@ def test_a_damaged_tar_gives_what_comes_before(tmp_path: Path, pool: DecodePool,
     data = path.read_bytes()
     path.write_bytes(
         {
-            "cut in a picture": data[: begin + 700],
+            "cut in a image": data[: begin + 700],
             "cut in a header": data[: begin + 100],
             "garbage": data[:begin] + b"x" * 512 + data[begin + 512 :],
             "zeroed gzip": data[: len(data) * 2 // 3],
