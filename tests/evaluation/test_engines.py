@@ -90,7 +90,8 @@ def test_tf32_is_off_unless_it_is_allowed(
     variant = Variant("", ModelConfig(str(clip_folder), own_tiny.settings, device="cpu"))
     task = replace(RecordingTask("voc21", {"root": tmp_path}, (variant,)), allow_tf32=allow)
     # The workers import the task's module.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    folders = [*map(str, list(Path(__file__).parents)[:2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
     if engine == "ray":
         pytest.importorskip("ray")
         chosen = ray_engine(task, workers=1, threads=1, address=None, cpu_only=True)
