@@ -22,9 +22,9 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
     """
     model, problems = load_model(model_class, folder, dtype=dtype)
     if problems:
-        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        of = f" (problem 1 of {len(problems)})" if len(problems) > 1 else ""
         raise CheckpointError(
-            f"{folder}: expected every weight that config.json describes: {problems[0]}{more}; "
+            f"{folder}: expected every weight that config.json describes: {problems[0]}{of}; "
             "download the checkpoint again"
         )
     return model.eval().requires_grad_(False)

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.kernels.linear import linear
 from cliper.kernels.switch import use_cpu_kernels
 from cliper.kernels.threads import threaded_map
 
@@ -86,21 +85,24 @@ class AttentionAccumulator:
         if self._total is None:
             self._total = query.new_zeros((batch, heads, tokens, tokens), dtype=torch.float32)
         scale = dim**-0.5
-        if not use_cpu_kernels(query):
+        if query.dtype != torch.float32 or not use_cpu_kernels(query):
             attention = torch.softmax((query * scale) @ key.transpose(-1, -2), dim=-1, dtype=torch.float32)
             self._total += attention
             return attention.to(value.dtype) @ value
         out = value.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
-        total = self._total
+        views = [
+            [head for image in tensor.unbind() for head in image.unbind()]
+            for tensor in (query, key, value, self._total, out)
+        ]
 
-        def head(index: int) -> None:
-            at = divmod(index, heads)
-            scores = linear(query[at] * scale, key[at].contiguous()).float()
+        def attend_head(index: int) -> None:
+            q, k, v, total, mixed = (heads[index] for heads in views)
+            scores = torch.addmm(total, q, k.t(), beta=0, alpha=scale)
             torch.softmax(scores, dim=-1, out=scores)
-            total[at].add_(scores)
-            out[at] = linear(scores.to(value.dtype), value[at].contiguous().t())
+            total.add_(scores)
+            torch.mm(scores, v, out=mixed)
 
-        for _ in threaded_map(head, batch * heads):
+        for _ in threaded_map(attend_head, batch * heads):
             pass
         return out
 

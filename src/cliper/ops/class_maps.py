@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.errors import ShapeError
-from cliper.kernels.linear import linear
 from cliper.ops.recipes import Recipe
 
 __all__ = ["build_text_classifier", "class_maps", "class_probabilities"]
@@ -55,7 +54,7 @@ def class_probabilities(embeddings: Tensor, texts: Tensor, logit_scale: float, n
     Returns:
         [C, P] float32 in [0, 1].
     """
-    logits = linear(embeddings, texts) * logit_scale
+    logits = (embeddings @ texts.t()).mul_(logit_scale)
     return torch.softmax(logits, dim=-1)[:, :num_classes].t()
 
 

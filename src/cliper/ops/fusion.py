@@ -14,7 +14,6 @@ from threading import Condition
 import torch
 from torch import Tensor
 
-from cliper.kernels.linear import linear
 from cliper.kernels.switch import use_cpu_kernels
 from cliper.kernels.threads import threaded_map
 from cliper.ops.recipes import Recipe
@@ -44,19 +43,19 @@ def fused_attention(total: Tensor, rounds: int, recipe: Recipe | None = None) ->
     sinkhorn = _Sinkhorn(total, recipe or Recipe())
     for _ in range(rounds):
         sinkhorn.step()
-    attention, sums = sinkhorn.attention()
-    return attention.div_(sums)
+    attention, columns, sums = sinkhorn.attention()
+    return attention.mul_(columns.unsqueeze(-2)).div_(sums)
 
 
 @torch.no_grad()
 def fuse_values(
-    total: Tensor, values: Tensor, layers: Sequence[int], depth: int, recipe: Recipe
+    total: Tensor, values: Sequence[Tensor], layers: Sequence[int], depth: int, recipe: Recipe
 ) -> tuple[Tensor, Tensor]:
     """Multiply the values of the wanted layers by the fused attention of each layer.
 
     Args:
         total: [H, N, N] float32, the sum of the earlier layers' attention maps; not changed.
-        values: [len(layers), H, N, d], the last layer's value projection of those layers' features.
+        values: for each of the layers [H, N, d], the last layer's value projection of its features.
         layers: which layers, counted from 0.
         depth: how many layers the tower has.
         recipe: see :class:`Recipe`.
@@ -67,22 +66,20 @@ def fuse_values(
     """
     heads, tokens, _ = total.shape
     position = {layer: index for index, layer in enumerate(layers)}
-    values = values.contiguous()
-    count, _, _, dim = values.shape
     # In memory by token, so that merging the heads later copies nothing.
-    mixed = values.new_empty(count, tokens, heads, dim).transpose(1, 2)
+    mixed = values[0].new_empty(len(values), tokens, heads, values[0].shape[-1]).transpose(1, 2)
 
     def fuse(block: int | slice) -> Tensor:
         sinkhorn = _Sinkhorn(total[block], recipe)
         for layer in range(depth):
             sinkhorn.step()
+            if layer in position or layer == depth - 1:
+                attention, columns, sums = sinkhorn.attention()
             if layer in position:
-                # Rows are normalised after the product, which is narrower than the map.
-                attention, sums = sinkhorn.attention()
-                mixed[position[layer], block] = _mix(attention, values[position[layer], block]).div_(sums)
-        if depth - 1 not in position:
-            attention, sums = sinkhorn.attention()
-        last = attention.div_(sums)
+                # Rows and columns are scaled in the values, which are narrower than the map.
+                value = values[position[layer]][block] * columns.unsqueeze(-1)
+                torch.div(attention.to(value.dtype) @ value, sums, out=mixed[position[layer], block])
+        last = attention.mul_(columns.unsqueeze(-2)).div_(sums)
         return last if last.dim() == 2 else last.sum(0)
 
     if not use_cpu_kernels(total):
@@ -108,11 +105,6 @@ def fuse_values(
     return mixed, mean / heads
 
 
-def _mix(attention: Tensor, value: Tensor) -> Tensor:
-    attention = attention.to(value.dtype)
-    return linear(attention, value.t()) if value.dim() == 2 else attention @ value
-
-
 class _Sinkhorn:
     """Sinkhorn's normalisation ``diag(row) @ total @ diag(column)``, one round per step; ``total`` is not changed."""
 
@@ -120,39 +112,39 @@ class _Sinkhorn:
         self._total = total
         self._transposed = total.transpose(-1, -2).contiguous()
         self._recipe = recipe
-        self._row = torch.ones_like(total[..., 0])
-        self._column = self._row
+        self._row = self._row_sums = self._column = torch.ones_like(total[..., 0])
         self._column_sums = _left(self._row, total)  # of diag(row) @ total
-        self._scratch = torch.empty_like(total), torch.empty_like(total)
+        self._scratch = torch.empty_like(total)
 
     def step(self) -> None:
         """Divide by the column sums, then by the row sums."""
-        self._column = 1 / self._column_sums.clamp_min(_EPS)
-        self._row = 1 / _right(self._total, self._column).clamp_min(_EPS)
+        self._column = self._column_sums.clamp_min_(_EPS).reciprocal_()
+        self._row_sums = _right(self._total, self._column).clamp_min_(_EPS)
+        self._row = self._row_sums.reciprocal()
         self._column_sums = _left(self._row, self._total)
 
-    def attention(self) -> tuple[Tensor, Tensor]:
-        """The symmetric map minus each column's center, clamped at 0, and its row sums [..., N, 1], never 0.
+    def attention(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The symmetric map minus each column's center, clamped at 0, up to factors of its columns and rows.
 
-        The next call overwrites the map.
+        Returns:
+            The map [..., N, N], which the next call overwrites; the factor of each column [..., N]; the sums of the
+            map's rows, with these factors, [..., N, 1], never 0. The attention is ``map * columns / sums``.
         """
-        row, column = self._row, self._column
-        both, other = self._scratch
-        weight, size = self._recipe.center_weight, both.shape[-1]
+        row, inverse, column, out = self._row, self._row_sums, self._column, self._scratch
+        # With A = diag(row) @ total @ diag(column): entry (i, j) of A + A^T, divided by row[i] * row[j]. The factor 2
+        # cancels when rows are divided by their sums.
+        ratio = column * inverse
+        torch.mul(self._total, ratio[..., None, :], out=out)
+        out.addcmul_(self._transposed, ratio[..., :, None])
+        weight = self._recipe.center_weight
         if self._recipe.center == "mean":
             # Column means of A + A^T: A's column sums are known, and A's row sums are 1.
-            start = (column * self._column_sums + 1) * (-weight / size)
+            center = (column * self._column_sums).add_(1).mul_(inverse)
+            weight /= out.shape[-1]
         else:
-            start = torch.zeros_like(column)
-        # Twice the symmetric map, A + A^T: the factor cancels when rows are divided by their sums.
-        torch.mul(self._total, row[..., :, None], out=both)
-        torch.addcmul(start[..., None, :], both, column[..., None, :], out=both)
-        torch.mul(self._transposed, column[..., :, None], out=other)
-        both.addcmul_(other, row[..., None, :])
-        if self._recipe.center == "peak":
-            both.sub_(weight * both.amax(-2, keepdim=True))
-        both.relu_()
-        return both, both.sum(-1, keepdim=True).clamp_min_(_EPS)
+            center = (out * row[..., :, None]).amax(-2)
+        out.addcmul_(inverse[..., :, None], center[..., None, :], value=-weight).relu_()
+        return out, row, _right(out, row).clamp_min_(_EPS).unsqueeze(-1)
 
 
 def _left(vector: Tensor, matrix: Tensor) -> Tensor:
