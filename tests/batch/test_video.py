@@ -118,7 +118,6 @@ def test_a_video_as_a_person_segments_it(
         assert (stream.width, stream.height) == (66, 48)  # H.264 wants even sides
         assert stream.average_rate == 5
         shown = [np.asarray(frame.to_image())[:, :65] for frame in container.decode(stream)]
-    assert len(shown) == 4
     for (name, frame), seen in zip(frames.items(), shown, strict=True):
         labels = read_label_png(out / name.replace(".png", ".labels.png"))
         expected = np.asarray(draw_overlay(frame, labels, ("dog", "green grass", "person"), legend=False))
