@@ -53,23 +53,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"cache", "checkpoints", "devices", "encoded_image", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings"},
     "provenance": BASE | {"checkpoints", "refiners"},
+    "model_config": BASE | {"devices", "provenance", "segmenter", "settings"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},
     "runner": BASE | {"decode_pool", "devices", "files"},
     "batch": BASE
     | {
         "decode_pool",
-        "devices",
         "files",
         "formats",
+        "model_config",
         "prompts",
-        "provenance",
         "result",
         "runner",
         "segmenter",
-        "settings",
     },
     "evaluation": BASE
-    | {"datasets", "devices", "files", "formats", "ops", "prompts", "provenance", "runner", "segmenter", "settings"},
+    | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops"}
+    | {"provenance", "runner", "segmenter", "settings"},
     "server": BASE
     | {"cache", "decode_pool", "encoded_image", "examples", "files", "formats", "images", "ops"}
     | {"prompts", "result", "segmenter", "settings"},
