@@ -29,11 +29,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": BASE,
     "images": BASE,
     "decode_pool": BASE | {"images"},
-    "checkpoints": BASE | {"hf_logging", "settings"},
-    "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "settings"},
+    "pretrained": BASE | {"devices", "hf_logging"},
+    "checkpoints": BASE | {"pretrained", "settings"},
+    "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "pretrained", "settings"},
     "prompts": BASE | {"cache", "encoders"},
     "refiners": BASE
-    | {"cache", "checkpoints", "devices", "encoders", "files", "hf_logging", "kernels", "ops", "settings"},
+    | {
+        "cache",
+        "checkpoints",
+        "devices",
+        "encoders",
+        "files",
+        "hf_logging",
+        "kernels",
+        "ops",
+        "pretrained",
+        "settings",
+    },
     "formats": BASE | {"files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
     "encoded_image": BASE | {"encoders", "refiners", "settings"},
@@ -66,7 +78,7 @@ EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
 # Library -> the packages that may import it, inside functions too.
 LIBRARIES: dict[str, set[str]] = {
-    "transformers": {"checkpoints", "encoders", "hf_logging", "refiners"},
+    "transformers": {"checkpoints", "encoders", "hf_logging", "pretrained", "refiners"},
     "diffusers": {"checkpoints", "kernels", "refiners"},
     "huggingface_hub": {"checkpoints", "cli"},
     "click": {"cli"},
@@ -101,7 +113,7 @@ LATE = {
     "ray",
     "fsspec",
 }
-IMPORTS_TORCH = {"devices", "encoders", "kernels", "ops", "refiners", "segmenter"}
+IMPORTS_TORCH = {"devices", "encoders", "kernels", "ops", "pretrained", "refiners", "segmenter"}
 
 
 class Import(NamedTuple):

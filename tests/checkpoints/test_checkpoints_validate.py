@@ -89,12 +89,14 @@ def test_size_that_no_model_has_is_refused(tiny_clip, changes, words):
         ("unet", {"layers_per_block": [2, 201]}, "layers_per_block of at most 200, got 201"),
         ("unet", {"transformer_layers_per_block": [[2, 201]]}, "transformer_layers_per_block of at most 200"),
         ("vae", {"block_out_channels": [8] * 101}, "at most 100 values of block_out_channels, got 101"),
+        ("scheduler", {"num_train_timesteps": 10**9}, "num_train_timesteps of at most 1,000,000, got 1000000000"),
     ],
 )
 def test_pipeline_with_a_size_that_no_model_has_is_refused(tiny_pipeline, part, changes, words):
-    edit(tiny_pipeline / part / "config.json", **changes)
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    edit(tiny_pipeline / part / name, **changes)
     message = problem(tiny_pipeline, "diffusion")
-    assert f"{part}/config.json: expected " in message
+    assert f"{part}/{name}: expected " in message
     assert words in message
 
 

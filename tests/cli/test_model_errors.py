@@ -37,6 +37,13 @@ def weights_of_another_shape(folder: Path) -> None:
     change_vision(folder, "intermediate_size", 32)
 
 
+def far_more_weights_than_files(folder: Path) -> None:
+    """Loading would allocate 200 layers of 69 GB."""
+    for name in ("hidden_size", "intermediate_size"):
+        change_vision(folder, name, 65_536)
+    change_vision(folder, "num_hidden_layers", 200)
+
+
 def bad_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
@@ -63,8 +70,12 @@ def an_empty_folder(folder: Path) -> None:
     [
         (missing_weights, "got no model.safetensors or"),
         (truncated_weights, "the weights cannot be read"),
-        (more_layers_than_weights, "expected every weight that config.json describes; the file lacks"),
-        (weights_of_another_shape, "expected weights in the shapes that config.json describes, got others"),
+        (more_layers_than_weights, "expected every weight that config.json describes: 32 tensors are missing: vision_"),
+        (
+            weights_of_another_shape,
+            "vision_model.encoder.layers.0.mlp.fc1.bias: expected shape [32], got [",
+        ),
+        (far_more_weights_than_files, "weights, the files have"),
         (bad_config, "expected JSON"),
         (bad_settings, "unknown setting 'treshold'; did you mean 'map_threshold'?"),
         (no_tokenizer, "expected a tokenizer"),

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,12 +41,6 @@ print(json.dumps([(one[..., 3] > 0).astype(int).tolist() for one in pixels]))
 """
 
 
-@pytest.fixture
-def image(make_image: Callable[..., Image.Image]) -> Image.Image:
-    """An image in which the tiny checkpoint finds all classes."""
-    return make_image(96, 64, 3)
-
-
 class LabelStudio(NamedTuple):
     """A running Label Studio: a client with a user's token, and the folder of uploaded images."""
 
@@ -53,12 +48,11 @@ class LabelStudio(NamedTuple):
     uploads: Path
 
 
-@pytest.fixture(scope="module")
-def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
-    """Label Studio with an empty database, which may ask servers on loopback addresses."""
+@contextmanager
+def running_label_studio(folder: Path) -> Iterator[LabelStudio]:
+    """Label Studio with an empty database in a folder; it may ask servers on loopback addresses."""
     if not (BIN / "label-studio").is_file():
         pytest.skip("needs the package label-studio; make .venv-label-studio")
-    folder = tmp_path_factory.mktemp("label-studio")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     user = {"username": "a@example.org", "password": "secret-password", "user-token": "0123456789abcdef"}
@@ -107,8 +101,7 @@ def created(answer: httpx.Response) -> Any:
     return answer.json()
 
 
-@pytest.fixture
-def project(label_studio: LabelStudio) -> int:
+def new_project(label_studio: LabelStudio) -> int:
     """A project with our labelling configuration."""
     body = {"title": "photos", "label_config": labeling_config(CLASSES)}
     return int(created(label_studio.client.post("/api/projects", json=body))["id"])
@@ -136,13 +129,12 @@ def assert_stored(label_studio: LabelStudio, project: int, labels: np.ndarray[An
         assert np.array_equal(np.array(mask, bool), labels == label)
 
 
-def test_predictions_of_the_server_are_stored(
-    label_studio: LabelStudio, project: int, clip_folder: Path, image: Image.Image
-) -> None:
+def check_server(label_studio: LabelStudio, model: Path, image: Image.Image) -> None:
+    """What Label Studio stores when it asks for predictions is what the server answers to others."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
-    client = label_studio.client
-    server = Process(clip_folder, "--label-studio-folder", str(label_studio.uploads))
+    client, project = label_studio.client, new_project(label_studio)
+    server = Process(model, "--label-studio-folder", str(label_studio.uploads))
     try:
         body = {"url": server.address, "project": project, "title": "cliper"}
         backend = created(client.post("/api/ml", json=body))["id"]
@@ -158,10 +150,19 @@ def test_predictions_of_the_server_are_stored(
     assert_stored(label_studio, project, np.asarray(Image.open(io.BytesIO(base64.b64decode(segmented["png"])))))
 
 
-def test_file_of_the_format_is_imported(
-    label_studio: LabelStudio, project: int, tiny: Segmenter, image: Image.Image, tmp_path: Path
-) -> None:
-    result, path = tiny(image, CLASSES), tmp_path / "a.label-studio.json"
+def check_file(label_studio: LabelStudio, segmenter: Segmenter, image: Image.Image, path: Path) -> None:
+    """A file of the format is imported with its prediction."""
+    project, result = new_project(label_studio), segmenter(image, CLASSES)
     find_format("label-studio").write(result, path, ImageInfo("a.png", *image.size), FormatOptions())
     assert upload(label_studio, project, path.name, path.read_bytes())["prediction_count"] == 1
     assert_stored(label_studio, project, result.labels)
+
+
+def test_predictions_of_the_server_and_of_files_are_stored(
+    clip_folder: Path, tiny: Segmenter, make_image: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    """One test, so that no second process makes the database again."""
+    image = make_image(96, 64, 3)  # the tiny checkpoint finds all classes in it
+    with running_label_studio(tmp_path) as label_studio:
+        check_server(label_studio, clip_folder, image)
+        check_file(label_studio, tiny, image, tmp_path / "a.label-studio.json")

@@ -52,6 +52,7 @@ _READ_WHOLE = {
     *(f"{name}.index.json" for name in (*_TRANSFORMERS, *_DIFFUSERS)),
 }
 _MAX_BYTES = 10_000_000
+_SIZES = ("_size", "_dim", "_channels", "_embeddings", "_timesteps")  # ends of the names of sizes in configurations
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def _check_values(path: Path, config: dict[str, Any]) -> None:
     items: list[tuple[str, Any]] = list(config.items())
     while items:
         name, value = items.pop()
-        limit = 200 if "layers" in name else 1_000_000 if name.endswith(("_size", "_dim", "_channels")) else math.inf
+        limit = 200 if "layers" in name else 1_000_000 if name.endswith(_SIZES) else math.inf
         if isinstance(value, dict):
             items += value.items()
         elif isinstance(value, list) and limit < math.inf:

@@ -14,7 +14,7 @@ __all__ = ["models"]
 _kind_option = click.option(
     "--kind",
     type=click.Choice(["clip", "diffusion", "dino"]),
-    show_default="clip for fetch; verify detects it",
+    show_default="clip; verify reads it from a folder",
     help="Kind of model, where NAME is not from the list.",
 )
 

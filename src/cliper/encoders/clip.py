@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
-from cliper.encoders.pretrained import load_pretrained
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
 from cliper.ops.recipes import Recipe
+from cliper.pretrained import load_pretrained
 
 __all__ = ["ClipEncoder", "load_clip"]
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.checkpoints import check_folder
-from cliper.encoders.pretrained import load_pretrained
 from cliper.ops.position_embedding import interpolate_dino_positions
+from cliper.pretrained import load_pretrained
 from cliper.refiners.affinity import feature_affinity, propagate
 from cliper.refiners.base import Affinity, Refiner, limit_patches, resize_image
 from cliper.settings import Settings

@@ -11,10 +11,10 @@ from torch import Tensor
 from cliper.cache import cache_folder
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import weight_paths
-from cliper.encoders.pretrained import load_pretrained
 from cliper.errors import CheckpointError, OutputError, reraise
 from cliper.files import atomic_write
 from cliper.hf_logging import silence_transformers
+from cliper.pretrained import load_pretrained
 
 __all__ = ["empty_prompt"]
 
