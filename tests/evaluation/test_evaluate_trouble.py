@@ -161,7 +161,7 @@ def test_two_runs_at_once_do_not_share_a_folder(evaluate: Any, tmp_path: Path) -
         (("voc22", "--data", "."), "expected a benchmark, one of voc21, voc20, .* got 'voc22'; did you mean voc2"),
         (("vit-b-16/voc22", "--data", "."), "no preset is called 'vit-b-16/voc22'; near it: vit-b-16/voc21"),
         (("voc21",), "expected the root folder of the data sets, got none; give --data FOLDER"),
-        (("voc21", "--data", "nowhere"), "voc: expected its data at 'nowhere/.*val.txt', got nothing there"),
+        (("voc21", "--data", "nowhere"), "VOC: expected its data at 'nowhere/.*val.txt', got nothing there"),
         (("voc21", "--images", "a"), "--images is for your own data, in place of a benchmark"),
         (("--images", "a"), "--masks: expected it, got none"),
         (("voc21", "--data", ".", "--contact-sheet", "2"), "--contact-sheet: expected a folder"),
