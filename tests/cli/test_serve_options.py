@@ -38,7 +38,7 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--batch-window", "-1"], "'--batch-window': -1.0 is not in the range"),
         (["--token", "two words"], "token: expected ASCII"),
         (["--token", ""], "token: expected ASCII"),
-        (["--label-studio-folder", "no/such/folder/there"], "expected a folder of Label Studio's images"),
+        (["--label-studio-folder", __file__], "is a file"),
         (["--port", "70000"], "70000"),
         (["--host", "256.256.256.256"], "cannot listen at 256.256.256.256"),
     ],

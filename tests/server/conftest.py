@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,6 @@ from server_in_process import Running, png, running
 from server_process import TIMEOUT, Process
 
 from cliper.segmenter import Segmenter
-
-HANGS = 60
-"""Seconds after which a request that takes milliseconds hangs, however busy the machine is."""
 
 
 @pytest.fixture
@@ -90,21 +85,3 @@ def serve(clip_folder: Path) -> Iterator[Callable[..., Process]]:
         if one.process.poll() is None:
             one.process.kill()
             one.process.communicate(timeout=TIMEOUT)
-
-
-@pytest.fixture(scope="session")
-def in_time(request: pytest.FixtureRequest) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """End the test's process with a traceback if a block hangs: a request in this process cannot be abandoned."""
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        terminal = os.dup(2)
-
-    @contextmanager
-    def limited() -> Iterator[None]:
-        faulthandler.dump_traceback_later(HANGS, exit=True, file=terminal)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-
-    yield limited
-    os.close(terminal)

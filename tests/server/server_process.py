@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -35,15 +36,7 @@ sys.exit(run(sys.argv[2:]))
 
 
 class Process:
-    """``cliper serve`` with the tiny checkpoint.
-
-    Args:
-        model: the checkpoint's folder.
-        options: of the command.
-        program: what Python runs in place of ``-m cliper``.
-        held: the model waits while this file exists.
-        environment: besides that of the tests.
-    """
+    """``cliper serve`` with the tiny checkpoint; its model waits while the file ``held`` exists."""
 
     def __init__(
         self,
@@ -122,13 +115,9 @@ def head(path: str, length: int) -> bytes:
 
 def read_response(connection: socket.socket) -> tuple[int, bytes]:
     """Status and body of a response."""
-    with connection.makefile("rb") as stream:
-        status = int(stream.readline().split()[1])
-        length = 0
-        while (line := stream.readline().strip()) != b"":
-            name, _, value = line.partition(b":")
-            length = int(value) if name.lower() == b"content-length" else length
-        return status, stream.read(length)
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, response.read()
 
 
 def read_to_end(connection: socket.socket) -> bytes:

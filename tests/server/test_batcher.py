@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import io
-import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from PIL import Image
 from prometheus_client import generate_latest
 
 from cliper.errors import ResourceError
@@ -59,27 +55,6 @@ def test_requests_with_equal_keys_share_a_batch(run: Any, make_request: Any, gat
     # The first was alone; of the others, those like the oldest came first.
     assert gate.groups == [1, 4, 1, 1]
     assert found == [("cat",)] * 4 + [("dog",)] + [("cat",)] * 2
-
-
-def test_results_of_a_batch_are_those_of_single_requests(
-    run: Any, make_request: Any, make_image: Callable[..., Image.Image], tiny: Segmenter
-) -> None:
-    images = [make_image(seed=seed) for seed in range(4)]
-
-    async def body(batcher: DynamicBatcher) -> list[Any]:
-        requests = []
-        for image in images:
-            stream = io.BytesIO()
-            image.save(stream, "PNG")
-            requests.append(make_request("cat; dog", stream.getvalue()))
-        return await asyncio.gather(*map(batcher.segment, requests))
-
-    found, metrics = run(body, batch=4, window=30)  # the fourth ends the wait
-    assert "cliper_batch_images_sum 4.0" in metrics
-    assert "cliper_batch_images_count 1.0" in metrics
-    for image, (result, _) in zip(images, found, strict=True):
-        # Sums of a batch differ in their last bits.
-        assert (result.labels == tiny(image, ["cat", "dog"]).labels).mean() > 0.99
 
 
 def test_batch_of_one_does_not_wait_for_others(run: Any, make_request: Any) -> None:
@@ -144,24 +119,3 @@ def test_queue_continues_after_an_error(
         await batcher.segment(make_request("cat"))
 
     run(body, batch=1)
-
-
-def test_image_is_freed_with_the_result(run: Any, make_request: Any) -> None:
-    """Not by the garbage collector, which would keep the memory of large images for a while."""
-
-    async def body(batcher: DynamicBatcher) -> bool:
-        request = make_request("cat")
-        image = weakref.ref(request.image)
-        task = asyncio.ensure_future(batcher.segment(request))
-        del request
-        await asyncio.wait([task])
-        del task
-        await asyncio.sleep(0.1)
-        return image() is None
-
-    gc.collect()
-    gc.disable()
-    try:
-        assert run(body, batch=1)[0]
-    finally:
-        gc.enable()

@@ -52,15 +52,12 @@ def test_pins_are_in_the_range_of_the_requirements() -> None:
     assert python in SpecifierSet(PROJECT["requires-python"])
 
 
-def test_server_runs_without_root_and_owns_its_cache() -> None:
+def test_command_listens_without_root_on_the_exposed_port() -> None:
     names = [name for name, _ in instructions()]
     assert int(re.findall(r"--uid (\d+)", TEXT)[0]) != 0
     assert max(i for i, name in enumerate(names) if name in {"RUN", "COPY"}) < names.index("USER")
     # Docker gives a new volume the owner of the folder that it is mounted at.
     assert f"install -d -o {the('USER')} -g {the('USER')} /home/{the('USER')}/.cache" in TEXT
-
-
-def test_command_listens_on_the_exposed_port() -> None:
     assert json.loads(the("ENTRYPOINT")) == list(PROJECT["scripts"])
     name, *options = json.loads(the("CMD"))
     given = cli.commands[name].make_context(name, options, **cli.context_settings).params

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from server_in_process import refused
+from server_in_process import png, refused
 
 from cliper.formats import format_names
 from cliper.ops.labels import assign_labels
@@ -110,10 +110,7 @@ def test_exports_that_do_not_fit_are_refused(start: Any, image_file: bytes) -> N
     refused(export(server, "labels", {"width": 96, "height": 64}), 422, "expected maps, or masks")
     refused(export(server, "overlay", image), 422, "image")
     refused(export(server, "labels", {**image, "width": 1000}), 422, "megapixels")
-    other = Image.new("RGB", (8, 8))
-    stream = io.BytesIO()
-    other.save(stream, "PNG")
-    wrong = {**image, "image": base64.b64encode(stream.getvalue()).decode()}
+    wrong = {**image, "image": base64.b64encode(png(Image.new("RGB", (8, 8)))).decode()}
     refused(export(server, "overlay", wrong), 422, "96x64", "8x8")
     body = {"format": "labels", "classes": ["cat", "dog"], "images": [{"name": "a.png", **image}] * 2}
     refused(server.client.post("/v1/export", json=body), 422, "at most 1 images")

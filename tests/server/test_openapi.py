@@ -6,8 +6,7 @@ import base64
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -26,17 +25,8 @@ pytestmark = pytest.mark.full
 
 FORM = "multipart/form-data"
 REFUSED = (400, 401, 404, 413, 415, 422)
-OPERATIONS = [
-    ("GET", "/healthz"),
-    ("GET", "/metrics"),
-    ("GET", "/v1/models"),
-    ("POST", "/v1/segment"),
-    ("GET", "/health"),
-    ("POST", "/setup"),
-    ("POST", "/predict"),
-    ("POST", "/v1/export"),
-    ("POST", "/v1/predict"),
-]
+OPERATIONS = [("GET", path) for path in ("/healthz", "/metrics", "/v1/models", "/health")]
+OPERATIONS += [("POST", path) for path in ("/v1/segment", "/v1/export", "/v1/predict", "/setup", "/predict")]
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +51,14 @@ def test_all_operations_are_described(described: Any) -> None:
 
 
 # Without a body and without a token nothing can be wrong.
-NOTHING_WRONG = {("GET", "/healthz")}
-TRIED = [
-    (mode, *operation)
-    for operation in OPERATIONS
-    for mode in GenerationMode
-    if mode is GenerationMode.POSITIVE or operation not in NOTHING_WRONG
-]
+TRIED = [(mode, *operation) for operation in OPERATIONS for mode in GenerationMode]
+TRIED.remove((GenerationMode.NEGATIVE, "GET", "/healthz"))
 
 
 @pytest.mark.parametrize(("mode", "method", "path"), TRIED, ids=lambda part: getattr(part, "value", part))
 def test_operations_conform_to_their_description(
     described: Any,
     image_file: bytes,
-    in_time: Callable[[], AbstractContextManager[None]],
     method: str,
     path: str,
     mode: GenerationMode,
@@ -85,7 +69,7 @@ def test_operations_conform_to_their_description(
         max_examples=50 if method == "POST" else 5,
         derandomize=True,
         database=None,
-        deadline=None,  # a busy machine may take any time for one; what hangs is ended by in_time
+        deadline=None,  # a busy machine may take any time for one
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     @given(case=described[path][method].as_strategy(generation_mode=mode))
@@ -95,8 +79,7 @@ def test_operations_conform_to_their_description(
         assume(mode is GenerationMode.POSITIVE or not _good_body(described.raw_schema, case))
         # A form is text: a number that is to be a name arrives as one, and a list of one name as that name.
         unsaid = [negative_data_rejection] if case.media_type == FORM else []
-        with in_time():
-            response = case.call_and_validate(headers={"Authorization": "Bearer secret"}, excluded_checks=unsaid)
+        response = case.call_and_validate(headers={"Authorization": "Bearer secret"}, excluded_checks=unsaid)
         statuses[response.status_code] += 1
 
     tried()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,17 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import (
-    TIMEOUT,
-    Process,
-    ask,
-    connected,
-    form_of,
-    head,
-    read_response,
-    read_to_end,
-    wait_for,
-)
+from server_process import TIMEOUT, Process, ask, connected, form_of, head, read_response, read_to_end, wait_for
 
 from hostile_images import FILES
 
@@ -76,35 +63,6 @@ def test_malformed_requests_do_not_stop_the_server(serve: Serve, image_file: byt
     assert said.count(b"HTTP/1.1") == 1
     assert ask(server.address, image_file).status_code == 200
     assert server.end() == (0, "")
-
-
-def test_connection_of_a_429_is_kept_open(serve: Serve, image_file: bytes) -> None:
-    """Longer than servers usually keep an idle one (5 s)."""
-    server, kept = serve("--queue-size", "1", "--timeout", str(10 * TIMEOUT)), httpx.Limits(keepalive_expiry=60)
-    with connected(server.address) as slow, httpx.Client(timeout=TIMEOUT, limits=kept) as session:
-        slow.sendall(head("/setup", 2))
-        wait_for(lambda: server.in_flight == 1)
-        full = session.post(f"{server.address}/v1/segment", files=form_of(image_file))
-        assert full.status_code == 429
-        before = full.extensions["network_stream"].get_extra_info("client_addr")
-        slow.sendall(b"{}")
-        assert read_response(slow)[0] == 200
-        time.sleep(6)
-        response = session.post(f"{server.address}/v1/segment", files=form_of(image_file))
-        assert response.status_code == 200
-        assert response.extensions["network_stream"].get_extra_info("client_addr") == before
-
-
-def test_health_check_of_the_dockerfile(serve: Serve) -> None:
-    text = (Path(__file__).resolve().parents[2] / "Dockerfile").read_text(encoding="utf-8")
-    (found,) = re.findall(r"HEALTHCHECK.*\\\n\s*CMD (\[.*\])\n", text)
-    _, flag, code = json.loads(found)
-    server = serve()
-    here = code.replace("http://127.0.0.1:8000", server.address)
-    assert here != code
-    assert subprocess.run([sys.executable, flag, here], timeout=TIMEOUT).returncode == 0
-    server.end()
-    assert subprocess.run([sys.executable, flag, here], timeout=TIMEOUT, capture_output=True).returncode != 0
 
 
 LIMITED = """

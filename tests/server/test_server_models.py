@@ -56,30 +56,9 @@ def test_encoded_images_are_bounded_in_bytes(tiny: Segmenter, make_image: Any) -
     assert [model.encoded.image(bytes([number])) is None for number in range(3)] == [True, False, False]
 
 
-@pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of classes of each call of ``encode_text``."""
-    counts: list[int] = []
-    real = Segmenter.encode_text
-
-    def counted(self: Segmenter, classes: Any) -> Any:
-        counts.append(len(classes))
-        return real(self, classes)
-
-    monkeypatch.setattr(Segmenter, "encode_text", counted)
-    return counts
-
-
-def test_long_list_is_encoded_in_chunks(start: Any, image_file: bytes, chunks: list[int]) -> None:
-    server = start()
-    settings = {"templates": ["a {}."]}
-    response = server.segment(image_file, LONG, background="none", settings=settings)
-    assert response.status_code == 200
-    assert chunks == [128, 72, 200]  # the last is the segmenter itself, which finds all in the cache
-    assert server.service.model.texts.misses == 200
-
-
-def test_timed_out_list_is_not_encoded_further(start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_list_is_encoded_in_chunks_while_its_client_waits(
+    start: Any, image_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = start(seconds=2.0)
     real, end, chunks = Segmenter.encode_text, threading.Event(), []
 
@@ -98,6 +77,7 @@ def test_timed_out_list_is_not_encoded_further(start: Any, image_file: bytes, mo
     assert server.service.model.texts.misses == 128
     response = server.segment(image_file, LONG, **params)
     assert (response.status_code, server.service.model.texts.misses) == (200, 200)  # only the others were encoded
+    assert chunks == [128, 200]  # the second is the segmenter itself; a short rest is left to it
 
 
 def test_texts_of_requests_are_not_stored_on_disk(own_tiny: Segmenter, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import threading
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -71,29 +70,6 @@ def test_defect_is_500_without_details(
     assert "private" not in response.text
     assert 'path="/v1/segment",status="500"} 1.0' in service.client.get("/metrics").text
     assert service.segment(image_file).status_code == 200
-
-
-def test_concurrent_requests_get_their_own_results(start: Any, image_file: bytes) -> None:
-    service = start(queue=64, batch=4, window=0.002)
-    names = ["cat", "dog", "cow", "red bus"]
-    expected = {name: service.segment(image_file, name).json() for name in names}
-    wrong: list[Any] = []
-
-    def ask(number: int) -> None:
-        name = names[number % len(names)]
-        response = service.segment(image_file, name)
-        found = response.json()["classes"][0]
-        # Sums of a batch differ in their last bits, and with them few pixels.
-        if found["name"] != name or abs(found["area"] - expected[name]["classes"][0]["area"]) > 0.01:
-            wrong.append(response.text)
-
-    threads = [threading.Thread(target=lambda n=n: [ask(n + i) for i in range(4)]) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert wrong == []
-    assert service.service.in_flight == 0
 
 
 class Misbehaving(DecodePool):

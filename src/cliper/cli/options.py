@@ -313,7 +313,7 @@ def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
     """
     from cliper.prompts import parse_classes
 
-    words = [name.strip().lower() for name in names]
+    words = [word.strip().lower() for name in names for word in name.split(";") if word.strip()]
     if len(words) == 1 and re.fullmatch(r"[\d.]+%?", words[0]):
         raise ClassListError(
             f"--background: expected names of what else is in the images, got {names[0]!r}; "
@@ -324,7 +324,7 @@ def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
     if words == ["none"]:
         return None
     if "auto" in words or "none" in words:
-        raise ClassListError("--background: expected auto or none alone, or names; got both")
+        raise ClassListError("--background: expected auto or none alone, or names; got several of them")
     return parse_classes(names, what="background name")
 
 

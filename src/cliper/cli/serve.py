@@ -49,6 +49,7 @@ _SERVER = option_group(
     option(
         "--label-studio-folder FOLDER",
         "Folder of the images of Label Studio's tasks.",
+        type=click.Path(file_okay=False, path_type=Path),
         show_default="tasks must contain their images",
     ),
 )
@@ -151,7 +152,6 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
     try:
         from cliper.decode_pool import DecodePool
         from cliper.server.access import is_loopback, listen
-        from cliper.server.label_studio import check_media_folder
         from cliper.server.models import CODEC_THREADS, Limits, ServedModel
         from cliper.server.run import Server
         from cliper.server.service import Service
@@ -162,12 +162,11 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
 
     names = {field.name: options.get(field.name, options.get(f"max_{field.name}")) for field in fields(Limits)}
     limits = Limits(**{name: value for name, value in names.items() if value is not None})
-    host, token, folder = options["host"], options["token"], options["label_studio_folder"]
+    host, token = options["host"], options["token"]
     if token is None:  # not by click's envvar, which takes an empty token for none
         token = os.environ.get("CLIPER_TOKEN")
     if token is not None and (not token.isascii() or not token.isprintable() or " " in token or not token):
         raise InputError("token: expected ASCII characters without blanks, got none or others; choose another")
-    media = None if folder is None else check_media_folder(Path(folder))
     with listen(host, options["port"]) as socket:
         if token is None and not is_loopback(host):
             echo_warning(f"{host} is reachable from other machines, without a password; set CLIPER_TOKEN")
@@ -180,14 +179,15 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
                 model,
                 window=options["batch_window"] / 1000,
                 token=token,
-                media=media,
+                media=options["label_studio_folder"],
                 loopback_only=is_loopback(host),
                 origins=options["cors_origins"],
             )
             address, port = socket.getsockname()[:2]
             name = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-            with service:
-                server = Server(service, lambda: ready(model.name, name))
+            server = Server(service, lambda: ready(model.name, name))
+            with contextlib.ExitStack() as stack:
                 for number in (signal.SIGINT, signal.SIGTERM):  # from here on they do not interrupt the model
-                    signal.signal(number, server.handle_exit)
+                    stack.callback(signal.signal, number, signal.signal(number, server.handle_exit))
+                stack.enter_context(service)
                 server.run(sockets=[socket])

@@ -1,13 +1,10 @@
 """Who may send requests: the listening socket, the token, and the check of Host and Origin."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
 
 from fastapi import HTTPException
 from fastapi.security import HTTPBasic, HTTPBearer
@@ -17,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliper.errors import InputError
+from cliper.server.service import Service
 
 __all__ = ["AccessMiddleware", "TokenAuth", "is_loopback", "listen"]
 
@@ -87,23 +85,10 @@ class AccessMiddleware:
 
     A page can make a browser send requests here: to another origin (refused by the Origin header), or after its own
     name was rebound to 127.0.0.1 (refused by the Host header, which then is that name).
-
-    Args:
-        app: the application.
-        loopback_only: require a Host that names this machine.
-        origins: other origins that may send requests.
-        record: called with path, method, status and seconds of each response.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        loopback_only: bool,
-        origins: tuple[str, ...],
-        record: Callable[[str, str, int, float], None],
-    ) -> None:
-        self._app, self._loopback_only, self._origins, self._record = app, loopback_only, origins, record
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+        self._app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,23 +104,24 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
+            if (refusal := self._refusal(Headers(scope=scope), scope["method"])) is None:
+                await self._app(scope, receive, send_with_headers)
+            else:
+                response = JSONResponse({"error": refusal[1]}, refusal[0], {"Connection": "close"})
+                await response(scope, receive, send_with_headers)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            self._record(path, scope["method"], status, time.perf_counter() - started)
+            self._service.metrics.record(path, scope["method"], status, time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
-        headers = Headers(scope=scope)
+    def _refusal(self, headers: Headers, method: str) -> tuple[int, str] | None:
+        """Status and message of a request that is refused."""
         host, origin = headers.get("host", ""), headers.get("origin")
         own = headers.get("x-forwarded-host", host)  # a proxy in front names the host that it was asked for
-        foreign = origin not in (None, f"http://{own}", f"https://{own}", *self._origins)
+        known = (None, f"http://{own}", f"https://{own}", *self._service.origins)
         if "content-length" in headers and "transfer-encoding" in headers:  # request smuggling
-            error = "expected Content-Length or Transfer-Encoding, got both"
-            return JSONResponse({"error": error}, 400, {"Connection": "close"})
-        if self._loopback_only and not is_loopback(re.sub(r":\d*$", "", host)):
-            error = "expected a Host header that names this machine, got another; open http://localhost instead"
-            return JSONResponse({"error": error}, 403)
-        if foreign and scope["method"] not in ("GET", "HEAD"):
-            error = "expected a request of this server's own page, got one of another site; see --cors-origin"
-            return JSONResponse({"error": error}, 403)
+            return 400, "expected Content-Length or Transfer-Encoding, got both"
+        if self._service.loopback_only and not is_loopback(re.sub(r":\d*$", "", host)):
+            return 403, "expected a Host header that names this machine, got another; open http://localhost instead"
+        if origin not in known and method not in ("GET", "HEAD"):
+            return 403, "expected a request of this server's own page, got one of another site; see --cors-origin"
         return None

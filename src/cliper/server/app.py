@@ -9,12 +9,12 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import generate_latest
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -23,19 +23,12 @@ from starlette.staticfiles import StaticFiles
 from cliper.errors import CliperError, InputError, RefinerError
 from cliper.examples import EXAMPLE_CLASSES, example_photo
 from cliper.files import dumps
+from cliper.server import schemas
 from cliper.server.access import AccessMiddleware, TokenAuth
 from cliper.server.export import describe_formats, write_export
 from cliper.server.label_studio import predict
 from cliper.server.request_body import ParsedRequest, read_body
 from cliper.server.responses import segment_response, shapes_response
-from cliper.server.schemas import (
-    ErrorResponse,
-    ExportRequest,
-    LabelStudioPredict,
-    SegmentRequest,
-    SegmentResponse,
-    XAnyLabelingPredict,
-)
 from cliper.server.service import Service, cancel_on_disconnect
 
 __all__ = ["create_app"]
@@ -53,22 +46,14 @@ def create_app(service: Service) -> FastAPI:
     """
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # its warnings are about untrusted bodies
     app = FastAPI(title="CLIPer", version=service.model.version, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(
-        AccessMiddleware,
-        loopback_only=service.loopback_only,
-        origins=service.origins,
-        record=service.metrics.record,
-    )
+    app.add_middleware(AccessMiddleware, service=service)
     if service.origins:
         allowed, exposed = ["Authorization", "Content-Type"], ["Retry-After"]
         app.add_middleware(CORSMiddleware, allow_origins=service.origins, allow_headers=allowed, expose_headers=exposed)
-    app.add_exception_handler(StarletteHTTPException, _http_error)
-    app.add_exception_handler(CliperError, _package_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(ValidationError, _validation_error)
-    app.add_exception_handler(Exception, _defect)
+    for kind in (HTTPException, RequestValidationError, ValidationError, CliperError, Exception):
+        app.add_exception_handler(kind, _describe_error)
     auth = TokenAuth(service.token)
-    responses: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in _STATUSES}
+    responses: dict[int | str, dict[str, Any]] = {status: {"model": schemas.ErrorResponse} for status in _STATUSES}
     for add_routes, route in ((_add_gets, APIRoute), (_add_posts, _limited_route(service, auth))):
         router = APIRouter(
             route_class=route, dependencies=[Depends(auth)], responses=responses, default_response_class=Response
@@ -137,26 +122,26 @@ def _add_gets(router: APIRouter, service: Service) -> None:
 def _add_posts(router: APIRouter, service: Service) -> None:
     model, run = service.model, service.run_in_thread
 
-    @router.post(_SEGMENT, response_model=SegmentResponse, openapi_extra=_form_body())
-    async def segment(body: SegmentRequest) -> Response:
+    @router.post(_SEGMENT, response_model=schemas.SegmentResponse, openapi_extra=_form_body())
+    async def segment(body: schemas.SegmentRequest) -> Response:
         """Segment an image."""
         prediction = await service.segment(body)
         return await run(lambda: _json(segment_response(model, prediction, body)))
 
     @router.post("/v1/export")
-    async def export(body: ExportRequest) -> Response:
+    async def export(body: schemas.ExportRequest) -> Response:
         """Write class maps or masks in a file format: a file, or a zip of several."""
         content, name, media_type = await run(write_export, model, body)
         disposition = f'attachment; filename="{name.encode("ascii", "replace").decode()}"'
         return Response(content, headers={"Content-Disposition": disposition}, media_type=media_type)
 
     @router.post("/v1/predict")
-    async def x_anylabeling_predict(body: XAnyLabelingPredict) -> Response:
+    async def x_anylabeling_predict(body: schemas.XAnyLabelingPredict) -> Response:
         """X-AnyLabeling asks for shapes; its classes are separated by a full stop, comma or semicolon."""
         classes = [name.strip() for name in re.split(r"[.,;]", body.params.text_prompt) if name.strip()]
         settings = {"score_threshold": body.params.conf_threshold} if body.params.conf_threshold else {}
         request = {"image": body.image, "classes": classes, "settings": settings, "model": body.model}
-        result, _ = await service.segment(SegmentRequest.model_validate(request))
+        result, _ = await service.segment(schemas.SegmentRequest.model_validate(request))
         return await run(lambda: _json(shapes_response(result, body)))
 
     @router.post("/setup")
@@ -165,7 +150,7 @@ def _add_posts(router: APIRouter, service: Service) -> None:
         return _json({"model_version": model.model_version})
 
     @router.post("/predict")
-    async def label_studio_predict(body: LabelStudioPredict) -> Response:
+    async def label_studio_predict(body: schemas.LabelStudioPredict) -> Response:
         """Label Studio asks for predictions."""
         return _json(await predict(service, body))
 
@@ -192,7 +177,7 @@ def _add_page(app: FastAPI) -> None:
 
 def _form_body() -> dict[str, Any]:
     """The body of a form for OpenAPI: as in JSON, but for the image."""
-    schema = SegmentRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = schemas.SegmentRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema["properties"]["image"] = {"type": "string", "contentMediaType": "application/octet-stream"}
     schema.pop("$defs")
     encoding = {"settings": {"contentType": "application/json"}}
@@ -203,29 +188,21 @@ def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
     return Response(dumps(value), status, headers, "application/json")
 
 
-def _error(status: int, message: str, headers: Any = None) -> Response:
+async def _describe_error(request: Request, error: Exception) -> Response:
+    """Any error as one line. One that is not expected is a defect; the server's log has the traceback."""
+    status, message, headers = 500, "unexpected error in the server; its log has the details", None
+    if isinstance(error, HTTPException):
+        status, message, headers = error.status_code, str(error.detail), error.headers
+    elif isinstance(error, RequestValidationError | ValidationError):
+        first, *others = error.errors()
+        # The names of the request: pydantic adds those of types.
+        parts = [str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
+        location = ".".join(part for part in parts if part not in ("body", "str", "int", "float", "bool"))
+        more = f" (and {len(others)} more)" if others else ""
+        message = f"{location[:200]}: {first['msg'].removeprefix('Value error, ')}{more}; see /openapi.json"
+        status = 422
+    elif isinstance(error, InputError | RefinerError):
+        status, message = 422, str(error)
+    elif isinstance(error, CliperError):
+        status, message, headers = 503, str(error), {"Retry-After": "5"}
     return _json({"error": " ".join(message.split())[:1000]}, status, headers)
-
-
-async def _http_error(request: Request, error: Any) -> Response:
-    return _error(error.status_code, str(error.detail), error.headers)
-
-
-async def _package_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, InputError | RefinerError):
-        return _error(422, str(error))
-    return _error(503, str(error), {"Retry-After": "5"})
-
-
-async def _validation_error(request: Request, error: Any) -> Response:
-    """The first error, located by the names of the request: pydantic adds those of types."""
-    errors = error.errors()
-    parts = [str(part) for part in errors[0]["loc"] if isinstance(part, int) or part.isidentifier()]
-    location = ".".join(part for part in parts if part not in ("body", "str", "int", "float", "bool"))
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return _error(422, f"{location[:200]}: {errors[0]['msg'].removeprefix('Value error, ')}{more}; see /openapi.json")
-
-
-async def _defect(request: Request, error: Exception) -> Response:
-    """Any other exception is a defect; the server's log has the traceback."""
-    return _error(500, "unexpected error in the server; its log has the details")

@@ -15,22 +15,10 @@ from cliper.formats.label_studio import label_studio_prediction
 from cliper.server.schemas import LabelStudioPredict, SegmentRequest, decode_base64
 from cliper.server.service import Service
 
-__all__ = ["LabelConfig", "check_media_folder", "predict", "read_label_config", "read_media"]
+__all__ = ["LabelConfig", "predict", "read_label_config", "read_media"]
 
 _UPLOADS, _LOCAL_FILES = "/data/upload/", "/data/local-files/"
 _SHARE = 0.9  # of the time limit that is used for several tasks; the rest is for sending the first prediction
-
-
-def check_media_folder(folder: Path) -> Path:
-    """The folder of Label Studio's images; it creates ``media/upload`` with the first upload, so only the parent of
-    ``folder`` must exist.
-
-    Raises:
-        InputError: neither the folder nor its parent exists.
-    """
-    if not folder.is_dir() and (folder.exists() or not folder.absolute().parent.is_dir()):
-        raise InputError(f"expected a folder of Label Studio's images, got {str(folder)!r}; check the path")
-    return folder.absolute()
 
 
 def read_media(folder: Path, address: str, max_bytes: int) -> bytes:
@@ -122,9 +110,9 @@ async def predict(service: Service, request: LabelStudioPredict) -> dict[str, An
     texts, names = zip(*config.labels, strict=True)
     errors: list[InputError] = []
 
-    async def predict_one(address: object) -> dict[str, Any]:
+    async def predict_one(data: Any) -> dict[str, Any]:
         try:
-            image = await service.run_in_thread(_read_image, service, address, config.value)
+            image = await service.run_in_thread(_read_image, service, data, config.value)
             # A label "dog: puppy" is recognised by the text after the colon; results carry the whole label.
             result, _ = await service.segment(SegmentRequest.model_validate({"image": image, "classes": list(texts)}))
         except InputError as error:
@@ -139,7 +127,7 @@ async def predict(service: Service, request: LabelStudioPredict) -> dict[str, An
     try:
         async with asyncio.timeout(_SHARE * model.limits.seconds):
             for task in tasks:
-                results.append(await predict_one(task.data.get(config.value)))
+                results.append(await predict_one(task.get("data")))
     except TimeoutError:
         if len(results) == len(errors):
             raise
@@ -149,7 +137,8 @@ async def predict(service: Service, request: LabelStudioPredict) -> dict[str, An
     return {"results": results}
 
 
-def _read_image(service: Service, address: object, key: str) -> bytes:
+def _read_image(service: Service, data: Any, key: str) -> bytes:
+    address = data.get(key) if isinstance(data, dict) else None
     if not isinstance(address, str):
         raise ImageError(f"tasks: expected the address of an image in data[{key[:60]!r}], got none")
     if address.startswith("data:image/"):

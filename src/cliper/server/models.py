@@ -124,17 +124,12 @@ class ServedModel:
         self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
         settings = loaded.settings
         self.settings = settings.replace(refine_max_patches=settings.refine_max_patches or _REFINE_PATCHES)
-        """Default settings of a request."""
-        self.name = display_name(loaded.checkpoint.name)
-        """Name of the checkpoint; of a local folder the last part."""
+        self.name = display_name(loaded.checkpoint.name)  # of a local folder the last part
         self.refiner = None if loaded.refiner is None else display_name(str(loaded.refiner.name))
         self.version = version("cliper")
         self.model_version = f"{self.name}{f' + {self.refiner}' if self.refiner else ''}, cliper {self.version}"
-        """What predictions are marked with."""
         self.batch = loaded.batch_size if batch is None else batch
-        """Maximum number of images in a batch."""
         self.encoded = _EncodedImages(cached_bytes)
-        """Images of the last requests."""
         self._segmenter = copy.copy(loaded)
         self._segmenter.checkpoint = replace(loaded.checkpoint, name=self.name)
         self._segmenter.cache, self._segmenter.batch_size = self.texts, self.batch
@@ -234,8 +229,7 @@ class ServedModel:
     def _parse_names(self, names: str | list[str], what: str) -> list[ClassPrompt]:
         texts, limit = [names] if isinstance(names, str) else names, self.limits.classes
         # Counted before they are parsed, because parsing creates an object for each.
-        few = sum(text.count(";") + 1 for text in texts) <= 2 * limit and sum(map(len, texts)) <= _MAX_CHARACTERS
-        if few and len(parsed := parse_classes(texts, what=what)) <= limit:
+        if sum(map(len, texts)) <= _MAX_CHARACTERS and len(parsed := parse_classes(texts, what=what)) <= limit:
             return parsed
         most = f"{limit} {what} entries of {_MAX_CHARACTERS} characters in all"
         raise ClassListError(f"expected at most {most}, got more; split the request")

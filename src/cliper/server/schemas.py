@@ -221,16 +221,10 @@ class ExportRequest(StrictModel):
     tolerance: Pixels = 1.0
 
 
-class LabelStudioTask(BaseModel, extra="allow"):
-    """An image to predict for."""
-
-    data: dict[str, Any]
-
-
 class LabelStudioPredict(BaseModel, extra="allow"):
     """Tasks, and the labeling configuration with the classes."""
 
-    tasks: list[LabelStudioTask] = Field(min_length=1, max_length=MAX_ITEMS)
+    tasks: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_ITEMS)
     label_config: str = Field(max_length=1_000_000)
 
 
