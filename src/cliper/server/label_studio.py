@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from cliper.errors import ImageError, InputError
+from cliper.errors import ImageError
 from cliper.formats.label_studio import label_studio_prediction, read_label_config
 from cliper.server.schemas import LabelStudioPredict, SegmentRequest, decode_base64
 from cliper.server.service import Service
@@ -72,7 +72,7 @@ async def predict(service: Service, request: LabelStudioPredict) -> dict[str, An
             image = await service.run_in_thread(_read_image, service, data, config.value)
             # A label "dog: puppy" is recognised by the text after the colon; results carry the whole label.
             result, _ = await service.segment(SegmentRequest.model_validate({"image": image, "classes": list(texts)}))
-        except InputError as error:
+        except ImageError as error:
             return {"model_version": model.model_version, "error": str(error)}
         options = {"model_version": model.model_version, "from_name": config.brush, "to_name": config.image}
         named = replace(result, classes=names)
