@@ -59,7 +59,7 @@ import cliper.runner.engines.threads as engine
 from cliper.cli.main import main
 from cliper.images import load_image, load_stream
 class InProcess:
-    def __init__(self, workers): pass
+    def __init__(self, workers, handler): pass
     def __enter__(self): return self
     def __exit__(self, *_): pass
     def decode(self, source, name=""):

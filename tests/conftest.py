@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cliper.decode_pool import DecodePool
+
 MINI = Path(__file__).parents[1] / "src" / "cliper" / "checkpoints" / "mini"
 
 # For a tiny random CLIP: a small input size, and thresholds that give several labels in an image.
@@ -41,6 +43,13 @@ def own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = next(_caches)
     monkeypatch.setenv("CLIPER_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[DecodePool]:
+    """A decoding process."""
+    with DecodePool(1) as pool:
+        yield pool
 
 
 def save_clip(folder: Path, *, seed: int = 1, patch: int = 16, layers: int = 3, tokenizer: bool = True) -> Path:

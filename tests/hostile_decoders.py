@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MISBEHAVIOURS", "decoder"]
+__all__ = ["MISBEHAVIOURS", "decoder", "file_decoder"]
 
 MISBEHAVIOURS = ("allocate", "abort", "crash", "exit", "hang", "kill", "lie", "spin")
 
@@ -18,8 +18,17 @@ def decoder() -> Any:
     """Misbehaves as the name says; ``modules`` gives the names of loaded modules; other files are decoded."""
     from cliper.decode_pool import _image_decoder
 
-    decode_image = _image_decoder()
+    return _misbehaving(_image_decoder())
 
+
+def file_decoder() -> Any:
+    """The same for the image and mask files of benchmarks."""
+    from cliper.datasets.decoding import file_decoder
+
+    return _misbehaving(file_decoder())
+
+
+def _misbehaving(answer: Any) -> Any:
     def decode(request: dict[str, Any], data: bytes) -> Any:
         name = Path(request["name"]).name.partition(".")[0]
         if name == "allocate":
@@ -41,6 +50,6 @@ def decoder() -> Any:
             pass
         if name == "modules":
             return {"error": " ".join(sys.modules)}, None
-        return decode_image(request, data)
+        return answer(request, data)
 
     return decode

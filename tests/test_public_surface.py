@@ -114,7 +114,6 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     },
     "evaluation.ConfusionMatrix": {"num_classes": ..., "ignore": (255,)},
     "evaluation.ConfusionMatrix.update": {"target": ..., "prediction": ...},
-    "evaluation.ConfusionMatrix.merge": {"other": ...},
     "presets": {},
     "load_preset": {"name": ...},
     "example_photo": {},

@@ -183,13 +183,13 @@ class DecodePool:
     ) -> None:
         self.close()
 
-    def decode(self, source: bytes | Path, name: str = "", *, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
-        """Decode an image as :func:`cliper.images.load_image` does.
+    def decode(self, source: bytes | Path, name: str = "", **options: Any) -> npt.NDArray[np.uint8]:
+        """Decode an image as :func:`cliper.images.load_image` does, or as the pool's handler does.
 
         Args:
             source: the file's bytes or its path.
             name: what messages call the image, if bytes are given.
-            max_pixels: as for :func:`cliper.images.load_image`; None is its default.
+            **options: for the handler; that of images takes ``max_pixels``, as :func:`cliper.images.load_image`.
 
         Returns:
             [H, W, 3] uint8, RGB, upright.
@@ -199,10 +199,10 @@ class DecodePool:
             RuntimeError: the pool was closed.
         """
         if isinstance(source, bytes):
-            request, data = {"name": name, "max_pixels": max_pixels}, source
+            request, data = {"name": name, **options}, source
         else:
             name, data = str(source), b""
-            request = {"name": name, "path": name, "max_pixels": max_pixels}
+            request = {"name": name, "path": name, **options}
         process = self._idle.get()
         try:
             reply, pixels = process.request(request, data)

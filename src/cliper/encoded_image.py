@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from cliper.encoders.base import Encoder, ImageFeatures
     from cliper.refiners import Affinity, Refiner
 
-__all__ = ["EncodedImage"]
+__all__ = ["EncodedImage", "find_usable"]
 
 # Settings of the encoder's input and output, and those of the refiner's networks. All others apply to class maps.
 _ENCODER = ("recipe", "size", "attention", "fuse_features", "window")
@@ -63,18 +64,36 @@ class EncodedImage:
         Raises:
             SettingsError: other models, settings or seed; the message names them.
         """
+        problems = self.encoder_changes(encoder, settings)
+        if refiner is not None:
+            problems += self.refiner_changes(refiner, settings, seed)
+        if problems:
+            raise SettingsError(
+                f"image: it was encoded with another {', '.join(problems)}; encode it again with this segmenter"
+            )
+
+    def encoder_changes(self, encoder: Encoder, settings: Settings) -> list[str]:
+        """What differs from another segmenter so that its CLIP would give other features."""
         names = list(_ENCODER)
         if settings.attention == "proxy":
             names.append("proxy_model")
         if not settings.fuse_features:
             names.append("select_layer")
-        problems = [] if encoder is self.encoder else ["model"]
-        if refiner is not None:
-            problems += [] if refiner is self.refiner else ["refiner"]
-            problems += [] if seed == self.seed else ["seed"]
-            names += _REFINER
-        problems += [name for name in names if getattr(settings, name) != getattr(self.settings, name)]
-        if problems:
-            raise SettingsError(
-                f"image: it was encoded with another {', '.join(problems)}; encode it again with this segmenter"
-            )
+        return ([] if encoder is self.encoder else ["model"]) + self._changed_settings(names, settings)
+
+    def refiner_changes(self, refiner: Refiner, settings: Settings, seed: int) -> list[str]:
+        """What differs from another segmenter so that its refiner would give another affinity."""
+        problems = [] if refiner is self.refiner else ["refiner"]
+        problems += [] if seed == self.seed else ["seed"]
+        return problems + self._changed_settings(_REFINER, settings)
+
+    def _changed_settings(self, names: Iterable[str], settings: Settings) -> list[str]:
+        return [name for name in names if getattr(settings, name) != getattr(self.settings, name)]
+
+
+def find_usable(
+    known: Sequence[Sequence[EncodedImage]], is_usable: Callable[[EncodedImage], bool]
+) -> list[EncodedImage]:
+    """Of the encodings of each image the first that can be used; nothing if an image has none."""
+    found = [next(filter(is_usable, encodings), None) for encodings in known]
+    return [one for one in found if one is not None] if None not in found else []

@@ -9,5 +9,5 @@ EXAMPLE_CLASSES = "horse"
 
 
 def example_photo() -> Path:
-    """Path of the bundled photo (its author and licence stand in ``assets/horses.md``)."""
+    """Path of the bundled photo (``assets/horses.md`` names its author and licence)."""
     return Path(str(resources.files("cliper") / "assets" / "horses.jpg"))

@@ -15,7 +15,7 @@ from torch import Tensor
 from cliper.cache import SQLiteTextCache, TextEmbeddingCache
 from cliper.checkpoints import ResolvedCheckpoint, check_folder, recommended_settings, resolve, resolve_recipe
 from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
-from cliper.encoded_image import EncodedImage
+from cliper.encoded_image import EncodedImage, find_usable
 from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
 from cliper.encoders.clip import load_clip
@@ -243,31 +243,26 @@ class Segmenter:
             column=column,
         )
 
-    def segment_deferred(
-        self,
-        images: Sequence[Image.Image],
-        pixels: Sequence[Tensor],
-        classes: Classes,
-        background: Classes | None = "auto",
-    ) -> list[Callable[[], Segmentation]]:
-        """Segment images, given the encoder's input for each; labels are assigned later.
+    def encode_images(
+        self, images: Sequence[Image.Image], pixels: Sequence[Tensor], known: Sequence[Sequence[EncodedImage]] = ()
+    ) -> list[EncodedImage]:
+        """Encode images, given for each [3, H, W] from :meth:`preprocess`, which may be a part of a larger image.
 
-        Class maps are computed before this returns, labels when the returned functions are called, in any thread.
-
-        Args:
-            images: each as :func:`cliper.images.load_image` gives it; labels have their size.
-            pixels: for each image [3, H, W] from :meth:`preprocess`.
-            classes, background: as for :meth:`__call__`.
-
-        Raises:
-            ShapeError: not as many images as pixels, or sides of ``pixels`` that are no multiples of the patch size.
-            ClassListError, ResourceError: as for :meth:`__call__`.
+        What would be equal in ``known``, the same images encoded in other ways, is taken from there. Raises ShapeError
+        if numbers differ or sides are no multiples of the patch size, ResourceError if memory ran out.
         """
         if len(images) != len(pixels):
             raise ShapeError(f"expected as many images as pixels, got {len(images)} and {len(pixels)}")
+        by_image = zip(*known, strict=True) if known else [()] * len(images)
+        return list(self._encode(zip(images, pixels, by_image, strict=True)))
+
+    def segment_deferred(
+        self, images: Sequence[EncodedImage], classes: Classes, background: Classes | None = "auto"
+    ) -> list[Callable[[], Segmentation]]:
+        """As :meth:`__call__`; labels are assigned when the returned functions are called, in any thread."""
         named = parse_classes(classes)
         texts = self._build_text_classifier(named, background)
-        return [self._predict(one, named, texts) for one in self._encode(zip(images, pixels, strict=True))]
+        return [self._predict(one, named, texts) for one in images]
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes in the settings' templates, from the cache or added to it.
@@ -333,29 +328,34 @@ class Segmenter:
     def _encode_all(self, images: Sequence[Source]) -> Iterator[EncodedImage]:
         """Encode images that are not encoded yet, in order."""
         loaded = (load_image(image) for image in images if not isinstance(image, EncodedImage))
-        encoded = self._encode((image, self.preprocess(image)) for image in loaded)
+        encoded = self._encode((image, self.preprocess(image), ()) for image in loaded)
         for image in images:
             if isinstance(image, EncodedImage):
                 image.check_usable(self.encoder, self.refiner, self.settings, self.seed)
             yield image if isinstance(image, EncodedImage) else next(encoded)
 
-    def _encode(self, inputs: Iterable[tuple[Image.Image, Tensor]]) -> Iterator[EncodedImage]:
-        """Encode images, each with the encoder's input, in order. Consecutive images of one size form batches."""
+    def _encode(self, inputs: Iterable[tuple[Image.Image, Tensor, Sequence[EncodedImage]]]) -> Iterator[EncodedImage]:
+        """Encode images, each with the encoder's input and known encodings, in order, in batches of one size."""
         for (_, shape), group in itertools.groupby(inputs, key=lambda item: (item[0].size, item[1].shape)):
             batch_size = min(self.batch_size, self._predictor.max_batch_size(shape))
             while batch := list(itertools.islice(group, batch_size)):
-                images, pixels = zip(*batch, strict=True)
-                yield from self._encode_batch(images, torch.stack(pixels))
+                images, pixels, known = zip(*batch, strict=True)
+                yield from self._encode_batch(images, torch.stack(pixels), known)
 
     @convert_out_of_memory()
-    def _encode_batch(self, images: Sequence[Image.Image], pixels: Tensor) -> list[EncodedImage]:
+    def _encode_batch(
+        self, images: Sequence[Image.Image], pixels: Tensor, known: Sequence[Sequence[EncodedImage]]
+    ) -> list[EncodedImage]:
         """Encode images of one size; pixels [B, 3, H, W]."""
-        features = self._predictor.encode(pixels)
+        refiner, settings, seed = self.refiner, self.settings, self.seed
+        found = find_usable(known, lambda one: not one.encoder_changes(self.encoder, settings))
+        features = [one.features for one in found] or self._predictor.encode(pixels)
         affinities: Sequence[Affinity | None] = [None] * len(images)
-        if self.refiner is not None:
-            affinities = self.refiner.encode([to_tensor(image) for image in images], self.settings, self.seed)
+        if refiner is not None:
+            found = find_usable(known, lambda one: not one.refiner_changes(refiner, settings, seed))
+            affinities = [one.affinity for one in found] or refiner.encode(list(map(to_tensor, images)), settings, seed)
         return [
-            EncodedImage(image, one, affinity, self.settings, self.encoder, self.refiner, self.seed)
+            EncodedImage(image, one, affinity, settings, self.encoder, refiner, seed)
             for image, one, affinity in zip(images, features, affinities, strict=True)
         ]
 

@@ -6,42 +6,30 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from batch_runs import CLASSES, by_input, content, records
 from PIL import Image
 
-import cliper
-from cliper.formats import find_format, format_names, read_label_png
-
-Draw = Callable[..., Image.Image]
+from cliper.formats import read_label_png
+from runs import CLASSES, Draw, by_input, content, records, statuses
 
 
-def segmented(own_tiny: Any, path: Path) -> cliper.Segmentation:
-    result: cliper.Segmentation = own_tiny(path, CLASSES)
-    return result
-
-
-# --- what is written -------------------------------------------------------------------------------------
-
-
-def test_a_folder_of_pictures(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any, tree: Any) -> None:
+def test_a_folder_of_images(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any, tree: Any) -> None:
     ended = batch(photos)
     assert (ended.code, ended.err) == (0, "")
     out = tmp_path / "out"
-    pictures = sorted(path for path in photos.rglob("*") if path.is_file())
-    assert len(pictures) == 12
+    images = sorted(path for path in photos.rglob("*") if path.is_file())
+    assert len(images) == 12
     expected = {"manifest.jsonl", "run.json", "garden", "garden/far"}
     found = by_input(out)
     assert list(found) == [item["input"] for item in records(out)] == sorted(found, key=lambda name: name.split("/"))
-    for path in pictures:
+    for path in images:
         name = path.relative_to(photos).as_posix()
         stem = name.rpartition(".")[0]
-        result = segmented(own_tiny, path)
+        result = own_tiny(path, CLASSES)
         line = found[name]
         assert line["outputs"] == [f"{stem}.labels.png", f"{stem}.overlay.jpg"]
         assert (line["status"], line["error"]) == ("done", None)
@@ -56,21 +44,6 @@ def test_a_folder_of_pictures(batch: Any, photos: Path, tmp_path: Path, own_tiny
     assert set(tree(out)) == expected
     assert ended.out.startswith("12 images: 12 done; ")
     assert f"wrote {out / 'manifest.jsonl'}" in ended.out.splitlines()
-
-
-def test_every_format(batch: Any, photos: Path, tmp_path: Path) -> None:
-    flags = [flag for name in format_names() for flag in ("--format", name)]
-    assert batch(photos, *flags).code == 0
-    out = tmp_path / "out"
-    for line in records(out):
-        stem = line["input"].rpartition(".")[0]
-        assert line["outputs"] == [stem + find_format(name).suffix for name in format_names()]
-        assert all((out / name).is_file() for name in line["outputs"])
-    whole = json.loads((out / "coco.json").read_text())
-    assert [image["file_name"] for image in whole["images"]] == [line["input"] for line in records(out)]
-    assert [image["id"] for image in whole["images"]] == list(range(1, 13))
-    for name in ("panoptic.json", "cvat.zip", "data.yaml", "gallery/index.html"):
-        assert (out / name).is_file()
 
 
 @pytest.mark.parametrize("kind", ["list", "tar", "tar.gz"])
@@ -110,7 +83,7 @@ def test_the_summary_is_of_the_classes_found(batch: Any, photos: Path, tmp_path:
 
 @pytest.mark.full
 def test_several_processes_give_the_same_files(batch: Any, photos: Path, tmp_path: Path) -> None:
-    (photos / "bad.jpg").write_text("no picture")
+    (photos / "bad.jpg").write_text("no image")
     flags = ["-f", "labels", "-f", "coco"]
     assert batch(photos, *flags).code == 1
     ended = batch(photos, *flags, "--workers", 2, out=tmp_path / "processes")
@@ -123,7 +96,7 @@ def test_labels_are_cleaned(batch: Any, photos: Path, tmp_path: Path, own_tiny: 
     assert batch(photos, *flags).code == 0
     changed = 0
     for line in records(tmp_path / "out"):
-        result = segmented(own_tiny, photos / line["input"])
+        result = own_tiny(photos / line["input"], CLASSES)
         cleaned = result.clean(min_area=40, fill_holes=True, smooth=1)
         changed += not np.array_equal(result.labels, cleaned.labels)
         assert np.array_equal(read_label_png(tmp_path / "out" / line["outputs"][0]), cleaned.labels)
@@ -131,103 +104,56 @@ def test_labels_are_cleaned(batch: Any, photos: Path, tmp_path: Path, own_tiny: 
     assert changed > 0
 
 
-def test_glob_and_a_folder_of_results_inside_the_pictures(batch: Any, photos: Path, tmp_path: Path) -> None:
-    out = photos / "garden" / "results"
-    assert batch(photos, "--glob", "*.png", out=out).code == 0
-    assert len(records(out)) == 6
-    # What was written there is not taken for pictures.
-    assert batch(photos, "--glob", "*.png", "--resume", out=out).code == 0
-    assert len(records(out)) == 6
-
-
-# --- going on --------------------------------------------------------------------------------------------
-
-
-def test_a_second_run_is_refused_or_goes_on(batch: Any, photos: Path, tmp_path: Path) -> None:
-    (photos / "bad.jpg").write_text("no picture")
+def test_resume(batch: Any, photos: Path, tmp_path: Path, make_image: Draw) -> None:
+    (photos / "bad.jpg").write_text("no image")
+    (photos / "worse.jpg").write_text("no image")
     out = tmp_path / "out"
     assert batch(photos).code == 1
-    before = content(out)
-    seconds = [line["seconds"] for line in records(out)]
+    before, lines = content(out), records(out)
     ended = batch(photos)
-    assert ended.code == 2
-    (line,) = ended.err.splitlines()
-    assert "holds a run already; continue it (--resume), start again (--overwrite)" in line
-    ended = batch(photos, "--resume")
-    assert ended.code == 1
-    assert "13 images: 12 done, 12 of them earlier, 1 failed" in ended.out
-    assert content(out) == before
-    assert [line["seconds"] for line in records(out)] == seconds
-    # What has gone, and what is new, is done; what was there stays.
-    (out / "p000.labels.png").unlink()
-    shutil.copy(photos / "p000.png", photos / "a new one.png")
-    ended = batch(photos, "--resume")
-    assert "14 images: 13 done, 11 of them earlier, 1 failed" in ended.out
-    assert (out / "p000.labels.png").read_bytes() == before["p000.labels.png"]
-    assert (out / "a new one.labels.png").read_bytes() == before["p000.labels.png"]
-
-
-def test_what_failed_is_tried_again_where_that_is_asked_for(
-    batch: Any, photos: Path, tmp_path: Path, make_image: Draw
-) -> None:
-    (photos / "bad.jpg").write_text("no picture")
-    (photos / "worse.jpg").write_text("no picture")
-    assert batch(photos).code == 1
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "holds a run already; continue it (--resume), start again (--overwrite)" in ended.err
+    # What a killed run left half written is removed; an image that has become whole is not tried again.
     make_image().save(photos / "bad.jpg")
-    assert batch(photos, "--resume").code == 1
-    assert by_input(tmp_path / "out")["bad.jpg"]["status"] == "failed"
-    ended = batch(photos, "--retry-failed")
-    assert ended.code == 1
-    assert "14 images: 13 done, 12 of them earlier, 1 failed" in ended.out
-    found = by_input(tmp_path / "out")
-    assert (found["bad.jpg"]["status"], found["worse.jpg"]["status"]) == ("done", "failed")
-    assert list(found) == sorted(found, key=lambda name: name.split("/"))
-
-
-@pytest.mark.parametrize(
-    ("flags", "classes", "word"),
-    [
-        ([], "dog; cat", "classes"),
-        (["-b", "none"], CLASSES, "background"),
-        (["--logit-scale", "7"], CLASSES, "settings.logit_scale"),
-        (["-r", "self"], CLASSES, "refiner"),
-        (["--format", "labels"], CLASSES, "formats"),
-        (["--min-area", "3"], CLASSES, "cleaning.min_area"),
-        (["--tolerance", "2"], CLASSES, "tolerance"),
-        (["--glob", "*.png"], CLASSES, "glob"),
-    ],
-)
-def test_a_run_goes_on_only_as_it_began(
-    batch: Any, photos: Path, tmp_path: Path, flags: list[str], classes: str, word: str
-) -> None:
-    assert batch(photos).code == 0
-    before = content(tmp_path / "out")
-    ended = batch(photos, "--resume", *flags, classes=classes)
-    assert ended.code == 2
-    (line,) = ended.err.splitlines()
-    assert "holds a run with another" in line
-    assert word in line
-    assert content(tmp_path / "out") == before
-
-
-def test_begin_anew(batch: Any, photos: Path, tmp_path: Path, tree: Any) -> None:
-    out = tmp_path / "out"
-    assert batch(photos, "-f", "overlay", "-f", "coco").code == 0
-    (out / "mine.txt").write_text("not of the run")
-    shutil.rmtree(photos / "garden" / "far")
-    assert batch(photos, "-f", "labels", "--overwrite", classes="dog").code == 0
-    names = [name for name in tree(out) if (out / name).is_file()]
-    assert len([name for name in names if name.endswith(".labels.png")]) == 8
-    assert not [name for name in names if name.endswith((".overlay.png", ".coco.json"))]
-    assert "mine.txt" in names
-
-
-def test_leftovers_of_a_killed_run_are_swept_up(batch: Any, photos: Path, tmp_path: Path, tree: Any) -> None:
-    out = tmp_path / "out"
-    assert batch(photos).code == 0
-    before = tree(out)
     for name in (".0123456789abcdef.png", "garden/.fedcba9876543210.json", "garden/.00000000000000ff"):
         (out / name).write_bytes(b"half")
     (out / ".keep.png").write_bytes(b"mine")
-    assert batch(photos, "--resume").code == 0
-    assert set(tree(out)) == {*before, ".keep.png"}
+    ended = batch(photos, "--resume")
+    assert ended.code == 1
+    assert "14 images: 12 done, 12 of them earlier, 2 failed" in ended.out
+    (out / ".keep.png").unlink()
+    assert content(out) == before
+    assert records(out) == lines
+    # What has gone, and what is new, is done.
+    (out / "p000.labels.png").unlink()
+    shutil.copy(photos / "p000.png", photos / "a new one.png")
+    ended = batch(photos, "--resume")
+    assert "15 images: 13 done, 11 of them earlier, 2 failed" in ended.out
+    assert (out / "p000.labels.png").read_bytes() == before["p000.labels.png"]
+    assert (out / "a new one.labels.png").read_bytes() == before["p000.labels.png"]
+    ended = batch(photos, "--retry-failed")
+    assert ended.code == 1
+    assert "15 images: 14 done, 13 of them earlier, 1 failed" in ended.out
+    found = statuses(out)
+    assert (found["bad.jpg"], found["worse.jpg"]) == ("done", "failed")
+    assert list(found) == sorted(found, key=lambda name: name.split("/"))
+
+
+def test_run_is_resumed_only_with_its_configuration(batch: Any, photos: Path, tmp_path: Path) -> None:
+    assert batch(photos).code == 0
+    before = content(tmp_path / "out")
+    for flags, classes, word in (
+        ("", "dog; cat", "classes"),
+        ("-b none", CLASSES, "background"),
+        ("--logit-scale 7", CLASSES, "settings.logit_scale"),
+        ("-r self", CLASSES, "refiner"),
+        ("--format labels", CLASSES, "formats"),
+        ("--min-area 3", CLASSES, "cleaning.min_area"),
+        ("--tolerance 2", CLASSES, "tolerance"),
+        ("--glob *.png", CLASSES, "glob"),
+    ):
+        ended = batch(photos, "--resume", *flags.split(), classes=classes)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "holds a run with another" in ended.err
+        assert word in ended.err
+    assert content(tmp_path / "out") == before

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import by_input, content, records
-from PIL import Image
 
-from cliper.batch.output_names import OutputNames
+import cliper
+from cliper.batch.task import SegmentTask
 from cliper.formats import format_names
-from cliper.runner.manifest import Record
-
-Draw = Callable[..., Image.Image]
-
-
-def status(out: Path) -> dict[str, str]:
-    return {name: line["status"] for name, line in by_input(out).items()}
+from cliper.model_config import ModelConfig
+from runs import Draw, by_input, content, records, statuses
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "in").mkdir()
     return tmp_path / "in"
-
-
-# --- images among themselves ---------------------------------------------------------------------------------
 
 
 def test_the_first_of_two_images_of_one_stem_is_done(
@@ -44,43 +33,12 @@ def test_the_first_of_two_images_of_one_stem_is_done(
         ended = batch(folder, "-f", "labels", "--resume")
         assert ended.code == 1
         assert "error: b.png: another image has the same output name: b.bmp; rename one" in ended.err
-        assert status(tmp_path / "out") == {"b.bmp": "done", "b.png": "failed"}
+        assert statuses(tmp_path / "out") == {"b.bmp": "done", "b.png": "failed"}
         assert content(tmp_path / "out")["b.labels.png"] != before["b.labels.png"]
     # Once the first has gone, the second is done.
     (folder / "b.bmp").unlink()
     assert batch(folder, "-f", "labels", "--resume").code == 0
-    assert status(tmp_path / "out") == {"b.png": "done"}
-    assert content(tmp_path / "out") == before
-
-
-def test_the_first_fails_whatever_happens_to_the_second(
-    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
-) -> None:
-    make_image(seed=1).save(folder / "a.png")
-    assert batch(folder, "-f", "labels").code == 0
-    (folder / "a.bmp").write_text("no picture")
-    make_image(seed=2).save(folder / "a.tif")
-    ended = batch(folder, "-f", "labels", "--resume")
-    assert ended.code == 1
-    assert len(ended.err.splitlines()) == 3
-    assert "3 images: 0 done, 3 failed" in ended.out
-    assert not (tmp_path / "out" / "a.labels.png").exists()  # it was of an image that has failed now
-    make_image(seed=3).save(folder / "a.bmp")
-    assert batch(folder, "-f", "labels", "--retry-failed").code == 1
-    assert status(tmp_path / "out") == {"a.bmp": "done", "a.png": "failed", "a.tif": "failed"}
-
-
-def test_a_file_that_was_replaced_by_another_image_is_made_again(
-    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
-) -> None:
-    """As after a kill between the first image's record and the second's."""
-    make_image(seed=1).save(folder / "b.png")
-    assert batch(folder, "-f", "labels").code == 0
-    before = content(tmp_path / "out")
-    (tmp_path / "out" / "b.labels.png").write_bytes(b"of b.bmp")
-    with (tmp_path / "out" / "manifest.jsonl").open("ab") as manifest:
-        manifest.write(Record("b.bmp", ("b.labels.png",)).line())
-    assert batch(folder, "-f", "labels", "--resume").code == 0
+    assert statuses(tmp_path / "out") == {"b.png": "done"}
     assert content(tmp_path / "out") == before
 
 
@@ -89,7 +47,7 @@ def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, ma
         make_image(seed=number).save(folder / name)
     flags = [flag for name in ("coco", "labelme", "gallery", "label-studio") for flag in ("-f", name)]
     assert batch(folder, *flags).code == 1
-    assert status(tmp_path / "out") == {
+    assert statuses(tmp_path / "out") == {
         "a.coco.jpg": "failed",
         "a.jpg": "done",
         "x.gallery.jpg": "failed",
@@ -101,31 +59,11 @@ def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, ma
     assert batch(folder, "-f", "labelme", out=tmp_path / "one").code == 0
 
 
-def test_a_folder_that_cannot_be_read_takes_no_names(
-    batch: Any, folder: Path, tmp_path: Path, make_image: Draw, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "b").mkdir()
-    make_image().save(folder / "a.png")
-    scandir = os.scandir
-
-    def refuse(path: Path) -> object:
-        if str(path).endswith("/b"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr("cliper.runner.storage.os.scandir", refuse)
-    assert batch(folder).code == 1
-    assert status(tmp_path / "out") == {"a.png": "done", "b": "failed"}
-
-
-# --- pictures and files of the run -----------------------------------------------------------------------
-
-
 def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, make_image: Draw) -> None:
     for name in ("label-studio.jpg", "coco.jpg", "manifest.jpg", "run.jpg"):
         make_image().save(folder / name)
     assert batch(folder, "-f", "labelme", "-f", "label-studio").code == 1
-    failed = [name for name, one in status(tmp_path / "out").items() if one == "failed"]
+    failed = [name for name, one in statuses(tmp_path / "out").items() if one == "failed"]
     assert failed == ["label-studio.jpg", "run.jpg"]
     assert isinstance(json.loads((tmp_path / "out" / "label-studio.json").read_text()), list)
     (folder / "coco.json").mkdir()
@@ -150,38 +88,26 @@ def test_formats_name_all_files_of_the_run(
     others = {name for name in tree(out) if (out / name).is_file()} - own
     assert {"cvat-3.zip", "gallery/pages/3.js", "coco.json"} <= others
     assert sorted(others) == json.loads((out / "run.json").read_text())["run_files"]
-    from cliper.formats import find_format
-
-    names = OutputNames([find_format(name) for name in format_names()])
+    task = SegmentTask((), None, tuple(format_names()), ModelConfig("", cliper.Settings()))
     for name in others:  # a folder of images of that name would be in the way
-        assert "a file of the run" in str(names.problem(f"{name}/a"))
+        assert "a file of the run" in str(task.check_name(f"{name}/a"))
 
 
-@pytest.mark.parametrize("again", [["--overwrite"], ["--overwrite", "-f", "coco"], ["--resume"]])
+@pytest.mark.parametrize("again", [["--overwrite", "-f", "coco"], ["--resume", "-f", "coco", "-f", "cvat"]])
 def test_files_of_the_run_that_are_not_made_again(
     batch: Any, photos: Path, tmp_path: Path, tree: Any, monkeypatch: pytest.MonkeyPatch, again: list[str]
 ) -> None:
     monkeypatch.setattr("cliper.formats.cvat._IMAGES_PER_ZIP", 5)
-    monkeypatch.setattr("cliper.formats.gallery._IMAGES_PER_PAGE", 5)
-    out = tmp_path / "out"
-    flags = ["-f", "coco", "-f", "cvat", "-f", "gallery"]
-    assert batch(photos, *flags).code == 0
-    (out / "gallery" / "mine.txt").write_text("not of the run")
+    assert batch(photos, "-f", "coco", "-f", "cvat").code == 0
+    (tmp_path / "out" / "mine.txt").write_text("not of the run")
     shutil.rmtree(photos / "garden")
-    assert batch(photos, *(again if "-f" in again else [*again, *flags])).code == 0
-    stems = ["p000", "p003", "p006", "p009"]
-    expected = {"coco.json", "gallery/mine.txt"}
-    if "-f" not in again:
-        expected |= {"cvat.zip", "gallery/index.html", "gallery/pages/1.js"}
-    found = {name for name in tree(out) if (out / name).is_file()} - {"run.json", "manifest.jsonl"}
-    ours = {name for name in found if name.split(".")[0] in stems}
-    # Of pictures that have gone the results stay where a run goes on.
-    kept = {name for name in found if name.startswith("garden/")}
-    assert found - ours - kept == expected
-    assert bool(kept) is (again == ["--resume"])
-
-
-# --- files that are damaged ------------------------------------------------------------------------------
+    assert batch(photos, *again).code == 0
+    found = [name for name in tree(tmp_path / "out") if (tmp_path / "out" / name).is_file()]
+    others = {name for name in found if not name.startswith(("p0", "garden/"))}
+    # Results of images that have gone stay where a run is resumed.
+    expected = {"run.json", "manifest.jsonl", "mine.txt", "coco.json", *(["cvat.zip"] if "cvat" in again else [])}
+    assert others == expected
+    assert any(name.startswith("garden/") for name in found) is ("--resume" in again)
 
 
 @pytest.mark.parametrize("name", ["coco", "coco-panoptic", "cvat", "label-studio", "gallery"])
@@ -189,8 +115,8 @@ def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, 
     out = tmp_path / "out"
     assert batch(photos, "-f", name, "-f", "labels").code == 0
     before = content(out)
-    for picture in ("p003.jpg", "garden/p004.png"):
-        (out / by_input(out)[picture]["outputs"][0]).write_bytes(b"")
+    for image in ("p003.jpg", "garden/p004.png"):
+        (out / by_input(out)[image]["outputs"][0]).write_bytes(b"")
     ended = batch(photos, "-f", name, "-f", "labels", "--resume")
     assert ended.code == 2
     (line,) = ended.err.splitlines()
@@ -199,9 +125,6 @@ def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, 
     assert (ended.code, ended.err) == (0, "")
     assert "12 images: 12 done, 10 of them earlier" in ended.out
     assert content(out) == before
-
-
-# --- other people's folders ------------------------------------------------------------------------------
 
 
 def test_a_folder_of_an_evaluation_is_refused(batch: Any, photos: Path, tmp_path: Path, tree: Any) -> None:
@@ -216,42 +139,21 @@ def test_a_folder_of_an_evaluation_is_refused(batch: Any, photos: Path, tmp_path
         assert tree(out) == ["run.json"]
 
 
-def test_earlier_results_among_the_pictures_are_passed_over(batch: Any, photos: Path, tmp_path: Path) -> None:
-    assert batch(photos, out=photos / "garden" / "first").code == 0
-    ended = batch(photos, out=photos / "second")
-    assert (ended.code, len(records(photos / "second"))) == (0, 12)
-    # Who means them names them.
-    assert batch(photos / "second", "--glob", "*.overlay.jpg").code == 0
-    assert len(records(tmp_path / "out")) == 12
-
-
 # --- the same in an object store -------------------------------------------------------------------------
 
 
-def test_names_and_files_in_an_object_store(command: Any, photos: Path, clip_folder: Path) -> None:
-    store = pytest.importorskip("fsspec").filesystem("memory")
-    store.store.clear()
-    (photos / "manifest-parts").mkdir()
-    shutil.copy(photos / "p000.png", photos / "manifest-parts" / "a.png")
-    arguments = ["batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out"]
-    flags = ["-f", "coco", "-f", "cvat"]
-    ended = command(*arguments, *flags)
-    assert ended.code == 1
-    assert "a file of the run: manifest-parts; rename it" in ended.err
-    whole = store.cat("/bucket/out/coco.json")
-    # A file that is damaged, and one that has gone.
-    store.pipe("/bucket/out/p003.coco.json", b"")
-    for words in ("process the image again", "could not read it"):
-        ended = command(*arguments, *flags, "--resume")
-        assert ended.code == 2
-        assert words in ended.err
-        assert ended.err.rstrip().endswith("the same command with --resume continues")
-        ended = command(*arguments, *flags, "--resume")
-        assert "13 images: 12 done, 11 of them earlier, 1 failed" in ended.out
-        assert store.cat("/bucket/out/coco.json") == whole
-        store.rm_file("/bucket/out/p006.coco.json")
-    assert json.loads(store.cat("/bucket/out/run.json"))["run_files"] == ["coco.json", "cvat.zip"]
-    assert command(*arguments, "-f", "labels", "--overwrite").code == 1
-    left = {name.removeprefix("/bucket/out/") for name in store.find("/bucket/out")}
-    assert {name for name in left if not name.endswith(".labels.png")} == {"run.json", "manifest.jsonl"}
-    store.store.clear()
+@pytest.mark.parametrize("relative", [False, True])
+def test_labelme_finds_images_of_a_folder_and_a_list(
+    batch: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "list.txt").write_text(f"p000.png\n{photos}/garden/p001.jpg\n")
+    for number, source in enumerate((photos, photos / "list.txt")):
+        out = tmp_path / "deep" / f"out{number}"
+        given = source.relative_to(tmp_path) if relative else source
+        assert batch(given, "-f", "labelme", out=out.relative_to(tmp_path) if relative else out).code == 0
+        found = list(out.rglob("p*.json"))
+        assert len(found) == (12, 2)[number]
+        for path in found:
+            image = path.parent / json.loads(path.read_text())["imagePath"]
+            assert image.samefile(next(photos.rglob(f"{path.stem}.*")))

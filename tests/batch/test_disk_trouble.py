@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batch_runs import CLASSES, content, ended, make_photos, records, said, start, wait_for_lines
 from PIL import Image
 
-pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
+from runs import CLASSES, Draw, content, ended, make_photos, records, said, start, wait_for_lines
 
-Draw = Callable[..., Image.Image]
+pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
 
 
 def mount(*arguments: object) -> None:
@@ -29,10 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if not Path("/proc/mounts").exists():
         pytest.skip("needs Linux")
-    try:
-        mount("-t", "tmpfs", "-o", "size=400k", "tmpfs", folder)
-    except FileNotFoundError:
-        pytest.skip("needs the command mount")
+    mount("-t", "tmpfs", "-o", "size=400k", "tmpfs", folder)
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
@@ -42,21 +37,9 @@ def many(tmp_path: Path, make_image: Draw) -> Path:
     return make_photos(tmp_path / "photos", make_image, 60)
 
 
-def check_whole(out: Path) -> None:
-    """What the manifest knows is there and whole, and nothing else is."""
-    done = [line for line in records(out) if line["status"] == "done"]
-    names = {name for line in done for name in line["outputs"]}
-    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert files - names == {"manifest.jsonl", "run.json"}
-    assert names <= files
-    for name in names:
-        with Image.open(out / name) as picture:
-            picture.load()
-
-
 def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: Path) -> None:
     out = small_disk / "out"
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o"]
+    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o"]
     code, _, errors = ended(start(*arguments, out))
     assert code == 2
     (line,) = said(errors)
@@ -65,14 +48,13 @@ def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: 
     assert line.endswith("the same command with --resume continues")
     done = len(records(out))
     assert 0 < done < 60
-    # The manifest's own last line may be what did not fit, after its picture's files did.
+    # The manifest's own last line may be what did not fit, after its image's files did.
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert not [name for name in files if Path(name).name.startswith(".")]
     mount("-o", "remount,size=100m", small_disk)
     code, printed, errors = ended(start(*arguments, out, "--resume"))
     assert (code, said(errors)) == (0, [])
     assert f"60 images: 60 done, {done} of them earlier" in printed
-    check_whole(out)
     assert ended(start(*arguments, tmp_path / "undisturbed"))[0] == 0
     assert content(out) == content(tmp_path / "undisturbed")
 
@@ -81,7 +63,7 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
     # Permissions do not stop root, who runs many a test; a disk that is read-only stops everybody.
     mount("-o", "remount,size=100m", small_disk)
     out = small_disk / "out"
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o", out]
+    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o", out]
     process = start(*arguments)
     wait_for_lines(out, 5, process)
     # The disk itself is busy while the manifest is open for writing; a read-only view of it laid over the folder
@@ -105,18 +87,8 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
     # What was being written cannot be taken away again, but has no name that anybody would take for a result.
     for path in out.rglob("*.png"):
         if not path.name.startswith("."):
-            with Image.open(path) as picture:
-                picture.load()
+            with Image.open(path) as image:
+                image.load()
     assert 5 <= len(records(out)) < 60
     assert ended(start(*arguments, "--resume"))[0] == 0
-    check_whole(out)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
-def test_a_folder_without_permission(many: Path, clip_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    out.chmod(0o500)
-    code, _, errors = ended(start(many, "-c", CLASSES, "-m", clip_folder, "-o", out))
-    assert code == 2
-    assert "expected a folder that can be written" in errors
+    assert all((out / name).is_file() for line in records(out) for name in line["outputs"])

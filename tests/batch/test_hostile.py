@@ -7,19 +7,16 @@ import io
 import resource
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import CLASSES, by_input, ended, make_photos, start
-from PIL import Image
 
+from cliper.batch.task import SegmentTask
 from cliper.decode_pool import DecodePool
 from hostile_decoders import MISBEHAVIOURS
 from hostile_images import FILES
-
-Draw = Callable[..., Image.Image]
+from runs import CLASSES, Draw, by_input, ended, make_photos, start
 
 
 @pytest.mark.full
@@ -30,8 +27,8 @@ def test_decoders_that_no_check_foresaw(
     for name in MISBEHAVIOURS:
         make_image().save(folder / f"{name}.png")
     limits = {"memory_limit": 2**30, "cpu_seconds": 2, "wall_seconds": 15}
-    pool = functools.partial(DecodePool, handler="hostile_decoders:decoder", **limits)
-    monkeypatch.setattr("cliper.runner.engines.threads.DecodePool", pool)
+    monkeypatch.setattr("cliper.runner.engines.threads.DecodePool", functools.partial(DecodePool, **limits))
+    monkeypatch.setattr(SegmentTask, "decoder", "hostile_decoders:decoder")
     result = batch(folder, "-f", "labels")
     assert result.code == 1
     lines = by_input(tmp_path / "out")
@@ -45,19 +42,35 @@ def test_decoders_that_no_check_foresaw(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", ["folder", "tar"])
+@pytest.mark.parametrize("kind", ["folder", "tar", pytest.param("s3", marks=pytest.mark.enable_socket)])
 def test_every_hostile_file_under_a_memory_limit(
-    clip_folder: Path, tmp_path: Path, make_image: Draw, kind: str
+    clip_folder: Path, tmp_path: Path, make_image: Draw, request: pytest.FixtureRequest, kind: str
 ) -> None:
     """40 good images are done and the others named, in under 3 minutes, with 4 GiB of address space per process."""
-    source = make_photos(tmp_path / "photos", make_image, 40)
+    source: object = make_photos(tmp_path / "photos", make_image, 40)
     for name, make in FILES.items():
-        (source / f"hostile-{name}").write_bytes(make())
+        (tmp_path / "photos" / f"hostile-{name}").write_bytes(make())
     if kind == "tar":
         with tarfile.open(tmp_path / "photos.tar", "w") as tar:
-            tar.add(source, ".")
+            tar.add(tmp_path / "photos", ".")
         source = tmp_path / "photos.tar"
-    arguments = [source, "-c", CLASSES, "-m", clip_folder, "-f", "labels", "-o", tmp_path / "out", "--threads", 2]
+    if kind == "s3":
+        request.getfixturevalue("bucket").put(str(source), "bucket/photos", recursive=True)
+        source = "s3://bucket/photos"
+    arguments = [
+        "batch",
+        source,
+        "-c",
+        CLASSES,
+        "-m",
+        clip_folder,
+        "-f",
+        "labels",
+        "-o",
+        tmp_path / "out",
+        "--threads",
+        2,
+    ]
     arguments += ["--glob", "*.*"]
     began = time.monotonic()
     resource_limit = functools.partial(resource.setrlimit, resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))

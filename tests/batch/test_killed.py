@@ -6,23 +6,21 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from batch_runs import CLASSES, content, ended, lines_written, make_photos, records, said, start, wait_for_lines
 from PIL import Image
 
-pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
+from runs import CLASSES, Draw, content, ended, lines_written, make_photos, records, said, start, wait_for_lines
 
-Draw = Callable[..., Image.Image]
+pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
 
 FLAGS = ("-f", "labels", "-f", "overlay", "-f", "coco", "-f", "gallery", "--threads", "2")
 
 
 @pytest.fixture
 def many(tmp_path: Path, make_image: Draw) -> Path:
-    """150 pictures, three of them broken, one with a name that is no text."""
+    """150 images, three of them broken, one with a name that is no text."""
     folder = make_photos(tmp_path / "photos", make_image, 150)
     (folder / "p003.jpg").rename(folder / os.fsdecode(b"caf\xe9.jpg"))
     for name in ("garden/p001.jpg", "p060.png", "garden/far/p149.jpg"):
@@ -30,16 +28,16 @@ def many(tmp_path: Path, make_image: Draw) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kills", [4, 20])
-def test_killed_at_random_moments(many: Path, clip_folder: Path, tmp_path: Path, kills: int) -> None:
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o"]
+def test_killed_at_random_moments(many: Path, clip_folder: Path, tmp_path: Path) -> None:
+    kills = 20
+    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o"]
     assert ended(start(*arguments, tmp_path / "undisturbed"))[0] == 1
     out = tmp_path / "out"
     chance = random.Random(kills)
     killed = 0
     for attempt in range(kills):
         process = start(*arguments, out, *(["--resume"] if attempt else []))
-        # After so many pictures more, or at the end, where what is about all pictures is made; and a moment later.
+        # After so many images more, or at the end, where what is about all images is made; and a moment later.
         more = chance.choice([1, 1, 2, 150 // kills, 150])
         wait_for_lines(out, min(150, lines_written(out) + more), process)
         time.sleep(chance.random() * 0.05)
@@ -54,7 +52,7 @@ def test_killed_at_random_moments(many: Path, clip_folder: Path, tmp_path: Path,
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path, workers: str) -> None:
     out = tmp_path / "out"
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "--workers", workers, "-o", out]
+    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "--workers", workers, "-o", out]
     process = start(*arguments)
     wait_for_lines(out, 5, process)
     process.send_signal(signal.SIGINT)
@@ -68,8 +66,8 @@ def test_interrupted(many: Path, clip_folder: Path, tmp_path: Path, workers: str
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert files == {"manifest.jsonl", "run.json", *(name for line in done for name in line["outputs"])}
     for line in done:
-        with Image.open(out / line["outputs"][1]) as picture:
-            picture.load()
+        with Image.open(out / line["outputs"][1]) as image:
+            image.load()
     assert ended(start(*arguments, "--resume"))[0] == 1
     assert len(records(out)) == 150
 
@@ -79,7 +77,20 @@ def test_a_second_interrupt_does_not_wait_for_files(clip_folder: Path, tmp_path:
     for number in range(6):  # as PNG, each takes seconds to encode
         Image.effect_noise((4000, 3000), 90).save(tmp_path / "photos" / f"{number}.jpg")
     out = tmp_path / "out"
-    arguments = [tmp_path / "photos", "-c", "dog", "-m", clip_folder, "-f", "overlay", "--threads", "1", "-o", out]
+    arguments = [
+        "batch",
+        tmp_path / "photos",
+        "-c",
+        "dog",
+        "-m",
+        clip_folder,
+        "-f",
+        "overlay",
+        "--threads",
+        "1",
+        "-o",
+        out,
+    ]
     process = start(*arguments)
     wait_for_lines(out, 1, process)
     process.send_signal(signal.SIGINT)
@@ -92,7 +103,7 @@ def test_a_second_interrupt_does_not_wait_for_files(clip_folder: Path, tmp_path:
 
 def test_two_runs_at_once(many: Path, clip_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = [many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o", out]
+    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, *FLAGS, "-o", out]
     first = start(*arguments)
     wait_for_lines(out, 1, first)
     first.send_signal(signal.SIGSTOP)  # so that it is still there when the other one comes

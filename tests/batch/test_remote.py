@@ -1,50 +1,29 @@
-"""Pictures from, and results to, an object store; fsspec's own in memory stands for one."""
+"""Images from, and results to, an object store; fsspec's own in memory stands for one."""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import CLASSES, content
 
 from cliper.decode_pool import DecodePool
-from cliper.errors import CliperError, InputError, MissingExtraError, OutputError
+from cliper.errors import CliperError
 from cliper.runner.manifest import Manifest, Record
 from cliper.runner.run_dir import open_run_dir
 from cliper.runner.sources import find_source
-from cliper.runner.storage import Storage, folder_name, hide_credentials, normalize_uri
+from cliper.runner.storage import Storage, folder_name, hide_credentials
+from runs import content
 
 fsspec = pytest.importorskip("fsspec")
-
-
-@pytest.fixture
-def store() -> Iterator[Any]:
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    yield system
-    system.store.clear()
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    with DecodePool(1) as pool:
-        yield pool
 
 
 @pytest.fixture
 def far_photos(store: Any, photos: Path) -> str:
     store.put(str(photos), "/bucket/photos", recursive=True)
     return "memory://bucket/photos"
-
-
-def fetched(store: Any, address: str, folder: Path) -> Path:
-    store.get(address, str(folder), recursive=True)
-    return folder
 
 
 def test_far_sources_are_as_near_ones(
@@ -68,82 +47,58 @@ def test_far_sources_are_as_near_ones(
         listed[2].decode(pool)
 
 
-def test_a_run_from_store_to_store(
-    command: Any, store: Any, far_photos: str, photos: Path, clip_folder: Path, tmp_path: Path
-) -> None:
-    arguments = ["-c", CLASSES, "-m", clip_folder, "-f", "labels", "-f", "coco", "-f", "coco-panoptic", "-f", "cvat"]
-    store.pipe("/bucket/photos/bad.png", b"no picture")
-    ended = command("batch", far_photos, *arguments, "-o", "memory://bucket/out")
+def test_run_from_store_to_store(batch: Any, store: Any, far_photos: str, photos: Path, tmp_path: Path) -> None:
+    flags, out = ["-f", "labels", "-f", "coco", "-f", "coco-panoptic", "-f", "cvat"], "memory://bucket/out"
+    (photos / "bad.png").write_bytes(b"no image")
+    store.pipe("/bucket/photos/bad.png", b"no image")
+    ended = batch(far_photos, *flags, out=out)
     assert ended.code == 1
     assert "wrote memory://bucket/out/coco.json" in ended.out
-    (photos / "bad.png").write_bytes(b"no picture")
-    assert command("batch", photos, *arguments, "-o", tmp_path / "near").code == 1
-    far, near = content(fetched(store, "/bucket/out", tmp_path / "far")), content(tmp_path / "near")
+    assert batch(photos, *flags, out=tmp_path / "near").code == 1
+    store.get("/bucket/out", str(tmp_path / "far"), recursive=True)
+    far, near = content(tmp_path / "far"), content(tmp_path / "near")
     for found in (far, near):
         del found["run.json"]
         for line in found["manifest.jsonl"]:  # type: ignore[attr-defined]
-            line["error"] = line["error"] and "bad"  # it has the picture's address
+            line["error"] = line["error"] and "bad"  # it has the image's address
     assert far == near
-    ended = command("batch", far_photos, *arguments, "-o", "memory://bucket/out")
-    assert "memory://bucket/out holds a run already" in ended.err
-    ended = command("batch", far_photos, *arguments, "-o", "memory://bucket/out", "--resume")
-    assert "13 images: 12 done, 12 of them earlier, 1 failed" in ended.out
-    assert (
-        command("batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out", "--overwrite").code == 1
-    )
-    assert not store.exists("/bucket/out/p000.coco.json")
-    assert store.exists("/bucket/out/p000.overlay.jpg")
+    assert "memory://bucket/out holds a run already" in batch(far_photos, *flags, out=out).err
+    # A file that is damaged, and one that has gone.
+    store.pipe("/bucket/out/p003.coco.json", b"")
+    for words in ("process the image again", "could not read it"):
+        ended = batch(far_photos, *flags, "--resume", out=out)
+        assert ended.code == 2
+        assert words in ended.err
+        ended = batch(far_photos, *flags, "--resume", out=out)
+        assert "13 images: 12 done, 11 of them earlier, 1 failed" in ended.out
+        assert store.cat("/bucket/out/coco.json") == far["coco.json"]
+        store.rm_file("/bucket/out/p006.coco.json")
+    assert batch(photos, "-f", "labels", "--overwrite", out=out, classes="dog").code == 1
+    left = [name.removeprefix("/bucket/out/") for name in store.find("/bucket/out")]
+    assert {name for name in left if not name.endswith(".labels.png")} == {"run.json", "manifest.jsonl"}
 
 
-CONFIG = {"size": 1}
-
-
-def test_lines_are_copied_while_the_run_goes_on(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliper.runner.run_dir._SYNC_INTERVAL", 0.0)
+def test_manifest_is_copied_while_the_run_goes_on(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_run_dir("memory://bucket/out") as run_dir:
-        run_dir.start("batch", CONFIG, overwrite=False)
+        run_dir.start("batch", {}, overwrite=False)
         with Manifest(run_dir.manifest) as manifest:
-            for number in range(1, 4):
+            for number in range(1, 4):  # the first one at once
                 manifest.add(number, Record(f"p{number}"))
                 run_dir.sync()
-            parts = [f"/bucket/out/manifest-parts/00000{number}.jsonl" for number in range(3)]
-            assert sorted(store.find("/bucket/out")) == [*parts, "/bucket/out/run.json"]
-            # A run after a kill at this moment finds all three.
+            # A run after a kill at this moment finds it.
             with open_run_dir("memory://bucket/out") as other:
-                lines = other.manifest.read_bytes().splitlines()
-                assert [json.loads(line)["input"] for line in lines] == ["p1", "p2", "p3"]
-            manifest.add(4, Record("p4"))
-    assert store.exists("/bucket/out/manifest-parts/000003.jsonl")  # at the end, whatever the reason
-    with open_run_dir("memory://bucket/out") as run_dir:
-        run_dir.check("batch", CONFIG, resume=True, overwrite=False)
-        run_dir.start("batch", CONFIG, overwrite=False)
+                assert [json.loads(line)["input"] for line in other.manifest.read_bytes().splitlines()] == ["p1"]
+                store.pipe("/bucket/out/manifest.jsonl", b"newer")
+            assert store.cat("/bucket/out/manifest.jsonl") == b"newer"  # nothing was added, so nothing is copied
+    with open_run_dir("memory://bucket/out") as run_dir:  # all of them at the end, whatever the reason
+        run_dir.check("batch", {}, resume=True, overwrite=False)
+        run_dir.start("batch", {}, overwrite=False)
         with Manifest(run_dir.manifest) as manifest:
-            for number in range(1, 5):
+            for number in range(1, 4):
                 manifest.keep(number, f"p{number}")
             manifest.finish()
-            assert run_dir.finish([run_dir.manifest]) == ["memory://bucket/out/manifest.jsonl"]
+            assert run_dir.finish([], {}) == ["memory://bucket/out/manifest.jsonl"]
     assert sorted(store.find("/bucket/out")) == ["/bucket/out/manifest.jsonl", "/bucket/out/run.json"]
-
-
-def test_stores_that_refuse(store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    storage = Storage("memory://bucket/out")
-    monkeypatch.setattr(type(store), "put_file", refuse)
-    with pytest.raises(OutputError, match=r"cannot write 'memory://bucket/out/a/b.txt': Permission denied"):
-        storage.put("a/b.txt", lambda path: path.write_text("x"))
-    with pytest.raises(InputError, match=r"expected a file at 'memory://bucket/out/no.txt'"):
-        storage.download("no.txt", tmp_path / "no.txt")
-
-
-def test_a_protocol_whose_library_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
-    with pytest.raises(MissingExtraError, match=r"needs a library that is not installed \(Install s3fs"):
-        Storage("s3://bucket/photos")
 
 
 @pytest.mark.parametrize("protocol", ["file", "local"])
@@ -162,79 +117,32 @@ def test_addresses_of_this_machine_are_paths(protocol: str, pool: DecodePool, ph
     assert (listed.name, listed.uri) == (str(photos / "p000.png")[1:], str(photos / "p000.png"))
 
 
-def test_a_run_with_addresses_of_this_machine(
-    command: Any, photos: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    out = photos / "garden" / "out"
-    arguments = ["-c", CLASSES, "-m", clip_folder, "-f", "labelme", "-f", "overlay"]
-    assert command("batch", f"file://{photos}", *arguments, "-o", f"file://{out}").code == 0
-    assert not (tmp_path / "file:").exists()
-    # The same run by its path; what is in OUT is not taken for pictures.
-    ended = command("batch", photos, *arguments, "-o", out, "--resume")
-    assert "12 images: 12 done, 12 of them earlier" in ended.out
-    ended = command("batch", f"file://{photos}", *arguments, "-o", photos)
-    assert "another folder for results than for images" in ended.err
-    for path in out.rglob("p*.json"):
-        assert (path.parent / json.loads(path.read_text())["imagePath"]).is_file()
-
-
-def test_a_list_at_the_root_of_a_store(store: Any, pool: DecodePool, far_photos: str, photos: Path) -> None:
-    name = "garden/p001.jpg"
-    store.pipe("/list.txt", f"bucket/photos/{name}\n".encode())
-    (item,) = find_source("memory://list.txt").items()
-    assert (item.name, item.uri) == (f"bucket/photos/{name}", f"memory://bucket/photos/{name}")
-    assert item.decode(pool).shape == (64, 96, 3)
-    assert [name for name, _ in Storage("memory://").entries()] == ["bucket", "list.txt"]
-    assert [item.uri for item in find_source("memory://").items()] == [
-        f"{far_photos}/{item.name}" for item in find_source(str(photos)).items()
-    ]
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("file:///data/a b", "/data/a b"),
-        ("local://x/y", "x/y"),
-        ("file://", "."),
-        ("https://host/photo/", "https://host/photo/"),
-        ("memory://", "memory://"),
-        ("photos/", "photos/"),
-        ("://x", "://x"),
-    ],
-)
-def test_normalize_uries(address: str, expected: str) -> None:
-    assert normalize_uri(address) == normalize_uri(normalize_uri(address)) == expected
-
-
 def test_names_of_folders(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (photos / "list.txt").touch()
     (photos.parent / "link").symlink_to(photos)
     monkeypatch.chdir(photos)
-    for address in (".", f"{photos}/", "list.txt", "../photos/list.txt", "../link", "garden/.."):
-        assert folder_name(address, is_folder="list" not in address) == "photos"
-    for address in ("s3://bucket/photos/", "memory://photos", "s3://bucket/photos/list.txt"):
-        assert folder_name(address, is_folder="list" not in address) == "photos"
+    for uri in (".", f"{photos}/", "../link", "garden/..", "s3://bucket/photos/", "memory://photos"):
+        assert folder_name(uri, is_folder=True) == "photos"
+    for uri in ("list.txt", "../photos/list.txt", "s3://bucket/photos/list.txt"):
+        assert folder_name(uri, is_folder=False) == "photos"
     assert folder_name("memory://list.txt", is_folder=False) == folder_name("/", is_folder=True) == ""
 
 
-def test_credentials_are_not_shown(command: Any, photos: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_credentials_are_not_shown(batch: Any, photos: Path, tmp_path: Path) -> None:
     text = "cannot read s3://key:se/cret@bucket/a b: see https://me:pw@host/x.jpg?X-Amz-Signature=12, 'memory://u:p@b'"
     assert hide_credentials("s3://key:secret@bucket/a") == "s3://bucket/a"
     assert "pw" not in hide_credentials(text)
     assert "12" not in hide_credentials(text)
-    arguments = ["-c", "dog", "-m", clip_folder, "-o", tmp_path / "out"]
     (photos / "list.txt").write_text(f"memory://me:secret@bucket/none.png\n{photos}/p000.png\n")
-    ended = command("batch", photos / "list.txt", *arguments)
+    ended = batch(photos / "list.txt")
     assert ended.code == 1
     assert "bucket/none.png" in ended.err
     assert "secret" not in ended.err + ended.out + (tmp_path / "out" / "manifest.jsonl").read_text()
-    ended = command("batch", "memory://me:secret@bucket/nothing", *arguments)
+    ended = batch("memory://me:secret@bucket/nothing")
     assert (ended.code, "secret" in ended.err) == (2, False)
 
 
-def test_a_key_that_the_store_refuses_fails_its_image(
-    command: Any, store: Any, photos: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_key_that_the_store_refuses_fails_its_image(
+    batch: Any, store: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = type(store).put_file
 
@@ -244,44 +152,22 @@ def test_a_key_that_the_store_refuses_fails_its_image(
         return put(self, local, remote, **options)
 
     monkeypatch.setattr(type(store), "put_file", refuse)
-    ended = command("batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out", "-f", "labels")
+    ended = batch(photos, "-f", "labels", out="memory://bucket/out")
     assert ended.code == 1
     assert "12 images: 11 done, 1 failed" in ended.out
-    assert "p003.jpg: cannot write 'memory://bucket/out/p003.labels.png': KeyTooLongError" in ended.err
+    assert "p003.jpg: cannot write 'memory://bucket/out/p003.labels.png' (KeyTooLongError" in ended.err
 
 
-def test_a_bucket_that_does_not_exist_is_an_error(
-    command: Any, store: Any, photos: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise FileNotFoundError(2, "The specified bucket does not exist")
-
-    def create(*_: Any, **__: Any) -> None:
-        pytest.fail("a bucket is created")
-
-    monkeypatch.setattr(type(store), "put_file", missing)
-    for name in ("makedirs", "mkdir", "makedir"):
-        monkeypatch.setattr(type(store), name, create)
-    ended = command("batch", photos, "-c", "dog", "-m", clip_folder, "-o", "memory://bucket/out")
-    assert ended.code == 2
-    assert "cannot write 'memory://bucket/out/run.json': The specified bucket does not exist" in ended.err
-
-
-def test_a_file_that_is_too_large_fails_by_its_size(
+def test_file_that_is_too_large_fails_by_its_size(
     store: Any, pool: DecodePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cliper.runner.items.MAX_FILE_BYTES", 1000)
     store.pipe("/bucket/photos/large.png", bytes(1001))
-    read = type(store.open("/bucket/photos/large.png")).read
     monkeypatch.setattr(type(store.open("/bucket/photos/large.png")), "read", lambda *_: pytest.fail("it is read"))
-    (item,) = find_source("memory://bucket/photos").items()
-    with pytest.raises(CliperError, match=r"expected a file of at most .*'memory://bucket/photos/large.png'"):
-        item.decode(pool)
-    assert read
-    for suffix, mode in ((".tar", "w"), (".tgz", "w:gz")):
-        with tarfile.open(tmp_path / f"t{suffix}", mode) as tar:
-            (tmp_path / "large.png").write_bytes(bytes(1001))
-            tar.add(tmp_path / "large.png", "large.png")
-        (item,) = find_source(str(tmp_path / f"t{suffix}")).items()
-        with pytest.raises(CliperError, match="expected a file of at most"):
+    (tmp_path / "large.png").write_bytes(bytes(1001))
+    with tarfile.open(tmp_path / "t.tgz", "w:gz") as tar:
+        tar.add(tmp_path / "large.png", "large.png")
+    for uri in ("memory://bucket/photos", str(tmp_path / "t.tgz")):
+        (item,) = find_source(uri).items()
+        with pytest.raises(CliperError, match=r"expected a file of at most .*large.png'"):
             item.decode(pool)

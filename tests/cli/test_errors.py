@@ -157,6 +157,7 @@ def test_image_that_a_result_would_overwrite_is_refused(
         (["-c", "\udcff"], "UTF-8"),
         (["-c", "dog", "-b", "wall; wall"], "background name 'wall' is given twice"),
         (["-c", "dog", "-b", "auto", "-b", "wall"], "expected auto or none alone"),
+        (["-c", "dog", "-b", "auto; wall"], "expected auto or none alone"),
         (["-c", "dog", "-b", "none", "-b", "none"], "expected auto or none alone"),
         (["-c", "dog", "-b", ";"], "expected at least one background name"),
         (["--classes-file", "no-such-file.txt"], "no-such-file.txt: could not read the class file"),

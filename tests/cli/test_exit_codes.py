@@ -7,6 +7,7 @@ exit codes after signals are tests/server's.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -216,6 +217,14 @@ def test_141_closed_pipe(command: str) -> None:
             check=False,
         )
     assert (process.returncode, process.stderr) == (141, b"")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stream", [1, 2])
+def test_0_without_an_output_stream(stream: int) -> None:
+    command = f"{shlex.quote(sys.executable)} -m cliper data list {stream}>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- the mapping ----------------------------------------------------------------------------------------------

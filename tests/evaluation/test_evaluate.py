@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from published_order import published_labels
 
+import cliper
 from cliper.datasets import find_benchmark
+from cliper.decode_pool import DecodePool
 from cliper.evaluation import ConfusionMatrix
+from cliper.evaluation.contact_sheet import worst_and_best
+from cliper.evaluation.task import EvaluationTask, SampleSource, Variant
+from cliper.model_config import ModelConfig
+from cliper.runner.manifest import read_manifest
 from dataset_trees import NAMES, build_tree, expected
-from dataset_trees.own import own_arguments, own_data, report_of
+from dataset_trees.own import report_of
+from published_order import published_labels
+from runs import records
 
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures of each benchmark; not to be changed."""
+    """Three images of each benchmark; not to be changed."""
     root = tmp_path_factory.mktemp("data")
     for name in NAMES:
         build_tree(name, root)
@@ -72,83 +80,57 @@ def test_every_benchmark_goes_through(
     assert "not the whole benchmark" in ended.out
 
 
-def test_the_report_says_where_the_number_comes_from(
-    command: Any, clip_folder: Path, trees: Path, tmp_path: Path
-) -> None:
-    arguments = (
-        "evaluate",
-        "voc21",
-        "--data",
-        trees,
-        "-m",
-        clip_folder,
-        "--seed",
-        3,
-        "--logit-scale",
-        20,
-        "--limit",
-        2,
-    )
-    assert command(*arguments, "-o", tmp_path / "out").code == 0
+def test_report_says_where_the_number_comes_from(command: Any, clip_folder: Path, trees: Path, tmp_path: Path) -> None:
+    flags = ("--seed", 3, "--logit-scale", 20, "--limit", 2, "--allow-tf32")
+    assert command("evaluate", "voc21", "--data", trees, "-m", clip_folder, *flags, "-o", tmp_path / "out").code == 0
     report = report_of(tmp_path / "out")
-    for key in ("miou", "pixel_accuracy", "mean_accuracy", "class_iou", "matrix", "images", "skipped", "settings"):
-        assert key in report
-    for key in ("model", "refiner", "versions", "machine", "seed", "seconds", "peak_memory", "date"):
+    for key in ("settings", "model", "refiner", "versions", "machine", "seed", "seconds", "peak_memory", "date"):
         assert report[key] not in (None, "", {}), key
     assert (report["seed"], report["images"], report["settings"]["logit_scale"]) == (3, 2, 20.0)
-    (name, digest) = next(iter(report["model"]["sha256"].items()))
-    assert name == "model.safetensors"
-    assert len(digest) == 64
+    assert (report["allow_tf32"], report["data"]) == (True, {"root": str(trees)})
+    assert len(report["model"]["sha256"]["model.safetensors"]) == 64
     assert report["peak_memory"]["resident"] > 1 << 24
-    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    lines = records(tmp_path / "out")
     assert [line["input"] for line in lines] == list(expected("voc21"))[:2]
     assert all(0 <= line["miou"][""] <= 1 for line in lines)
 
 
-def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
-    command: Any, clip_folder: Path, trees: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cliper.cli.progress._LOG_INTERVAL", -1.0)
-    ended = command("evaluate", "voc20", "--data", trees, "-m", clip_folder)
-    assert ended.code == 0
-    lines = ended.err.splitlines()
-    assert [line.partition(",")[0] for line in lines] == [f"cliper: {i} of 3 images" for i in (1, 2, 3)]
-    final = ended.out.partition("mIoU ")[2].partition(",")[0]
-    assert f"0 failed; mIoU {final}; " in lines[-1]
+class RecordingRefiner:
+    """Records its images."""
+
+    name = "recording"
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+
+    def encode(self, images: Any, settings: Any, seed: int = 0) -> Any:
+        self.images += [(255 * image).round().byte().permute(1, 2, 0).numpy() for image in images]
+        return [None] * len(images)
 
 
-@pytest.mark.full
-def test_workers_give_the_same_matrix(command: Any, clip_folder: Path, trees: Path, tmp_path: Path) -> None:
-    matrices = []
-    for workers in (1, 2, 3):
-        out = tmp_path / str(workers)
-        ended = command("evaluate", "ade150", "--data", trees, "-m", clip_folder, "-o", out, "--workers", workers)
-        assert (ended.code, ended.err) == (0, "")
-        assert report_of(out)["images"] == 3
-        matrices.append(report_of(out)["matrix"])
-    assert matrices[0] == matrices[1] == matrices[2]
-
-
-@pytest.mark.full
-def test_a_worker_that_fails_ends_the_run_with_its_line(command: Any, clip_folder: Path, tmp_path: Path) -> None:
-    build_tree("voc21", tmp_path)
-    bad = sorted((tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages").iterdir())[1]
-    bad.write_bytes(b"no picture")
-    ended = command("evaluate", "voc21", "--data", tmp_path, "-m", clip_folder, "--workers", 2)
-    assert ended.code == 2
-    assert "expected an image" in ended.err
-    assert str(bad) in ended.err
-    assert ended.err.count("\n") == 1
+@pytest.mark.parametrize("batch", [1, 4])
+def test_refiner_gets_halves_of_the_original_image(own_tiny: Any, trees: Path, batch: int) -> None:
+    variant = Variant("", ModelConfig("tiny", own_tiny.settings))
+    task = EvaluationTask("cityscapes", {"root": trees}, (variant,))
+    samples = task.samples()
+    segmenter = own_tiny.with_settings(own_tiny.settings)
+    segmenter.batch_size, segmenter.refiner = batch, RecordingRefiner()
+    model = {"": segmenter}
+    with DecodePool(1, handler=task.decoder) as pool:
+        loaded = [task.read(model, item, pool)[1] for item in SampleSource("", samples).items()]
+    for first in range(0, len(loaded), batch):
+        task.process(model, loaded[first : first + batch])
+    for sample, shown in zip(samples, segmenter.refiner.images, strict=True):
+        whole = np.asarray(Image.open(sample.image).convert("RGB"))
+        middle = whole.shape[1] // 2
+        half = whole[:, :middle] if sample.name.endswith("#left") else whole[:, middle:]
+        np.testing.assert_array_equal(shown, half)
 
 
 def test_a_preset_brings_model_settings_and_the_published_number(
     command: Any, clip_folder: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The published weights cannot be had in a test: a tiny CLIP goes by their name.
-    import cliper.checkpoints
-    import cliper.provenance
-    import cliper.segmenter
-
     resolve = cliper.checkpoints.resolve
 
     def found(name: Any, kind: str, **more: Any) -> Any:
@@ -163,13 +145,7 @@ def test_a_preset_brings_model_settings_and_the_published_number(
     report = report_of(out)
     preset = cliper.load_preset("vit-b-16/voc21")
     assert report["settings"] == preset.settings.replace(size=64).to_dict()
-    assert report["published"] == {
-        "miou_percent": 60.7,  # without a refiner
-        "difference_percent": None,  # three pictures are no benchmark
-        "logged_miou_percent": None,  # only the preprint has logs
-        "logged_difference_percent": None,
-        "changed": ["size 64"],
-    }
+    assert (report["published"]["miou_percent"], report["published"]["changed"]) == (60.7, ["size 64"])
     assert "published 60.7; other than published: size 64" in ended.out
 
 
@@ -195,59 +171,54 @@ def test_an_ablation_measures_every_combination_once(
     assert [row[:3] for row in table] == [[a, "on" if f else "off", r] for a, f, r in made]
 
 
-def test_an_ablation_with_proxy_attention(
-    command: Any, clip_folder: Path, dino_folder: Path, trees: Path, tmp_path: Path
-) -> None:
-    common = ("evaluate", "voc21", "--data", trees, "-m", clip_folder, "--proxy-model", dino_folder)
-    choice = ("--attentions", "fused,proxy", "--features", "on", "--refiners", f"none,{dino_folder}")
-    ended = command(*common, "--ablation", *choice, "-o", tmp_path / "all")
-    assert (ended.code, ended.err) == (0, "")
-    report = report_of(tmp_path / "all")
-    rows = report["variants"]
-    assert [row["settings"]["attention"] for row in rows] == ["fused", "fused", "proxy", "proxy"]
-    assert len({json.dumps(row["matrix"]) for row in rows}) == 4
-    assert list(report["proxy_weights"]) == [str(dino_folder)]
-    assert command(*common, "--attention", "proxy", "-o", tmp_path / "alone").code == 0
-    assert report_of(tmp_path / "alone")["matrix"] == rows[2]["matrix"]
+def test_networks_run_once_for_variants_that_share_them(own_tiny: Any, trees: Path) -> None:
+    """Class maps are those of each variant alone."""
+    models = ModelConfig("tiny", own_tiny.settings)
+    changes: dict[str, Any] = {
+        "a": {},
+        "b": {"logit_scale": 20.0},
+        "c": {"attention": "k-k"},
+        "d": {"refine_size": 128},
+    }
+    variants = tuple(Variant(label, models) for label in changes)
+    plain, refined = own_tiny, own_tiny.with_refiner("self")
+    segmenters = {
+        label: (plain if label == "a" else refined).with_settings(plain.settings.replace(**change))
+        for label, change in changes.items()
+    }
+    calls: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> Any:
+        run = getattr(owner, name)
+        setattr(owner, name, lambda *arguments, **options: calls.update([name]) or run(*arguments, **options))
+
+    task = EvaluationTask("voc21", {"root": trees}, variants)
+    with DecodePool(1, handler=task.decoder) as pool:
+        item = next(SampleSource("", task.samples()).items())
+        _, loaded = task.read(segmenters, item, pool)
+    alone = {label: task.process({label: one}, [loaded])[0][1][label]() for label, one in segmenters.items()}
+    count(own_tiny.encoder, "encode_images")
+    count(refined.refiner, "encode")
+    ((_, assign_labels),) = task.process(segmenters, [loaded])
+    for label, result in alone.items():
+        assert np.array_equal(assign_labels[label]().refined, result.refined)
+    assert calls == {"encode_images": 2, "encode": 2}  # for each attention, and for each size of the refiner's input
 
 
-def test_own_data_needs_no_code(command: Any, clip_folder: Path, tiny: Any, tmp_path: Path, make_image: Any) -> None:
-    own_data(tmp_path, 4, make_image)
-    out = tmp_path / "out"
-    ended = command(*own_arguments(tmp_path, clip_folder), "-b", "wall; sky", "-o", out)
+def test_custom_images_and_masks(evaluate: Any, tiny: Any, tmp_path: Path) -> None:
+    ended = evaluate("-b", "wall; sky", "--contact-sheet", 2)
     assert (ended.code, ended.err) == (0, "")
     matrix = ConfusionMatrix(3)
     for path in sorted((tmp_path / "images").rglob("*.jpg")):
         mask = tmp_path / "masks" / path.relative_to(tmp_path / "images").with_suffix(".png")
         result = tiny(path, "dog; grass: green grass, lawn", background="wall; sky")
         matrix.update(np.asarray(Image.open(mask)), result.labels)
-    report = report_of(out)
+    report = report_of(tmp_path / "out")
     assert report["matrix"] == matrix.matrix.tolist()
     assert list(report["class_iou"]) == ["background", "dog", "grass"]
     assert report["complete"] is True
-
-
-def test_own_masks_may_begin_at_zero(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
-    own_data(tmp_path, 2, make_image, first=0)
-    out = tmp_path / "out"
-    assert command(*own_arguments(tmp_path, clip_folder), "--first-label", 0, "-o", out).code == 0
-    report = report_of(out)
-    assert list(report["class_iou"]) == ["dog", "grass"]
-    assert report["matrix"][0] == [0, 0, 0]
-
-
-def test_the_sheet_shows_worst_and_best(command: Any, clip_folder: Path, tmp_path: Path, make_image: Any) -> None:
-    own_data(tmp_path, 5, make_image)
-    out = tmp_path / "out"
-    ended = command(*own_arguments(tmp_path, clip_folder), "-o", out, "--contact-sheet", 2)
-    assert (ended.code, ended.err) == (0, "")
-    from cliper.evaluation.contact_sheet import worst_and_best
-    from cliper.runner.manifest import read_manifest
-
-    with Image.open(out / "contact-sheet.png") as sheet:
-        four = sheet.size
-    assert four[1] > four[0] // 2
-    records = list(read_manifest(out / "manifest.jsonl"))
-    chosen = worst_and_best(records, "", 2)
-    rated = sorted((record.details["miou"][""], record.input) for record in records)
+    with Image.open(tmp_path / "out" / "contact-sheet.png") as sheet:  # two worst and two best
+        assert sheet.height > 4 * sheet.width // 5
+    chosen = worst_and_best(list(read_manifest(tmp_path / "out" / "manifest.jsonl")), "", 2)
+    rated = sorted((line["miou"][""], line["input"]) for line in records(tmp_path / "out"))
     assert [record.input for record, _ in chosen] == [rated[i][1] for i in (0, 1, -1, -2)]

@@ -195,11 +195,6 @@ def test_class_below_the_score_is_not_resized(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [2]
 
 
-def test_chunk_size() -> None:
-    """The docstring and the memory table speak of 64 MiB of float32."""
-    assert labels._CHUNK_ELEMENTS * 4 == 64 * 2**20
-
-
 @pytest.mark.parametrize(
     ("refined", "maps", "size", "words"),
     [

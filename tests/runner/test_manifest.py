@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliper.errors import OutputError
 from cliper.runner.manifest import Manifest, Record, parse_record, read_manifest
 
 # Any text, also that which comes of file names that are no text.
@@ -56,85 +50,3 @@ def test_cut_off_and_gone_on_it_ends_in_order(
     assert kept == whole
     assert [record.input for record in read_manifest(path)] == [f"p{number}" for number in range(1, 7)]
     assert sum(record.seconds for record in read_manifest(path)) == 6 - kept
-
-
-def test_the_last_line_about_a_picture_counts(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.jsonl"
-    lines = [Record.failed("a", "bad").line(), b"no record\n", b'{"input": 3}\n', Record("a", ("a.png",)).line()]
-    path.write_bytes(b"".join(lines) + Record("gone").line())
-    with Manifest(path) as manifest:
-        assert manifest.find("a") == Record("a", ("a.png",))
-        assert manifest.find("b") is None
-        manifest.keep(1, "a")
-        manifest.add(3, Record("c"))
-        manifest.finish()
-    assert list(read_manifest(path)) == [Record("a", ("a.png",)), Record("c")]
-
-
-def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.jsonl"
-    with Manifest(path) as manifest:
-        numbers = iter(range(1, 401))
-        lock = threading.Lock()
-
-        def work() -> None:
-            while True:
-                with lock:
-                    number = next(numbers, None)
-                if number is None:
-                    return
-                manifest.add(number, Record(f"p{number}", error="x" * (number * 13 % 97)))
-
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        manifest.finish()
-    assert [record.input for record in read_manifest(path)] == [f"p{number}" for number in range(1, 401)]
-
-
-@pytest.mark.parametrize("written", [None, 5])
-def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int | None) -> None:
-    path = tmp_path / "manifest.jsonl"
-    pwrite = os.pwrite
-
-    def full(handle: int, data: bytes, place: int) -> int:
-        if written is None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return pwrite(handle, data[:written], place)
-
-    with Manifest(path) as manifest:
-        manifest.add(1, Record("a"))
-        with monkeypatch.context() as patch:
-            patch.setattr("cliper.runner.manifest.os.pwrite", full)
-            with pytest.raises(OutputError, match=r"cannot write .*manifest.jsonl: "):
-                manifest.add(2, Record("b"))
-        manifest.add(2, Record("b"))
-    assert path.read_bytes() == Record("a").line() + Record("b").line()
-
-
-def test_a_thread_that_comes_too_late_writes_nowhere(tmp_path: Path) -> None:
-    with Manifest(tmp_path / "manifest.jsonl") as manifest:
-        pass
-    # This file has, most likely, the number that the manifest had.
-    with (tmp_path / "other").open("wb"), pytest.raises(OutputError):
-        manifest.add(1, Record("late"))
-    assert (tmp_path / "other").read_bytes() == b""
-
-
-def test_of_two_images_with_one_output_key_the_last_that_was_done_is_known(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.jsonl"
-    lines = [Record("a.png"), Record("b.png"), Record("a.bmp"), Record.conflict("b.bmp", "b.png")]
-    path.write_bytes(b"".join(record.line() for record in lines))
-    with Manifest(path, lambda name: name.partition(".")[0]) as manifest:
-        found = {name: manifest.find(name) for name in ("a.png", "a.bmp", "b.png", "b.bmp")}
-    assert found == {"a.png": None, "a.bmp": Record("a.bmp"), "b.png": Record("b.png"), "b.bmp": None}
-
-
-def test_a_manifest_that_was_removed_is_noticed(tmp_path: Path) -> None:
-    with Manifest(tmp_path / "out" / "manifest.jsonl") as manifest:
-        manifest.add(1, Record("a"))
-        (tmp_path / "out" / "manifest.jsonl").unlink()
-        with pytest.raises(OutputError, match="removed during the run"):
-            manifest.add(2, Record("b"))

@@ -1,4 +1,4 @@
-"""Where pictures come from: folders, lists, tars, by what lies at an address; in the same order each time."""
+"""Where images come from: folders, lists, tars, by what lies at an address; in the same order each time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ from PIL import Image
 
 from cliper.decode_pool import DecodePool
 from cliper.errors import ImageError, InputError
-from cliper.runner.items import Source, safe_name
-from cliper.runner.sources import find_source
-from cliper.runner.sources.patterns import compile_patterns
-
-
-def names(source: Source) -> list[str]:
-    items = list(source.items())
-    assert [item.number for item in items] == list(range(1, len(items) + 1))
-    assert source.count() in (None, len(items))
-    return [item.name for item in items]
+from cliper.runner.items import safe_name
+from cliper.runner.sources import compile_patterns, find_source
+from runs import names_of
 
 
 def make(folder: Path, *paths: str) -> Path:
@@ -31,9 +24,6 @@ def make(folder: Path, *paths: str) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 3), "red").save(folder / path, "PNG")
     return folder
-
-
-# --- names and patterns ----------------------------------------------------------------------------------
 
 
 @given(st.text(st.sampled_from("ab./\0~"), max_size=20))
@@ -64,22 +54,13 @@ def test_patterns(pattern: str, matched: list[str], others: list[str]) -> None:
     assert compile_patterns(["nothing", pattern])(matched[0])
 
 
-def test_patterns_that_are_none() -> None:
-    for pattern in ("", "/", "a**b"):
-        with pytest.raises(InputError, match="--glob"):
-            compile_patterns([pattern])
-
-
-# --- folders ---------------------------------------------------------------------------------------------
-
-
-def test_a_folder_gives_its_pictures_in_order(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_in_order(tmp_path: Path) -> None:
     folder = make(tmp_path, "b.png", "a/z.JPG", "a/b/c.webp", "a/b.tiff", "c/d.png", ".hidden/e.png", ".f.png")
-    (folder / "notes.txt").write_text("no picture")
-    assert names(find_source(str(folder))) == ["a/b/c.webp", "a/b.tiff", "a/z.JPG", "b.png", "c/d.png"]
-    assert names(find_source(str(folder), glob=["*.png"])) == ["b.png", "c/d.png"]
-    assert names(find_source(str(folder), glob=["*.txt"])) == ["notes.txt"]
-    assert names(find_source(str(folder), skip=str(folder / "a"))) == ["b.png", "c/d.png"]
+    (folder / "notes.txt").write_text("no image")
+    assert names_of(find_source(str(folder))) == ["a/b/c.webp", "a/b.tiff", "a/z.JPG", "b.png", "c/d.png"]
+    assert names_of(find_source(str(folder), glob=["*.png"])) == ["b.png", "c/d.png"]
+    assert names_of(find_source(str(folder), glob=["*.txt"])) == ["notes.txt"]
+    assert names_of(find_source(str(folder), skip=str(folder / "a"))) == ["b.png", "c/d.png"]
 
 
 def test_links_in_a_folder(tmp_path: Path, pool: DecodePool) -> None:
@@ -113,21 +94,12 @@ def test_a_folder_that_cannot_be_listed_is_an_item_that_failed(
         first.decode(pool)
 
 
-def test_listing_is_lazy(tmp_path: Path) -> None:
-    folder = make(tmp_path, "a/1.png", "b/2.png")
-    items = find_source(str(folder)).items()
-    assert next(items).name == "a/1.png"
-    make(folder, "b/1.png")  # b has not been looked into yet
-    assert [item.name for item in items] == ["b/1.png", "b/2.png"]
-
-
 def test_folders_of_results_are_passed_over(tmp_path: Path) -> None:
-    folder = make(tmp_path / "in", "a.png", "out/x.png", "out/b/y.png", "started/z.png", "mine/w.png")
-    for path in ("out/run.json", "out/manifest.jsonl", "started/run.json", "mine/manifest.jsonl"):
+    folder = make(tmp_path / "in", "a.png", "out/x.png", "out/b/y.png", "mine/w.png")
+    for path in ("out/run.json", "out/manifest.jsonl", "mine/manifest.jsonl"):
         (folder / path).write_text("{}")
-    (folder / "started" / "manifest-parts").mkdir()
-    assert names(find_source(str(folder))) == ["a.png", "mine/w.png"]
-    assert names(find_source(str(folder / "out"))) == ["b/y.png", "x.png"]  # who means it names it
+    assert names_of(find_source(str(folder))) == ["a.png", "mine/w.png"]
+    assert names_of(find_source(str(folder / "out"))) == ["b/y.png", "x.png"]  # who means it names it
 
 
 def test_a_large_folder_takes_little_memory(tmp_path: Path) -> None:
@@ -145,15 +117,12 @@ def test_a_large_folder_takes_little_memory(tmp_path: Path) -> None:
     assert listed / count < 100
 
 
-# --- lists -----------------------------------------------------------------------------------------------
-
-
 def test_a_list_of_paths(tmp_path: Path, pool: DecodePool) -> None:
     make(tmp_path, "in/a.png", "other/b.png", "in/no-text-\udcff.png")
     lines = ["a.png", "", "  ", f"{tmp_path}/other/b.png\r", "../other/b.png", "missing.png", "no-text-\udcff.png"]
     (tmp_path / "in" / "list.txt").write_bytes("\ufeff".encode() + os.fsencode("\n".join(lines)))
     source = find_source(str(tmp_path / "in" / "list.txt"))
-    assert names(source) == [
+    assert names_of(source) == [
         "a.png",
         f"{tmp_path}/other/b.png"[1:],
         "other/b.png",
@@ -179,11 +148,8 @@ def test_a_list_of_paths(tmp_path: Path, pool: DecodePool) -> None:
 )
 def test_absolute_paths_lose_their_common_folder(tmp_path: Path, lines: list[str], expected: list[str]) -> None:
     (tmp_path / "list.txt").write_text("\n".join(lines))
-    assert names(find_source(str(tmp_path / "list.txt"))) == expected
-    assert names(find_source(str(tmp_path / "list.txt"), glob=["nothing", "x.png"])) == [expected[0]]
-
-
-# --- what is refused -------------------------------------------------------------------------------------
+    assert names_of(find_source(str(tmp_path / "list.txt"))) == expected
+    assert names_of(find_source(str(tmp_path / "list.txt"), glob=["nothing", "x.png"])) == [expected[0]]
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
@@ -195,11 +161,14 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         "nothing": "got nothing there",
         "a.png": "for one image use `cliper segment`",
         "a.docx": "expected a folder, a list",
-        "a.tar": "it is no tar",
+        "a.tar": "a damaged one or something else after image 0",
         "pipe.txt": "pipe or device",
     }.items():
         with pytest.raises(InputError, match=words):
-            find_source(str(tmp_path / name))
+            list(find_source(str(tmp_path / name)).items())
+    for pattern in ("", "/", "a**b"):
+        with pytest.raises(InputError, match="--glob"):
+            find_source(str(tmp_path), glob=[pattern])
     with pytest.raises(InputError, match="--every: it is for videos"):
         find_source(str(tmp_path), every=2)
     with pytest.raises(InputError, match="expected a path or an address"):

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cliper.batch.task import SegmentTask
-from cliper.errors import ImageError, InputError
-from cliper.formats import Format, ImageInfo, ImageOutput
-from cliper.runner.manifest import Record
+from cliper.errors import InputError
+from cliper.formats import ImageInfo, ImageOutput
+from cliper.runner.manifest import DAMAGED, Record
 from cliper.runner.run import Run
 
 __all__ = ["ImageOutputs", "merge_formats", "summarize"]
 
-_BLOCK = 256  # images whose files are checked together to find damaged ones
-
 
 def merge_formats(run: Run, task: SegmentTask) -> list[Path]:
-    """Write the files about all images, such as one COCO file, into the run's folder on this machine.
-
-    Returns:
-        Their paths.
+    """Write the files about all images, such as one COCO file, into the run's folder on this machine; their paths.
 
     Raises:
         OutputError: one cannot be written.
-        InputError: an image's file is missing or damaged. The image's record says so, and the image is processed again
-            when the run is resumed.
+        InputError: an image's file is missing or damaged. The records of all such images say so, and the images are
+            processed again when the run is resumed.
     """
     paths: list[Path] = []
     for index, format in enumerate(task.found_formats):
@@ -36,9 +32,13 @@ def merge_formats(run: Run, task: SegmentTask) -> list[Path]:
             outputs = ImageOutputs(run, index)
             try:
                 paths += format.merge(outputs, run.run_dir.folder, task.class_names, task.options)
-            except (InputError, ImageError):
-                if not outputs.is_missing:
-                    _mark_damaged(run, task, outputs, format)
+            except InputError:
+                found = 0
+                with tempfile.TemporaryDirectory(prefix="cliper-") as folder:
+                    while outputs.damaged > found:  # once more without those that were found
+                        found = outputs.damaged
+                        with contextlib.suppress(InputError):
+                            format.merge(outputs, Path(folder), task.class_names, task.options)
                 raise
     return paths
 
@@ -61,48 +61,41 @@ def summarize(run: Run, classes: Sequence[str]) -> dict[str, Any]:
 
 
 class ImageOutputs:
-    """The files of the format of that index, of all images that are done, in order; read anew each time."""
+    """The files of the format of that index, of all images that are done, in order; read anew each time.
+
+    An image whose file is missing or damaged is noted in the manifest, and left out the next time.
+    """
 
     def __init__(self, run: Run, index: int) -> None:
         self._run, self._index = run, index
-        self.is_missing = False
-        """Whether a file could not be fetched; its image is noted as damaged."""
+        self.damaged = 0
 
     def __iter__(self) -> Iterator[ImageOutput]:
-        storage = self._run.storage
+        storage = self._run.run_dir.storage
         for number, record in self._run.manifest.records():
             if record.is_done:
                 name = record.outputs[self._index]
-                path = self._run.run_dir.folder / name
-                if storage.local is None and not path.exists():
-                    try:
-                        storage.download(name, path)
-                    except InputError as error:
-                        self.is_missing = True
-                        self._run.manifest.add(number, Record.damaged(record.input, error))
-                        raise
-                yield ImageOutput(
-                    ImageInfo(record.input, record.details["width"], record.details["height"], number), path
-                )
+                info = ImageInfo(record.input, record.details["width"], record.details["height"], number)
+                output = _RunOutput(info, self._run.run_dir.folder / name, self._note)
+                if storage.local is None and not output.path.exists():
+                    with output.reading():
+                        storage.download(name, output.path)
+                yield output
+
+    def _note(self, info: ImageInfo, error: InputError) -> None:
+        self.damaged += 1
+        self._run.manifest.add(info.id, Record.failed(info.name, f"{DAMAGED}{error}"))
 
 
-def _mark_damaged(run: Run, task: SegmentTask, outputs: ImageOutputs, format: Format) -> None:
-    """Find the images whose files cannot be used, a block at a time, then one by one."""
-    damaged = []
-    rest = iter(outputs)
-    with tempfile.TemporaryDirectory(prefix="cliper-") as folder:
-        while block := list(islice(rest, _BLOCK)):
-            if _problem(task, format, block, folder) is not None:
-                found = ((output, _problem(task, format, [output], folder)) for output in block)
-                damaged += [(output.info, problem) for output, problem in found if problem is not None]
-    for info, problem in damaged:
-        run.manifest.add(info.id, Record.damaged(info.name, problem))
+@dataclass(frozen=True)
+class _RunOutput(ImageOutput):
+    note: Callable[[ImageInfo, InputError], None]
 
-
-def _problem(task: SegmentTask, format: Format, outputs: Sequence[ImageOutput], folder: str) -> Exception | None:
-    assert format.merge is not None
-    try:
-        format.merge(outputs, Path(folder), task.class_names, task.options)
-    except (InputError, ImageError) as error:
-        return error
-    return None
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        try:
+            with super().reading():
+                yield
+        except InputError as error:
+            self.note(self.info, error)
+            raise

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from cliper.batch.merge import ImageOutputs
-from cliper.errors import ImageError, InputError
 from cliper.files import atomic_write
 from cliper.formats import draw_overlay, read_label_png
-from cliper.runner.manifest import Record
 from cliper.runner.run import Run
 from cliper.runner.sources import VideoSource
 
@@ -21,11 +19,8 @@ __all__ = ["write_overlay_video"]
 def write_overlay_video(run: Run, labels_index: int, classes: tuple[str, ...]) -> Path:
     """Write ``overlay.mp4`` (H.264): the frames of the run's video, each region in its class's colour.
 
-    The video is read once more; ``labels_index`` is that of the format ``labels``.
-
-    Raises:
-        InputError: the video cannot be read any more, or a label map is damaged.
-        OutputError: the file cannot be written.
+    The video is read once more; ``labels_index`` is that of the format ``labels``. Raises InputError if the video
+    cannot be read any more, or a label map is damaged.
     """
     import av
     from PIL import Image
@@ -41,11 +36,8 @@ def write_overlay_video(run: Run, labels_index: int, classes: tuple[str, ...]) -
             frame = Image.fromarray(item.data)
             output = outputs.get(item.number)
             if output is not None:
-                try:
+                with output.reading():
                     frame = draw_overlay(frame, read_label_png(output.path), classes, legend=False)
-                except (InputError, ImageError) as error:
-                    run.manifest.add(item.number, Record.damaged(item.name, error))
-                    raise
             if stream is None:
                 stream = container.add_stream("libx264", rate=source.rate or 25)
                 # H.264 with colours at half the resolution needs even sides.

@@ -44,7 +44,7 @@ class HubRepo:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryEntry:
-    """What an alias stands for.
+    """An alias: kind, sources and licence of its weights.
 
     Args:
         alias: the name that is typed, in its usual spelling; look-ups ignore case.

@@ -22,7 +22,7 @@ from cliper.cli.options import (
     run_options,
 )
 from cliper.cli.progress import Progress
-from cliper.cli.runs import absolute_if_folder, make_engine, read_run_options
+from cliper.cli.runs import make_engine, read_model_config, read_run_options
 from cliper.cli.tables import print_found_classes, print_summary
 from cliper.errors import InputError
 
@@ -69,9 +69,14 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
 @class_options
 @option_group(
     "Results",
-    option("--min-area PIXELS", "Merge smaller regions into the label around them.", default=0),
+    option(
+        "--min-area PIXELS",
+        "Merge smaller regions into the label around them.",
+        type=click.IntRange(min=0),
+        default=0,
+    ),
     option("--fill-holes", "Turn background that one class encloses into that class."),
-    option("--smooth PIXELS", "Radius for smoothing borders.", default=0),
+    option("--smooth PIXELS", "Radius for smoothing borders.", type=click.IntRange(min=0), default=0),
     option("--tolerance PIXELS", "Distance of polygons from the borders at most.", type=float, default=1.0),
     option("--quality N", "Quality of JPEG and WebP overlays, 1 to 100.", default=90),
 )
@@ -85,15 +90,18 @@ def batch(source: str, out: str, **options: Any) -> int:
     others are done; the exit code is then 1.
     """
     from cliper.batch.merge import summarize
-    from cliper.runner.engines import check_ray_source
     from cliper.runner.run import run_task
-    from cliper.runner.storage import hide_credentials, normalize_uri
+    from cliper.runner.storage import hide_credentials, is_remote, normalize_uri
 
     source, out = normalize_uri(source), normalize_uri(out)
     run_options = read_run_options(options)
+    if options["engine"] == "ray" and not is_remote(source):  # workers run in other folders
+        source = str(Path(source).absolute())
     images = _open_source(source, out, options)
-    if options["engine"] == "ray":
-        check_ray_source(images)
+    if options["engine"] == "ray" and images.is_sequential:
+        kind = "video" if images.kind == "video" else "compressed tar"
+        advice = "use --engine local, or unpack it first"
+        raise InputError(f"--engine ray: a {kind} can only be read from its beginning; {advice}")
     task = _make_task(images, options)
     source_config = {
         "input": hide_credentials(_absolute(source)),
@@ -128,12 +136,7 @@ def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
         tuple(classes),
         background if background is None or isinstance(background, str) else tuple(background),
         tuple(dict.fromkeys(formats)),
-        absolute_if_folder(options["model"]),
-        None if options["refiner"] == "none" else absolute_if_folder(options["refiner"]),
-        read_settings(options),
-        options["device"],
-        options["dtype"],
-        options["seed"],
+        read_model_config(options, read_settings(options)),
         Cleaning(options["min_area"], options["fill_holes"], options["smooth"]),
         FormatOptions(options["tolerance"], options["quality"], folder),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -24,15 +25,18 @@ from cliper.cli.options import (
     run_options,
 )
 from cliper.cli.progress import Progress
-from cliper.cli.runs import absolute_if_folder, make_engine, read_run_options
+from cliper.cli.runs import make_engine, read_model_config, read_run_options
 from cliper.cli.tables import print_report
 from cliper.errors import InputError
+from cliper.files import write_text
 from cliper.settings import ATTENTIONS, load_preset, presets
 
 if TYPE_CHECKING:
-    from cliper.evaluation.task import CustomData, EvaluationTask
+    from cliper.datasets import Benchmark
+    from cliper.evaluation.task import EvaluationTask
     from cliper.runner.manifest import Record
     from cliper.runner.run import Run
+    from cliper.settings import Settings
 
 __all__ = ["evaluate"]
 
@@ -52,7 +56,12 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 @option_group(
     "Input and output",
     option("--data FOLDER", "Root folder of the benchmarks' data sets.", "root"),
-    option("--limit N", "Number of images to evaluate, from the first one.", show_default="all"),
+    option(
+        "--limit N",
+        "Number of images to evaluate, from the first one.",
+        type=click.IntRange(min=1),
+        show_default="all",
+    ),
     option(
         "-o, --out FOLDER",
         "Folder for the report, or an address such as s3://bucket/report.",
@@ -100,6 +109,7 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
     option(
         "--batch-size N",
         "Number of images of one size that go through the networks together.",
+        type=click.IntRange(min=1),
         show_default="1 on a CPU, 8 on a GPU",
     ),
     option("--allow-tf32", "Let a GPU compute float32 in TF32: faster, less exact."),
@@ -113,7 +123,7 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
     settings recommended for it. The exit code is 1 if images were skipped.
     """
     from cliper.evaluation.contact_sheet import write_sheet
-    from cliper.evaluation.report import make_report, write_report
+    from cliper.evaluation.report import make_report
     from cliper.evaluation.task import SampleSource
     from cliper.runner.run import run_task
     from cliper.runner.storage import is_remote, normalize_uri
@@ -125,9 +135,9 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
         check_out_folder(Path(out))
     _check_unused_options(context, custom=target is None, ablation=options["ablation"])
     run_options = read_run_options(options, stop_on_error=options["on_error"] == "stop", temporary=out is None)
+    if options["engine"] == "ray":  # workers run in other folders
+        options |= {name: value.absolute() for name, value in options.items() if isinstance(value, Path)}
     task = _make_task(context, target, options)
-    if options["engine"] == "ray":
-        task = task.absolute()
     samples = task.samples()
     config = task.config(samples)
     progress = _MatrixProgress(len(samples), task)
@@ -136,7 +146,8 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
     def finish(run: Run) -> tuple[list[Path], Mapping[str, Any]]:
         records = [record for _, record in run.manifest.records()]
         report.update(make_report(task, config, records, run.stats, run.counts.done))
-        paths = [write_report(run.run_dir.folder, report)]
+        paths = [run.run_dir.folder / "report.json"]
+        write_text(paths[0], json.dumps(report, indent=1) + "\n")
         if options["contact_sheet"]:
             sheet = run.run_dir.folder / "contact-sheet.png"
             paths += write_sheet(sheet, task, records, options["contact_sheet"])
@@ -188,16 +199,16 @@ def _check_unused_options(context: click.Context, *, custom: bool, ablation: boo
 
 
 def _make_task(context: click.Context, target: str | None, options: dict[str, Any]) -> EvaluationTask:
-    from cliper.evaluation.ablation import ablation_variants
-    from cliper.evaluation.task import EvaluationTask, Variant, benchmark_settings, load_benchmark
+    from cliper.datasets import find_benchmark
+    from cliper.evaluation.task import EvaluationTask, Variant, ablation_variants
 
     is_preset = target is not None and (target in presets() or "/" in target)
     preset = load_preset(target or "") if is_preset else None  # names the nearest ones if it does not exist
-    data: str | CustomData = target or "" if preset is None else preset.benchmark
+    data: str | Benchmark = target or "" if preset is None else preset.benchmark
     if target is None:
         if options["images"] is None and options["masks"] is None:
             raise click.UsageError("expected a preset, a benchmark, or --images and --masks; got none")
-        data = _custom_data(options)
+        data = _custom_benchmark(options)
     elif options["root"] is None:
         raise click.UsageError("expected the root folder of the data sets, got none; give --data FOLDER")
     for name in ("model", "refiner"):
@@ -208,31 +219,29 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
         given = {
             name: options[name] for name in ("score_threshold", "background_threshold") if options[name] is not None
         }
-        settings = benchmark_settings(settings, load_benchmark(data)).replace(**given)
-    refiner = None if options["refiner"] == "none" else options["refiner"]
-    variants: tuple[Variant, ...] = (Variant("", settings, refiner),)
+        settings = _benchmark_settings(settings, find_benchmark(data) if isinstance(data, str) else data).replace(
+            **given
+        )
+    models = read_model_config(options, settings)
+    variants: tuple[Variant, ...] = (Variant("", models),)
     if options["ablation"]:
         features = {"both": (True, False), "on": (True,), "off": (False,)}[options["features"]]
-        named = f"none,{refiner or 'none'}" if options["refiners"] is None else options["refiners"]
+        named = f"none,{models.refiner or 'none'}" if options["refiners"] is None else options["refiners"]
         refiners = [None if name == "none" else name for name in _split_names(named)]
-        variants = ablation_variants(settings, _split_names(options["attentions"]), features, refiners)
+        variants = ablation_variants(models, _split_names(options["attentions"]), features, refiners)
     return EvaluationTask(
         data,
-        options["root"],
-        absolute_if_folder(str(options["model"])),
+        {name: options[name] for name in ("root", "images", "masks") if options[name] is not None},
         variants,
         limit=options["limit"],
-        device=options["device"],
-        dtype=options["dtype"],
         allow_tf32=options["allow_tf32"],
-        seed=options["seed"],
         batch=options["batch_size"],
         preset=None if preset is None else preset.name,
     )
 
 
-def _custom_data(options: dict[str, Any]) -> CustomData:
-    from cliper.evaluation.task import CustomData
+def _custom_benchmark(options: dict[str, Any]) -> Benchmark:
+    from cliper.datasets import custom_benchmark
     from cliper.prompts import read_classes, scene_background
 
     for name in ("images", "masks", "classes_file"):
@@ -244,15 +253,24 @@ def _custom_data(options: dict[str, Any]) -> CustomData:
     classes = read_classes(options["classes_file"])
     named = read_background(options["background_names"])
     background = scene_background(classes) if isinstance(named, str) else named or []
-    return CustomData(
+    return custom_benchmark(
         options["images"],
         options["masks"],
-        tuple(classes),
-        tuple(background),
-        options["ignore"] or None,
-        1 if options["first_label"] == "0" else 0,
+        classes,
+        background=background,
+        ignore=options["ignore"] or None,
+        offset=1 if options["first_label"] == "0" else 0,
     )
 
 
 def _split_names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _benchmark_settings(settings: Settings, benchmark: Benchmark) -> Settings:
+    """A checkpoint's recommended settings for a benchmark: without a background class, no class is ever off, and only
+    values near 0 are background.
+
+    The published settings of VOC20 and Cityscapes do the same.
+    """
+    return settings.replace(score_threshold=0.0, background_threshold=1e-4) if 0 in benchmark.ignore else settings

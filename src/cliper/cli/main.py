@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -52,6 +53,9 @@ for command in (segment, batch, evaluate, serve, demo, models, data, benchmarks,
 
 def main() -> None:
     """Entry point. :class:`cliper.cli.errors.ExitCode` has the exit codes."""
+    # Python sets a stream to None that the shell closed (cliper ... >&-).
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     # A name that the terminal's encoding lacks must not end the command.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -28,7 +28,7 @@ def models() -> None:
 def list_models() -> None:
     """List the known checkpoints.
 
-    The last column tells which of them are on this machine. Any other CLIP in transformers format is given by its
+    The last column shows which of them are on this machine. Any other CLIP in transformers format is given by its
     Hugging Face repository or its folder.
     """
     from cliper.checkpoints import entries, resolve

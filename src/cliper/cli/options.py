@@ -275,13 +275,13 @@ def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
     """
     from cliper.prompts import parse_classes
 
-    words = [name.strip().lower() for name in names]
+    words = [word.strip().lower() for name in names for word in name.split(";") if word.strip()]
     if words == ["auto"]:
         return "auto"
     if words == ["none"]:
         return None
     if "auto" in words or "none" in words:
-        raise ClassListError("--background: expected auto or none alone, or names; got both")
+        raise ClassListError("--background: expected auto or none alone, or names; got several of them")
     return parse_classes(names, what="background name")
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from cliper.model_config import ModelConfig
     from cliper.runner.run import Engine, RunOptions
     from cliper.runner.task import Task
+    from cliper.settings import Settings
 
-__all__ = ["absolute_if_folder", "make_engine", "read_run_options"]
+__all__ = ["make_engine", "read_model_config", "read_run_options"]
 
 
 def read_run_options(options: dict[str, Any], *, stop_on_error: bool = False, temporary: bool = False) -> RunOptions:
@@ -45,7 +47,18 @@ def make_engine(task: Task, options: dict[str, Any]) -> Engine:
     return threads_engine(task, threads=threads)
 
 
-def absolute_if_folder(model: str) -> str:
-    """The absolute path of a model's folder: workers and later runs may have another current folder."""
-    folder = Path(model).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else model
+def read_model_config(options: dict[str, Any], settings: Settings) -> ModelConfig:
+    """The models of :data:`cliper.cli.options.model_options`.
+
+    Folders get absolute paths: workers and later runs may have another current folder.
+    """
+    from cliper.model_config import ModelConfig
+
+    def absolute(name: str) -> str:
+        folder = Path(name).expanduser()
+        return str(folder.absolute()) if folder.is_dir() else name
+
+    refiner = None if options["refiner"] in (None, "none") else absolute(options["refiner"])
+    return ModelConfig(
+        absolute(str(options["model"])), settings, refiner, options["device"], options["dtype"], options["seed"]
+    )

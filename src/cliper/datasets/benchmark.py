@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliper.datasets.decoding import Decode, decode_file
 from cliper.datasets.texts import BenchmarkTexts
 from cliper.errors import ImageError, InputError, quote_path, reraise
 
@@ -86,8 +87,12 @@ class Benchmark:
         """The label of ignored pixels: 255, or 65535 if 255 is a class."""
         return 255 if self.num_labels <= 255 else 65535
 
-    def read_whole(self, sample: Sample) -> tuple[Image.Image, npt.NDArray[Any]]:
+    def read_whole(self, sample: Sample, decode: Decode = decode_file) -> tuple[Image.Image, npt.NDArray[Any]]:
         """The whole image that a sample belongs to, and its labels.
+
+        Args:
+            sample: one of the benchmark's.
+            decode: reads a file, perhaps in another process.
 
         Returns:
             The image in mode RGB, and labels [H, W] of the same size: 0 background, ``i + 1`` class i,
@@ -98,11 +103,10 @@ class Benchmark:
             ResourceError: out of memory.
         """
         import numpy as np
+        from PIL import Image
 
-        from cliper.formats import read_label_png
-
-        image = self._read_image(sample.image)
-        values = read_label_png(sample.mask)
+        image = Image.fromarray(decode(sample.image, "upright" if self.apply_exif else "stored"))
+        values = decode(sample.mask, "labels")
         height, width = values.shape
         if image.size != (width, height):
             raise ImageError(
@@ -121,19 +125,6 @@ class Benchmark:
             )
         labels[ignored] = self.ignore_label
         return image, np.ascontiguousarray(labels, dtype=np.uint8 if self.ignore_label == 255 else np.int32)
-
-    def _read_image(self, path: Path) -> Image.Image:
-        from cliper.images import decoding_memory_errors, load_image, open_image
-
-        if self.apply_exif:
-            return load_image(path)
-        stored = open_image(path)
-        name = quote_path(path)
-        message = f"expected a grey or colour image, got mode {stored.mode}: {name}"
-        with reraise((ValueError, OSError), ImageError, message, "download it again"), decoding_memory_errors(name):
-            image = stored.convert("RGB")
-        image.info = {}  # keeps later steps from applying the EXIF orientation
-        return image
 
 
 def missing_data_error(benchmark: str, path: Path) -> InputError:

@@ -47,7 +47,7 @@ def coco_object_image(folder: Path, name: str) -> Path:
 
 def _voc_samples(root: Path) -> list[Sample]:
     folder = root / "VOCdevkit" / "VOC2012"
-    names = read_split("voc", [folder / "ImageSets" / "Segmentation" / "val.txt"])
+    names = read_split("VOC", [folder / "ImageSets" / "Segmentation" / "val.txt"])
     # On val the augmented masks equal VOC's own.
     augmented = folder / "SegmentationClassAug"
     return _pascal_samples(folder, names, augmented if augmented.is_dir() else folder / "SegmentationClass")

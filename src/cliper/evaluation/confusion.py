@@ -57,45 +57,20 @@ class ConfusionMatrix:
             _tensor("target", target), _tensor("prediction", prediction), self.num_classes, self.ignore
         )
 
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another matrix (of another worker, say).
-
-        Raises:
-            ShapeError: another number of classes, or other ignored values.
-        """
-        if (other.num_classes, set(other.ignore)) != (self.num_classes, set(self.ignore)):
-            raise ShapeError(
-                f"expected a matrix of {self.num_classes} classes ignoring {sorted(self.ignore)}, "
-                f"got {other.num_classes} ignoring {sorted(other.ignore)}"
-            )
-        self._matrix += other._matrix
-
     def add_counts(self, counts: Sequence[int]) -> None:
-        """Add a matrix in the form of :meth:`to_counts`.
-
-        Raises:
-            ShapeError: another form, labels out of range, negative counts; nothing is counted.
-        """
+        """Add a matrix in the form of :meth:`to_counts`."""
         import torch
 
-        triples = torch.tensor(counts, dtype=torch.int64)
-        if len(triples) % 3:
-            raise ShapeError(f"counts: expected row, column, count in turn, got {len(triples)} numbers")
-        triples = triples.reshape(-1, 3)
-        rows, columns, values = triples.unbind(1)
-        if len(triples) and (int(triples.min()) < 0 or int(triples[:, :2].max()) >= self.num_classes):
-            raise ShapeError(f"counts: expected labels from 0 to {self.num_classes - 1} and counts from 0")
+        rows, columns, values = torch.tensor(counts, dtype=torch.int64).reshape(-1, 3).unbind(1)
         self._matrix.index_put_((rows, columns), values, accumulate=True)
 
     def to_counts(self) -> list[int]:
         """The matrix without its zeros: row, column, count, row, column, count, ..."""
+        import torch
+
         places = self._matrix.nonzero()
-        values = self._matrix[places[:, 0], places[:, 1]]
-        return [
-            number
-            for (row, column), value in zip(places.tolist(), values.tolist(), strict=True)
-            for number in (row, column, value)
-        ]
+        counts: list[int] = torch.cat([places, self._matrix[tuple(places.T)][:, None]], 1).flatten().tolist()
+        return counts
 
     @property
     def iou(self) -> torch.Tensor:

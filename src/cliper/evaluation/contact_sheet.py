@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from cliper.decode_pool import DecodePool
 from cliper.evaluation.task import EvaluationTask, SampleItem
 from cliper.files import atomic_write
 from cliper.runner.manifest import Record
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["SheetRow", "draw_sheet", "worst_and_best", "write_sheet"]
+__all__ = ["worst_and_best", "write_sheet"]
 
 _WIDTH, _HEIGHT, _GAP, _CAPTION = 280, 210, 8, 18
-
-
-class SheetRow(NamedTuple):
-    """An image with its true and predicted labels, each [H, W], and a caption."""
-
-    image: Image.Image
-    truth: npt.NDArray[Any]
-    prediction: npt.NDArray[Any]
-    caption: str
 
 
 def worst_and_best(records: Sequence[Record], variant: str, count: int) -> list[tuple[Record, float]]:
@@ -42,47 +29,34 @@ def worst_and_best(records: Sequence[Record], variant: str, count: int) -> list[
 def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], count: int) -> list[Path]:
     """Segment the ``count`` worst and best images of the first variant again, and write them as PNG or JPEG.
 
-    Returns:
-        The path; nothing if no image could be rated.
-
-    Raises:
-        ImageError: an image cannot be read any more.
-        OutputError: the sheet cannot be written.
+    Each row has the image, its ground truth and the prediction. Returns the path; nothing if no image was rated.
     """
-    variant = task.variants[0].label
-    chosen = worst_and_best(records, variant, count)
-    if not chosen:
-        return []
-    samples = {sample.name: sample for sample in task.samples()}
-    rows = []
-    with task.load() as model:
-        for record, miou in chosen:
-            _, loaded = task.read(model, SampleItem(0, samples[record.input]), None)
-            ((labels, assign_labels),) = task.process({variant: model[variant]}, [loaded])
-            truth = np.where(labels == task.benchmark.ignore_label, 0, labels).astype(np.int32)
-            caption = f"{record.input}   mIoU {miou:.3f}"
-            rows.append(SheetRow(loaded[0], truth, assign_labels[variant]().labels, caption))
-    sheet = draw_sheet(rows, task.benchmark.class_names)
-    with atomic_write(path) as temporary:
-        sheet.save(temporary)
-    return [path]
-
-
-def draw_sheet(rows: Sequence[SheetRow], classes: Sequence[str]) -> Image.Image:
-    """Three columns for each row: the image, its ground truth, the prediction."""
     from PIL import Image, ImageDraw
 
     from cliper.formats import draw_overlay
 
-    width, height = 3 * _WIDTH + 4 * _GAP, len(rows) * (_HEIGHT + _CAPTION + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, height), "white")
+    label = task.variants[0].label
+    chosen = worst_and_best(records, label, count)
+    if not chosen:
+        return []
+    samples = {sample.name: sample for sample in task.samples()}
+    row_height = _CAPTION + _HEIGHT + _GAP
+    sheet = Image.new("RGB", (3 * _WIDTH + 4 * _GAP, len(chosen) * row_height + _GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, row in enumerate(rows):
-        top = _GAP + index * (_HEIGHT + _CAPTION + _GAP)
-        pen.text((_GAP, top), row.caption, fill="black")
-        drawn = (draw_overlay(row.image, labels, classes, legend=False) for labels in (row.truth, row.prediction))
-        for column, tile in enumerate((row.image, *drawn)):
-            small = tile.copy()
-            small.thumbnail((_WIDTH, _HEIGHT))
-            sheet.paste(small, (_GAP + column * (_WIDTH + _GAP), top + _CAPTION))
-    return sheet
+    with task.load() as model, DecodePool(1, handler=task.decoder) as decoder:
+        first = {label: model[label]}
+        for row, (record, miou) in enumerate(chosen):
+            top = _GAP + row * row_height
+            pen.text((_GAP, top), f"{record.input}   mIoU {miou:.3f}", fill="black")
+            _, loaded = task.read(first, SampleItem(0, record.input, samples[record.input]), decoder)
+            ((truth, assign_labels),) = task.process(first, [loaded])
+            truth = np.where(truth == task.benchmark.ignore_label, 0, truth).astype(np.int32)
+            image = loaded[0]
+            names = task.benchmark.class_names
+            drawn = (draw_overlay(image, one, names, legend=False) for one in (truth, assign_labels[label]().labels))
+            for column, tile in enumerate((image.copy(), *drawn)):
+                tile.thumbnail((_WIDTH, _HEIGHT))
+                sheet.paste(tile, (_GAP + column * (_WIDTH + _GAP), top + _CAPTION))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary)
+    return [path]

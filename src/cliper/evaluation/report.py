@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.evaluation.task import EvaluationTask, Variant
-from cliper.files import write_text
 from cliper.provenance import machine, versions
 from cliper.runner.manifest import Record
 from cliper.runner.run import EngineStats
 from cliper.settings import load_preset
 
-__all__ = ["make_report", "variant_metrics", "write_report"]
+__all__ = ["make_report"]
 
-REPORT = "report.json"
+_CONFIG = (
+    "preset",
+    "model",
+    "device",
+    "dtype",
+    "refiner_dtype",
+    "allow_tf32",
+    "seed",
+    "limit",
+    "classes",
+    "background",
+)
 
 
 def make_report(
@@ -48,7 +56,7 @@ def make_report(
         "skipped": len(skipped),
         "skipped_images": skipped,
     }
-    metrics = [variant_metrics(task, variant, counted) for variant in task.variants]
+    metrics = [_variant_metrics(task, variant, counted) for variant in task.variants]
     if len(metrics) == 1:
         report |= metrics[0] | {"published": _published(task, metrics[0]["miou"] if complete else None)}
     else:
@@ -56,17 +64,10 @@ def make_report(
     seconds = sum(record.seconds for record in counted)
     total = stats.model_seconds + stats.read_seconds + stats.write_seconds
     return report | {
-        "preset": task.preset,
-        "model": config["model"],
+        **{key: config[key] for key in _CONFIG},
         "refiner_weights": config["refiners"],
         "proxy_weights": config["proxy_models"],
-        **{key: config[key] for key in ("device", "dtype", "refiner_dtype")},
-        "allow_tf32": task.allow_tf32,
-        "seed": task.seed,
-        "limit": task.limit,
-        "classes": config["classes"],
-        "background": config["background"],
-        "data": _folders(task),
+        "data": {name: str(folder) for name, folder in task.folders.items()},
         "versions": versions(),
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
@@ -82,7 +83,7 @@ def make_report(
     }
 
 
-def variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[Record]) -> dict[str, Any]:
+def _variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[Record]) -> dict[str, Any]:
     """One variant's numbers, in [0, 1]; null where a class does not occur in the ground truth."""
     benchmark = task.benchmark
     matrix = ConfusionMatrix(benchmark.num_labels, benchmark.ignore)
@@ -101,15 +102,9 @@ def variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[Re
         },
         "matrix": matrix.matrix.tolist(),
         "ignore": list(benchmark.ignore),
-        "settings": variant.settings.to_dict(),
-        "refiner": variant.refiner or "none",
+        "settings": variant.models.settings.to_dict(),
+        "refiner": variant.models.refiner or "none",
     }
-
-
-def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
-    """Write ``report.json``. Raises OutputError if it cannot be written."""
-    write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
-    return folder / REPORT
 
 
 def _published(task: EvaluationTask, miou: float | None) -> dict[str, Any] | None:
@@ -121,19 +116,20 @@ def _published(task: EvaluationTask, miou: float | None) -> dict[str, Any] | Non
     """
     if task.preset is None:
         return None
-    preset, variant = load_preset(task.preset), task.variants[0]
-    value = preset.published.get("miou_unrefined" if variant.refiner is None else "miou")
+    preset, models = load_preset(task.preset), task.models
+    value = preset.published.get("miou_unrefined" if models.refiner is None else "miou")
     if value is None:
         return None
-    logged = None if variant.refiner is None else preset.published.get("miou_logged")
-    ours, old = variant.settings.to_dict(), preset.settings.to_dict()
+    logged = None if models.refiner is None else preset.published.get("miou_logged")
+    ours, old = models.settings.to_dict(), preset.settings.to_dict()
     changed = [f"{key} {ours[key]}" for key in sorted(ours) if ours[key] != old[key]]
-    if task.model.casefold() != preset.model.casefold():
-        changed.append(f"model {task.model}")
-    if variant.refiner not in (None, preset.refiner):
-        changed.append(f"refiner {variant.refiner}")
-    if task.dtype not in (None, "float32"):
-        changed.append(f"dtype {task.dtype}")
+    for name, mine, theirs in (
+        ("model", models.model, (preset.model, preset.model.casefold())),
+        ("refiner", models.refiner, (preset.refiner, None)),
+        ("dtype", models.dtype, ("float32", None)),
+    ):
+        if mine not in theirs:
+            changed.append(f"{name} {mine}")
 
     def difference(published: float | None) -> float | None:
         return None if miou is None or published is None else round(100 * miou - published, 2)
@@ -145,12 +141,6 @@ def _published(task: EvaluationTask, miou: float | None) -> dict[str, Any] | Non
         "logged_difference_percent": difference(logged),
         "changed": changed,
     }
-
-
-def _folders(task: EvaluationTask) -> dict[str, str | None]:
-    if isinstance(task.data, str):
-        return {"root": str(task.root)}
-    return {"images": str(task.data.images), "masks": str(task.data.masks)}
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -99,8 +99,8 @@ class AttentionAccumulator:
             q, k, v, total, mixed = (heads[index] for heads in views)
             scores = torch.addmm(total, q, k.t(), beta=0, alpha=scale)
             torch.softmax(scores, dim=-1, out=scores)
-            total.add_(scores)
             torch.mm(scores, v, out=mixed)
+            total.add_(scores)
 
         for _ in threaded_map(attend_head, batch * heads):
             pass

@@ -13,8 +13,8 @@ from cliper.errors import ShapeError
 
 __all__ = ["assign_labels", "class_confidence", "class_scores"]
 
-# Size of the upsampled maps in memory at a time while labels are assigned: 64 MiB of float32.
-_CHUNK_ELEMENTS = 16 * 1024 * 1024
+# Size of the upsampled maps in memory at a time while labels are assigned: 4 MiB of float32, which stay in the cache.
+_CHUNK_ELEMENTS = 1024 * 1024
 
 
 def class_confidence(refined: Tensor, maps: Tensor) -> Tensor:
@@ -73,9 +73,8 @@ def assign_labels(
     best = torch.zeros(_check(size), device=refined.device)
     labels = torch.zeros(size, dtype=torch.int64, device=refined.device)
     for index, value in _upsampled_maps(refined, confidence, size, score_threshold, normalize):
-        better = value > best  # on a tie the first class wins, as in argmax
-        best = torch.where(better, value, best)
-        labels = torch.where(better, index + 1, labels)
+        labels.masked_fill_(value > best, index + 1)  # on a tie the first class wins, as in argmax
+        best = torch.maximum(best, value)
     if background_threshold > 0:
         return torch.where(best < background_threshold, 0, labels)
     return torch.where((1 - best) ** 2 >= best, 0, labels)
@@ -107,10 +106,14 @@ def _upsampled_maps(
     for first in range(0, len(on), step):
         chunk = on[first : first + step]
         m = F.interpolate(refined[chunk].float()[None], size=size, mode="bilinear", align_corners=False)[0]
-        m = m.div_(m.amax((-1, -2), keepdim=True) + 1e-5).mul_(confidence[chunk, None, None])
+        high, factor = m.amax((-1, -2), keepdim=True), confidence[chunk, None, None]
+        level = high + 1e-5
         if normalize:
-            m = m.sub_(m.amin((-1, -2), keepdim=True))
-            m = m.div_(m.amax((-1, -2), keepdim=True) + 1e-6)
+            # The extremes of the scaled map are its scaled extremes: no step changes the order of values.
+            low, high = m.amin((-1, -2), keepdim=True) / level * factor, high / level * factor
+            m.div_(level).mul_(factor).sub_(low).div_(high - low + 1e-6)
+        else:
+            m.div_(level).mul_(factor)
         yield from zip(chunk, m, strict=True)
 
 

@@ -1,5 +1,6 @@
 """From a refiner's name to a refiner."""
 
+import difflib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from cliper.checkpoints import ResolvedCheckpoint, entries, find_entry, resolve
-from cliper.checkpoints.registry import entry_of_repo, nearest_aliases, replacement_for
+from cliper.checkpoints.registry import entry_of_repo, replacement_for
 from cliper.checkpoints.validate import kind_of_folder
 from cliper.devices import convert_out_of_memory, resolve_device
 from cliper.encoders.base import Encoder
@@ -158,8 +159,8 @@ def _kind(text: str) -> str:
             raise RefinerError(f"{text} is a CLIP checkpoint, not a refiner; refiners: {', '.join(refiner_names())}")
         return entry.kind
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
-        near = [*nearest_aliases(text, "diffusion"), *nearest_aliases(text, "dino")]
-        hint = f" (near it: {', '.join(near[:4])})" if len(near) < len(refiner_names()) - 2 else ""
+        near = difflib.get_close_matches(text.lower(), refiner_names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
         raise RefinerError(
             f"no refiner is called {text!r}{hint}; expected one of {', '.join(refiner_names())}, "
             f"a hub name (owner/name), or a folder with a diffusers pipeline or a DINO"

@@ -6,24 +6,16 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cliper.decode_pool import DecodePool
-from cliper.errors import CliperError, ImageError, quote_path
-from cliper.runner.storage import hide_credentials, is_remote, open_file, storage_reason
+from cliper.errors import ImageError, quote_path
+from cliper.runner.storage import hide_credentials, is_remote, open_file, storage_errors
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MAX_FILE_BYTES",
-    "ImageItem",
-    "Source",
-    "check_file_size",
-    "is_image_name",
-    "safe_name",
-]
+__all__ = ["IMAGE_SUFFIXES", "MAX_FILE_BYTES", "ImageItem", "Source", "check_file_size", "is_image_name", "safe_name"]
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib")
 _RARE = (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".heic", ".heif", ".ico")
@@ -33,18 +25,22 @@ MAX_FILE_BYTES = 512 * 2**20
 """Size of a file in a tar or an object store at most: it is read into memory as a whole."""
 
 
-class Source(Protocol):
-    """The images of a run."""
+class Source:
+    """The images at a path or address; listed lazily and anew each time, always in the same order."""
 
-    uri: str
-    kind: str  # "folder", "list", "tar", "video" or "dataset"
-    is_sequential: bool  # items carry their data, because the source can only be read from its beginning
+    kind = "dataset"  # or "folder", "list", "tar", "video"
+    is_sequential = False  # items carry their data, because the source can only be read from its beginning
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
 
     def items(self) -> Iterator[Any]:
-        """All items, in the same order each time. Raises InputError if the source ends in the middle."""
+        """All items. Raises InputError if the source ends in the middle."""
+        raise NotImplementedError
 
     def count(self) -> int | None:
         """Number of items; None if only reading the whole source would tell."""
+        return None if self.is_sequential else sum(1 for _ in self.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +72,7 @@ class ImageItem:
         return Path(self.uri) if is_file else None
 
     def decode(self, decoder: DecodePool) -> npt.NDArray[np.uint8]:
-        """The image, [H, W, 3] uint8, RGB, upright.
-
-        Raises:
-            ImageError: it cannot be read, or is not an image.
-        """
+        """The image, [H, W, 3] uint8, RGB, upright. Raises ImageError."""
         if self.error is not None:
             raise ImageError(self.error)
         if isinstance(self.data, np.ndarray):
@@ -94,21 +86,13 @@ class ImageItem:
         return decoder.decode(data, shown)
 
     def _read(self, shown: str) -> bytes:
-        try:
-            with open_file(self.uri) as stream:
-                size = getattr(stream, "size", None) if self.size is None else self.size
-                check_file_size(size, shown)
-                if self.start:
-                    stream.seek(self.start)
-                data = stream.read(MAX_FILE_BYTES + 1 if size is None else size)
-        except CliperError:
-            raise
-        except MemoryError:
-            raise ImageError(f"out of memory while reading {shown}; make the file smaller") from None
-        except Exception as error:  # object stores have exceptions of their own
-            raise ImageError(
-                f"expected an image, could not read {shown} ({storage_reason(error, self.uri)}); check the address"
-            ) from None
+        message = f"expected an image, could not read {shown}"
+        with storage_errors(ImageError, message, self.uri, "check the address"), open_file(self.uri) as stream:
+            size = getattr(stream, "size", None) if self.size is None else self.size
+            check_file_size(size, shown)
+            if self.start:
+                stream.seek(self.start)
+            data = stream.read(MAX_FILE_BYTES + 1 if size is None else size)
         check_file_size(len(data), shown)
         return data
 

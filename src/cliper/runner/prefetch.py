@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
@@ -17,96 +16,67 @@ Loaded = TypeVar("Loaded")
 def read_ahead(
     items: Iterable[T], read: Callable[[T], Loaded], *, threads: int, ahead: int
 ) -> Generator[Loaded, None, None]:
-    """Read items while the caller works on earlier ones.
+    """Read items in threads while the caller works on earlier ones; up to ``ahead`` may wait for the caller.
 
-    Args:
-        items: listed by the threads, too, so that a slow listing does not hold up the caller.
-        read: reads one item, in any thread.
-        threads: number of threads.
-        ahead: number of items that may wait for the caller.
+    The threads list the items, too, so that a slow listing does not hold up the caller.
 
     Yields:
-        What ``read`` gave, as soon as it is ready; with one thread in the order of ``items``.
-
-    Raises:
-        Exception: what listing or ``read`` raised, after the items before it.
+        What ``read`` gave, as soon as it is ready; with one thread in the order of ``items``. What listing or ``read``
+        raised is raised after the items before it.
     """
     todo, listing = iter(items), threading.Lock()
-    ready: queue.Queue[tuple[Loaded | None, BaseException | None]] = queue.Queue(ahead)
-    stopped = threading.Event()
-
-    def hand_out(value: Loaded | None, error: BaseException | None = None) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put((value, error), timeout=0.1)
-                return
+    ready: queue.SimpleQueue[tuple[Loaded] | BaseException | None] = queue.SimpleQueue()
+    slots, stopped = threading.Semaphore(threads + ahead), threading.Event()
 
     def work() -> None:
-        end: BaseException = _END
+        end = None
         try:
-            while not stopped.is_set():
+            while slots.acquire() and not stopped.is_set():
                 with listing:
                     item = next(todo, None)
                 if item is None:
                     break
-                hand_out(read(item))
+                ready.put((read(item),))
         except BaseException as error:
             end = error
-        hand_out(None, end)
+        ready.put(end)
 
     # Daemons: a program that ends does not wait for the image that one of them reads.
     for number in range(threads):
         threading.Thread(target=work, name=f"cliper-read-{number}", daemon=True).start()
-    failure: BaseException | None = None
+    running, failure = threads, None
     try:
-        running = threads
         while running:
-            value, error = ready.get()
-            if error is None:
-                yield value  # type: ignore[misc]
-            else:
+            message = ready.get()
+            if isinstance(message, tuple):
+                yield message[0]
+                slots.release()
+            else:  # the end of a thread
                 running -= 1
-                failure = failure if error is _END else error
+                failure = message or failure
     finally:
         stopped.set()
+        slots.release(threads)
     if failure is not None:
         raise failure
 
 
-_END = StopIteration()  # a thread has nothing more to do
-
-
 def group_by_size(items: Iterable[T], max_size: int, size: Callable[[T], Hashable]) -> Iterator[list[T]]:
-    """Group items of one size, for models that are faster with many at once.
+    """Group items of one size, for models that are faster with many at once; at most ``8 * max_size`` are held.
 
-    Args:
-        items: at most ``8 * max_size`` of them are held at any time.
-        max_size: number of items in a group; fewer come where no more of that size are near.
-        size: of an item; an item without one (None) comes alone.
-
-    Yields:
-        Groups; with ``max_size=1`` in the order of ``items``.
+    Groups are smaller where no more items of that size are near.
 
     Example:
         >>> list(group_by_size(["cat", "cow", "horse", "dog"], 2, len))
         [['cat', 'cow'], ['horse'], ['dog']]
     """
     groups: dict[Hashable, list[T]] = {}
-    held = 0
     for item in items:
         key = size(item)
-        if key is None:
-            yield [item]
-            continue
         group = groups.setdefault(key, [])
         group.append(item)
-        held += 1
         if len(group) >= max_size:
-            ready = groups.pop(key)
-        elif held >= 8 * max_size:
-            ready = groups.pop(next(iter(groups)))  # the one that has waited longest
-        else:
-            continue
-        held -= len(ready)
-        yield ready
+            yield groups.pop(key)
+        elif sum(map(len, groups.values())) >= 8 * max_size:
+            yield groups.pop(next(iter(groups)))  # the one that has waited longest
     yield from groups.values()

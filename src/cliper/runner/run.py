@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cliper.errors import ImageError
+from cliper.errors import ImageError, InputError
 from cliper.runner.items import Source
-from cliper.runner.manifest import Manifest, Record
+from cliper.runner.manifest import CONFLICT, DAMAGED, Manifest, Record
 from cliper.runner.run_dir import RunDir, open_run_dir
 from cliper.runner.task import Task
 
@@ -43,12 +43,11 @@ class EngineStats:
     peak_memory: Mapping[str, int] = field(default_factory=dict)  # bytes by kind, the largest of any worker
 
     def __add__(self, other: EngineStats) -> EngineStats:
-        kinds = {*self.peak_memory, *other.peak_memory}
         return EngineStats(
             self.model_seconds + other.model_seconds,
             self.read_seconds + other.read_seconds,
             self.write_seconds + other.write_seconds,
-            {kind: max(self.peak_memory.get(kind, 0), other.peak_memory.get(kind, 0)) for kind in sorted(kinds)},
+            {**self.peak_memory, **{k: max(v, self.peak_memory.get(k, 0)) for k, v in other.peak_memory.items()}},
         )
 
 
@@ -70,33 +69,31 @@ class Monitor(AbstractContextManager[Any], Protocol):
         """Called with each record, and whether it is of this run; from any thread, one call at a time."""
 
 
+@dataclass(eq=False)
 class Run:
     """A run in progress; ``on_record`` is that of a :class:`Monitor`."""
 
-    def __init__(
-        self,
-        task: Task,
-        source: Source,
-        run_dir: RunDir,
-        manifest: Manifest,
-        on_record: Callable[[Record, bool], None],
-        options: RunOptions,
-    ) -> None:
-        self.task, self.source, self.run_dir, self.manifest = task, source, run_dir, manifest
-        self.storage = run_dir.storage
-        self.counts, self.stats = Counts(), EngineStats()
-        self.summary: Mapping[str, Any] = {}
-        self._on_record, self._options = on_record, options
-        self._lock = threading.Lock()
+    task: Task
+    source: Source
+    run_dir: RunDir
+    manifest: Manifest
+    on_record: Callable[[Record, bool], None]
+    options: RunOptions
+    counts: Counts = field(default_factory=Counts)
+    stats: EngineStats = field(default_factory=EngineStats)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    source_error: InputError | None = None  # why the source ended in the middle; the images before are processed
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def pending(self) -> Iterator[Any]:
         """The items that must be processed, while the source is listed; the others are recorded."""
         owners: dict[int, str] = {}  # by hash of the output key: name of the first image
-        for item in self.source.items():
-            key = hash(self.task.output_key(item.name))
+        for item in self._items():
+            key = hash(output_key(self.task, item.name))
             if key in owners:
                 name = item.name if item.name != owners[key] else f"{item.name}#{item.number}"
-                self.add(item.number, Record.conflict(name, owners[key]))
+                advice = "rename one of them, or leave one out with --glob"
+                self.add(item.number, Record.failed(name, f"{CONFLICT}{owners[key]}; {advice}"))
                 continue
             owners[key] = item.name
             known = self.manifest.find(item.name)
@@ -106,17 +103,24 @@ class Run:
                 continue
             problem = item.error or self.task.check_name(item.name)
             if problem is None:
+                self.run_dir.abort_uploads(self.task.outputs(item.name))
                 yield item
             else:
                 self.add(item.number, Record.failed(item.name, problem))
 
     def add(self, number: int, record: Record) -> None:
         """Write the record of an image, from any thread. Raises ImageError if it failed and that ends the run."""
-        if self._options.stop_on_error and not record.is_done:
+        if self.options.stop_on_error and not record.is_done:
             raise ImageError(f"{record.input}: {record.error}")
         self.manifest.add(number, record)
         self._count(record, new=True)
         self.run_dir.sync()
+
+    def _items(self) -> Iterator[Any]:
+        try:
+            yield from self.source.items()
+        except InputError as error:
+            self.source_error = error
 
     def _count(self, record: Record, *, new: bool) -> None:
         with self._lock:
@@ -126,12 +130,17 @@ class Run:
                 self.counts.done += 1
             else:
                 self.counts.skipped += 1
-            self._on_record(record, new)
+            self.on_record(record, new)
 
     def _is_finished(self, item: Any, record: Record) -> bool:
         if not record.is_done:
-            return not (self._options.retry_failed or record.is_damaged)
-        return self.task.is_current(item, record, self.storage)
+            return not (self.options.retry_failed or record.has_failed_by(DAMAGED))
+        return self.task.is_current(item, record, self.run_dir.storage)
+
+
+def output_key(task: Task, name: str) -> str:
+    """From an image's name to what its files' names depend on."""
+    return "/".join(task.outputs(name)) or name
 
 
 Engine = AbstractContextManager[Callable[[Run], EngineStats]]
@@ -148,7 +157,7 @@ def run_task(
     finish: Callable[[Run], tuple[list[Path], Mapping[str, Any]]],
     options: RunOptions,
 ) -> tuple[Run, list[str]]:
-    """Run a task over a source.
+    """Run a task over a source. Images that were finished before an exception stay finished.
 
     Args:
         uri: the run's folder; path or address.
@@ -160,31 +169,22 @@ def run_task(
 
     Returns:
         The run, and the addresses of the files about all images, the manifest first.
-
-    Raises:
-        CliperError: what ends the run; images that were finished before stay finished.
-        KeyboardInterrupt: likewise; files that were being written are complete.
     """
     resume = options.resume or options.retry_failed
     with open_run_dir(uri) as run_dir:
         run_dir.check(task.name, config, resume=resume, overwrite=options.overwrite)
-        with engine as process, run_dir.locked(), _resume_note(options):
-            run_dir.start(task.name, config, overwrite=options.overwrite)
-            with Manifest(run_dir.manifest, task.output_key) as manifest, monitor:
-                run = Run(task, source, run_dir, manifest, monitor.on_record, options)
-                run.stats = process(run)
-                run_dir.sync(now=True)
-                paths, run.summary = finish(run)
-                run_dir.set_run_files([path.relative_to(run_dir.folder).as_posix() for path in paths], run.summary)
-                manifest.finish()
-                return run, run_dir.finish([manifest.path, *paths])
-
-
-@contextlib.contextmanager
-def _resume_note(options: RunOptions) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        if not options.temporary:
-            error.add_note("finished images are kept; the same command with --resume continues")
-        raise
+        with engine as process, run_dir.locked():
+            try:
+                run_dir.start(task.name, config, overwrite=options.overwrite)
+                with Manifest(run_dir.manifest, functools.partial(output_key, task)) as manifest, monitor:
+                    run = Run(task, source, run_dir, manifest, monitor.on_record, options)
+                    run.stats = process(run)
+                    if run.source_error is not None:
+                        raise run.source_error
+                    paths, run.summary = finish(run)
+                    manifest.finish()
+                    return run, run_dir.finish(paths, run.summary)
+            except BaseException as error:
+                if not options.temporary:
+                    error.add_note("finished images are kept; the same command with --resume continues")
+                raise

@@ -1,7 +1,7 @@
 """The folder of a run: ``run.json`` with its configuration, ``manifest.jsonl`` with the state of each image.
 
-An object store cannot append to a file: there the manifest is kept in a temporary folder, and its new lines are copied
-now and then as ``manifest-parts/000000.jsonl`` and so on. A run that is killed loses what it did since the last copy.
+An object store cannot append to a file: there the manifest is kept in a temporary folder, and copied now and then. A
+run that is killed loses what it did since the last copy.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cliper.errors import InputError, OutputError
+from cliper.errors import InputError, OutputError, reraise
 from cliper.files import write_text
 from cliper.runner.manifest import read_manifest
 from cliper.runner.storage import Storage, hide_credentials
 
-__all__ = ["MANIFEST", "PARTS", "RUN", "RunDir", "config_diff", "open_run_dir", "remove_temporary_files"]
+__all__ = ["MANIFEST", "RUN", "RunDir", "config_diff", "open_run_dir", "remove_temporary_files"]
 
-RUN, MANIFEST, PARTS = "run.json", "manifest.jsonl", "manifest-parts"
+RUN, MANIFEST = "run.json", "manifest.jsonl"
 
-_SYNC_INTERVAL = 30.0  # seconds between copies of the manifest to an object store
+# Seconds between copies of the manifest to an object store; a large one takes at most a twentieth of the time.
+_SYNC_INTERVAL, _SYNC_SHARE = 30.0, 20
 
 # The temporary names of cliper.files.atomic_write, which a killed run leaves behind.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
@@ -40,69 +41,52 @@ def open_run_dir(uri: str) -> Iterator[RunDir]:
         yield RunDir(storage, storage.local)
         return
     with tempfile.TemporaryDirectory(prefix="cliper-") as folder:
-        run_dir = RemoteRunDir(storage, Path(folder))
+        run_dir = RunDir(storage, Path(folder))
+        for name in (RUN, MANIFEST):
+            if storage.exists(name):
+                storage.download(name, run_dir.folder / name)
+        if run_dir.manifest.exists():
+            run_dir.synced_size = run_dir.manifest.stat().st_size
         try:
             yield run_dir
         finally:
-            if run_dir.manifest.exists():
-                run_dir.sync(now=True)
+            run_dir.sync(now=True)
 
 
 class RunDir:
-    """A run directory; ``folder``, on this machine, has manifest and ``run.json``, ``storage`` the images' files."""
+    """A run directory: ``folder``, on this machine, has ``manifest`` and ``run.json``, ``storage`` images' files."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
-        self.storage, self.folder = storage, folder
-
-    @property
-    def manifest(self) -> Path:
-        """Path of the manifest."""
-        return self.folder / MANIFEST
+        self.storage, self.folder, self.manifest = storage, folder, folder / MANIFEST
+        self._lock = threading.Lock()
+        self._next_sync = 0.0
+        self.synced_size = 0  # of the manifest's last copy
+        self._uploads: dict[str, list[str]] = {}  # of a run that was killed, by file name
 
     def check(self, task: str, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Check that a run of a kind and configuration may use the folder.
-
-        Raises:
-            InputError: the folder holds a run, and neither is asked for; or it holds another run than this one.
-        """
+        """Raise InputError if the folder holds another run than this one, or neither flag is given for this one."""
         shown, old = hide_credentials(self.storage.uri), self._read()
+        advice = "start again (--overwrite), or choose another folder with --out"
         if old and old.get("task") != task:
-            raise InputError(
-                f"{shown} holds a run of another kind ({old.get('task', 'unknown')}, not {task}); choose another "
-                "folder with --out"
-            )
+            kind = old.get("task", "unknown")
+            raise InputError(f"{shown} holds a run of another kind ({kind}, not {task}); choose another with --out")
         if overwrite or not self.manifest.exists():
             return
         if not resume:
-            raise InputError(
-                f"{shown} holds a run already; continue it (--resume), start again (--overwrite), "
-                "or choose another folder with --out"
-            )
+            raise InputError(f"{shown} holds a run already; continue it (--resume), {advice}")
         if not old:
-            raise InputError(
-                f"{RUN} in {shown} cannot be read, so the run cannot be continued; start again (--overwrite), or "
-                "choose another folder with --out"
-            )
+            raise InputError(f"{RUN} in {shown} cannot be read, so the run cannot be continued; {advice}")
         changed = config_diff(old.get("config", {}), json.loads(json.dumps(config)))
         if changed:
-            raise InputError(
-                f"{shown} holds a run with another {', '.join(changed[:4])}; give what it was started with, start "
-                "again (--overwrite), or choose another folder with --out"
-            )
+            another = ", ".join(changed[:4])
+            raise InputError(f"{shown} holds a run with another {another}; give what it was started with, {advice}")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder, which is made if need be; the system unlocks it if the process is killed.
-
-        Raises InputError if another run uses it, OutputError if it cannot be made.
-        """
-        try:
+        """Lock the folder, which is made if need be; the system unlocks it if the process is killed."""
+        with reraise(OSError, OutputError, f"cannot write {self.folder}", "choose another with --out"):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder, os.O_RDONLY)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.folder}: {error.strerror or error}; choose another with --out"
-            ) from None
         try:
             _lock(handle, self.folder)
             yield
@@ -111,37 +95,53 @@ class RunDir:
 
     def start(self, task: str, config: Mapping[str, Any], *, overwrite: bool) -> None:
         """Prepare the folder: remove what a killed run left half done, and with ``overwrite`` all files of the run."""
-        files = self.run_files
+        files = self._read().get("run_files", [])
         if overwrite:
-            for record in read_manifest(self.manifest) if self.manifest.exists() else ():
-                for name in record.outputs:
-                    self._remove(name)
-            for name in files:
+            records = read_manifest(self.manifest) if self.manifest.exists() else ()
+            for name in [*(name for record in records for name in record.outputs), *files, MANIFEST]:
                 self._remove(name)
             files = []
             self.manifest.unlink(missing_ok=True)
+            self.synced_size = 0
         remove_temporary_files(self.folder)
         self._write({"task": task, "config": config, "run_files": files})
+        self._uploads = self.storage.unfinished_uploads()
 
-    @property
-    def run_files(self) -> list[str]:
-        """Names of the files about all images."""
-        files = self._read().get("run_files")
-        return [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
-
-    def set_run_files(self, names: Iterable[str], summary: Mapping[str, Any]) -> None:
-        """Note the files about all images and a summary in ``run.json``; other files of that kind are removed."""
-        names = sorted(set(names))
-        for name in set(self.run_files) - set(names):
-            self._remove(name)
-        self._write({**self._read(), "run_files": names, "summary": summary})
+    def abort_uploads(self, names: Iterable[str]) -> None:
+        """Remove what a run that was killed while it uploaded files of these names left in the object store."""
+        for name in names:
+            for upload in self._uploads.pop(name, ()):
+                self.storage.abort_upload(name, upload)
 
     def sync(self, *, now: bool = False) -> None:
-        """Copy new lines of the manifest to the storage, if the last copy was made some time ago."""
+        """Copy the manifest to the object store after a change, if the last copy was made some time ago."""
+        if self.storage.local is not None or not self.manifest.exists():
+            return
+        with self._lock:
+            size, started = self.manifest.stat().st_size, time.monotonic()
+            if size == self.synced_size or (not now and started < self._next_sync):
+                return
+            self.storage.upload(self.manifest, MANIFEST)
+            self.synced_size = size
+            seconds = time.monotonic() - started
+            self._next_sync = started + max(_SYNC_INTERVAL, _SYNC_SHARE * seconds)
 
-    def finish(self, paths: Sequence[Path]) -> list[str]:
-        """Copy the files about all images to the storage; their addresses."""
-        return [str(path) for path in paths]
+    def finish(self, paths: Sequence[Path], summary: Mapping[str, Any]) -> list[str]:
+        """Note the files about all images and a summary in ``run.json``, and copy all to the storage.
+
+        Earlier files of that kind are removed. Returns the addresses of manifest and files.
+        """
+        names = [path.relative_to(self.folder).as_posix() for path in paths]
+        for name in set(self._read().get("run_files", [])) - set(names):
+            self._remove(name)
+        self._write({**self._read(), "run_files": sorted(set(names)), "summary": summary})
+        if self.storage.local is not None:
+            return [str(self.manifest), *map(str, paths)]
+        self.abort_uploads([RUN, MANIFEST, *names])
+        for name in (*names, MANIFEST):
+            self.storage.upload(self.folder / name, name)
+        self.synced_size = self.manifest.stat().st_size
+        return [hide_credentials(f"{self.storage.uri}/{name}") for name in (MANIFEST, *names)]
 
     def _read(self) -> dict[str, Any]:
         """``run.json``; empty if it cannot be read."""
@@ -153,6 +153,8 @@ class RunDir:
 
     def _write(self, values: Mapping[str, Any]) -> None:
         write_text(self.folder / RUN, json.dumps(values, indent=1) + "\n")
+        if self.storage.local is None:
+            self.storage.upload(self.folder / RUN, RUN)
 
     def _remove(self, name: str) -> None:
         """Remove a file of the run, and folders that are empty then; nothing outside of the folder."""
@@ -163,65 +165,6 @@ class RunDir:
             with contextlib.suppress(OSError):  # not empty
                 for folder in list(PurePosixPath(name).parents)[:-1]:
                     (self.storage.local / folder).rmdir()
-
-
-class RemoteRunDir(RunDir):
-    """A run directory in an object store; ``folder`` is an empty folder of this machine."""
-
-    def __init__(self, storage: Storage, folder: Path) -> None:
-        super().__init__(storage, folder)
-        self._lock = threading.Lock()
-        self._last_sync = time.monotonic()
-        self._is_final = False
-        for name in (RUN, MANIFEST):
-            if storage.exists(name):
-                storage.download(name, folder / name)
-        self._parts = sorted(name for name, _ in storage.entries(PARTS)) if storage.exists(PARTS) else []
-        for name in self._parts:
-            storage.download(f"{PARTS}/{name}", folder / "part")
-            with self.manifest.open("ab") as manifest:
-                manifest.write((folder / "part").read_bytes())
-        self._synced = self.manifest.stat().st_size if self.manifest.exists() else 0
-
-    def start(self, task: str, config: Mapping[str, Any], *, overwrite: bool) -> None:
-        """As of a local one; ``run.json`` is copied."""
-        super().start(task, config, overwrite=overwrite)
-        self.storage.upload(self.folder / RUN, RUN)
-        if not self.manifest.exists():
-            self._synced = 0
-            self.storage.remove(MANIFEST)
-            self._remove_parts()
-
-    def sync(self, *, now: bool = False) -> None:
-        """Copy new lines of the manifest as another part."""
-        with self._lock:
-            if self._is_final or (not now and time.monotonic() - self._last_sync < _SYNC_INTERVAL):
-                return
-            self._last_sync = time.monotonic()
-            with self.manifest.open("rb") as manifest:
-                manifest.seek(self._synced)
-                lines = manifest.read()
-            lines = lines[: lines.rfind(b"\n") + 1]
-            if lines:
-                name = f"{len(self._parts):06d}.jsonl"
-                (self.folder / "part").write_bytes(lines)
-                self.storage.upload(self.folder / "part", f"{PARTS}/{name}")
-                self._parts.append(name)
-                self._synced += len(lines)
-
-    def finish(self, paths: Sequence[Path]) -> list[str]:
-        """As of a local one; parts of the manifest are removed."""
-        names = [RUN, *(path.relative_to(self.folder).as_posix() for path in paths)]
-        for name in names:
-            self.storage.upload(self.folder / name, name)
-        self._is_final = True
-        self._remove_parts()
-        return [hide_credentials(f"{self.storage.uri}/{name}") for name in names[1:]]
-
-    def _remove_parts(self) -> None:
-        for name in self._parts:
-            self.storage.remove(f"{PARTS}/{name}")
-        self._parts = []
 
 
 def config_diff(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -245,15 +188,11 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def _lock(handle: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # a system without such locks
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another run uses {folder}; wait until it ends, or choose another folder with --out"
-        ) from None
-    except OSError:  # a file system without locks
-        return
+    import fcntl
+
+    with contextlib.suppress(OSError):  # a file system without locks
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            advice = "wait until it ends, or choose another folder with --out"
+            raise InputError(f"another run uses {folder}; {advice}") from None

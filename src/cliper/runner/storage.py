@@ -6,6 +6,7 @@ that a user gives go through :func:`normalize_uri` first.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cliper.errors import InputError, MissingExtraError, OutputError, quote_path, short_reason
+from cliper.errors import CliperError, InputError, MissingExtraError, OutputError, quote_path, short_reason
 
 __all__ = [
     "Storage",
@@ -26,7 +27,7 @@ __all__ = [
     "open_file",
     "parent_uri",
     "quote_uri",
-    "storage_reason",
+    "storage_errors",
 ]
 
 _LOCAL_PROTOCOLS = ("file", "local")
@@ -65,19 +66,29 @@ def quote_uri(uri: str) -> str:
     return quote_path(hide_credentials(uri))
 
 
-def storage_reason(error: BaseException, uri: str) -> str:
-    """The text of an exception of any storage library for a message: one line without the credentials of ``uri``."""
-    user = _USER_INFO.search(uri)
-    text = short_reason(error)
-    return hide_credentials(text.replace(user[0], "") if user else text)
+@contextlib.contextmanager
+def storage_errors(error: type[CliperError], message: str, uri: str, advice: str) -> Iterator[None]:
+    """Replace exceptions of any storage library by ``error``, with the text "message (reason); advice".
+
+    Exceptions of this package pass unchanged. The credentials of ``uri`` are removed from the reason.
+    """
+    try:
+        yield
+    except CliperError:
+        raise
+    except Exception as cause:
+        user = _USER_INFO.search(uri)
+        text = "out of memory" if isinstance(cause, MemoryError) else short_reason(cause)
+        reason = hide_credentials(text.replace(user[0] if user else "\0", ""))
+        raise error(f"{message} ({reason}); {advice}") from cause
 
 
 def join(uri: str, name: str) -> str:
-    """The address of ``name`` below ``uri``."""
+    """The address of ``name`` below ``uri``; the folder itself without a name."""
     if not is_remote(uri):
-        return os.path.join(uri, name)  # noqa: PTH118
+        return os.path.join(uri, name) if name else uri  # noqa: PTH118
     folder = _strip_slash(uri)
-    return folder + name if folder.endswith("://") else f"{folder}/{name}"
+    return folder + name if folder.endswith("://") or not name else f"{folder}/{name}"
 
 
 def parent_uri(uri: str) -> str:
@@ -108,9 +119,7 @@ def open_file(uri: str) -> IO[bytes]:
 class Storage:
     """A folder by its path or address; cheap to make, so that each process has its own.
 
-    Raises:
-        InputError: an unknown protocol.
-        MissingExtraError: the library for the protocol is not installed.
+    Raises InputError for an unknown protocol, MissingExtraError if the protocol's library is not installed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -128,18 +137,8 @@ class Storage:
         """Whether there is such a folder."""
         return self.local.is_dir() if self.local is not None else bool(self._system.isdir(self._root))
 
-    def is_file(self) -> bool:
-        """Whether there is a file, pipe or device at the address of the folder."""
-        if self.local is not None:
-            return self.local.exists() and not self.local.is_dir()
-        return bool(self._system.isfile(self._root))
-
     def entries(self, name: str = "") -> Iterator[tuple[str, bool]]:
-        """Names in the folder, or in a folder below it, each with whether it is a folder; in no order.
-
-        Raises:
-            OSError: it cannot be listed.
-        """
+        """Names in the folder, or in a folder below it, each with whether it is a folder; in no order."""
         if self.local is not None:
             with os.scandir(self.local / name) as found:
                 yield from ((one.name, _is_folder(one)) for one in found)
@@ -149,21 +148,21 @@ class Storage:
             if last and one["name"].rstrip("/") != self._path(name).rstrip("/"):  # some list the folder itself
                 yield last, one["type"] == "directory"
 
-    def exists(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+    def exists(self, name: str = "") -> bool:
+        """Whether there is a file of that name, or anything at the address of the folder."""
         if self.local is not None:
-            return os.path.exists(os.path.join(self.local, name))  # noqa: PTH110, PTH118 - called for each image
+            return os.path.exists(join(self.uri, name))  # noqa: PTH110 - called for each image
         return bool(self._system.exists(self._path(name)))
 
     def put(self, name: str, write: Callable[[Path], Any]) -> None:
         """Make a file, whole or not at all; ``write`` is called with a path, and writes atomically.
 
-        Raises:
-            OutputError: it cannot be written, or the folder was removed.
+        Raises OutputError if it cannot be written, or the folder was removed.
         """
         if self.local is not None:
             if not self.local.is_dir():  # writing would make it again, without what it held
-                raise _removed_error(self.uri)
+                cause = FileNotFoundError(errno.ENOENT, "the folder was removed")
+                raise OutputError(f"{self._cannot_write()}: it was removed during the run; start again") from cause
             write(self.local / name)
             return
         with tempfile.TemporaryDirectory(prefix="cliper-") as folder:
@@ -172,44 +171,45 @@ class Storage:
             self.upload(path, name)
 
     def upload(self, path: Path, name: str) -> None:
-        """Copy a file of this machine to an object store. A bucket that does not exist is an error.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        try:
+        """Copy a file of this machine to an object store. Raises OutputError, also if there is no such bucket."""
+        with self._write_errors(name):
             self._system.put_file(str(path), self._path(name))
-        except Exception as error:  # each store has exceptions of its own
-            raise _write_error(join(self.uri, name), error) from error
 
     def download(self, name: str, path: Path) -> None:
-        """Copy a file of an object store to this machine.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        try:
+        """Copy a file of an object store to this machine. Raises InputError if it cannot be read."""
+        message = f"expected a file at {quote_uri(join(self.uri, name))}, could not read it"
+        with storage_errors(InputError, message, self.uri, "check the address"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._system.get_file(self._path(name), str(path))
-        except Exception as error:
-            raise InputError(
-                f"expected a file at {quote_uri(join(self.uri, name))}, could not read it "
-                f"({storage_reason(error, self.uri)}); check the address"
-            ) from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it exists.
-
-        Raises:
-            OutputError: it cannot be removed.
-        """
-        try:
+        """Remove a file, if it exists. Raises OutputError if it cannot be removed."""
+        with self._write_errors(name):
             if self.local is not None:
                 (self.local / name).unlink(missing_ok=True)
             elif self._system.exists(self._path(name)):
                 self._system.rm_file(self._path(name))
-        except Exception as error:
-            raise _write_error(join(self.uri, name), error) from error
+
+    def unfinished_uploads(self) -> dict[str, list[str]]:
+        """Uploads in several parts that were begun and not finished: their numbers by file name.
+
+        S3 keeps, and charges for, those of a run that was killed. Empty if they may not be listed.
+        """
+        uploads: dict[str, list[str]] = {}
+        if hasattr(self._system, "list_multipart_uploads"):
+            bucket, begin = self._root.partition("/")[0], self._path("") + "/"
+            with contextlib.suppress(OSError):
+                for upload in self._system.list_multipart_uploads(bucket):
+                    path = f"{bucket}/{upload['Key']}"
+                    if path.startswith(begin):
+                        uploads.setdefault(path.removeprefix(begin), []).append(upload["UploadId"])
+        return uploads
+
+    def abort_upload(self, name: str, upload: str) -> None:
+        """Remove the parts of an upload that was not finished, if that is allowed."""
+        bucket, _, key = self._path(name).partition("/")
+        with contextlib.suppress(OSError):
+            self._system.abort_mpu(bucket, key, upload)
 
     def is_fatal(self, error: Exception) -> bool:
         """Whether an error of :meth:`put` would meet the next file, too: a full disk, not a name that is refused."""
@@ -222,6 +222,13 @@ class Storage:
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else str(self._root)
+
+    def _cannot_write(self, name: str = "") -> str:
+        return f"cannot write {quote_uri(join(self.uri, name))}"
+
+    def _write_errors(self, name: str) -> contextlib.AbstractContextManager[None]:
+        advice = "check the address and the rights to write there"
+        return storage_errors(OutputError, self._cannot_write(name), self.uri, advice)
 
 
 def _strip_slash(uri: str) -> str:
@@ -242,24 +249,10 @@ def _file_system(uri: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:
-        raise MissingExtraError(
-            f"{quote_uri(uri)} needs a library that is not installed ({storage_reason(error, uri)})"
-        ) from None
+        reason = hide_credentials(short_reason(error))
+        raise MissingExtraError(f"{quote_uri(uri)} needs a library that is not installed ({reason})") from None
     except ValueError as error:
-        raise InputError(
-            f"expected a path or an address such as s3://bucket/folder, got {quote_uri(uri)} "
-            f"({storage_reason(error, uri)})"
-        ) from None
+        reason = hide_credentials(short_reason(error))
+        expected = "expected a path or an address such as s3://bucket/folder"
+        raise InputError(f"{expected}, got {quote_uri(uri)} ({reason})") from None
     return system, str(path)
-
-
-def _removed_error(uri: str) -> OutputError:
-    error = OutputError(f"cannot write {quote_uri(uri)}: the folder was removed during the run; start again")
-    error.__cause__ = FileNotFoundError(errno.ENOENT, "the folder was removed")
-    return error
-
-
-def _write_error(uri: str, error: Exception) -> OutputError:
-    return OutputError(
-        f"cannot write {quote_uri(uri)}: {storage_reason(error, uri)}; check the address and the rights to write there"
-    )

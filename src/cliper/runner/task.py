@@ -22,7 +22,7 @@ class Task(Protocol):
     """
 
     name: ClassVar[str]
-    uses_decoder: ClassVar[bool] = False  # whether read() needs decoding processes
+    decoder: ClassVar[str] = "cliper.decode_pool:_image_decoder"  # handler of the decoding processes
 
     def load(self, device: str | None = None) -> AbstractContextManager[Any]:
         """The model, for the other methods, on a device in place of the task's own. Raises CliperError."""
@@ -30,7 +30,7 @@ class Task(Protocol):
     def batch_size(self, model: Any) -> int:
         """Number of images of one size that are processed together at most."""
 
-    def read(self, model: Any, item: Any, decoder: DecodePool | None) -> tuple[Hashable, Any]:
+    def read(self, model: Any, item: Any, decoder: DecodePool) -> tuple[Hashable, Any]:
         """Read an image: its size, and what :meth:`process` is given. Images of one size are processed together."""
 
     def process(self, model: Any, images: Sequence[Any]) -> list[Any]:
@@ -47,14 +47,10 @@ class Task(Protocol):
     def is_current(self, item: Any, record: Record, storage: Storage) -> bool:
         """Whether an image that an earlier run has done need not be done again."""
 
-    def output_key(self, name: str) -> str:
-        """From an image's name to what its output names depend on; of two images with one key, the second fails."""
-        return name
+    def outputs(self, name: str) -> list[str]:
+        """Names of the files of the image of that name; of two images with the same files, the second fails."""
+        return []
 
     def check_name(self, name: str) -> str | None:
         """Why an image of that name cannot be processed, or None."""
         return None
-
-    def discard(self, item: Any, storage: Storage) -> None:
-        """Remove the files of an image that failed."""
-        return None  # noqa: RET501 - else it would be abstract

@@ -280,6 +280,12 @@ def test_unknown_refiner(name: str) -> None:
         load_refiner(name)
 
 
+@pytest.mark.parametrize(("name", "near"), [("slef", "self"), ("SD21", "sd2.1"), ("dino-v2-b14", "dinov2-b14")])
+def test_similar_refiner_is_suggested(name: str, near: str) -> None:
+    with pytest.raises(RefinerError, match=rf"no refiner is called '{name}' \(did you mean {near}\?\)"):
+        load_refiner(name)
+
+
 def test_checkpoints_that_are_not_refiners(tmp_path: Path, clip_folder: Path) -> None:
     with pytest.raises(RefinerError, match=r"model_index.json.*got neither"):
         load_refiner(tmp_path)

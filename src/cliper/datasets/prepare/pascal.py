@@ -44,12 +44,12 @@ def voc_aug_masks(root: Path, sbd: Path | None = None) -> MaskPlan:
     """
     folder = root / "VOCdevkit" / "VOC2012"
     target = folder / "SegmentationClassAug"
-    masks = {path.stem: path for path in match_files("voc", folder / "SegmentationClass", "*.png")}
+    masks = {path.stem: path for path in match_files("VOC", folder / "SegmentationClass", "*.png")}
     jobs = [MaskJob(target / f"{name}.png", partial(remap_labels, _VOC_LABELS, path)) for name, path in masks.items()]
     if sbd is not None:
         read = partial(read_mat, keys=("GTcls", "Segmentation"))
         candidates = (sbd / "benchmark_RELEASE" / "dataset" / "cls", sbd / "dataset" / "cls", sbd / "cls")
-        for path in match_files("voc", first_existing("SBD's class masks", None, candidates), "*.mat"):
+        for path in match_files("VOC", first_existing("SBD's class masks", None, candidates), "*.mat"):
             if path.stem not in masks:
                 jobs.append(MaskJob(target / f"{path.stem}.png", partial(remap_labels, _SBD_LABELS, path, read)))
     return MaskPlan(target, jobs)

@@ -11,33 +11,23 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from cliper.errors import CliperError, InputError, MissingExtraError, ResourceError, short_reason
-from cliper.runner.engines.threads import open_decoder, process_items
-from cliper.runner.items import ImageItem, Source
+from cliper.decode_pool import DecodePool
+from cliper.errors import MissingExtraError, ResourceError, short_reason
+from cliper.runner.engines.threads import portable_error, process_items
 from cliper.runner.manifest import Record
 from cliper.runner.run import EngineStats, Run
 from cliper.runner.run_dir import remove_temporary_files
-from cliper.runner.storage import Storage, is_remote
+from cliper.runner.storage import Storage
 from cliper.runner.task import Task
 
-__all__ = ["check_ray_source", "ray_engine"]
+__all__ = ["ray_engine"]
 
 _BLOCK = 16  # images that travel together, and that an actor that died processes again
 _BLOCKS_AHEAD = 2  # for each actor
 _READER_CPUS = 0.5  # share of a processor that is left beside the models
-
-
-def check_ray_source(source: Source) -> None:
-    """Raise InputError for a source that only one machine can read: a video or a compressed tar."""
-    if source.is_sequential:
-        raise InputError(
-            f"--engine ray: a {'video' if source.kind == 'video' else 'compressed tar'} can only be read from its "
-            "beginning; use --engine local, or unpack it first"
-        )
 
 
 @contextlib.contextmanager
@@ -46,14 +36,9 @@ def ray_engine(
 ) -> Iterator[Callable[[Run], EngineStats]]:
     """Connect to a Ray cluster, or start Ray on this machine without an address.
 
-    Args:
-        workers: number of models; None takes one for each GPU, or one for each machine without.
-        threads: that read in each actor, and as many that record.
-        cpu_only: whether GPUs are left alone.
+    Without a number of ``workers`` there is one model for each GPU, or for each machine without.
 
-    Raises:
-        MissingExtraError: Ray is not installed.
-        ResourceError: there is no cluster at the address.
+    Raises MissingExtraError if Ray is not installed, ResourceError if there is no cluster at the address.
     """
     import torch
 
@@ -66,8 +51,8 @@ def ray_engine(
         actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(_Worker)
 
         def process(run: Run) -> EngineStats:
-            local = run.storage.local
-            uri = run.storage.uri if local is None else str(local.absolute())
+            local = run.run_dir.storage.local
+            uri = run.run_dir.storage.uri if local is None else str(local.absolute())
             actors = [actor.remote(task, uri, threads, torch_threads) for _ in range(count)]
             try:
                 return _distribute(ray, actors, run)
@@ -91,53 +76,35 @@ class _Worker:
         torch.set_num_threads(torch_threads)
         self._task, self._storage, self._threads = task, Storage(uri), threads
         self._stack = contextlib.ExitStack()
-        self._model: Any = None
+        self._loaded: Any = None
 
     def process(self, items: Sequence[Any]) -> tuple[list[tuple[int, Record]], EngineStats | Exception]:
         """Records of the items; an error of this package comes back as a value: Ray would wrap it."""
         records: list[tuple[int, Record]] = []
         try:
-            if self._model is None:  # with the first images, where an error can be handed back
-                self._decoder = self._stack.enter_context(open_decoder(self._task, self._threads))
-                self._model = self._stack.enter_context(self._task.load())
-            stats = process_items(
-                self._task,
-                self._model,
-                self._decoder,
-                items,
-                self._storage,
-                lambda number, record: records.append((number, record)),
-                threads=self._threads,
-            )
-        except CliperError as error:
-            return records, type(error)(str(error))
-        except Exception as error:  # a defect; not every exception can be pickled
-            return records, RuntimeError(f"{type(error).__name__} in a worker: {error}")
+            if self._loaded is None:  # with the first images, where an error can be handed back
+                decoder = DecodePool(self._threads, handler=self._task.decoder)
+                self._loaded = self._stack.enter_context(self._task.load()), decoder
+            model, decoder = self._loaded
+            add = lambda *record: records.append(record)  # noqa: E731
+            stats = process_items(self._task, model, decoder, items, self._storage, add, threads=self._threads)
+        except Exception as error:
+            return records, portable_error(error)
         return records, stats
 
 
 def _distribute(ray: Any, actors: Sequence[Any], run: Run) -> EngineStats:
+    from ray.util import ActorPool
+
     stats, pending = EngineStats(), run.pending()
-    at_work: dict[Any, Any] = {}  # by reference of a result, its actor
-    failure: InputError | None = None
-    idle = [actor for _ in range(_BLOCKS_AHEAD) for actor in actors]
+    pool = ActorPool([*actors] * _BLOCKS_AHEAD)
     try:
         while True:
-            while idle:
-                block: list[Any] = []
-                try:
-                    block.extend(map(_absolute, islice(pending, _BLOCK)))
-                except InputError as error:  # the source ends in the middle: what came before is processed
-                    failure, pending = error, iter(())
-                if not block:
-                    break
-                actor = idle.pop()
-                at_work[actor.process.remote(block)] = actor
-            if not at_work:
-                break
-            (reference, *_), _ = ray.wait(list(at_work), num_returns=1)
-            idle.append(at_work.pop(reference))
-            records, result = ray.get(reference)
+            while pool.has_free() and (block := list(islice(pending, _BLOCK))):
+                pool.submit(lambda actor, items: actor.process.remote(items), block)
+            if not pool.has_next():
+                return stats
+            records, result = pool.get_next_unordered()
             for number, record in records:
                 run.add(number, record)
             if isinstance(result, Exception):
@@ -148,16 +115,6 @@ def _distribute(ray: Any, actors: Sequence[Any], run: Run) -> EngineStats:
             "Ray could not go on; finished images are kept: start again, with fewer workers if memory ran out "
             f"({short_reason(error)})"
         ) from error
-    if failure is not None:
-        raise failure
-    return stats
-
-
-def _absolute(item: Any) -> Any:
-    """An item that does not depend on the folder in which an actor runs."""
-    if not isinstance(item, ImageItem) or is_remote(item.uri):
-        return item
-    return replace(item, uri=os.path.abspath(item.uri))  # noqa: PTH100
 
 
 def _connect(address: str | None) -> Any:
@@ -172,15 +129,12 @@ def _connect(address: str | None) -> Any:
     except ImportError:
         raise MissingExtraError("Ray is not installed; pip install 'cliper[scale]'") from None
     try:
-        if not ray.is_initialized():
-            _check_reachable(address)
-            with _suppress_stderr():
-                ray.init(
-                    address=address,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    include_dashboard=False if address is None else None,
-                )
+        host, colon, port = (address or "").rpartition("://")[2].partition(":")
+        if colon and port.isdigit():  # Ray would try for minutes if nothing listens there
+            socket.create_connection((host, int(port)), timeout=20).close()
+        dashboard = False if address is None else None
+        with _suppress_stderr():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
     except Exception as error:
         expected, advice = f"a Ray cluster at {address!r}", "check --address"
         if address is None:
@@ -199,13 +153,6 @@ def _allocate(ray: Any, workers: int | None, *, cpu_only: bool) -> tuple[int, di
     count = workers or sum(1 for node in ray.nodes() if node["Alive"])
     share = (cpus - _READER_CPUS) / count  # Ray takes whole numbers above 1
     return count, {"num_cpus": float(int(share)) if share >= 1 else max(0.1, int(share * 10) / 10)}
-
-
-def _check_reachable(address: str | None) -> None:
-    """Raise OSError at once if nothing listens at HOST:PORT; Ray itself would try for minutes."""
-    host, colon, port = (address or "").rpartition("://")[2].partition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=20).close()
 
 
 @contextlib.contextmanager

@@ -12,26 +12,30 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cliper.decode_pool import DecodePool
-from cliper.errors import CliperError, ImageError, InputError, ResourceError
+from cliper.errors import CliperError, ImageError, ResourceError
 from cliper.runner.manifest import Record
 from cliper.runner.prefetch import group_by_size, read_ahead
 from cliper.runner.run import EngineStats, Run
 from cliper.runner.storage import Storage
 from cliper.runner.task import Task
 
-__all__ = ["open_decoder", "process_items", "threads_engine"]
+__all__ = ["portable_error", "process_items", "threads_engine"]
 
 
 @contextlib.contextmanager
 def threads_engine(task: Task, *, threads: int) -> Iterator[Callable[[Run], EngineStats]]:
     """Load the model in this process; ``threads`` read, as many record, and as many processes decode."""
-    with open_decoder(task, threads) as decoder, task.load() as model:
-        yield lambda run: process_items(task, model, decoder, run.pending(), run.storage, run.add, threads=threads)
+    with DecodePool(threads, handler=task.decoder) as decoder, task.load() as model:
+        yield lambda run: process_items(
+            task, model, decoder, run.pending(), run.run_dir.storage, run.add, threads=threads
+        )
 
 
-def open_decoder(task: Task, count: int) -> contextlib.AbstractContextManager[DecodePool | None]:
-    """The decoding processes that a task needs."""
-    return DecodePool(count) if task.uses_decoder else contextlib.nullcontext()
+def portable_error(error: Exception) -> Exception:
+    """An error that can be sent to another process. An exception that is a defect may not be picklable."""
+    if isinstance(error, CliperError):
+        return type(error)(str(error))
+    return RuntimeError(f"{type(error).__name__} in a worker: {error}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class _Loaded:
 def process_items(
     task: Task,
     model: Any,
-    decoder: DecodePool | None,
+    decoder: DecodePool,
     items: Iterable[Any],
     storage: Storage,
     add: Callable[[int, Record], None],
@@ -57,23 +61,30 @@ def process_items(
 ) -> EngineStats:
     """Process items; few of them are in memory at a time: those being read, a few groups, and those being recorded.
 
-    Args:
-        items: may be listed slowly.
-        add: called with an item's number and its record, from any thread.
-        threads: that read, and as many that record.
-
-    Raises:
-        CliperError: what ends the run; images that were finished before are added.
-        KeyboardInterrupt: likewise, once the images that were being recorded are added.
+    ``threads`` threads read, and as many record and call ``add`` with an item's number and record. An exception that
+    ends the run is raised once the images that were being recorded are added.
     """
     from cliper.devices import peak_memory
 
     batch = task.batch_size(model)
     stats = EngineStats()
 
+    def discard(loaded: _Loaded) -> None:
+        for name in task.outputs(loaded.item.name):
+            with contextlib.suppress(CliperError):
+                storage.remove(name)
+
     def fail(loaded: _Loaded, error: CliperError, spent: float) -> None:
-        task.discard(loaded.item, storage)
+        discard(loaded)
         add(loaded.item.number, Record.failed(loaded.item.name, error, spent))
+
+    def read(item: Any) -> _Loaded:
+        started = time.perf_counter()
+        try:
+            size, image = task.read(model, item, decoder)
+        except (ImageError, ResourceError) as error:
+            return _Loaded(item, error=error, seconds=time.perf_counter() - started)
+        return _Loaded(item, size, image, seconds=time.perf_counter() - started)
 
     def record(loaded: _Loaded, result: Any, spent: float) -> None:
         started = time.perf_counter()
@@ -81,8 +92,7 @@ def process_items(
             done = task.record(loaded.item, result, storage)
         except CliperError as error:
             if storage.is_fatal(error):
-                with contextlib.suppress(CliperError):
-                    task.discard(loaded.item, storage)
+                discard(loaded)
                 raise
             fail(loaded, error, spent + time.perf_counter() - started)
         else:
@@ -95,16 +105,13 @@ def process_items(
             else:
                 fail(loaded, loaded.error, loaded.seconds)
 
-    reading = read_ahead(items, lambda item: _read(task, model, decoder, item), threads=threads, ahead=threads + batch)
+    reading = read_ahead(items, read, threads=threads, ahead=threads + batch)
     groups = group_by_size(readable(reading), batch, lambda loaded: loaded.size)
     recorders = _DaemonThreads(threads, max_waiting=threads + batch)
+    started = time.perf_counter()
     try:
-        while True:
-            started = time.perf_counter()
-            group = next(groups, None)
-            read = time.perf_counter()
-            if group is None:
-                break
+        for group in groups:
+            loaded_at = time.perf_counter()
             results = _process(task, model, group)
             processed = time.perf_counter()
             for loaded, result, spent in results:
@@ -112,26 +119,15 @@ def process_items(
                     fail(loaded, result, loaded.seconds + spent)
                 else:
                     recorders.submit(functools.partial(record, loaded, result, loaded.seconds + spent))
-            stats += EngineStats(processed - read, read - started, time.perf_counter() - processed)
+            stats += EngineStats(processed - loaded_at, loaded_at - started, time.perf_counter() - processed)
+            started = time.perf_counter()
         recorders.finish()
-    except InputError:  # the source ends in the middle: what was processed before is recorded
-        recorders.finish()
-        raise
     except BaseException:
         recorders.finish(cancel=True)
         raise
     finally:
         reading.close()
     return replace(stats, peak_memory=peak_memory())
-
-
-def _read(task: Task, model: Any, decoder: DecodePool | None, item: Any) -> _Loaded:
-    started = time.perf_counter()
-    try:
-        size, image = task.read(model, item, decoder)
-    except (ImageError, ResourceError) as error:
-        return _Loaded(item, error=error, seconds=time.perf_counter() - started)
-    return _Loaded(item, size, image, seconds=time.perf_counter() - started)
 
 
 def _process(task: Task, model: Any, group: Sequence[_Loaded]) -> list[tuple[_Loaded, Any, float]]:
@@ -150,11 +146,13 @@ def _process(task: Task, model: Any, group: Sequence[_Loaded]) -> list[tuple[_Lo
 class _DaemonThreads:
     """Threads that a program which ends does not wait for, unlike those of a ThreadPoolExecutor.
 
-    So the second Ctrl-C, which interrupts :meth:`finish`, ends the program at once.
+    So the second Ctrl-C, which interrupts :meth:`finish`, ends the program at once. An error of the work is raised by
+    the next call; with ``cancel``, only work in progress is waited for.
     """
 
     def __init__(self, count: int, *, max_waiting: int) -> None:
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(max_waiting)
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._slots = threading.Semaphore(count + max_waiting)
         self._cancelled = False
         self._error: BaseException | None = None
         self._threads = [
@@ -164,16 +162,13 @@ class _DaemonThreads:
             thread.start()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Wait until there is room, and hand over. Raises what an earlier piece of work raised."""
-        while self._error is None:
-            with contextlib.suppress(queue.Full):
-                self._queue.put(work, timeout=0.1)
-                return
-        raise self._error
+        self._slots.acquire()
+        if self._error is not None:
+            raise self._error
+        self._queue.put(work)
 
     def finish(self, *, cancel: bool = False) -> None:
-        """Wait for the work and raise what it raised; with ``cancel``, wait only for work in progress."""
-        self._cancelled = self._cancelled or cancel
+        self._cancelled = cancel
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
@@ -188,3 +183,4 @@ class _DaemonThreads:
                     work()
                 except BaseException as error:
                     self._error = self._error or error
+            self._slots.release()

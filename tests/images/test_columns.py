@@ -1,4 +1,4 @@
-"""Cityscapes: the whole image is resized and then cut; the refiner and the labels have halves of the original."""
+"""Columns of an image, as of Cityscapes: the whole image is resized and then cut."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from published_order import published_pixels
 
-from cliper.evaluation.task import EvaluationTask, SampleSource, Variant
 from cliper.images import preprocess, resized_shape
-from dataset_trees import build_tree
-from dataset_trees.own import report_of
+from published_order import published_pixels
 
 CLIP: dict[str, Any] = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 HALVES = {"left": (0, 2), "right": (1, 2)}
@@ -79,48 +76,3 @@ def test_an_odd_number_of_patches_becomes_even() -> None:
         for column in HALVES.values()
     )
     assert left.shape == right.shape == (3, 448, 448)
-
-
-class RecordingRefiner:
-    """Keeps what it is shown."""
-
-    name = "recording"
-
-    def __init__(self) -> None:
-        self.images: list[np.ndarray] = []
-
-    def encode(self, images: Any, settings: Any, seed: int = 0) -> Any:
-        self.images += [(255 * image).round().byte().permute(1, 2, 0).numpy() for image in images]
-        return [None] * len(images)
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-def test_the_refiner_gets_halves_of_the_original(own_tiny: Any, tmp_path: Path, batch: int) -> None:
-    build_tree("cityscapes", tmp_path)
-    task = EvaluationTask("cityscapes", tmp_path, "tiny", (Variant("", own_tiny.settings),))
-    samples = task.samples()
-    segmenter = own_tiny.with_settings(own_tiny.settings)
-    segmenter.batch_size, segmenter.refiner = batch, RecordingRefiner()
-    model = {"": segmenter}
-    loaded = [task.read(model, item, None)[1] for item in SampleSource("", samples).items()]
-    for first in range(0, len(loaded), batch):
-        task.process(model, loaded[first : first + batch])
-    for sample, shown in zip(samples, segmenter.refiner.images, strict=True):
-        whole = np.asarray(Image.open(sample.image).convert("RGB"))
-        middle = whole.shape[1] // 2
-        half = whole[:, :middle] if sample.name.endswith("#left") else whole[:, middle:]
-        np.testing.assert_array_equal(shown, half)
-
-
-@pytest.mark.full
-def test_every_engine_gives_the_same_matrix(command: Any, clip_folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    build_tree("cityscapes", tmp_path)
-    matrices = []
-    for flags in ((), ("--workers", 2), ("--engine", "ray", "--workers", 1)):
-        out = tmp_path / f"out{len(matrices)}"
-        ended = command("evaluate", "cityscapes", "--data", tmp_path, "-m", clip_folder, "-o", out, *flags)
-        assert ended.code == 0
-        assert report_of(out)["images"] == 6
-        matrices.append(report_of(out)["matrix"])
-    assert all(matrix == matrices[0] for matrix in matrices)

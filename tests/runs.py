@@ -1,4 +1,4 @@
-"""Running ``cliper batch`` as a person does, in a process of its own, and comparing what it left behind."""
+"""Runs of ``cliper batch`` and ``cliper evaluate`` in processes of their own, and comparisons of what they wrote."""
 
 from __future__ import annotations
 
@@ -16,13 +16,32 @@ from typing import Any
 
 from PIL import Image
 
+from cliper.runner.items import Source
+
+__all__ = [
+    "CLASSES",
+    "Draw",
+    "by_input",
+    "content",
+    "descendants",
+    "ended",
+    "lines_written",
+    "make_photos",
+    "names_of",
+    "records",
+    "said",
+    "start",
+    "statuses",
+    "wait_for_lines",
+]
+
 CLASSES = "dog; green grass; person: man, woman"
 
 Draw = Callable[..., Image.Image]
 
 
 def make_photos(folder: Path, draw: Draw, count: int = 12) -> Path:
-    """Pictures of three sizes in three folders."""
+    """Images of three sizes in three folders."""
     for number in range(count):
         path = folder / ["", "garden", "garden/far"][number % 3] / f"p{number:03}.{['png', 'jpg'][number % 2]}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,9 +50,9 @@ def make_photos(folder: Path, draw: Draw, count: int = 12) -> Path:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """``cliper batch`` in a process of its own, one thread for the model."""
+    """``cliper`` in a process of its own, one thread for the model."""
     return subprocess.Popen(
-        [sys.executable, "-m", "cliper", "batch", *map(str, arguments)],
+        [sys.executable, "-m", "cliper", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,7 +70,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def said(errors: str) -> list[str]:
-    """Lines of the error stream, but for blank ones and those that tell every half minute how far a slow machine is."""
+    """Lines of the error stream, but for blank ones and the progress of a slow machine."""
     return [line for line in errors.splitlines() if line and not re.match(r"cliper: \d+( of \d+)? images, ", line)]
 
 
@@ -61,11 +80,16 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 def by_input(out: Path) -> dict[str, dict[str, Any]]:
-    """The manifest's lines by picture; none has two."""
+    """The manifest's lines by image; none has two."""
     lines = records(out)
     found = {line["input"]: line for line in lines}
     assert len(found) == len(lines)
     return found
+
+
+def statuses(out: Path) -> dict[str, str]:
+    """The status of each image in the manifest."""
+    return {name: line["status"] for name, line in by_input(out).items()}
 
 
 def lines_written(out: Path) -> int:
@@ -84,21 +108,29 @@ def wait_for_lines(out: Path, count: int, process: subprocess.Popen[str]) -> Non
 
 def content(out: Path) -> dict[str, object]:
     """Every file by name: its bytes, but of the manifest its lines without the seconds."""
-    found: dict[str, object] = {}
-    for path in sorted(out.rglob("*")):
-        if path.is_file():
-            found[path.relative_to(out).as_posix()] = path.read_bytes()
+    files = (path for path in sorted(out.rglob("*")) if path.is_file())
+    found: dict[str, object] = {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
     found["manifest.jsonl"] = [{**line, "seconds": 0} for line in records(out)]
     return found
 
 
-def below(process: int) -> list[int]:
+def names_of(source: Source) -> list[str]:
+    """Names of the images of a source, which are numbered from 1."""
+    items = list(source.items())
+    assert [item.number for item in items] == list(range(1, len(items) + 1))
+    assert source.count() in (None, len(items))
+    return [item.name for item in items]
+
+
+def descendants(process: int) -> list[int]:
     """Numbers of all processes that one has started, and those have (Linux)."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
             # The name, in brackets, may hold anything.
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(path.parent.name)] = int(parent)
     found = [process]
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]

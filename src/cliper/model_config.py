@@ -1,0 +1,52 @@
+"""Which models and settings a run uses, as plain values that can be sent to other processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cliper.settings import Settings
+
+if TYPE_CHECKING:
+    from cliper.segmenter import Segmenter
+
+__all__ = ["ModelConfig"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The arguments of :meth:`cliper.Segmenter.from_pretrained`; its settings are complete."""
+
+    model: str
+    settings: Settings
+    refiner: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    seed: int = 0
+
+    def load(self, device: str | None = None) -> Segmenter:
+        """The segmenter, on ``device`` if one is given. Raises as :meth:`cliper.Segmenter.from_pretrained`."""
+        from cliper.segmenter import Segmenter
+
+        return Segmenter.from_pretrained(
+            self.model, self.refiner, self.settings, device or self.device, self.dtype, self.seed
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values, with the device's type, the checksums of the weights, and versions.
+
+        Raises:
+            CliperError: a model that does not exist or cannot be fetched.
+        """
+        from cliper.devices import resolve_device
+        from cliper.provenance import checkpoint_record, versions
+
+        return {
+            "model": checkpoint_record(self.model),
+            "refiner": None if self.refiner is None else checkpoint_record(self.refiner, refiner=True) or self.refiner,
+            "settings": self.settings.to_dict(),
+            "device": resolve_device(self.device).type,
+            "dtype": self.dtype or "float32",
+            "seed": self.seed,
+            "versions": {name: versions()[name] for name in ("cliper", "torch", "transformers", "diffusers")},
+        }
