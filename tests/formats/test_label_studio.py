@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from format_helpers import CLASSES, NAMES, decode_brush, labels_of, make_run, result_of
 
-from cliper.errors import InputError
+from cliper.errors import ClassListError, InputError
 from cliper.formats import FormatOptions, ImageInfo, find_format
-from cliper.formats.label_studio import labeling_config
+from cliper.formats.label_studio import labeling_config, read_label_config
 
 FORMAT = find_format("label-studio")
 
@@ -99,3 +99,46 @@ def test_class_names_are_read_back() -> None:
     FORMAT.check_classes(names)
     labels = ElementTree.fromstring(labeling_config(names)).iter("Label")
     assert tuple(label.get("value") for label in labels) == names
+
+
+CONFIG = """<View>
+  <Image name="photo" value="$picture"/>
+  <BrushLabels name="brush" toName="photo"><Label value="cat"/><Label value="dog" alias="canine"/></BrushLabels>
+</View>"""
+
+
+def test_label_config_of_the_format_is_read() -> None:
+    found = read_label_config(labeling_config(["dog", "red bus", "a<b"]))
+    assert (found.brush, found.image, found.value) == ("tag", "image", "image")
+    assert found.labels == tuple((name, name) for name in ("dog", "red bus", "a<b"))
+
+
+BOMB = '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa">' + "".join(
+    f'<!ENTITY {chr(98 + n)} "{f"&{chr(97 + n)};" * 10}">' for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (BOMB + "]><View>&j;</View>", "document type"),
+        ('<!DOCTYPE v SYSTEM "http://127.0.0.1:1/x.dtd"><View/>', "document type"),
+        ('<!DOCTYPE v [<!ENTITY x SYSTEM "file:///etc/passwd">]><View>&x;</View>', "document type"),
+        ("<View>&x;</View>", "could not read"),
+        ("", "could not read"),
+        ("\ud800", "could not read"),
+        ("<View>", "could not read"),
+        ("<View></View>" * 2, "could not read"),
+        ("<View>" * 100_000, "could not read"),
+        ('<View><Image name="i" value="$p"/></View>', "got none"),
+        ('<View><Image name="i" value="$p"/><BrushLabels name="b" toName="i"/></View>', "expected <Label>"),
+        (CONFIG.replace('toName="photo"', 'toName="text"'), "got none"),
+        (CONFIG.replace("$picture", "picture"), "got none"),
+        (CONFIG.replace('value="dog"', 'value=" "'), "with a value"),
+        (CONFIG.replace('value="dog"', 'value="a;b"'), "without ';'"),
+    ],
+    ids=lambda text: ascii(text)[:24],
+)
+def test_invalid_label_configs(config: str, said: str) -> None:
+    with pytest.raises(ClassListError, match=said):
+        read_label_config(config)

@@ -82,6 +82,5 @@ def serve(clip_folder: Path) -> Iterator[Callable[..., Process]]:
 
     yield start
     for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.communicate(timeout=TIMEOUT)
+        one.process.kill()
+        one.process.wait(TIMEOUT)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 from prometheus_client import generate_latest
+from server_process import wait_for
 from starlette.testclient import TestClient
 
 from cliper.segmenter import Segmenter
@@ -37,7 +37,7 @@ class Running:
         """The same in another thread; the request has been admitted."""
         before, pool = self.service.in_flight, ThreadPoolExecutor(1)
         found = pool.submit(self.segment, image, **values)
-        until(lambda: self.service.in_flight > before or found.done())
+        wait_for(lambda: self.service.in_flight > before or found.done())
         return found
 
     @property
@@ -54,14 +54,6 @@ def running(segmenter: Segmenter, **options: Any) -> Iterator[Running]:
         service = ends.enter_context(Service(model, **options))
         # A defect is an exception here, not a response: no test can pass over it.
         yield Running(service, ends.enter_context(TestClient(create_app(service))))
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something that other threads do."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def refused(response: Any, status: int, *words: str) -> None:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,9 @@ def read_response(connection: socket.socket) -> tuple[int, bytes]:
 def read_to_end(connection: socket.socket) -> bytes:
     """All that comes until the connection ends, in whatever way."""
     found = bytearray()
-    try:
+    with suppress(ConnectionError):
         while some := connection.recv(65536):
             found += some
-    except ConnectionError:
-        pass
     return bytes(found)
 
 

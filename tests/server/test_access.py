@@ -15,32 +15,22 @@ from cliper.server.access import is_loopback, listen
 def test_loopback_hosts() -> None:
     for host in ("127.0.0.1", "127.255.255.254", "::1", "[::1]", "0:0:0:0:0:0:0:1", "localhost", "LOCALHOST"):
         assert is_loopback(host), host
-
-
-OTHER = """0.0.0.0 :: 10.0.0.1 128.0.0.1 ::2 127.example.com localhost.example.com 127.0.0.1.nip.io 127.0.0.256 127.0.0
-0127.0.0.1 127.0.0.1:80 http://127.0.0.1 ["""
-
-
-@pytest.mark.parametrize("host", OTHER.split())
-def test_other_hosts_are_not_loopback(host: str) -> None:
-    assert not is_loopback(host)
+    others = """0.0.0.0 :: 10.0.0.1 128.0.0.1 ::2 127.example.com localhost.example.com 127.0.0.1.nip.io 127.0.0.256 127.0.0
+    0127.0.0.1 127.0.0.1:80 http://127.0.0.1 ["""
+    assert not [host for host in others.split() if is_loopback(host)]
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.enable_socket
-def test_taken_port_is_refused() -> None:
+def test_taken_port_and_address_of_another_machine_are_refused() -> None:
     with listen("127.0.0.1", 0) as listening:
         host, port = listening.getsockname()
         assert host == "127.0.0.1"
         with pytest.raises(InputError, match=rf"cannot listen at 127\.0\.0\.1 port {port}: .*choose another"):
             listen("127.0.0.1", port)
-
-
-@pytest.mark.enable_socket
-@pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 0), ("a" * 300, 0)])
-def test_address_of_another_machine_is_refused(host: str, port: int) -> None:
-    with pytest.raises(InputError, match="cannot listen at"):
-        listen(host, port)
+    for other in ("203.0.113.1", "a" * 300):
+        with pytest.raises(InputError, match="cannot listen at"):
+            listen(other, 0)
 
 
 def test_requests_of_other_sites_are_refused(start: Any) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,21 +78,17 @@ def running_label_studio(folder: Path) -> Iterator[LabelStudio]:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=START) as client:
             end = time.monotonic() + START
-            while not is_up(client):
+            up = False
+            while not up:
                 assert process.poll() is None, (folder / "log").read_text()[-2000:]
                 assert time.monotonic() < end, "it did not start"
                 time.sleep(0.5)
+                with suppress(httpx.TransportError):
+                    up = client.get("/health").is_success
             yield LabelStudio(client, folder / "media" / "upload")
     finally:
         process.terminate()
         process.wait(timeout=60)
-
-
-def is_up(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health").is_success
-    except httpx.TransportError:
-        return False
 
 
 def created(answer: httpx.Response) -> Any:

@@ -57,11 +57,7 @@ TRIED.remove((GenerationMode.NEGATIVE, "GET", "/healthz"))
 
 @pytest.mark.parametrize(("mode", "method", "path"), TRIED, ids=lambda part: getattr(part, "value", part))
 def test_operations_conform_to_their_description(
-    described: Any,
-    image_file: bytes,
-    method: str,
-    path: str,
-    mode: GenerationMode,
+    described: Any, image_file: bytes, method: str, path: str, mode: GenerationMode
 ) -> None:
     statuses: Counter[int] = Counter()
 

@@ -7,6 +7,7 @@ import json
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,19 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def serve_page() -> Iterator[Callable[..., str]]:
     """Serve a segmenter; the address."""
-    servers: list[tuple[Server, threading.Thread]] = []
+    with ExitStack() as ends:
 
-    def serve(segmenter: Segmenter, **options: Any) -> str:
-        socket, ready = listen("127.0.0.1", 0), threading.Event()
-        server = Server(Service(ServedModel(segmenter, Limits()), loopback_only=True, **options), ready.set)
-        thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
-        servers.append((server, thread))
-        thread.start()
-        assert ready.wait(60)
-        return f"http://127.0.0.1:{socket.getsockname()[1]}"
+        def serve(segmenter: Segmenter, **options: Any) -> str:
+            socket, ready = listen("127.0.0.1", 0), threading.Event()
+            server = Server(Service(ServedModel(segmenter, Limits()), loopback_only=True, **options), ready.set)
+            thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
+            ends.callback(thread.join, 30)
+            ends.callback(setattr, server, "should_exit", True)
+            thread.start()
+            assert ready.wait(60)
+            return f"http://127.0.0.1:{socket.getsockname()[1]}"
 
-    yield serve
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(30)
+        yield serve
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +99,7 @@ def test_first_click_shows_the_example(page: Page) -> None:
 def test_labels_of_the_page_are_those_of_the_segmenter(page: Page, photo: Path, segmenter: Segmenter) -> None:
     page.upload(photo)
     page.set_words("horse, cow; person: man, woman")
-    assert page.words() == ["horse", "cow", "person: man, woman"] or page.words()[:2] == ["horse", "cow"]
+    assert page.words()[:2] == ["horse", "cow"]
     page.segment()
     page.set("#opacity", 100)
     names = ["horse", "cow", "person"]
@@ -278,7 +277,7 @@ def test_class_names_are_text_not_markup(page: Page) -> None:
     page.set_words(word)
     page.segment()
     assert page.words() == [word]
-    assert page.row(word) if '"' not in word else True
+    assert page.row(word)
     assert page.all("img") == []
 
 

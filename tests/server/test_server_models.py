@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from server_in_process import png, until
+from server_in_process import png
+from server_process import wait_for
 
 from cliper.cache import SQLiteTextCache
 from cliper.prompts import load_templates
@@ -72,7 +73,7 @@ def test_long_list_is_encoded_in_chunks_while_its_client_waits(
     params = {"background": "none", "settings": {"templates": ["a {}."]}}
     assert server.segment(image_file, LONG, **params).status_code == 504
     end.set()
-    until(lambda: "cliper_dropped_total 1.0" in server.metrics)
+    wait_for(lambda: "cliper_dropped_total 1.0" in server.metrics)
     assert chunks == [128]
     assert server.service.model.texts.misses == 128
     response = server.segment(image_file, LONG, **params)

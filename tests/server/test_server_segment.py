@@ -55,9 +55,6 @@ def test_png_and_polygons_are_of_the_same_labels(usual: Any, image_file: bytes) 
     for label in np.unique(labels[labels > 0]):
         found = [one for one in polygons if one["label"] == label]
         assert sum(one["area"] for one in found) == np.count_nonzero(labels == label)
-        for one in found:
-            x, y = np.array(one["points"]).T
-            assert abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) == 2 * one["area"]
     rough = usual.segment(image_file, output="polygons", tolerance=4).json()["polygons"]
     assert sum(len(one["points"]) for one in rough) < sum(len(one["points"]) for one in polygons)
 
@@ -135,8 +132,8 @@ def test_health_and_metrics(start: Any, image_file: bytes) -> None:
     service.client.get("/some/secret/path")
     service.client.request("BREW", "/healthz")
     text = service.client.get("/metrics").text
-    assert 'cliper_requests_total{method="POST",path="/v1/segment",status="200"} 1.0' in text
-    assert 'cliper_requests_total{method="POST",path="/v1/segment",status="415"} 1.0' in text
+    for status in (200, 415):
+        assert f'cliper_requests_total{{method="POST",path="/v1/segment",status="{status}"}} 1.0' in text
     assert 'cliper_requests_total{method="GET",path="other",status="404"} 1.0' in text
     assert "secret" not in text
     assert "BREW" not in text

@@ -190,6 +190,7 @@ class Format:
         check_classes: raises InputError if the format cannot represent these classes; call it before a run.
         merged_files: patterns of the names that ``merge`` writes, relative to the folder, with ``*`` for any text
             without ``/``; no image's file may have such a name.
+        shows_image: whether files show pixels of the image, so that it is needed beside the labels.
     """
 
     name: str
@@ -199,3 +200,4 @@ class Format:
     merge: Merge | None = None
     check_classes: Callable[[Sequence[str]], None] | None = None
     merged_files: tuple[str, ...] = ()
+    shows_image: bool = False

@@ -104,4 +104,5 @@ GALLERY = Format(
     _write,
     _merge,
     merged_files=("gallery/index.html", "gallery/pages/*.js"),
+    shows_image=True,
 )

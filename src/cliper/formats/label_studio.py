@@ -6,18 +6,27 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from cliper.errors import InputError
+from cliper.errors import ClassListError, InputError
 from cliper.files import json_list, to_utf8, write_json, write_text
 from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage, bounded_confidence
 from cliper.formats.label_studio_rle import encode_brush_rle
 from cliper.formats.palette import hex_colours
 from cliper.formats.regions import class_regions
 
-__all__ = ["LABEL_STUDIO", "display_name", "label_studio_prediction", "label_studio_task", "labeling_config"]
+__all__ = [
+    "LABEL_STUDIO",
+    "LabelConfig",
+    "display_name",
+    "label_studio_prediction",
+    "label_studio_task",
+    "labeling_config",
+    "read_label_config",
+]
 
 # Names of the tags in the labeling configuration.
 _IMAGE, _BRUSH = "image", "tag"
@@ -102,6 +111,47 @@ def labeling_config(classes: Sequence[str]) -> str:
   </BrushLabels>
 </View>
 """
+
+
+class LabelConfig(NamedTuple):
+    """The first ``BrushLabels`` of a labeling configuration that belongs to an ``Image``."""
+
+    brush: str  # name of the tag BrushLabels
+    image: str  # name of the tag Image
+    value: str  # key of the image in a task's data
+    labels: tuple[tuple[str, str], ...]  # for each class its text, and its name in results
+
+
+def read_label_config(text: str) -> LabelConfig:
+    """Read a labeling configuration, which is untrusted. Document types, and with them entities, are refused.
+
+    Raises:
+        ClassListError: not XML, no ``BrushLabels`` for an ``Image``, or no labels.
+
+    Example:
+        >>> brush = '<BrushLabels name="b" toName="i"><Label value="dog"/></BrushLabels>'
+        >>> read_label_config(f'<View><Image name="i" value="$p"/>{brush}</View>').labels
+        (('dog', 'dog'),)
+    """
+    try:
+        if "<!DOCTYPE" in text:
+            raise ValueError("it has a document type")
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ClassListError(f"label_config: expected Label Studio's XML, could not read it ({error})") from None
+    images = {image.get("name"): image.get("value", "") for image in root.iter("Image")}
+    for brush in root.iter("BrushLabels"):
+        value = images.get(brush.get("toName"), "")
+        if not value.startswith("$") or len(value) < 2:
+            continue
+        labels = [(label.get("value", "").strip(), label) for label in brush.iter("Label")]
+        if not labels or any(not name or ";" in name for name, _ in labels):
+            raise ClassListError("label_config: expected <Label> tags with a value and without ';'; correct them")
+        pairs = tuple((name, label.get("alias", name)) for name, label in labels)
+        return LabelConfig(brush.get("name", ""), brush.get("toName", ""), value[1:], pairs)
+    raise ClassListError(
+        'label_config: expected <Image name="image" value="$image"/> and <BrushLabels toName="image" ...>, got none'
+    )
 
 
 def _check_classes(classes: Sequence[str]) -> None:

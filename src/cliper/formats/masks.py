@@ -58,4 +58,10 @@ def _writer(
 
 
 MASKS = Format("masks", ".masks.zip", "a zip of one PNG for each class found, 255 inside", _writer(_mask))
-CUTOUTS = Format("cutouts", ".cutouts.zip", "a zip of each class found, cut out with transparency", _writer(_cutout))
+CUTOUTS = Format(
+    "cutouts",
+    ".cutouts.zip",
+    "a zip of each class found, cut out with transparency",
+    _writer(_cutout),
+    shows_image=True,
+)

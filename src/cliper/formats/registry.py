@@ -57,9 +57,9 @@ _FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
         Format("labels", ".labels.png", "label map as indexed PNG, VOC palette", _write_labels, _merge_labels),
-        Format("overlay", ".overlay.png", "the image in colours with a legend, PNG", _write_overlay),
-        Format("overlay-jpg", ".overlay.jpg", "the same as JPEG", _write_overlay),
-        Format("overlay-webp", ".overlay.webp", "the same as WebP", _write_overlay),
+        Format("overlay", ".overlay.png", "the image in colours with a legend, PNG", _write_overlay, shows_image=True),
+        Format("overlay-jpg", ".overlay.jpg", "the same as JPEG", _write_overlay, shows_image=True),
+        Format("overlay-webp", ".overlay.webp", "the same as WebP", _write_overlay, shows_image=True),
         MASKS,
         CUTOUTS,
         Format("npz", ".npz", "labels, scores and confidence for numpy.load", _write_npz),

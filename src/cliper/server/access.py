@@ -19,6 +19,7 @@ from cliper.server.service import Service
 __all__ = ["AccessMiddleware", "TokenAuth", "is_loopback", "listen"]
 
 _BASIC = HTTPBasic(auto_error=False)
+_METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cliper", Basic realm="cliper"'}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -103,15 +104,15 @@ class AccessMiddleware:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
+        refusal = self._refusal(Headers(scope=scope), scope["method"])
+        app = JSONResponse({"error": refusal[1]}, refusal[0], {"Connection": "close"}) if refusal else self._app
         try:
-            if (refusal := self._refusal(Headers(scope=scope), scope["method"])) is None:
-                await self._app(scope, receive, send_with_headers)
-            else:
-                response = JSONResponse({"error": refusal[1]}, refusal[0], {"Connection": "close"})
-                await response(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            self._service.metrics.record(path, scope["method"], status, time.perf_counter() - started)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._service.metrics.requests.labels(path, method, str(status)).inc()
+            self._service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
 
     def _refusal(self, headers: Headers, method: str) -> tuple[int, str] | None:
         """Status and message of a request that is refused."""

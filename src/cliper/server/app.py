@@ -23,19 +23,18 @@ from starlette.staticfiles import StaticFiles
 from cliper.errors import CliperError, InputError, RefinerError
 from cliper.examples import EXAMPLE_CLASSES, example_photo
 from cliper.files import dumps
+from cliper.formats import find_format, format_names
 from cliper.server import schemas
 from cliper.server.access import AccessMiddleware, TokenAuth
-from cliper.server.export import describe_formats, write_export
 from cliper.server.label_studio import predict
 from cliper.server.request_body import ParsedRequest, read_body
-from cliper.server.responses import segment_response, shapes_response
+from cliper.server.responses import segment_response, shapes_response, write_export
 from cliper.server.service import Service, cancel_on_disconnect
 
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
 _SEGMENT = "/v1/segment"
-_STATUSES = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)  # docs/server.md says when
 
 
 def create_app(service: Service) -> FastAPI:
@@ -53,7 +52,7 @@ def create_app(service: Service) -> FastAPI:
     for kind in (HTTPException, RequestValidationError, ValidationError, CliperError, Exception):
         app.add_exception_handler(kind, _describe_error)
     auth = TokenAuth(service.token)
-    responses: dict[int | str, dict[str, Any]] = {status: {"model": schemas.ErrorResponse} for status in _STATUSES}
+    responses: dict[int | str, dict[str, Any]] = {status: {"model": schemas.ErrorResponse} for status in ("4XX", "5XX")}
     for add_routes, route in ((_add_gets, APIRoute), (_add_posts, _limited_route(service, auth))):
         router = APIRouter(
             route_class=route, dependencies=[Depends(auth)], responses=responses, default_response_class=Response
@@ -77,8 +76,7 @@ def _limited_route(service: Service, auth: TokenAuth) -> type[APIRoute]:
                 with service.admit():
                     try:
                         async with asyncio.timeout(limits.seconds):
-                            max_bytes = int(limits.megabytes * 1e6)
-                            values = await read_body(request, max_bytes, forms=self.path == _SEGMENT)
+                            values = await read_body(request, int(limits.megabytes * 1e6), forms=self.path == _SEGMENT)
                             status, doing = 504, "in the queue or in the model; ask for less, or again later"
                             return await cancel_on_disconnect(handle(ParsedRequest(request, values)), request)
                     except TimeoutError:
@@ -99,7 +97,9 @@ def _add_gets(router: APIRouter, service: Service) -> None:
     @router.get("/v1/models")
     async def models() -> Response:
         """The served model, its limits, and the export formats; in X-AnyLabeling's form too."""
-        described = {"models": [model.describe()], "formats": describe_formats(), "example": [EXAMPLE_CLASSES]}
+        known = map(find_format, format_names())
+        formats = [{"name": one.name, "summary": one.summary, "needs_image": one.shows_image} for one in known]
+        described = {"models": [model.describe()], "formats": formats, "example": [EXAMPLE_CLASSES]}
         values: dict[str, Any] = {"mask_fineness_slider": 10, "toggle_preserve_existing_annotations": False}
         values["edit_conf"] = model.settings.score_threshold
         names = ("edit_text", "button_send", "input_conf", "mask_fineness_value_label", *values)

@@ -6,16 +6,15 @@ import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.etree import ElementTree
 
-from cliper.errors import ClassListError, ImageError, InputError
-from cliper.formats.label_studio import label_studio_prediction
+from cliper.errors import ImageError
+from cliper.formats.label_studio import label_studio_prediction, read_label_config
 from cliper.server.schemas import LabelStudioPredict, SegmentRequest, decode_base64
 from cliper.server.service import Service
 
-__all__ = ["LabelConfig", "predict", "read_label_config", "read_media"]
+__all__ = ["predict", "read_media"]
 
 _UPLOADS, _LOCAL_FILES = "/data/upload/", "/data/local-files/"
 _SHARE = 0.9  # of the time limit that is used for several tasks; the rest is for sending the first prediction
@@ -55,47 +54,6 @@ def read_media(folder: Path, address: str, max_bytes: int) -> bytes:
     return data
 
 
-class LabelConfig(NamedTuple):
-    """The first ``BrushLabels`` of a labeling configuration that belongs to an ``Image``."""
-
-    brush: str  # name of the tag BrushLabels
-    image: str  # name of the tag Image
-    value: str  # key of the image in a task's data
-    labels: tuple[tuple[str, str], ...]  # for each class its text, and its name in results
-
-
-def read_label_config(text: str) -> LabelConfig:
-    """Read a labeling configuration. Document types, and with them entities, are refused.
-
-    Raises:
-        ClassListError: not XML, no ``BrushLabels`` for an ``Image``, or no labels.
-
-    Example:
-        >>> brush = '<BrushLabels name="b" toName="i"><Label value="dog"/></BrushLabels>'
-        >>> read_label_config(f'<View><Image name="i" value="$p"/>{brush}</View>').labels
-        (('dog', 'dog'),)
-    """
-    try:
-        if "<!DOCTYPE" in text:
-            raise ValueError("it has a document type")
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ClassListError(f"label_config: expected Label Studio's XML, could not read it ({error})") from None
-    images = {image.get("name"): image.get("value", "") for image in root.iter("Image")}
-    for brush in root.iter("BrushLabels"):
-        value = images.get(brush.get("toName"), "")
-        if not value.startswith("$") or len(value) < 2:
-            continue
-        labels = [(label.get("value", "").strip(), label) for label in brush.iter("Label")]
-        if not labels or any(not name or ";" in name for name, _ in labels):
-            raise ClassListError("label_config: expected <Label> tags with a value and without ';'; correct them")
-        pairs = tuple((name, label.get("alias", name)) for name, label in labels)
-        return LabelConfig(brush.get("name", ""), brush.get("toName", ""), value[1:], pairs)
-    raise ClassListError(
-        'label_config: expected <Image name="image" value="$image"/> and <BrushLabels toName="image" ...>, got none'
-    )
-
-
 async def predict(service: Service, request: LabelStudioPredict) -> dict[str, Any]:
     """A prediction for each task. A task whose image cannot be used gets an ``error``, no ``result``: Label Studio
     logs it, stores nothing, and asks again the next time.
@@ -104,19 +62,17 @@ async def predict(service: Service, request: LabelStudioPredict) -> dict[str, An
     makes Label Studio send a request for each task.
 
     Raises:
-        InputError: a configuration that cannot be used, or no image that can.
+        InputError: a configuration that cannot be used.
     """
     model, config = service.model, read_label_config(request.label_config)
     texts, names = zip(*config.labels, strict=True)
-    errors: list[InputError] = []
 
     async def predict_one(data: Any) -> dict[str, Any]:
         try:
             image = await service.run_in_thread(_read_image, service, data, config.value)
             # A label "dog: puppy" is recognised by the text after the colon; results carry the whole label.
             result, _ = await service.segment(SegmentRequest.model_validate({"image": image, "classes": list(texts)}))
-        except InputError as error:
-            errors.append(error)
+        except ImageError as error:
             return {"model_version": model.model_version, "error": str(error)}
         options = {"model_version": model.model_version, "from_name": config.brush, "to_name": config.image}
         named = replace(result, classes=names)
@@ -129,11 +85,9 @@ async def predict(service: Service, request: LabelStudioPredict) -> dict[str, An
             for task in tasks:
                 results.append(await predict_one(task.get("data")))
     except TimeoutError:
-        if len(results) == len(errors):
+        if not results:
             raise
         results = results[:1]
-    if len(errors) == len(request.tasks):
-        raise errors[0]
     return {"results": results}
 
 

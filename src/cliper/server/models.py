@@ -62,13 +62,21 @@ class PreparedRequest:
     digest: bytes
     classes: tuple[ClassPrompt, ...]
     background: tuple[ClassPrompt, ...]
+    automatic: bool  # the background is "auto"
     segmenter: Segmenter
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for requests that can share a batch."""
         segmenter = self.segmenter
-        return (self.image.size, self.classes, self.background, segmenter.settings, segmenter.refiner is None)
+        return (
+            self.image.size,
+            self.classes,
+            self.background,
+            self.automatic,
+            segmenter.settings,
+            segmenter.refiner is None,
+        )
 
 
 class _EncodedImages:
@@ -150,7 +158,7 @@ class ServedModel:
             raise InputError(f"refiner: expected none or {self.refiner}, which is served here, got another")
         settings = self.settings.replace(**request.settings.model_dump(exclude_none=True))
         classes = self._parse_names(request.classes, "class")
-        background = self._parse_background(request.background, classes)
+        background, automatic = self._parse_background(request.background, classes)
         prompts = {prompt for item in (*classes, *background) for prompt in item.prompts}
         texts = len(prompts) * len(load_templates(settings.templates))
         if max(map(len, prompts)) > _MAX_PROMPT:
@@ -164,7 +172,7 @@ class ServedModel:
         self._check_patches(image.size, settings)
         self.check_labels(image.size, len(classes))
         segmenter = (self._unrefined if refiner == "none" else self._segmenter).with_settings(settings)
-        return PreparedRequest(image, digest, tuple(classes), tuple(background), segmenter)
+        return PreparedRequest(image, digest, tuple(classes), tuple(background), automatic, segmenter)
 
     def decode(self, data: bytes) -> Image.Image:
         """An upright RGB image from an untrusted file, decoded in a limited process if there is one.
@@ -188,7 +196,7 @@ class ServedModel:
         images: list[Any] = [one.image for one in requests]
         if len(requests) == 1:  # images of a batch are encoded together, and not cached
             images = [self.encoded.encode(first.digest, first.image, first.segmenter)]
-        return first.segmenter(images, list(first.classes), list(first.background))
+        return first.segmenter(images, list(first.classes), "auto" if first.automatic else list(first.background))
 
     def check_labels(self, size: tuple[int, int], classes: int) -> None:
         """Refuse label assignment of too many pixels, or of too many pixels times classes.
@@ -217,14 +225,14 @@ class ServedModel:
                 f"{settings.size} and window {settings.window} make {patches}; lower size or cut the image"
             )
 
-    def _parse_background(self, names: str | list[str] | None, classes: list[ClassPrompt]) -> list[ClassPrompt]:
+    def _parse_background(self, names: Any, classes: list[ClassPrompt]) -> tuple[list[ClassPrompt], bool]:
         words = [names] if isinstance(names, str) else names or []
         plain = [word.strip().lower() for word in words]
         if plain == ["auto"]:
-            return background_classes("auto", classes)
+            return background_classes("auto", classes), True
         if "auto" in plain or ("none" in plain and len(plain) > 1):
             raise ClassListError("background: expected auto or none alone, or names; got both")
-        return [] if plain in ([], ["none"]) else self._parse_names(words, "background name")
+        return ([] if plain in ([], ["none"]) else self._parse_names(words, "background name")), False
 
     def _parse_names(self, names: str | list[str], what: str) -> list[ClassPrompt]:
         texts, limit = [names] if isinstance(names, str) else names, self.limits.classes

@@ -64,6 +64,8 @@ async def read_body(request: Request, max_bytes: int, *, forms: bool) -> dict[st
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     error = HTTPException(413, f"expected a body of at most {max_bytes / 1e6:.4g} MB, got more; reduce the image")
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise error
     size = 0
     async for piece in request.stream():
         size += len(piece)
@@ -91,11 +93,10 @@ async def _read_form(request: Request, max_bytes: int) -> dict[str, Any]:
                 values[name] = _parse_json(read) if name in _JSON_FIELDS else read
         await form.close()
     except (MultiPartException, FormParserError) as error:
-        reason = getattr(error, "message", error)
-        raise HTTPException(400, f"expected a form, could not read it ({reason}); send it again") from None
+        raise HTTPException(400, f"expected a form, could not read it ({error}); send it again") from None
     except UnicodeDecodeError:
         raise HTTPException(400, f"{name!r:.99}: expected text in UTF-8, got other bytes") from None
-    return {name: value[0] if name in _LISTS and len(value) == 1 else value for name, value in values.items()}
+    return values
 
 
 def _parse_json(text: str | bytes) -> Any:

@@ -1,31 +1,33 @@
-"""Results as JSON, also for X-AnyLabeling, and class maps to and from 16 bit."""
+"""Results as JSON, in X-AnyLabeling's form, and as files of any format. Everything here blocks: call it in a thread."""
 
 from __future__ import annotations
 
 import base64
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
 from cliper.errors import InputError
-from cliper.formats.coco_rle import encode_coco_rle
+from cliper.formats import Format, FormatOptions, find_format
+from cliper.formats.archive import pack_results
+from cliper.formats.json_result import decode_maps, decode_masks, encode_maps, encode_masks, encode_polygons
 from cliper.formats.label_png import encode_label_png
-from cliper.formats.polygons import region_polygon
-from cliper.formats.regions import find_regions
 from cliper.result import Segmentation
 from cliper.server.models import ServedModel
-from cliper.server.schemas import MapStack, SegmentRequest, XAnyLabelingPredict
+from cliper.server.schemas import ExportImage, ExportRequest, SegmentRequest, XAnyLabelingPredict
 from cliper.server.service import Prediction
 
-__all__ = ["decode_maps", "encode_maps", "segment_response", "shapes_response"]
-
-_THRESHOLDS = ("score_threshold", "background_threshold", "normalize")
+__all__ = ["segment_response", "shapes_response", "write_export"]
 
 
 def segment_response(model: ServedModel, prediction: Prediction, request: SegmentRequest) -> dict[str, Any]:
-    """As :class:`cliper.server.schemas.SegmentResponse` describes it. Blocks: call it in a thread."""
+    """As :class:`cliper.server.schemas.SegmentResponse` describes it."""
     result, seconds = prediction
+    score, low = result.settings.thresholds()
     rows = zip(result.classes, result.confidence.tolist(), result.areas.values(), strict=True)
     return {
         "model": model.name,
@@ -36,69 +38,83 @@ def segment_response(model: ServedModel, prediction: Prediction, request: Segmen
             {"label": label, "name": name, "confidence": confidence, "area": area}
             for label, (name, confidence, area) in enumerate(rows, start=1)
         ],
-        "thresholds": {name: getattr(result.settings, name) for name in _THRESHOLDS},
+        "thresholds": {"score_threshold": score, "background_threshold": low, "normalize": result.settings.normalize},
         "seconds": round(seconds, 4),
         **_output(result, request),
     }
 
 
 def _output(result: Segmentation, request: SegmentRequest) -> dict[str, Any]:
-    labels = result.labels
     if request.output == "polygons":
-        return {"polygons": _polygons(result, request.tolerance)}
+        return {"polygons": encode_polygons(result.labels, request.tolerance)}
     if request.output == "png":
-        return {"png": _base64(encode_label_png(labels, max_label=len(result.classes)))}
+        file = encode_label_png(result.labels, max_label=len(result.classes))
+        return {"png": base64.b64encode(file).decode("ascii")}
     if request.output == "maps":
         fused = None if result.refiner is None else encode_maps(result.maps)
         return {"maps": {"refined": encode_maps(result.refined), "fused": fused}}
-    found = [label for label in np.unique(labels).tolist() if label]
-    return {"masks": [{"label": label, "rle": encode_coco_rle(labels == label)} for label in found]}
-
-
-def _polygons(result: Segmentation, tolerance: float) -> list[dict[str, Any]]:
-    return [
-        {"label": one.label, "area": one.area, "points": region_polygon(one, tolerance).tolist()}
-        for one in find_regions(result.labels)
-    ]
+    return {"masks": encode_masks(result.labels)}
 
 
 def shapes_response(result: Segmentation, request: XAnyLabelingPredict) -> dict[str, Any]:
-    """A polygon for each connected region, for X-AnyLabeling. Blocks: call it in a thread."""
-    polygons = _polygons(result, request.params.epsilon_factor * (result.image.width + result.image.height))
+    """A polygon for each connected region, for X-AnyLabeling."""
+    tolerance = request.params.epsilon_factor * (result.image.width + result.image.height)
     scores = np.minimum(result.confidence, 1).tolist()
     shapes = [
         {"shape_type": "polygon", "label": result.classes[label], "score": scores[label], "points": one["points"]}
-        for one in polygons
+        for one in encode_polygons(result.labels, tolerance)
         for label in [one["label"] - 1]
     ]
     return {"success": True, "data": {"shapes": shapes, "description": ""}}
 
 
-def encode_maps(maps: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Class maps [C, h, w] as :class:`cliper.server.schemas.MapStack`: each class quantised between its extremes."""
-    low, high = maps.min((1, 2)), maps.max((1, 2))
-    spread = np.where(high > low, high - low, 1)[:, None, None]
-    integers = np.rint((maps - low[:, None, None]) / spread * 65535).astype("<u2")
-    _, height, width = maps.shape
-    extremes = {"low": low.tolist(), "high": high.tolist()}
-    return {"height": height, "width": width, **extremes, "data": _base64(integers.tobytes())}
-
-
-def decode_maps(stack: MapStack, classes: int) -> npt.NDArray[np.float32]:
-    """The inverse of :func:`encode_maps`: [C, h, w] of a client, in which C must be ``classes``.
+def write_export(model: ServedModel, export: ExportRequest) -> tuple[bytes, str, str]:
+    """Maps or masks of a client in a format: content, file name and media type of a file, or of a zip of several.
 
     Raises:
-        InputError: a size that does not fit.
+        InputError: a format that does not exist or cannot represent the classes, an image that cannot be used, or maps
+            or masks that do not fit.
     """
-    expected = classes * stack.height * stack.width * 2
-    if len(stack.low) != classes or len(stack.high) != classes or len(stack.data) != expected:
-        raise InputError(f"maps: expected {classes} classes and {expected} bytes, got others")
-    low = np.array(stack.low, np.float32)[:, None, None]
-    high = np.array(stack.high, np.float32)[:, None, None]
-    integers = np.frombuffer(stack.data, "<u2").reshape(classes, stack.height, stack.width)
-    maps: npt.NDArray[np.float32] = low + (high - low) * (integers.astype(np.float32) / np.float32(65535))
-    return maps
+    chosen, options, limits = find_format(export.format), FormatOptions(tolerance=export.tolerance), model.limits
+    if len(export.images) > limits.tasks or len(export.classes) > limits.classes:
+        raise InputError(f"expected at most {limits.tasks} images and {limits.classes} classes, got more")
+    # The last part of a path, with characters that no file system objects to.
+    lasts = [re.sub(r"[^\w .()+-]", "_", re.split(r"[/\\]", image.name)[-1]) for image in export.images]
+    names = [last[-120:].strip(" .") or "image" for last in lasts]
+    if len({Path(name).stem.casefold() for name in names}) < len(names):
+        raise InputError("images: expected names that differ before the suffix, got two alike; rename one")
+    results = (_segmentation(model, export, image, chosen) for image in export.images)
+    return pack_results(chosen, zip(names, results, strict=True), export.classes, options)
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def _segmentation(model: ServedModel, export: ExportRequest, image: ExportImage, format: Format) -> Segmentation:
+    size, classes = (image.width, image.height), len(export.classes)
+    model.check_labels(size, classes)
+    if image.image is None and format.shows_image:
+        raise InputError(f"image: expected an image, because format {format.name} shows it; send one")
+    pixels = Image.new("RGB", size) if image.image is None else model.decode(image.image)
+    if pixels.size != size:
+        raise InputError(f"image: expected {size[0]}x{size[1]} pixels, got {pixels.width}x{pixels.height}")
+    refined = fused = np.zeros((classes, 1, 1), np.float32)
+    labels, confidence = np.zeros((image.height, image.width), np.int32), np.ones(classes, np.float32)
+    if image.maps is not None and image.masks is None:
+        refined = decode_maps(image.maps.refined.model_dump(), classes)
+        fused = refined if image.maps.fused is None else decode_maps(image.maps.fused.model_dump(), classes)
+        confidence = refined.max((1, 2)) * np.float32(0.5) + fused.max((1, 2)) * np.float32(0.5)
+    elif image.masks is not None and image.maps is None and format.name != "npz":
+        labels = decode_masks([one.model_dump() for one in image.masks], labels.shape, classes)
+    else:
+        raise InputError("images: expected maps, or masks for a format other than npz; send one of them")
+    result = Segmentation(
+        image=pixels,
+        classes=tuple(export.classes),
+        labels=labels,
+        confidence=confidence,
+        maps=fused,
+        refined=refined,
+        settings=model.settings.replace(**export.thresholds.model_dump() if export.thresholds else {}),
+        model=model.name,
+        refiner=model.refiner,
+    )
+    labels = labels if image.maps is None else result.relabel().labels
+    return replace(result, labels=np.where(np.isin(labels, image.hidden), 0, labels))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import re
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
@@ -22,11 +21,10 @@ __all__ = [
     "SegmentRequest",
     "SegmentResponse",
     "SettingsChange",
+    "Thresholds",
     "XAnyLabelingPredict",
     "decode_base64",
 ]
-
-_DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 
 
 def decode_base64(value: Any) -> Any:
@@ -41,9 +39,9 @@ def decode_base64(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    start = _DATA_URI.match(value)
+    text = value.partition(";base64,")[2] if value[:11].lower() == "data:image/" else value
     try:
-        return base64.b64decode(value[start.end() :] if start else value, validate=True)
+        return base64.b64decode(text, validate=True)
     except ValueError as error:
         raise ValueError(f"expected base64, could not read it ({str(error)[:200]})") from None
 
@@ -88,19 +86,13 @@ def _constrain(kind: Any, name: str) -> Any:
     return Annotated[kind, Field(ge=limits[0], le=limits[1])] if kind in (int, float) else kind
 
 
-if TYPE_CHECKING:
+_types = {name: kind for name, kind in typing.get_type_hints(Settings).items() if name != "proxy_model"}
+_fields: Any = {name: (_constrain(kind, name) | None, None) for name, kind in _types.items()}
+_Settings: Any = create_model("_Settings", __base__=StrictModel, **_fields)
 
-    class SettingsChange(StrictModel):
-        """Generated from :class:`cliper.Settings`."""
 
-else:
-    _types = {name: kind for name, kind in typing.get_type_hints(Settings).items() if name != "proxy_model"}
-    SettingsChange = create_model(
-        "SettingsChange",
-        __base__=StrictModel,
-        __doc__="Settings that differ from the served model's own; `docs/method.md` describes them.",
-        **{name: (_constrain(kind, name) | None, None) for name, kind in _types.items()},
-    )
+class SettingsChange(_Settings):  # type: ignore[misc]
+    """Settings that differ from the served model's own; `docs/method.md` describes them."""
 
 
 class SegmentRequest(StrictModel):
@@ -165,7 +157,10 @@ class MapStack(StrictModel):
     width: Annotated[Side, Field(le=4096)]
     low: Extremes
     high: Extremes
-    data: Base64 = Field(description="Little-endian uint16, class by class, row by row.")
+    data: str = Field(
+        description="Little-endian uint16, class by class, row by row.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
 
 
 class Maps(StrictModel):
@@ -221,7 +216,7 @@ class ExportRequest(StrictModel):
     tolerance: Pixels = 1.0
 
 
-class LabelStudioPredict(BaseModel, extra="allow"):
+class LabelStudioPredict(BaseModel):
     """Tasks, and the labeling configuration with the classes."""
 
     tasks: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_ITEMS)

@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar
 
 from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -25,7 +25,6 @@ from cliper.server.schemas import SegmentRequest
 __all__ = ["MAX_RETRY_SECONDS", "DynamicBatcher", "Metrics", "Prediction", "Service", "cancel_on_disconnect"]
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 Prediction = tuple[Segmentation, float]
 """The result of a request, and the seconds that the model took for its whole batch."""
 
@@ -33,9 +32,8 @@ MAX_RETRY_SECONDS = 60
 """Largest value of Retry-After."""
 
 _CHUNK_TEXTS = 128  # a few seconds of a text tower as large as ViT-L/14's on two cores of a CPU
-_POLL_SECONDS = 0.001
+_BATCH_POLL_SECONDS, _POLL_SECONDS = 0.001, 0.1
 _BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-_METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Metrics:
@@ -49,11 +47,6 @@ class Metrics:
         self.model_seconds = Histogram("cliper_model_seconds", "Time of batches.", buckets=_BUCKETS, registry=to)
         self.dropped = Counter("cliper_dropped", "Queued requests that were not computed.", registry=to)
         ProcessCollector(registry=to)
-
-    def record(self, path: str, method: str, status: int, seconds: float) -> None:
-        """Count a response."""
-        self.requests.labels(path, method if method in _METHODS else "other", str(status)).inc()
-        self.seconds.labels(path).observe(seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,44 +98,41 @@ class DynamicBatcher:
             first = self._queue[0]
             batch = [pending for pending in self._queue if pending.request.key == first.request.key]
             if len(batch) < self._model.batch and asyncio.get_running_loop().time() < first.deadline:
-                await asyncio.sleep(_POLL_SECONDS)
+                await asyncio.sleep(_BATCH_POLL_SECONDS)
                 continue
             batch = batch[: self._model.batch]
             self._queue = [pending for pending in self._queue if pending not in batch]
             await self._compute(batch)
 
     async def _compute(self, batch: list[_Pending]) -> None:
-        done = await asyncio.get_running_loop().run_in_executor(self._thread, self._segment, batch)
-        if isinstance(done, CliperError) and len(batch) > 1:  # too large together, perhaps
-            for pending in batch:
-                await self._compute([pending])
-            return
-        for pending in batch:
-            if pending.future.done():
-                continue
-            if isinstance(done, Exception):
-                pending.future.set_exception(done)
-            else:
-                pending.future.set_result(done[pending])
-
-    def _segment(self, batch: list[_Pending]) -> dict[_Pending, Prediction] | Exception:
-        """Compute a batch, less the requests that were cancelled, in the model's thread; or why that failed."""
-        started = time.perf_counter()
         try:
-            self._encode_texts(batch)
-            active = [pending for pending in batch if not pending.future.done()]
-            self._metrics.dropped.inc(len(batch) - len(active))
-            results = self._model.segment([pending.request for pending in active]) if active else []
+            done = await asyncio.get_running_loop().run_in_executor(self._thread, self._segment, batch)
         except Exception as error:
-            return error
-        except BaseException as error:  # SystemExit would end the event loop
-            return RuntimeError(f"the model raised {error!r}")
+            if isinstance(error, CliperError) and len(batch) > 1:  # too large together, perhaps
+                for pending in batch:
+                    await self._compute([pending])
+            for pending in batch:
+                if not pending.future.done():
+                    pending.future.set_exception(error)
+            return
+        for pending, prediction in done:
+            if not pending.future.done():
+                pending.future.set_result(prediction)
+
+    def _segment(self, batch: list[_Pending]) -> list[tuple[_Pending, Prediction]]:
+        """Compute a batch, less the requests that were cancelled, in the model's thread."""
+        started = time.perf_counter()
+        self._encode_texts(batch)
+        active = [pending for pending in batch if not pending.future.done()]
+        self._metrics.dropped.inc(len(batch) - len(active))
+        if not active:
+            return []
+        results = self._model.segment([pending.request for pending in active])
         seconds = time.perf_counter() - started
-        if active:
-            self._metrics.batches.observe(len(active))
-            self._metrics.model_seconds.observe(seconds)
-            self.seconds_per_image += 0.2 * (seconds / len(active) - self.seconds_per_image)
-        return {pending: (result, seconds) for pending, result in zip(active, results, strict=True)}
+        self._metrics.batches.observe(len(active))
+        self._metrics.model_seconds.observe(seconds)
+        self.seconds_per_image += 0.2 * (seconds / len(active) - self.seconds_per_image)
+        return [(pending, (result, seconds)) for pending, result in zip(active, results, strict=True)]
 
     def _encode_texts(self, batch: list[_Pending]) -> None:
         """Encode the unknown texts of a long list into the model's cache, chunk by chunk while a client waits.
@@ -161,7 +151,7 @@ class DynamicBatcher:
             request.segmenter.encode_text([ClassPrompt(f"text {number}", (prompt,)) for number, prompt in chunk])
 
 
-class Service:
+class Service(AbstractContextManager["Service"]):
     """A model with a bounded queue; used as a context manager, which waits for its threads at the end.
 
     Args:
@@ -193,9 +183,6 @@ class Service:
         in_flight = Gauge("cliper_requests_in_flight", "Requests without a response.", registry=self.metrics.registry)
         in_flight.set_function(lambda: self.in_flight)
 
-    def __enter__(self) -> Service:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._batcher.close()
         self._threads.shutdown()
@@ -219,7 +206,7 @@ class Service:
         finally:
             self.in_flight -= 1
 
-    async def run_in_thread(self, work: Callable[[*Ts], T], *given: *Ts) -> T:
+    async def run_in_thread(self, work: Callable[..., T], *given: Any) -> T:
         """Run a blocking function in a thread: decoding, encoding."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
@@ -239,16 +226,11 @@ async def cancel_on_disconnect(work: Awaitable[T], request: Request) -> T:
         HTTPException: 499 the client disconnected.
     """
 
-    async def disconnected() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
+    task = asyncio.ensure_future(work)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise HTTPException(499, "the client disconnected")
+        while not (await asyncio.wait({task}, timeout=_POLL_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise HTTPException(499, "the client disconnected")
         return task.result()
     finally:
         task.cancel()
-        gone.cancel()
