@@ -78,6 +78,12 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
     option("--fill-holes", "Turn background that one class encloses into that class."),
     option("--smooth PIXELS", "Radius for smoothing borders.", type=click.IntRange(min=0), default=0),
     option("--tolerance PIXELS", "Distance of polygons from the borders at most.", type=float, default=1.0),
+    option(
+        "--label-mode",
+        "Label maps as PNGs with a palette, or grey, for readers that turn a palette into colours (OpenCV).",
+        type=click.Choice(["palette", "grey"]),
+        default="palette",
+    ),
     option("--quality N", "Quality of JPEG and WebP overlays, 1 to 100.", default=90),
 )
 @model_options
@@ -138,7 +144,7 @@ def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
         tuple(dict.fromkeys(formats)),
         read_model_config(options, read_settings(options)),
         Cleaning(options["min_area"], options["fill_holes"], options["smooth"]),
-        FormatOptions(options["tolerance"], options["quality"], folder),
+        FormatOptions(options["tolerance"], options["quality"], options["label_mode"], folder),
     )
 
 
