@@ -17,7 +17,8 @@ def test_masks_are_read_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "size", "counts"), [(0, [2, 2], "4"), (2, [2, 2], "4"), (1, [2, 3], "4"), (1, [2, 2], "5"), (1, [2, 2], "?")]
+    ("label", "size", "counts"),
+    [(0, [2, 2], "4"), (2, [2, 2], "4"), (1, [2, 3], "4"), (1, [2, 2], "5"), (1, [2, 2], "?")],
 )
 def test_masks_that_do_not_fit_are_refused(label: int, size: list[int], counts: str) -> None:
     with pytest.raises(InputError):
@@ -43,7 +44,9 @@ def test_maps_are_exact_at_their_extremes_and_close_elsewhere() -> None:
     assert np.array_equal(decoded.min((1, 2)), maps.min((1, 2)))
 
 
-@pytest.mark.parametrize(("values", "message"), [({"data": "?"}, "base64"), ({"data": "AA=="}, "60 bytes"), ({"low": []}, "2 classes")])
+@pytest.mark.parametrize(
+    ("values", "message"), [({"data": "?"}, "base64"), ({"data": "AA=="}, "60 bytes"), ({"low": []}, "2 classes")]
+)
 def test_maps_that_do_not_fit_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         decode_maps({**encode_maps(np.ones((2, 3, 5), np.float32)), **values}, 2)

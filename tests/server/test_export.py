@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from server_in_process import png, refused
 
+from cliper.formats.json_result import decode_maps
 from cliper.ops.labels import assign_labels
 from cliper.segmenter import Segmenter
-from cliper.formats.json_result import decode_maps
 
 
 def export(server: Any, format: str, image: dict[str, Any], **values: Any) -> Any:

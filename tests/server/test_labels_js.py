@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import cliper.server
-from cliper.ops.labels import assign_labels, class_confidence
 from cliper.formats.json_result import encode_maps
+from cliper.ops.labels import assign_labels, class_confidence
 
 NODE = shutil.which("node")
 SCRIPT = Path(cliper.server.__file__).parent / "static" / "labels.js"

@@ -105,7 +105,11 @@ class Connection:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._app = app
         self._scope = {"type": "http", "method": "POST", "path": "/v1/segment", "query_string": b"", "root_path": ""}
-        self._scope |= {"http_version": "1.1", "scheme": "http", "headers": [(b"content-type", kind.encode()), *headers]}
+        self._scope |= {
+            "http_version": "1.1",
+            "scheme": "http",
+            "headers": [(b"content-type", kind.encode()), *headers],
+        }
 
     async def run(self, receive: Callable[..., Any] | None = None) -> None:
         """Until it has its response, which follows messages of ``incoming`` or of ``receive``."""
