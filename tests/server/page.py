@@ -45,7 +45,7 @@ class Page:
         from selenium.webdriver.support.ui import WebDriverWait
 
         wait = WebDriverWait(self.driver, SECONDS, 0.05, ignored_exceptions=[StaleElementReferenceException])
-        return wait.wait_for(lambda _: condition())
+        return wait.until(lambda _: condition())
 
     def ready(self) -> Page:
         """Wait for the example photo."""

@@ -15,8 +15,8 @@ from cliper.server.access import is_loopback, listen
 def test_loopback_hosts() -> None:
     for host in ("127.0.0.1", "127.255.255.254", "::1", "[::1]", "0:0:0:0:0:0:0:1", "localhost", "LOCALHOST"):
         assert is_loopback(host), host
-    others = """0.0.0.0 :: 10.0.0.1 128.0.0.1 ::2 127.example.com localhost.example.com 127.0.0.1.nip.io 127.0.0.256 127.0.0
-    0127.0.0.1 127.0.0.1:80 http://127.0.0.1 ["""
+    others = """0.0.0.0 :: 10.0.0.1 128.0.0.1 ::2 127.example.com localhost.example.com 127.0.0.1.nip.io 127.0.0.256
+    127.0.0 0127.0.0.1 127.0.0.1:80 http://127.0.0.1 ["""
     assert not [host for host in others.split() if is_loopback(host)]
 
 

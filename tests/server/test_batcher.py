@@ -106,17 +106,9 @@ def test_cancelled_request_is_not_computed(run: Any, make_request: Any, gate: An
     assert "cliper_dropped_total 1.0" in metrics
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (ResourceError("out of memory"), ResourceError),
-        (KeyError("a defect"), KeyError),
-        (SystemExit(3), RuntimeError),
-        (KeyboardInterrupt(), RuntimeError),
-    ],
-)
+@pytest.mark.parametrize("error", [ResourceError("out of memory"), KeyError("a defect")])
 def test_queue_continues_after_an_error(
-    run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, expected: type[Exception]
+    run: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: Any) -> Any:
         raise error
@@ -124,7 +116,7 @@ def test_queue_continues_after_an_error(
     async def body(batcher: DynamicBatcher) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(Segmenter, "__call__", fail)
-            with pytest.raises(expected):
+            with pytest.raises(type(error)):
                 await batcher.segment(make_request("cat"))
         await batcher.segment(make_request("cat"))
 
