@@ -23,7 +23,7 @@ def test_a_folder_of_images(batch: Any, photos: Path, tmp_path: Path, own_tiny: 
     out = tmp_path / "out"
     images = sorted(path for path in photos.rglob("*") if path.is_file())
     assert len(images) == 12
-    expected = {"manifest.jsonl", "run.json", "garden", "garden/far"}
+    expected = {"classes.txt", "manifest.jsonl", "run.json", "garden", "garden/far"}
     found = by_input(out)
     assert list(found) == [item["input"] for item in records(out)] == sorted(found, key=lambda name: name.split("/"))
     for path in images:

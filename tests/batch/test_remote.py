@@ -75,7 +75,7 @@ def test_run_from_store_to_store(batch: Any, store: Any, far_photos: str, photos
         store.rm_file("/bucket/out/p006.coco.json")
     assert batch(photos, "-f", "labels", "--overwrite", out=out, classes="dog").code == 1
     left = [name.removeprefix("/bucket/out/") for name in store.find("/bucket/out")]
-    assert {name for name in left if not name.endswith(".labels.png")} == {"run.json", "manifest.jsonl"}
+    assert {name for name in left if not name.endswith(".labels.png")} == {"classes.txt", "run.json", "manifest.jsonl"}
 
 
 def test_manifest_is_copied_while_the_run_goes_on(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:

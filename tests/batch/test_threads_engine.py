@@ -131,7 +131,7 @@ def test_threads_of_each_step(run_of: Any, own_tiny: Any, photos: Path, monkeypa
     assert set(threads["preprocess"]) == {"cliper-read"}
     assert set(threads["encode_images"]) == {threading.current_thread().name}
     assert set(threads["from_maps"]) == {"cliper-write"}
-    assert len(threads["encode_text"]) == 2  # classes and background
+    assert len(threads["encode_text"]) == 1  # not for each image
 
 
 def test_folder_that_is_removed_ends_the_run(run_of: Any, own_tiny: Any, photos: Path, tmp_path: Path) -> None:

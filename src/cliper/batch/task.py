@@ -85,6 +85,7 @@ class SegmentTask(Task):
             "formats": list(self.formats),
             "tolerance": self.options.tolerance,
             "quality": self.options.quality,
+            "label_mode": self.options.label_mode,
             "cleaning": asdict(self.cleaning),
             **self.models.to_dict(),
         }

@@ -38,7 +38,7 @@ def pack_results(
             path = folder / f"{info.stem}{format.suffix}"
             format.write(result, path, info, options)
             outputs.append(ImageOutput(info, path))
-        if format.merge is not None:
+        if format.merge is not None and not (format.self_contained and len(outputs) == 1):
             format.merge(outputs, folder, classes, options)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         if len(files) == 1:

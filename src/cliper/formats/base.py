@@ -190,6 +190,7 @@ class Format:
         check_classes: raises InputError if the format cannot represent these classes; call it before a run.
         merged_files: patterns of the names that ``merge`` writes, relative to the folder, with ``*`` for any text
             without ``/``; no image's file may have such a name.
+        self_contained: whether a download of one image is its file alone, without those of ``merge``.
         shows_image: whether files show pixels of the image, so that it is needed beside the labels.
     """
 
@@ -201,3 +202,4 @@ class Format:
     check_classes: Callable[[Sequence[str]], None] | None = None
     merged_files: tuple[str, ...] = ()
     shows_image: bool = False
+    self_contained: bool = False

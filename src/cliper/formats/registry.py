@@ -56,7 +56,15 @@ def _write_npz(result: LabeledImage, path: Path, info: ImageInfo, options: Forma
 _FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
-        Format("labels", ".labels.png", "label map as indexed PNG, VOC palette", _write_labels, _merge_labels),
+        Format(
+            "labels",
+            ".labels.png",
+            "label map as indexed PNG, VOC palette",
+            _write_labels,
+            _merge_labels,
+            merged_files=("classes.txt",),
+            self_contained=True,
+        ),
         Format("overlay", ".overlay.png", "the image in colours with a legend, PNG", _write_overlay, shows_image=True),
         Format("overlay-jpg", ".overlay.jpg", "the same as JPEG", _write_overlay, shows_image=True),
         Format("overlay-webp", ".overlay.webp", "the same as WebP", _write_overlay, shows_image=True),
