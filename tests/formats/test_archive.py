@@ -19,7 +19,7 @@ def test_single_image_is_a_file_unless_there_are_files_about_the_run(name: str) 
     format = find_format(name)
     content, file, media_type = pack_results(format, [("a.png", result_of(labels_of(0)))], CLASSES, FormatOptions())
     assert content
-    if format.merge is None:
+    if format.merge is None or format.self_contained:
         assert file == f"a{format.suffix}"
     else:
         assert (file, media_type) == (f"{name}.zip", "application/zip")

@@ -68,15 +68,8 @@ class PreparedRequest:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for requests that can share a batch."""
-        segmenter = self.segmenter
-        return (
-            self.image.size,
-            self.classes,
-            self.background,
-            self.automatic,
-            segmenter.settings,
-            segmenter.refiner is None,
-        )
+        words = (self.classes, self.background, self.automatic)
+        return (self.image.size, *words, self.segmenter.settings, self.segmenter.refiner is None)
 
 
 class _EncodedImages:
@@ -226,13 +219,12 @@ class ServedModel:
             )
 
     def _parse_background(self, names: Any, classes: list[ClassPrompt]) -> tuple[list[ClassPrompt], bool]:
-        words = [names] if isinstance(names, str) else names or []
-        plain = [word.strip().lower() for word in words]
+        plain = [word.strip().lower() for word in ([names] if isinstance(names, str) else names or [])]
         if plain == ["auto"]:
             return background_classes("auto", classes), True
         if "auto" in plain or ("none" in plain and len(plain) > 1):
             raise ClassListError("background: expected auto or none alone, or names; got both")
-        return ([] if plain in ([], ["none"]) else self._parse_names(words, "background name")), False
+        return ([] if plain in ([], ["none"]) else self._parse_names(names, "background name")), False
 
     def _parse_names(self, names: str | list[str], what: str) -> list[ClassPrompt]:
         texts, limit = [names] if isinstance(names, str) else names, self.limits.classes
