@@ -49,7 +49,8 @@ def clip_stage() -> str:
         f"{way} / cliper, pair by pair: median {ratio['median']:.2f} (from {ratio['min']:.2f} to {ratio['max']:.2f})."
         for way, ratio in report["ratio"].items()
     )
-    return "\n".join([*lines, "", f"{text} {source(name, report)}"])
+    older = "**Older than the code**: measured before the present encoder. "
+    return "\n".join([*lines, "", f"{older}{text} {source(name, report)}"])
 
 
 def voc_attention() -> str:
@@ -61,7 +62,7 @@ def voc_attention() -> str:
     ]
     for name, row in report["miou"].items():
         lines.append(f"| {name} | {row['voc21_best']:.3f} | {row['voc21_at_recommended']:.3f} | {row['voc20']:.3f} |")
-    text = f"mIoU, {report['pictures']} images of VOC 2012 val, no refiner."
+    text = f"mIoU, {report['pictures']} images of VOC 2012 val, no refiner, first version of the bundled checkpoint."
     return "\n".join([*lines, "", f"{text} {source('voc_attention', report)}"])
 
 
@@ -220,8 +221,8 @@ def self_refiner() -> str:
         lines.append(f"| {half} {count} images: self | {own['voc21']:.3f} | {own['voc20']:.3f} |")
     layer, side, mean_weight, inverse_temperature = report["best"]
     text = (
-        f"mIoU with the bundled checkpoint at its recommended settings; layer {layer} of 12, {side} pixels, "
-        f"mean weight {mean_weight}, inverse temperature {inverse_temperature:g}."
+        f"mIoU with the first version of the bundled checkpoint at its recommended settings; layer {layer} of 12, "
+        f"{side} pixels, mean weight {mean_weight}, inverse temperature {inverse_temperature:g}."
     )
     return "\n".join([*lines, "", f"{text} {source('self_refiner', report)}"])
 
@@ -255,7 +256,7 @@ def summary() -> str:
     without, refined = own["reported_on"]["without"], own["reported_on"]["best"]
     rows = [
         (
-            "CLIP stage, ViT-B/16 at 336x448",
+            "CLIP stage, ViT-B/16 at 336x448 (before the present encoder)",
             f"{clip['seconds']['cliper']['median']:.2f} s, {clip['ratio'][way]['median']:.1f} times as fast as the "
             "published way",
         ),
@@ -273,7 +274,7 @@ def summary() -> str:
             f"{client['requests_per_second']:.1f} requests per second, median {client['seconds']['p50']:.2f} s",
         ),
         (
-            "`--refiner self`, 75 VOC images, bundled checkpoint",
+            "`--refiner self`, 75 VOC images, first version of the bundled checkpoint",
             f"mIoU (voc21) {without['voc21']:.3f} without, {refined['voc21']:.3f} with",
         ),
     ]
