@@ -76,7 +76,7 @@ def animation(page: Page) -> tuple[list[Image.Image], list[int]]:
         page.set("#sensitivity", value)
         time.sleep(0.2)
         frames.append((shot(page.driver), 350))
-    page.set_words("person, horse")
+    page.set_words("horse, grass, sky")
     frames.append((shot(page.driver), 1000))
     page.segment()
     frames.append((shot(page.driver), 2500))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmentation"]
 
+_MAX_HINT = 0.9  # above it, a sensitivity would turn on what is not in the image
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
@@ -120,7 +122,7 @@ class Segmentation:
                 reasons[name] = "other classes, or background, score higher everywhere"
                 continue
             needed = self.settings.sensitivity_for(confidence)
-            hint = "" if needed is None else f"; sensitivity {needed:.2f} turns it on"
+            hint = f"; sensitivity {needed:.2f} turns it on" if needed is not None and needed <= _MAX_HINT else ""
             reasons[name] = f"below the threshold {threshold:.2g}: {confidence:.2f}{hint}"
         return reasons
 
