@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cliper.prompts import parse_classes
-from cliper.vocabulary import read_words, word_notes
+from cliper.vocabulary import taught_words, word_notes
 
 
 def notes(segmenter: Any, classes: str) -> list[str]:
@@ -16,9 +16,9 @@ def notes(segmenter: Any, classes: str) -> list[str]:
 
 
 def test_words_are_read_from_the_folder(tmp_path: Path) -> None:
-    assert read_words(tmp_path) == ()
+    assert taught_words(tmp_path) == ()
     (tmp_path / "words.txt").write_text("# word, images\ndog\t3\npotted plant\t1\n", encoding="utf-8")
-    assert read_words(tmp_path) == ("dog", "potted plant")
+    assert taught_words(tmp_path) == ("dog", "potted plant")
 
 
 @pytest.mark.parametrize("word", ["horse", "Horses", "potted plant", "horse rider", "vehicle: lorry, car"])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cliper.checkpoints import ResolvedCheckpoint
     from cliper.encoders.base import Encoder
 
-__all__ = ["read_words", "word_notes"]
+__all__ = ["taught_words", "word_notes"]
 
 # Cosine to a taught word from which a text means nearly the same, and below which it means nothing like it. Of mini:
 # "horse rider" 0.93, "wooden bench" 0.78, "desk" 0.67, "Hund" 0.50.
@@ -21,7 +21,7 @@ _SAME, _UNRELATED = 0.85, 0.52
 _TEMPLATES = ("a photo of a {}.",)
 
 
-def read_words(folder: Path) -> tuple[str, ...]:
+def taught_words(folder: Path) -> tuple[str, ...]:
     """The words of ``words.txt`` in a checkpoint's folder; empty if there is no such file.
 
     A line is a word, a tab, and the number of training images that show it; ``#`` begins a comment.
@@ -41,7 +41,7 @@ def word_notes(encoder: Encoder, checkpoint: ResolvedCheckpoint, classes: Sequen
         checkpoint: of the encoder; there are no notes if it has no ``words.txt``.
         classes: C classes.
     """
-    words, model = read_words(checkpoint.folder), checkpoint.name
+    words, model = taught_words(checkpoint.folder), checkpoint.name
     taught = {word.casefold() for word in words}
     unknown = [item for item in classes if words and not any(_forms(prompt) & taught for prompt in item.prompts)]
     if not unknown:
