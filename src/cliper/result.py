@@ -114,9 +114,9 @@ class Segmentation:
     def absent(self) -> dict[str, str]:
         """Why each class without a pixel has none, and what would change that, in the order of :attr:`classes`."""
         threshold, _ = self.settings.thresholds()
-        reasons = {}
+        areas, reasons = self.areas, {}
         for name, confidence in zip(self.classes, self.confidence.tolist(), strict=True):
-            if self.areas[name]:
+            if areas[name]:
                 continue
             if confidence > threshold:
                 reasons[name] = "other classes, or background, score higher everywhere"
