@@ -34,6 +34,7 @@ __all__ = [
     "parse_classes",
     "read_classes",
     "scene_background",
+    "word_forms",
 ]
 
 
@@ -160,14 +161,20 @@ def background_classes(background: Classes | None, classes: Sequence[ClassPrompt
 
 def scene_background(classes: Sequence[ClassPrompt]) -> list[ClassPrompt]:
     """The built-in scene words except those that occur in a class's name or prompts, in singular or plural."""
-    taken = {
-        form
-        for item in classes
-        for text in (item.name, *item.prompts)
-        for word in re.findall(r"\w+", text.casefold())
-        for form in (word, word.removesuffix("s"), word.removesuffix("es"))
-    }
+    texts = [text for item in classes for text in (item.name, *item.prompts)]
+    taken = {form for text in texts for word in re.findall(r"\w+", text.casefold()) for form in word_forms(word)}
     return [ClassPrompt(word, (word,)) for word in _scene_words() if word not in taken]
+
+
+def word_forms(text: str) -> set[str]:
+    """A word in lower case as it is written, and as the singular that it may be the plural of.
+
+    Example:
+        >>> sorted(word_forms("Buses"))
+        ['bus', 'buse', 'buses']
+    """
+    word = " ".join(text.casefold().split())
+    return {word, word.removesuffix("s"), word.removesuffix("es")}
 
 
 def load_templates(source: str | Sequence[str]) -> tuple[str, ...]:

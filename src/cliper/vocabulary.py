@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliper.prompts import ClassPrompt, encode_classes
+from cliper.prompts import ClassPrompt, encode_classes, word_forms
 
 if TYPE_CHECKING:
     from cliper.checkpoints import ResolvedCheckpoint
@@ -43,7 +43,7 @@ def word_notes(encoder: Encoder, checkpoint: ResolvedCheckpoint, classes: Sequen
     """
     words, model = taught_words(checkpoint.folder), checkpoint.name
     taught = {word.casefold() for word in words}
-    unknown = [item for item in classes if words and not any(_forms(prompt) & taught for prompt in item.prompts)]
+    unknown = [item for item in classes if words and not any(word_forms(prompt) & taught for prompt in item.prompts)]
     if not unknown:
         return []
     known = encode_classes(encoder, [ClassPrompt(word, (word,)) for word in words], _TEMPLATES)
@@ -62,8 +62,3 @@ def word_notes(encoder: Encoder, checkpoint: ResolvedCheckpoint, classes: Sequen
             note += f"near it: {words[position]!r}; ViT-B/16 (a download) knows more words"
         notes.append(note)
     return notes
-
-
-def _forms(text: str) -> set[str]:
-    word = " ".join(text.casefold().split())
-    return {word, word.removesuffix("s"), word.removesuffix("es")}
