@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,16 +154,15 @@ def _writer(out: Path, file_format: str, images: Sequence[Path]) -> Callable[[Se
 
     def write(result: Segmentation, name: Path) -> list[Path]:
         from cliper.formats import FormatOptions, ImageInfo, find_format
+        from cliper.formats.archive import pack_results
 
-        info = ImageInfo(str(name), result.image.width, result.image.height)
+        format, options = find_format(file_format), FormatOptions()
         if out != _STREAM:
-            find_format(file_format).write(result, out, info, FormatOptions())
+            format.write(result, out, ImageInfo(str(name), *result.image.size), options)
             return [out]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"a{find_format(file_format).suffix}"
-            find_format(file_format).write(result, path, info, FormatOptions())
-            sys.stdout.buffer.write(path.read_bytes())
-            sys.stdout.buffer.flush()
+        content, _, _ = pack_results(format, [("image", result)], result.classes, options)
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
         return []
 
     return write
