@@ -14,6 +14,7 @@ from PIL import Image
 from cliper.errors import InputError
 from cliper.formats import Format, FormatOptions, find_format
 from cliper.formats.archive import pack_results
+from cliper.formats.base import bounded_confidence
 from cliper.formats.json_result import decode_maps, decode_masks, encode_maps, encode_masks, encode_polygons
 from cliper.formats.label_png import encode_label_png
 from cliper.result import Segmentation
@@ -59,7 +60,7 @@ def _output(result: Segmentation, request: SegmentRequest) -> dict[str, Any]:
 def shapes_response(result: Segmentation, request: XAnyLabelingPredict) -> dict[str, Any]:
     """A polygon for each connected region, for X-AnyLabeling."""
     tolerance = request.params.epsilon_factor * (result.image.width + result.image.height)
-    scores = np.minimum(result.confidence, 1).tolist()
+    scores = bounded_confidence(result.confidence).tolist()
     shapes = [
         {"shape_type": "polygon", "label": result.classes[label], "score": scores[label], "points": one["points"]}
         for one in encode_polygons(result.labels, tolerance)
