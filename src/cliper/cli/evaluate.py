@@ -242,7 +242,7 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
 
 def _custom_benchmark(options: dict[str, Any]) -> Benchmark:
     from cliper.datasets import custom_benchmark
-    from cliper.prompts import read_classes, scene_background
+    from cliper.prompts import background_classes, read_classes
 
     for name in ("images", "masks", "classes_file"):
         if options[name] is None:
@@ -251,13 +251,11 @@ def _custom_benchmark(options: dict[str, Any]) -> Benchmark:
                 "--classes-file"
             )
     classes = read_classes(options["classes_file"])
-    named = read_background(options["background_names"])
-    background = scene_background(classes) if isinstance(named, str) else named or []
     return custom_benchmark(
         options["images"],
         options["masks"],
         classes,
-        background=background,
+        background=background_classes(read_background(options["background_names"]), classes),
         ignore=options["ignore"] or None,
         offset=1 if options["first_label"] == "0" else 0,
     )
