@@ -89,6 +89,8 @@ def write_export(model: ServedModel, export: ExportRequest) -> tuple[bytes, str,
 
 
 def _segmentation(model: ServedModel, export: ExportRequest, image: ExportImage, format: Format) -> Segmentation:
+    import torch
+
     size, classes = (image.width, image.height), len(export.classes)
     model.check_labels(size, classes)
     if image.image is None and format.shows_image:
@@ -96,26 +98,17 @@ def _segmentation(model: ServedModel, export: ExportRequest, image: ExportImage,
     pixels = Image.new("RGB", size) if image.image is None else model.decode(image.image)
     if pixels.size != size:
         raise InputError(f"image: expected {size[0]}x{size[1]} pixels, got {pixels.width}x{pixels.height}")
-    refined = fused = np.zeros((classes, 1, 1), np.float32)
-    labels, confidence = np.zeros((image.height, image.width), np.int32), np.ones(classes, np.float32)
+    settings = model.settings.replace(**export.thresholds.model_dump() if export.thresholds else {})
+    about: dict[str, Any] = {"settings": settings, "model": model.name, "refiner": model.refiner}
     if image.maps is not None and image.masks is None:
-        refined = decode_maps(image.maps.refined.model_dump(), classes)
-        fused = refined if image.maps.fused is None else decode_maps(image.maps.fused.model_dump(), classes)
-        confidence = refined.max((1, 2)) * np.float32(0.5) + fused.max((1, 2)) * np.float32(0.5)
+        refined = torch.from_numpy(decode_maps(image.maps.refined.model_dump(), classes))
+        fused = image.maps.fused
+        maps = refined if fused is None else torch.from_numpy(decode_maps(fused.model_dump(), classes))
+        result = Segmentation.from_maps(pixels, export.classes, maps, refined, **about)
     elif image.masks is not None and image.maps is None and format.name != "npz":
-        labels = decode_masks([one.model_dump() for one in image.masks], labels.shape, classes)
+        masks, names, empty = image.masks, tuple(export.classes), np.zeros((classes, 1, 1), np.float32)
+        labels = decode_masks([one.model_dump() for one in masks], (image.height, image.width), classes)
+        result = Segmentation(pixels, names, labels, np.ones(classes, np.float32), empty, empty, **about)
     else:
         raise InputError("images: expected maps, or masks for a format other than npz; send one of them")
-    result = Segmentation(
-        image=pixels,
-        classes=tuple(export.classes),
-        labels=labels,
-        confidence=confidence,
-        maps=fused,
-        refined=refined,
-        settings=model.settings.replace(**export.thresholds.model_dump() if export.thresholds else {}),
-        model=model.name,
-        refiner=model.refiner,
-    )
-    labels = labels if image.maps is None else result.relabel().labels
-    return replace(result, labels=np.where(np.isin(labels, image.hidden), 0, labels))
+    return replace(result, labels=np.where(np.isin(result.labels, image.hidden), 0, result.labels))
