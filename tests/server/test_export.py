@@ -33,17 +33,19 @@ def labels_in(response: Any) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(response.content)))
 
 
-@pytest.mark.parametrize("refiner", [None, "self"])
+@pytest.mark.parametrize(("refiner", "sensitivity"), [(None, 0.5), ("self", 0.5), (None, 0.7)])
 def test_labels_of_exported_maps_are_those_of_the_segmenter(
-    start: Any, tiny: Segmenter, image_file: bytes, refiner: str | None
+    start: Any, tiny: Segmenter, image_file: bytes, refiner: str | None, sensitivity: float
 ) -> None:
-    segmenter = tiny.with_refiner(refiner)
+    segmenter = tiny.with_refiner(refiner).with_settings(tiny.settings.replace(sensitivity=sensitivity))
     server = start(segmenter)
     image = maps_of(server, image_file)
     assert (image["maps"]["fused"] is None) == (refiner is None)
     expected = segmenter(Image.open(io.BytesIO(image_file)), ["cat", "dog"]).labels
     # 16 bit can only change pixels in which two classes are equal to 1e-5.
     assert (labels_in(export(server, "labels", image)) == expected).mean() > 0.999
+    thresholds = server.segment(image_file).json()["thresholds"]  # in effect: the sensitivity has moved them
+    assert (labels_in(export(server, "labels", image, thresholds=thresholds)) == expected).mean() > 0.999
 
 
 def test_export_at_other_thresholds_and_without_a_hidden_class(usual: Any, image_file: bytes) -> None:

@@ -98,7 +98,9 @@ def _segmentation(model: ServedModel, export: ExportRequest, image: ExportImage,
     pixels = Image.new("RGB", size) if image.image is None else model.decode(image.image)
     if pixels.size != size:
         raise InputError(f"image: expected {size[0]}x{size[1]} pixels, got {pixels.width}x{pixels.height}")
-    settings = model.settings.replace(**export.thresholds.model_dump() if export.thresholds else {})
+    settings = model.settings
+    if export.thresholds is not None:  # those in effect, which the sensitivity has moved
+        settings = settings.replace(**export.thresholds.model_dump(), sensitivity=0.5)
     about: dict[str, Any] = {"settings": settings, "model": model.name, "refiner": model.refiner}
     if image.maps is not None and image.masks is None:
         refined = torch.from_numpy(decode_maps(image.maps.refined.model_dump(), classes))
