@@ -50,17 +50,17 @@ def make_photos(folder: Path, draw: Draw, count: int = 12) -> Path:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """``cliper`` in a process of its own, one thread for the model."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "cliper", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    """``cliper`` in a process of its own, one thread for the model; options are those of ``Popen``."""
+    usual: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
         # A background job of a shell ignores it, and so would the processes that it starts.
-        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options},
-    )
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
+    return subprocess.Popen([sys.executable, "-m", "cliper", *map(str, arguments)], **{**usual, **options})
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -24,27 +24,14 @@ from cliper.cli.errors import ExitCode, exit_code
 from cliper.errors import OutputError
 from dataset_trees import build_sources, build_tree
 from dataset_trees.own import own_arguments, own_data
+from runs import start
 
 Draw = Callable[..., Image.Image]
 
 
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Start ``cliper``."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "cliper", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        # Background jobs of a shell ignore SIGINT, and so would this process.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
 def run(*arguments: object, **environment: str) -> tuple[int, str]:
     """Run ``cliper``; its exit code and standard error."""
-    process = start(*arguments, **environment)
+    process = start(*arguments, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
     _, errors = process.communicate(timeout=240)
     return process.returncode, errors
 

@@ -22,6 +22,7 @@ from cliper.checkpoints import recommended_settings, resolve
 from cliper.errors import CliperError
 from cliper.formats import read_label_png, read_npz
 from cliper.settings import Settings, load_preset
+from runs import start
 
 CLASSES = "dog; green grass; person: man, woman"
 
@@ -264,19 +265,6 @@ def test_settings_change_the_labels(
 
 
 # --- in a process of its own -----------------------------------------------------------------------------
-
-
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cliper", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=options.pop("stdout", subprocess.PIPE),
-        stderr=subprocess.PIPE,
-        text=True,
-        # Background jobs of a shell ignore SIGINT, and so would this process.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
-    )
 
 
 @pytest.mark.full
