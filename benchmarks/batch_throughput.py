@@ -4,8 +4,9 @@
     python benchmarks/batch_throughput.py VOCdevkit/VOC2012/JPEGImages               # 2,000 images, some 20 minutes
 
 The given images are repeated under other names, by links, until there are enough: 2,000 for batch, 500 for the plain
-loops, whose rate does not change. All ways use the bundled checkpoint and run one after the other, each in a process of
-its own:
+loops, whose rate does not change. All ways use the bundled checkpoint unless ``--model`` names another
+(``--before-model`` for the other version, whose settings file may differ). They run one after the other, each in a
+process of its own, ``--rounds`` times in turns; the rate is the median of the rounds:
 
 - loop: ``segmenter(path, classes)``, and nothing is written
 - loop with files: the same, and label map and overlay are saved, as batch does
@@ -15,7 +16,7 @@ its own:
 
 A rate is that from the first tenth of the images on, without loading; start is the time until then less what those
 images take. Memory is that of all processes of a run, memory that they share counted once. ``same_labels`` is the share
-of label maps of local that are those of before, byte for byte.
+of label maps of local whose pixels are those of before, ``same_pixels`` the share of pixels.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ import argparse
 import contextlib
 import itertools
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from machine import RESULTS, write_report
 
@@ -41,7 +46,7 @@ import sys
 from pathlib import Path
 import cliper
 folder, out, log, write = Path(sys.argv[1]), Path(sys.argv[2]), open(sys.argv[3], "a"), sys.argv[4] == "files"
-segmenter = cliper.Segmenter.from_pretrained()
+segmenter = cliper.Segmenter.from_pretrained(sys.argv[7])
 segmenter = segmenter.with_settings(segmenter.settings.replace(size=int(sys.argv[6])))
 for path in sorted(folder.iterdir()):
     result = segmenter(path, sys.argv[5])
@@ -86,16 +91,16 @@ class Sample:
     memory: int
 
 
-def ways(folder: Path, out: Path, size: int) -> dict[str, tuple[list[str], Path]]:
+def ways(folder: Path, out: Path, size: int, model: str) -> dict[str, tuple[list[str], Path]]:
     """Command of each way, and the file that gets a line for each image."""
     log = out / "log"
     loop = [sys.executable, "-c", LOOP, str(folder), str(out), str(log)]
-    flags = ["batch", str(folder), "-c", CLASSES, "--size", str(size), "-o", str(out / "run")]
+    flags = ["batch", str(folder), "-c", CLASSES, "--size", str(size), "--model", model, "-o", str(out / "run")]
     batch = [sys.executable, "-m", "cliper", *flags]
     manifest = out / "run" / "manifest.jsonl"
     return {
-        "loop": ([*loop, "nothing", CLASSES, str(size)], log),
-        "loop with files": ([*loop, "files", CLASSES, str(size)], log),
+        "loop": ([*loop, "nothing", CLASSES, str(size), model], log),
+        "loop with files": ([*loop, "files", CLASSES, str(size), model], log),
         "local": (batch, manifest),
         "ray": ([*batch, "--engine", "ray"], manifest),
         "threads": ([sys.executable, "-c", THREADS, *flags], manifest),
@@ -136,7 +141,7 @@ def watch(command: list[str], log: Path, source: Path | None) -> list[Sample]:
         else:
             if process.returncode:
                 raise SystemExit(f"{' '.join(command[:5])} ... ended with exit code {process.returncode}")
-            return samples
+            return [*samples, replace(samples[-1], seconds=time.perf_counter() - began, images=lines)]
         time.sleep(1)  # reading the memory of many processes takes time of its own
 
 
@@ -177,11 +182,11 @@ def summary(samples: list[Sample], count: int) -> dict[str, Any]:
     seconds, images = last.seconds - first.seconds, last.images - first.images
     rate = images / seconds
     return {
-        "pictures_per_second": round(rate, 3),
+        "images_per_second": round(rate, 3),
         "start_seconds": round(first.seconds - first.images / rate, 2),
         "processors_used": round((last.processor - first.processor) / seconds, 2),
         "peak_memory_mib": {
-            f"until picture {mark}": round(max(s.memory for s in samples if s.images <= mark) / 2**20)
+            f"until image {mark}": round(max(s.memory for s in samples if s.images <= mark) / 2**20)
             for mark in sorted({min(200, count // 2), count})
         },
     }
@@ -194,27 +199,37 @@ def main() -> None:
     parser.add_argument("--loops", type=int, default=500, help="how many images for the plain loops")
     parser.add_argument("--size", type=int, default=224, help="the setting size: a small one, so that the rest counts")
     parser.add_argument("--ways", default="loop,loop with files,local,threads,ray", help="which, with commas")
+    parser.add_argument("--model", default="mini", help="of all ways")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each way runs")
     parser.add_argument("--before", type=Path, help="source folder of another version of the package")
+    parser.add_argument("--before-model", help="the checkpoint of that version; default: that of --model")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     arguments = parser.parse_args()
-    report: dict[str, Any] = {"model": "mini", "classes": CLASSES, "size": arguments.size, "ways": {}}
-    labels: dict[str, dict[str, bytes]] = {}
-    for way in [*(["before"] if arguments.before else []), *arguments.ways.split(",")]:
+    report: dict[str, Any] = {"model": arguments.model, "classes": CLASSES, "size": arguments.size, "ways": {}}
+    labels: dict[str, dict[str, np.ndarray]] = {}
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    chosen = [*(["before"] if arguments.before else []), *arguments.ways.split(",")]
+    for turn, way in itertools.product(range(arguments.rounds), chosen):
         with tempfile.TemporaryDirectory() as place:
             folder, out = Path(place) / "images", Path(place) / "out"
             folder.mkdir()
             out.mkdir()
             count = min(arguments.limit, arguments.loops) if way.startswith("loop") else arguments.limit
             link_images(arguments.images, folder, count)
-            command, log = ways(folder, out, arguments.size)[way]
+            model = arguments.before_model or arguments.model if way == "before" else arguments.model
+            command, log = ways(folder, out, arguments.size, model)[way]
             source = arguments.before if way == "before" else None
-            report["ways"][way] = {"pictures": count, **summary(watch(command, log, source), count)}
-            labels[way] = {path.name: path.read_bytes() for path in (out / "run").glob("*.labels.png")}
-        print(way, report["ways"][way], flush=True)
+            rounds.setdefault(way, []).append({"images": count, **summary(watch(command, log, source), count)})
+            labels[way] = {path.name: np.array(Image.open(path)) for path in (out / "run").glob("*.labels.png")}
+        print(turn, way, rounds[way][-1], flush=True)
+    for way, results in rounds.items():
+        rates = [result["images_per_second"] for result in results]
+        report["ways"][way] = results[-1] | {"images_per_second": statistics.median(rates), "rounds": rates}
     if {"before", "local"} <= set(labels):
-        same = sum(data == labels["before"].get(name) for name, data in labels["local"].items())
-        report["same_labels"] = same / len(labels["local"])
-        print("same labels", report["same_labels"])
+        equal = [data == labels["before"][name] for name, data in labels["local"].items()]
+        report["same_labels"] = sum(bool(same.all()) for same in equal) / len(equal)
+        report["same_pixels"] = float(sum(same.sum() for same in equal) / sum(same.size for same in equal))
+        print("same labels", report["same_labels"], "same pixels", report["same_pixels"])
     print(write_report("batch_throughput", report, arguments.out))
 
 

@@ -10,7 +10,7 @@ from cliper.settings import Settings
 if TYPE_CHECKING:
     from cliper.segmenter import Segmenter
 
-__all__ = ["ModelConfig"]
+__all__ = ["ModelConfig", "concurrency"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +50,16 @@ class ModelConfig:
             "seed": self.seed,
             "versions": {name: versions()[name] for name in ("cliper", "torch", "transformers", "diffusers")},
         }
+
+
+def concurrency(segmenter: Segmenter) -> int:
+    """How many images to segment at once, in threads of one process.
+
+    On a CPU one for each core: cores that share the operations of one image wait for each other after each of them,
+    which makes small encoders a third slower (``benchmarks/batch_throughput.py``).
+    """
+    import torch
+
+    if segmenter.encoder.device.type != "cpu" or not getattr(segmenter.refiner, "concurrent", True):
+        return 1
+    return torch.get_num_threads()

@@ -65,8 +65,7 @@ def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_im
         return segment(images, *more)
 
     by_threes._encode_batch = watched
-    run = run_of(folder)
-    stats = process(run, by_threes, 2)
+    stats = process(run := run_of(folder), by_threes, 2)
     assert (run.counts.done, run.counts.failed) == (24, 2)
     assert stats.model_seconds > 0
     assert all(len(set(group)) == 1 and len(group) <= 3 for group in sizes)
@@ -88,8 +87,7 @@ def test_group_that_fails_is_processed_one_by_one(run_of: Any, by_threes: Any, p
         return encode(images, *more)
 
     by_threes._encode_batch = too_many
-    run = run_of(photos)
-    process(run, by_threes, 2)
+    process(run := run_of(photos), by_threes, 2)
     assert (run.counts.done, run.counts.failed) == (12, 0)
 
 
@@ -127,9 +125,11 @@ def test_threads_of_each_step(run_of: Any, own_tiny: Any, photos: Path, monkeypa
     watch(own_tiny, "encode_text")
     watch(own_tiny.encoder, "encode_images")
     watch(cliper.Segmentation, "from_maps")
-    process(run_of(photos), own_tiny, 2)
+    run = run_of(photos)
+    own_tiny.segment_deferred([], run.task.classes, run.task.background)  # as the task's load() does
+    process(run, own_tiny, 2)
     assert set(threads["preprocess"]) == {"cliper-read"}
-    assert set(threads["encode_images"]) == {threading.current_thread().name}
+    assert set(threads["encode_images"]) == {"cliper-model"}
     assert set(threads["from_maps"]) == {"cliper-write"}
     assert len(threads["encode_text"]) == 1  # not for each image
 

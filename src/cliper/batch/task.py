@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cliper.formats import Format, FormatOptions, ImageInfo, find_format
-from cliper.model_config import ModelConfig
+from cliper.model_config import ModelConfig, concurrency
 from cliper.prompts import ClassPrompt
 from cliper.runner.items import ImageItem
 from cliper.runner.manifest import Record
@@ -122,9 +122,9 @@ class SegmentTask(Task):
         segmenter.segment_deferred([], self.classes, self.background)  # fails if a class is too long, say
         yield segmenter
 
-    def batch_size(self, model: Segmenter) -> int:
-        """The segmenter's."""
-        return model.batch_size
+    def limits(self, model: Segmenter) -> tuple[int, int]:
+        """The segmenter's batch size, and one thread for each core of a CPU."""
+        return model.batch_size, concurrency(model)
 
     def read(self, model: Segmenter, item: ImageItem, decoder: DecodePool) -> tuple[Hashable, Any]:
         """Decode an image in a limited process, and resize it for the encoder."""

@@ -16,18 +16,7 @@ from cliper.settings import load_preset
 
 __all__ = ["make_report"]
 
-_CONFIG = (
-    "preset",
-    "model",
-    "device",
-    "dtype",
-    "refiner_dtype",
-    "allow_tf32",
-    "seed",
-    "limit",
-    "classes",
-    "background",
-)
+_KEYS = ("preset", "model", "device", "dtype", "refiner_dtype", "allow_tf32", "seed", "limit", "classes", "background")
 
 
 def make_report(
@@ -62,9 +51,9 @@ def make_report(
     else:
         report["variants"] = metrics
     seconds = sum(record.seconds for record in counted)
-    total = stats.model_seconds + stats.read_seconds + stats.write_seconds
+    total = stats.model_seconds + stats.read_seconds
     return report | {
-        **{key: config[key] for key in _CONFIG},
+        **{key: config[key] for key in _KEYS},
         "refiner_weights": config["refiners"],
         "proxy_weights": config["proxy_models"],
         "data": {name: str(folder) for name, folder in task.folders.items()},

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cliper.datasets import Benchmark, Sample, find_benchmark
 from cliper.errors import InputError, SettingsError
 from cliper.evaluation.confusion import ConfusionMatrix
-from cliper.model_config import ModelConfig
+from cliper.model_config import ModelConfig, concurrency
 from cliper.runner.items import Source
 from cliper.runner.manifest import Record
 from cliper.runner.storage import Storage
@@ -166,9 +166,9 @@ class EvaluationTask(Task):
                     by_refiner[models.refiner] = first.with_refiner(models.refiner)
             yield {label: by_refiner[models.refiner].with_settings(models.settings) for label, models in self.variants}
 
-    def batch_size(self, model: _Segmenters) -> int:
-        """The segmenters'."""
-        return next(iter(model.values())).batch_size
+    def limits(self, model: _Segmenters) -> tuple[int, int]:
+        """The segmenters' batch size, and as many threads as each of them allows."""
+        return next(iter(model.values())).batch_size, min(map(concurrency, model.values()))
 
     def read(self, model: _Segmenters, item: SampleItem, decoder: DecodePool) -> tuple[Hashable, _LoadedSample]:
         """Decode image and mask in a limited process. A column is cut out of the image after the whole was resized."""

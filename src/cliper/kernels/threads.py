@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TypeVar
 
 import torch
@@ -14,6 +13,8 @@ from cliper.kernels.switch import use_cpu_kernels
 __all__ = ["map_rows", "threaded_map"]
 
 T = TypeVar("T")
+
+_pools = threading.local()
 
 
 def threaded_map(work: Callable[[int], T], count: int) -> Iterator[T]:
@@ -35,7 +36,8 @@ def threaded_map(work: Callable[[int], T], count: int) -> Iterator[T]:
     if threads <= 1:
         yield from map(run, range(count))
         return
-    pending = [_pool(threads).submit(run, index) for index in range(count)]
+    pool = _pool(threads)
+    pending = [pool.submit(run, index) for index in range(count)]
     pending.reverse()
     try:
         while pending:
@@ -79,8 +81,11 @@ def map_rows(work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[
     return tuple(out.view(batch, tokens, -1) for out in outputs)
 
 
-@cache
 def _pool(threads: int) -> ThreadPoolExecutor:
+    """A pool of the calling thread: threads that segment images at once do not wait for each other's operations."""
+    pools: dict[int, ThreadPoolExecutor] = vars(_pools).setdefault("by_count", {})
+    if threads in pools:
+        return pools[threads]
     num_threads = torch.get_num_threads()
     ready = threading.Barrier(threads + 1)
 
@@ -94,4 +99,5 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         pool.submit(use_one_core)
     ready.wait()
     torch.set_num_threads(num_threads)
+    pools[threads] = pool
     return pool

@@ -59,6 +59,9 @@ class Refiner(ABC):
     advice: ClassVar[str]
     """What to do when memory runs out."""
 
+    concurrent: ClassVar[bool] = True
+    """Whether images may be refined at once in threads; else one image at a time has all cores."""
+
     def __init__(
         self, *, name: str, device: torch.device, dtype: torch.dtype, patch_size: int, batch_size: int = 1
     ) -> None:

@@ -16,9 +16,9 @@ __all__ = ["Task"]
 class Task(Protocol):
     """What a run does with each image. Plain values, so that it can be sent to other processes and machines.
 
-    An engine calls :meth:`load` once in each worker, :meth:`read` in threads, :meth:`process` in the thread of the
-    model, and :meth:`record` in threads. An ``ImageError`` or ``ResourceError`` of these methods fails the image, or
-    the group of images, which is then processed one by one; any other exception ends the run.
+    An engine calls :meth:`load` once in each worker, and :meth:`read`, :meth:`process` and :meth:`record` in threads.
+    An ``ImageError`` or ``ResourceError`` of these methods fails the image, or the group of images, which is then
+    processed one by one; any other exception ends the run.
     """
 
     name: ClassVar[str]
@@ -27,8 +27,8 @@ class Task(Protocol):
     def load(self, device: str | None = None) -> AbstractContextManager[Any]:
         """The model, for the other methods, on a device in place of the task's own. Raises CliperError."""
 
-    def batch_size(self, model: Any) -> int:
-        """Number of images of one size that are processed together at most."""
+    def limits(self, model: Any) -> tuple[int, int]:
+        """How many images of one size :meth:`process` is given at most, and how many threads may call it at once."""
 
     def read(self, model: Any, item: Any, decoder: DecodePool) -> tuple[Hashable, Any]:
         """Read an image: its size, and what :meth:`process` is given. Images of one size are processed together."""

@@ -47,6 +47,7 @@ class DiffusionRefiner(Refiner):
         CheckpointError: a folder that is not such a pipeline, or is not complete.
     """
 
+    concurrent = False
     advice = "lower refine_size, segment fewer images at once, or use a smaller refiner such as dino-s16"
 
     def __init__(self, folder: Path, *, name: str, device: torch.device, dtype: torch.dtype) -> None:

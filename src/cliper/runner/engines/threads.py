@@ -1,4 +1,4 @@
-"""One process: threads read images, the caller's thread runs the model, threads record the results."""
+"""One process: threads read images, others run the model, others record the results."""
 
 from __future__ import annotations
 
@@ -61,13 +61,16 @@ def process_items(
 ) -> EngineStats:
     """Process items; few of them are in memory at a time: those being read, a few groups, and those being recorded.
 
-    ``threads`` threads read, and as many record and call ``add`` with an item's number and record. An exception that
-    ends the run is raised once the images that were being recorded are added.
+    ``threads`` threads read, and as many record and call ``add`` with an item's number and record. The processors are
+    divided among the threads that run the model. An exception that ends the run is raised once the images that were
+    being recorded are added.
     """
+    import torch
+
     from cliper.devices import peak_memory
 
-    batch = task.batch_size(model)
-    stats = EngineStats()
+    cores, (batch, concurrency) = torch.get_num_threads(), task.limits(model)
+    stats: list[EngineStats] = []
 
     def discard(loaded: _Loaded) -> None:
         for name in task.outputs(loaded.item.name):
@@ -105,29 +108,33 @@ def process_items(
             else:
                 fail(loaded, loaded.error, loaded.seconds)
 
-    reading = read_ahead(items, read, threads=threads, ahead=threads + batch)
-    groups = group_by_size(readable(reading), batch, lambda loaded: loaded.size)
-    recorders = _DaemonThreads(threads, max_waiting=threads + batch)
-    started = time.perf_counter()
+    def process(group: Sequence[_Loaded]) -> None:
+        started = time.perf_counter()
+        results = _process(task, model, group)
+        stats.append(EngineStats(time.perf_counter() - started))
+        for loaded, result, spent in results:
+            if isinstance(result, CliperError):
+                fail(loaded, result, loaded.seconds + spent)
+            else:
+                recorders.submit(functools.partial(record, loaded, result, loaded.seconds + spent))
+
+    torch.set_num_threads(cores // concurrency)  # of threads that start from now on, too
+    reading = read_ahead(items, read, threads=threads, ahead=threads + batch * concurrency)
+    models = _DaemonThreads("model", concurrency, max_waiting=0)
+    recorders = _DaemonThreads("write", threads, max_waiting=threads + batch * concurrency)
     try:
-        for group in groups:
-            loaded_at = time.perf_counter()
-            results = _process(task, model, group)
-            processed = time.perf_counter()
-            for loaded, result, spent in results:
-                if isinstance(result, CliperError):
-                    fail(loaded, result, loaded.seconds + spent)
-                else:
-                    recorders.submit(functools.partial(record, loaded, result, loaded.seconds + spent))
-            stats += EngineStats(processed - loaded_at, loaded_at - started, time.perf_counter() - processed)
-            started = time.perf_counter()
+        for group in group_by_size(readable(reading), batch, lambda loaded: loaded.size):
+            models.submit(functools.partial(process, group))
+        models.finish()
         recorders.finish()
     except BaseException:
+        models.finish(cancel=True)
         recorders.finish(cancel=True)
         raise
     finally:
         reading.close()
-    return replace(stats, peak_memory=peak_memory())
+        torch.set_num_threads(cores)
+    return sum(stats, EngineStats(read_seconds=models.idle_seconds, peak_memory=peak_memory()))
 
 
 def _process(task: Task, model: Any, group: Sequence[_Loaded]) -> list[tuple[_Loaded, Any, float]]:
@@ -150,13 +157,14 @@ class _DaemonThreads:
     the next call; with ``cancel``, only work in progress is waited for.
     """
 
-    def __init__(self, count: int, *, max_waiting: int) -> None:
+    def __init__(self, name: str, count: int, *, max_waiting: int) -> None:
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._slots = threading.Semaphore(count + max_waiting)
         self._cancelled = False
         self._error: BaseException | None = None
+        self.idle_seconds = 0.0  # that the threads have waited for work
         self._threads = [
-            threading.Thread(target=self._work, name=f"cliper-write-{n}", daemon=True) for n in range(count)
+            threading.Thread(target=self._work, name=f"cliper-{name}-{n}", daemon=True) for n in range(count)
         ]
         for thread in self._threads:
             thread.start()
@@ -177,10 +185,16 @@ class _DaemonThreads:
             raise self._error
 
     def _work(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while (work := self._next()) is not None:
             if self._error is None and not self._cancelled:
                 try:
                     work()
                 except BaseException as error:
                     self._error = self._error or error
             self._slots.release()
+
+    def _next(self) -> Callable[[], None] | None:
+        started = time.perf_counter()
+        work = self._queue.get()
+        self.idle_seconds += time.perf_counter() - started
+        return work
