@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dataset_trees.own import own_arguments, own_data, report_of
 from runs import CLASSES, Draw, content, ended, make_photos, records, said, start, wait_for_lines
 
 pytestmark = pytest.mark.full  # processes of their own, which load what they need each time
@@ -32,43 +33,43 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.fixture
-def many(tmp_path: Path, make_image: Draw) -> Path:
-    return make_photos(tmp_path / "photos", make_image, 60)
-
-
-def test_a_full_disk(many: Path, clip_folder: Path, tmp_path: Path, small_disk: Path) -> None:
+@pytest.mark.parametrize(("name", "size"), [("batch", "400k"), ("evaluate", "12k")])
+def test_a_full_disk(
+    name: str, size: str, clip_folder: Path, tmp_path: Path, small_disk: Path, make_image: Draw
+) -> None:
+    own_data(tmp_path, 60, make_image)
+    batch = ("batch", make_photos(tmp_path / "photos", make_image, 60), "-c", CLASSES, "-m", clip_folder)
+    arguments = batch if name == "batch" else own_arguments(tmp_path, clip_folder)
+    mount("-o", f"remount,size={size}", small_disk)
     out = small_disk / "out"
-    arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o"]
-    code, _, errors = ended(start(*arguments, out))
+    code, _, errors = ended(start(*arguments, "--threads", "2", "-o", out))
     assert code == 2
     (line,) = said(errors)
     assert line.startswith("cliper: error: cannot write ")
-    assert "disk is full" in line or "No space left" in line
     assert line.endswith("the same command with --resume continues")
-    done = len(records(out))
-    assert 0 < done < 60
+    assert "disk is full" in line or "No space left" in line
+    assert 0 < (done := len(records(out))) < 60
     # The manifest's own last line may be what did not fit, after its image's files did.
-    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert not [name for name in files if Path(name).name.startswith(".")]
+    assert not [path for path in out.rglob(".*") if path.is_file()]
     mount("-o", "remount,size=100m", small_disk)
-    code, printed, errors = ended(start(*arguments, out, "--resume"))
+    code, printed, errors = ended(start(*arguments, "-o", out, "--resume"))
     assert (code, said(errors)) == (0, [])
-    assert f"60 images: 60 done, {done} of them earlier" in printed
-    assert ended(start(*arguments, tmp_path / "undisturbed"))[0] == 0
-    assert content(out) == content(tmp_path / "undisturbed")
+    assert name == "evaluate" or f"60 images: 60 done, {done} of them earlier" in printed
+    assert name == "batch" or report_of(out)["this_run"]["images"] == 60 - done
+    assert ended(start(*arguments, "-o", tmp_path / "undisturbed"))[0] == 0
+    results = content if name == "batch" else lambda folder: report_of(folder)["matrix"]
+    assert results(out) == results(tmp_path / "undisturbed")
 
 
-def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_disk: Path) -> None:
-    # Permissions do not stop root, who runs many a test; a disk that is read-only stops everybody.
+def test_a_folder_that_becomes_read_only(clip_folder: Path, small_disk: Path, make_image: Draw) -> None:
+    # Permissions do not stop root.
     mount("-o", "remount,size=100m", small_disk)
     out = small_disk / "out"
+    many = make_photos(small_disk / "photos", make_image, 60)
     arguments = ["batch", many, "-c", CLASSES, "-m", clip_folder, "--threads", "2", "-o", out]
     process = start(*arguments)
     wait_for_lines(out, 5, process)
-    # The disk itself is busy while the manifest is open for writing; a read-only view of it laid over the folder
-    # is not.
-    view = small_disk / "view"
+    view = small_disk / "view"  # the disk itself is busy while the manifest is open
     view.mkdir()
     mount("--bind", out, view)
     mount("-o", "remount,bind,ro", view)
@@ -84,11 +85,9 @@ def test_a_folder_that_becomes_read_only(many: Path, clip_folder: Path, small_di
     finally:
         for folder in (out, view):
             subprocess.run(["umount", "-l", folder], check=True)
-    # What was being written cannot be taken away again, but has no name that anybody would take for a result.
-    for path in out.rglob("*.png"):
-        if not path.name.startswith("."):
-            with Image.open(path) as image:
-                image.load()
+    for path in out.rglob("[!.]*.png"):  # no result is half a file
+        with Image.open(path) as image:
+            image.load()
     assert 5 <= len(records(out)) < 60
     assert ended(start(*arguments, "--resume"))[0] == 0
     assert all((out / name).is_file() for line in records(out) for name in line["outputs"])
