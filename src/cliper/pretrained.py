@@ -72,9 +72,7 @@ def load_model(model_class: Any, folder: Path, **options: Any) -> tuple[Any, lis
     return model, list_problems(info["mismatched_keys"], missing)
 
 
-def list_problems(
-    mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], missing: Iterable[str]
-) -> list[str]:
+def list_problems(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], missing: Iterable[str]) -> list[str]:
     """One line for each weight whose shape (stored, expected) differs, and one for those that are missing."""
     problems = [
         f"{name}: expected shape {list(expected)}, got {list(got)}" for name, got, expected in sorted(mismatched)

@@ -45,7 +45,8 @@ def as_file_of_another_normaliser(folder: Path) -> None:
 def as_file_of_other_names(folder: Path) -> None:
     """With names of special tokens as objects, and a padding token that is also a word."""
     as_one_file(folder)
-    token = {"content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+    token = {"__type": "AddedToken", "content": "<|endoftext|>", **flags}
     config = json.loads((folder / "tokenizer_config.json").read_text()) | {"eos_token": token, "pad_token": "!"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 

@@ -97,8 +97,10 @@ class ClipConfig:
             shapes |= {f"{tower}.{norm}.{leaf}": (width,) for norm in norms for leaf in ("weight", "bias")}
             layer: dict[str, tuple[int, ...]] = {
                 **{f"self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")},
-                **{"mlp.fc1": (hidden, width), "mlp.fc2": (width, hidden)},
-                **{"layer_norm1": (width,), "layer_norm2": (width,)},
+                "mlp.fc1": (hidden, width),
+                "mlp.fc2": (width, hidden),
+                "layer_norm1": (width,),
+                "layer_norm2": (width,),
             }
             for index in range(config.num_hidden_layers):
                 for name, shape in layer.items():
@@ -168,7 +170,7 @@ def _section(config_class: type[T], name: str, data: Mapping[str, Any]) -> T:
     }
     width, heads = values["hidden_size"], values["num_attention_heads"]
     if width % heads:
-        raise ValueError(f"{name}: expected a hidden_size that is a multiple of num_attention_heads {heads}, got {width}")
+        raise ValueError(f"{name}: expected a hidden_size that {heads} attention heads divide, got {width}")
     if values["hidden_act"] not in _ACTIVATIONS:
         raise ValueError(f"{name}.hidden_act: expected one of {', '.join(_ACTIVATIONS)}, got {values['hidden_act']!r}")
     return config_class(**values)

@@ -52,7 +52,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
                 pre_tokenizers.ByteLevel(add_prefix_space=False),
             ]
         )
-        ids = {token: tokenizer.token_to_id(token) for token in (start, end)}
+        ids: dict[str, Any] = {token: tokenizer.token_to_id(token) for token in (start, end)}
         tokenizer.post_processor = processors.RobertaProcessing(
             (end, ids[end]), (start, ids[start]), trim_offsets=False, add_prefix_space=False
         )
