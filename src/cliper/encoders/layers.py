@@ -8,7 +8,6 @@ from torch import Tensor
 
 from cliper.checkpoints.clip import TextConfig, VisionConfig
 from cliper.kernels.linear import packed_linear
-from cliper.kernels.threads import map_rows
 from cliper.ops.attention import merge_heads, split_heads
 
 __all__ = ["TransformerLayer", "layer_norm", "linear"]
@@ -44,23 +43,14 @@ class TransformerLayer:
             x: [B, N, width].
             attend: query, key and value -> attention output, all [B, H, N, d].
         """
-        normed, qkv = map_rows(self._project, x)
-        return map_rows(self._finish, x, merge_heads(attend(*self.split(qkv))))[0], normed
+        normed = self.norm1(x)
+        x = self.out(merge_heads(attend(*self.split(self.qkv(normed))))).add_(x)
+        return self.fc2(self._activate(self.fc1(self.norm2(x)))).add_(x), normed
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, N, 3 * width] -> query, key and value, each [B, H, N, d], views."""
         query, key, value = (split_heads(part, self._heads) for part in qkv.chunk(3, -1))
         return query, key, value
-
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[r, width] -> normalised input, and query, key and value [r, 3 * width]."""
-        normed = self.norm1(x)
-        return normed, self.qkv(normed)
-
-    def _finish(self, x: Tensor, mixed: Tensor) -> tuple[Tensor]:
-        """The layer's output from its input and its attention's output, all [r, width]."""
-        x = self.out(mixed).add_(x)
-        return (self.fc2(self._activate(self.fc1(self.norm2(x)))).add_(x),)
 
 
 def layer_norm(weights: Mapping[str, Tensor], name: str, eps: float) -> Function:

@@ -3,8 +3,7 @@
 Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +13,6 @@ from cliper.checkpoints.clip import VisionConfig
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.encoders.layers import TransformerLayer, layer_norm, linear
 from cliper.errors import ShapeError
-from cliper.kernels.switch import use_cpu_kernels
-from cliper.kernels.threads import threaded_map
 from cliper.ops.attention import (
     AttentionAccumulator,
     ablated_attention,
@@ -30,8 +27,6 @@ from cliper.ops.recipes import Recipe
 from cliper.ops.windows import WindowMerger, window_grid
 
 __all__ = ["VisionTower"]
-
-T = TypeVar("T")
 
 _WINDOW_BATCH_SIZE = 8
 
@@ -144,28 +139,21 @@ class VisionTower:
 
         embeddings = x.new_empty((len(x), len(layers), x.shape[1] - 1, self.embedding_width), dtype=torch.float32)
 
-        def embed(index: int) -> None:
-            layer = layers[index]
+        for index, layer in enumerate(layers):
             y = last.out(outputs[layer])
             if recipe.subtract_input:
                 y = y - features[layer]
             y = self._projection(self._post_norm(y[:, 1:])).float()
             F.normalize(y, dim=-1, out=embeddings[:, index])
-
-        for _ in _map(embed, len(layers), x):
-            pass
         return embeddings, affinity
 
     def _fuse(
         self, last: TransformerLayer, features: dict[int, Tensor], total: Tensor, recipe: Recipe
     ) -> tuple[dict[int, Tensor], Tensor]:
         order = sorted(features)
-
-        def project(index: int) -> Tensor:
-            return split_heads(self._last_value(last.norm1(features[order[index]])), self._heads)
-
-        values = zip(*_map(project, len(order), total), strict=True)  # for each image [H, N, d] of each layer
-        fused = [fuse_values(t, v, order, self.num_layers, recipe) for t, v in zip(total, values, strict=True)]
+        values = [split_heads(self._last_value(last.norm1(features[layer])), self._heads) for layer in order]
+        by_image = zip(total, zip(*values, strict=True), strict=True)  # values: [H, N, d] of each layer
+        fused = [fuse_values(one, value, order, self.num_layers, recipe) for one, value in by_image]
         mixed = torch.stack([m for m, _ in fused], 1) if len(fused) > 1 else fused[0][0][:, None]
         outputs = dict(zip(order, map(merge_heads, mixed), strict=True))  # each [B, N, width]
         return outputs, torch.stack([mean for _, mean in fused])[:, 1:, 1:]
@@ -219,8 +207,3 @@ class VisionTower:
             for w, e, a in zip(batch, embeddings, affinity, strict=True):
                 merger.add(w, e, a)
         return merger.merged()
-
-
-def _map(work: Callable[[int], T], count: int, x: Tensor) -> Iterator[T]:
-    """``work`` of 0 to ``count - 1``; in threads where CPU kernels are used for ``x``."""
-    return threaded_map(work, count) if use_cpu_kernels(x) else map(work, range(count))
