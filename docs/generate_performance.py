@@ -53,20 +53,6 @@ def clip_stage() -> str:
     return "\n".join([*lines, "", f"{older}{text} {source(name, report)}"])
 
 
-def start_up() -> str:
-    """Seconds of a whole process of ``cliper segment``, with and without cached text embeddings."""
-    warm, cold = read("start_up"), read("start_up_cold")
-    lines = ["| whole process, median seconds | words in the cache | words not in the cache |", "| --- | --- | --- |"]
-    names = {"cliper": "cliper", "baseline": "cliper when it imported transformers", "import torch": "`import torch`"}
-    for name, words in names.items():
-        cells = " | ".join(f"{report['seconds'][name]['median']:.2f}" for report in (warm, cold))
-        lines.append(f"| {words} | {cells} |")
-    lines.append(f"| ratio, pair by pair | {warm['ratio']['median']:.2f} | {cold['ratio']['median']:.2f} |")
-    shared = " Other work ran on the machine." if warm["shared_machine"] or cold["shared_machine"] else ""
-    text = f"The line `loading ...` appears after {warm['first_line_seconds']['median']:.2f} s (median).{shared}"
-    return "\n".join([*lines, "", f"{text} {source('start_up', warm)}"])
-
-
 def voc_attention() -> str:
     """mIoU of each attention."""
     report = read("voc_attention")
@@ -299,7 +285,6 @@ def summary() -> str:
 
 PAGES = {
     "docs/performance.md": {
-        "start_up": start_up,
         "clip_stage": clip_stage,
         "compensation": compensation,
         "batch_throughput": batch_throughput,
