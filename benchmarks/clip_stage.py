@@ -190,6 +190,7 @@ def ways(
     """The ways, on equal random weights and inputs."""
     from transformers import CLIPModel
 
+    from cliper.checkpoints.clip import ClipConfig
     from cliper.encoders.clip import ClipEncoder
     from cliper.ops import RECIPES, build_text_classifier, class_maps
     from oracle import reference
@@ -219,7 +220,7 @@ def ways(
     # Its own copy of the weights: it lays them out anew, which the other way shall not gain by.
     copied = CLIPModel(config).eval()
     copied.load_state_dict(model.state_dict())
-    encoder = ClipEncoder(copied, Path())
+    encoder = ClipEncoder(ClipConfig.from_dict(config.to_dict()), copied.state_dict(), Path())
 
     @torch.inference_mode()
     def ours() -> torch.Tensor:

@@ -173,7 +173,7 @@ def photo(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Ended:
-    """Exit code and output of a command."""
+    """Exit code and output of a command; ``err`` is without the line ``cliper: loading ...``."""
 
     code: int
     out: str
@@ -189,7 +189,8 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
         capsys.readouterr()
         code = run([str(argument) for argument in arguments])
         printed = capsys.readouterr()
-        return Ended(code, printed.out, printed.err)
+        lines = printed.err.splitlines(keepends=True)
+        return Ended(code, printed.out, "".join(line for line in lines if not line.startswith("cliper: loading ")))
 
     return call
 

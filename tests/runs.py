@@ -70,8 +70,9 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def said(errors: str) -> list[str]:
-    """Lines of the error stream, but for blank ones and the progress of a slow machine."""
-    return [line for line in errors.splitlines() if line and not re.match(r"cliper: \d+( of \d+)? images, ", line)]
+    """Lines of the error stream, but for blank ones, ``loading ...`` and the progress of a slow machine."""
+    status = re.compile(r"cliper: (loading |\d+( of \d+)? images, )")
+    return [line for line in errors.splitlines() if line and not status.match(line)]
 
 
 def records(out: Path) -> list[dict[str, Any]]:

@@ -1,12 +1,22 @@
-"""Comparison of results, for the tests of the segmenter."""
+"""Encoders of random models, and comparison of results, for the tests of the segmenter."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from transformers import CLIPModel
 
 import cliper
+from cliper.checkpoints.clip import ClipConfig
+from cliper.encoders.clip import ClipEncoder
 
 CLASSES = "dog; green grass; person: man, woman"
+
+
+def clip_encoder(model: CLIPModel) -> ClipEncoder:
+    """An encoder with the weights of a model of ``transformers``, without a tokenizer."""
+    return ClipEncoder(ClipConfig.from_dict(model.config.to_dict()), model.state_dict(), Path())
 
 
 def assert_same(a: cliper.Segmentation, b: cliper.Segmentation) -> None:

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decode_pool": BASE | {"images"},
     "pretrained": BASE | {"devices", "hf_logging"},
     "checkpoints": BASE | {"pretrained", "settings"},
-    "encoders": BASE | {"devices", "hf_logging", "kernels", "ops", "pretrained", "settings"},
+    "encoders": BASE | {"checkpoints", "devices", "kernels", "ops", "pretrained", "settings"},
     "prompts": BASE | {"cache", "encoders", "settings"},
     "refiners": BASE
     | {
@@ -79,9 +79,10 @@ EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show
 
 # Library -> the packages that may import it, inside functions too.
 LIBRARIES: dict[str, set[str]] = {
-    "transformers": {"checkpoints", "encoders", "hf_logging", "pretrained", "refiners"},
+    "transformers": {"checkpoints", "hf_logging", "pretrained", "refiners"},
     "diffusers": {"checkpoints", "kernels", "refiners"},
     "huggingface_hub": {"checkpoints", "cli"},
+    "tokenizers": {"encoders"},
     "click": {"cli"},
     "rich": {"cli"},
     "scipy": {"datasets", "formats", "ops"},
@@ -106,6 +107,7 @@ LATE = {
     "diffusers",
     "huggingface_hub",
     "safetensors",
+    "tokenizers",
     "rich",
     "scipy",
     "pycocotools",

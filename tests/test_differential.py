@@ -1,7 +1,6 @@
 """The package equals the oracle (``tests/oracle/reference.py``) on random CLIPs of many shapes."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +8,9 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import cliper
-from cliper.encoders.clip import ClipEncoder
 from cliper.ops import RECIPES, build_text_classifier, class_maps
 from oracle import reference
+from segmenter_helpers import clip_encoder
 
 # Both compute in float32 and sum in other orders: cosines differ by about 1e-7, times a scale of up to 100.
 TOLERANCE = 1e-4
@@ -78,7 +77,7 @@ def ours(
     recipe: str = "conference",
     attention: str = "fused",
 ) -> torch.Tensor:
-    encoder = ClipEncoder(model, Path())
+    encoder = clip_encoder(model)
     features = encoder.encode_images(
         pixels[None], recipe=RECIPES[recipe], attention=attention, layers=range(encoder.num_layers), window=crop
     )[0]
@@ -167,7 +166,7 @@ def test_recipes_differ_by_far_more_than_the_tolerance() -> None:
 def test_without_feature_fusion_only_the_selected_layer_counts(recipe: str) -> None:
     model = random_clip(16, 4, seed=9)
     pixels, fg, bg = inputs(16, (6, 7), seed=4)
-    encoder = ClipEncoder(model, Path())
+    encoder = clip_encoder(model)
     kind = RECIPES[recipe]
     texts = build_text_classifier(fg, bg)
     with torch.no_grad():
@@ -195,7 +194,7 @@ def test_without_feature_fusion_only_the_selected_layer_counts(recipe: str) -> N
 
 def test_batch_equals_single_images() -> None:
     model = random_clip(16, 4, seed=11)
-    encoder = ClipEncoder(model, Path())
+    encoder = clip_encoder(model)
     pixels = torch.stack([inputs(16, (7, 9), seed=s)[0] for s in range(3)])
     options: dict[str, Any] = {"recipe": RECIPES["conference"], "attention": "fused", "layers": range(4), "window": 96}
     together = encoder.encode_images(pixels, **options)

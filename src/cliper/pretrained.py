@@ -1,6 +1,7 @@
 """Load models of ``transformers`` and ``diffusers`` with all their weights."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from cliper.devices import convert_out_of_memory
 from cliper.errors import CheckpointError, reraise
 from cliper.hf_logging import silence_transformers
 
-__all__ = ["load_model", "load_pretrained"]
+__all__ = ["check_problems", "list_problems", "load_model", "load_pretrained"]
 
 
 def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -21,12 +22,7 @@ def load_pretrained(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
         ResourceError: memory ran out.
     """
     model, problems = load_model(model_class, folder, dtype=dtype)
-    if problems:
-        of = f" (problem 1 of {len(problems)})" if len(problems) > 1 else ""
-        raise CheckpointError(
-            f"{folder}: expected every weight that config.json describes: {problems[0]}{of}; "
-            "download the checkpoint again"
-        )
+    check_problems(folder, problems)
     return model.eval().requires_grad_(False)
 
 
@@ -71,13 +67,31 @@ def load_model(model_class: Any, folder: Path, **options: Any) -> tuple[Any, lis
             model, info = model_class.from_pretrained(path, **options)
         finally:
             logger.setLevel(level)
-    problems = [
-        f"{name}: expected shape {list(expected)}, got {list(got)}"
-        for name, got, expected in sorted(info["mismatched_keys"])
-    ]
     # The libraries fill missing weights with random numbers. DINO's checkpoints have no pooler, which is not used.
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        count = "1 tensor is" if len(missing) == 1 else f"{len(missing)} tensors are"
-        problems.append(f"{count} missing: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
-    return model, problems
+    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    return model, list_problems(info["mismatched_keys"], missing)
+
+
+def list_problems(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], missing: Iterable[str]) -> list[str]:
+    """One line for each weight whose shape (stored, expected) differs, and one for those that are missing."""
+    problems = [
+        f"{name}: expected shape {list(expected)}, got {list(got)}" for name, got, expected in sorted(mismatched)
+    ]
+    if names := sorted(missing):
+        count = "1 tensor is" if len(names) == 1 else f"{len(names)} tensors are"
+        problems.append(f"{count} missing: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
+    return problems
+
+
+def check_problems(folder: Path, problems: Sequence[str]) -> None:
+    """Refuse a model whose weights do not fit its configuration.
+
+    Raises:
+        CheckpointError: there is a problem.
+    """
+    if problems:
+        of = f" (problem 1 of {len(problems)})" if len(problems) > 1 else ""
+        raise CheckpointError(
+            f"{folder}: expected every weight that config.json describes: {problems[0]}{of}; "
+            "download the checkpoint again"
+        )

@@ -50,7 +50,7 @@ def test_unknown_checkpoint_gets_the_preset_of_its_architecture(tmp_path, vision
 )
 @pytest.mark.parametrize("key", ["vision_config", "vision_config_dict"])
 def test_preprint_recipe_of_vit_h14_is_its_variant(tmp_path, recipe, layers, width, expected, key):
-    vision = {"num_hidden_layers": layers, "hidden_size": width, "patch_size": 14}
+    vision = {"num_hidden_layers": layers, "hidden_size": width, "patch_size": 14, "num_attention_heads": 16}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", key: vision}))
     assert resolve_recipe(recipe, resolve(tmp_path, "clip")) == expected
 

@@ -24,7 +24,7 @@ from cliper.cli.errors import ExitCode, exit_code
 from cliper.errors import OutputError
 from dataset_trees import build_sources, build_tree
 from dataset_trees.own import own_arguments, own_data
-from runs import start
+from runs import said, start
 
 Draw = Callable[..., Image.Image]
 
@@ -67,7 +67,7 @@ def test_1_one_of_two_images_failed(clip_folder: Path, tmp_path: Path, make_imag
     source = sorted(images.iterdir()) if command == "segment" else [images]
     code, errors = run(command, *source, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out")
     assert code == 1
-    (line,) = errors.splitlines()
+    (line,) = said(errors)
     assert line.startswith("cliper: error: ")
     assert "bad.png" in line
     assert (tmp_path / "out" / "good.labels.png").is_file()

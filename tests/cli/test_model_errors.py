@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from runs import said
+
 
 def missing_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
@@ -117,7 +119,7 @@ def test_without_network_the_error_names_a_manual_download(tmp_path: Path, photo
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    (line,) = said(done.stderr)
     assert line.startswith("cliper: error: ViT-B/16: could not download it (about 602 MB) from ")
     assert "no network (cannot connect to 127.0.0.1:9)" in line
     assert "`hf download openai/clip-vit-base-patch16 --local-dir DIR`, then give --model DIR" in line

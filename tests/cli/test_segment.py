@@ -22,7 +22,7 @@ from cliper.checkpoints import recommended_settings, resolve
 from cliper.errors import CliperError
 from cliper.formats import read_label_png, read_npz
 from cliper.settings import Settings, load_preset
-from runs import start
+from runs import said, start
 
 CLASSES = "dog; green grass; person: man, woman"
 
@@ -276,7 +276,7 @@ def test_module_and_script_are_the_same_command(tmp_path: Path, clip_folder: Pat
     arguments = ["segment", name, "-c", CLASSES, "-m", clip_folder, "-o", "out"]
     process = start(*arguments, cwd=tmp_path, env=surroundings)
     out, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, said(errors)) == (0, [])
     assert len(tree(tmp_path / "out")) == 2
     assert "caf\\udce9.png  96x64" in out
     shown = subprocess.run(
@@ -302,7 +302,7 @@ def test_interrupted_run_leaves_complete_files_only(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "cliper: interrupted; files written so far are complete"
+    assert said(errors) == ["cliper: interrupted; files written so far are complete"]
     done = tree(out)
     assert 1 <= len(done) < 2000
     for file in done:
@@ -318,7 +318,7 @@ def test_closed_pipe_exits_with_141_and_no_message(tmp_path: Path, clip_folder: 
     os.close(writer)
     os.close(reader)
     _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (141, "")
+    assert (process.returncode, said(errors)) == (141, [])
 
 
 @pytest.mark.full
@@ -328,5 +328,5 @@ def test_standard_output_on_a_full_disk_is_one_line(tmp_path: Path, clip_folder:
         process = start("segment", photo, "-c", "dog", "-m", clip_folder, "-o", tmp_path / "out", stdout=full)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert errors == "cliper: error: the system refused: No space left on device\n"
+    assert said(errors) == ["cliper: error: the system refused: No space left on device"]
     assert tree(tmp_path / "out") == []

@@ -12,7 +12,6 @@ from transformers import CLIPModel, ViTModel
 
 import cliper
 from cliper.encoders.class_map_predictor import ClassMapPredictor
-from cliper.encoders.clip import ClipEncoder
 from cliper.errors import CheckpointError, SettingsError
 from cliper.ops import build_text_classifier
 from cliper.ops.attention import attend_by_affinity
@@ -22,6 +21,7 @@ from cliper.refiners.dino import DinoRefiner
 from cliper.settings import Settings
 from oracle import dino as dino_oracle
 from oracle import proxy as oracle
+from segmenter_helpers import clip_encoder
 from test_differential import RECIPE_OF, TOLERANCE, inputs, random_clip
 
 
@@ -33,7 +33,7 @@ def load_dino(folder: Path) -> DinoRefiner:
 
 def ours(model: CLIPModel, folder: Path, pixels: Tensor, fg: Tensor, bg: Tensor, **settings: Any) -> Tensor:
     chosen = Settings(attention="proxy", proxy_model=str(folder), **settings)
-    predictor = ClassMapPredictor(ClipEncoder(model, Path()), chosen, "tiny", load_dino(folder).affinity)
+    predictor = ClassMapPredictor(clip_encoder(model), chosen, "tiny", load_dino(folder).affinity)
     batch = pixels if pixels.dim() == 4 else pixels[None]
     texts = build_text_classifier(fg, bg)
     maps = [predictor.predict(features, texts, len(fg)) for features in predictor.encode(batch)]
@@ -78,7 +78,7 @@ def test_proxy_is_not_the_fused_attention(dinos: dict[str, Path]) -> None:
     model = random_clip(16, 4, seed=5)
     pixels, fg, bg = inputs(16, (7, 11), seed=16)
     proxy = ours(model, dinos["dino"], pixels, fg, bg, logit_scale=50.0, map_threshold=0.2)
-    fused = ClassMapPredictor(ClipEncoder(model, Path()), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
+    fused = ClassMapPredictor(clip_encoder(model), Settings(logit_scale=50.0, map_threshold=0.2), "tiny")
     maps = fused.predict(fused.encode(pixels[None])[0], build_text_classifier(fg, bg), len(fg))
     assert (proxy - maps).abs().max() > 100 * TOLERANCE
 
@@ -187,7 +187,7 @@ def test_proxy_model_that_cannot_be_fetched_is_named(clip_folder: Path) -> None:
 
 
 def test_proxy_attention_without_a_model_is_refused() -> None:
-    encoder = ClipEncoder(random_clip(16, 3, seed=1), Path())
+    encoder = clip_encoder(random_clip(16, 3, seed=1))
     with pytest.raises(SettingsError, match=r"^attention: expected a DINO for 'proxy', got none"):
         ClassMapPredictor(encoder, Settings(attention="proxy"), "tiny")
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
+from cliper.checkpoints.clip import read_clip_config
 from cliper.checkpoints.resolve import ResolvedCheckpoint
-from cliper.checkpoints.validate import read_json
 from cliper.settings import Settings, load_preset, load_settings
 
 __all__ = ["recommended_settings", "resolve_recipe"]
@@ -21,7 +18,7 @@ def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
 
     Raises:
         SettingsError: ``settings.json`` cannot be read or has an unknown or impossible setting (it is named).
-        CheckpointError: ``config.json`` is missing or cannot be read.
+        CheckpointError: ``config.json`` is missing or cannot be used.
 
     Example:
         >>> from cliper.checkpoints import resolve
@@ -34,9 +31,8 @@ def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
         return load_settings(path)
     if resolved.entry is not None and resolved.entry.recommended is not None:
         return load_preset(resolved.entry.recommended).settings
-    vision = _vision_config(resolved.folder)
-    layers = vision.get("num_hidden_layers", 12)
-    large = vision.get("patch_size") == 14 and isinstance(layers, int) and layers >= 24
+    vision = read_clip_config(resolved.folder).vision
+    large = vision.patch_size == 14 and vision.num_hidden_layers >= 24
     return load_preset("vit-l-14/voc21" if large else "vit-b-16/voc21").settings
 
 
@@ -50,12 +46,6 @@ def resolve_recipe(recipe: str, resolved: ResolvedCheckpoint) -> str:
     """
     if recipe != "preprint":
         return recipe
-    vision = _vision_config(resolved.folder)
-    shape = tuple(vision.get(name) for name in ("num_hidden_layers", "hidden_size", "patch_size"))
+    vision = read_clip_config(resolved.folder).vision
+    shape = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size)
     return "preprint-h" if shape == (32, 1280, 14) else recipe
-
-
-def _vision_config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json", "it describes the model")
-    vision = config.get("vision_config") or config.get("vision_config_dict")
-    return vision if isinstance(vision, dict) else {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cliper.checkpoints.clip import read_clip_config, read_clip_weights
 from cliper.checkpoints.registry import entry_of_repo, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
 from cliper.checkpoints.tensors import iter_tensors
@@ -124,14 +125,16 @@ def _check_part(resolved: ResolvedCheckpoint, part: str) -> tuple[int, list[str]
     """The number of tensors of one part, and its problems."""
     from cliper.pretrained import load_model
 
-    tensors = 0
+    tensors, folder = 0, resolved.folder / part
     problems = []
     for path in weight_paths(resolved.folder, resolved.kind, part or None):
         for name, tensor in iter_tensors(path):
             tensors += 1
             if not bool(tensor.isfinite().all()):
                 problems.append(f"{name}: has values that are NaN or infinite")
-    return tensors, problems + load_model(_model_class(part), resolved.folder / part)[1]
+    if resolved.kind == "clip":
+        return tensors, problems + read_clip_weights(folder, read_clip_config(folder))[1]
+    return tensors, problems + load_model(_model_class(part), folder)[1]
 
 
 def _model_class(part: str) -> Any:

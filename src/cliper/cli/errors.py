@@ -11,7 +11,7 @@ import click
 
 from cliper.errors import CliperError
 
-__all__ = ["ExitCode", "echo_error", "echo_warning", "exit_code", "printable", "report_error"]
+__all__ = ["ExitCode", "echo_error", "echo_status", "echo_warning", "exit_code", "printable", "report_error"]
 
 
 class ExitCode(enum.IntEnum):
@@ -73,6 +73,11 @@ def echo_error(text: str) -> None:
 def echo_warning(text: str) -> None:
     """Print ``cliper: warning: text`` as one line on standard error."""
     _echo(f"warning: {text}")
+
+
+def echo_status(text: str) -> None:
+    """Print ``cliper: text`` as one line on standard error."""
+    _echo(text)
 
 
 def printable(text: str) -> str:

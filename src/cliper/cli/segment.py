@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cliper.cli.errors import ExitCode, echo_error, printable
+from cliper.cli.errors import ExitCode, echo_error, echo_status, printable
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
@@ -112,10 +112,12 @@ def segment(
         from cliper.images import load_image
 
         load_image(images[0])  # raises before anything is downloaded or loaded
+    silent = quiet or out == _STREAM
+    if not silent:
+        echo_status(f"loading {options['model']} ...")  # before torch is imported, which takes a second
     segmenter = load_segmenter(options)
     segmenter.encode_text(class_list)  # a class that cannot be encoded is an error of the command, not of an image
     echo_notes(segmenter, class_list)
-    silent = quiet or out == _STREAM
     if not json_output and not silent:
         _print_model(segmenter)
     failed = 0

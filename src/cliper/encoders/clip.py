@@ -1,17 +1,18 @@
 """A CLIP checkpoint in ``transformers`` format as an :class:`~cliper.encoders.base.Encoder`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cliper.checkpoints.clip import ClipConfig, read_clip_config, read_clip_weights
+from cliper.devices import convert_out_of_memory
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.encoders.text import TextTower
 from cliper.encoders.vision import VisionTower
 from cliper.ops.recipes import Recipe
-from cliper.pretrained import load_pretrained
+from cliper.pretrained import check_problems
 
 __all__ = ["ClipEncoder", "load_clip"]
 
@@ -24,20 +25,21 @@ class ClipEncoder:
     """Image and text tower of a CLIP; implements the protocol ``Encoder``.
 
     Args:
-        model: a ``transformers.CLIPModel``; only its parameters are read.
+        config: shape of the towers.
+        weights: all that the configuration describes, by their names in ``transformers``.
         folder: of the checkpoint, for its tokenizer.
     """
 
-    def __init__(self, model: Any, folder: Path) -> None:
-        self.vision = VisionTower(model.vision_model, model.visual_projection)
-        self.text = TextTower(model, folder)
+    def __init__(self, config: ClipConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+        self.vision = VisionTower(config.vision, weights)
+        self.text = TextTower(config.text, weights, folder)
         self.patch_size = self.vision.patch_size
         self.num_layers = self.vision.num_layers
         self.embedding_width = self.vision.embedding_width
         self.pixel_mean = _MEAN
         self.pixel_std = _STD
-        self.device: torch.device = model.visual_projection.weight.device
-        self.dtype: torch.dtype = model.visual_projection.weight.dtype
+        self.device: torch.device = weights["visual_projection.weight"].device
+        self.dtype: torch.dtype = weights["visual_projection.weight"].dtype
 
     def encode_images(
         self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
@@ -56,8 +58,8 @@ class ClipEncoder:
         return self.text.encode(texts)
 
     def text_fingerprint(self) -> str:
-        """See :meth:`TextTower.fingerprint`."""
-        return self.text.fingerprint()
+        """See :attr:`TextTower.fingerprint`."""
+        return self.text.fingerprint
 
 
 def load_clip(folder: Path, *, device: torch.device, dtype: torch.dtype) -> ClipEncoder:
@@ -67,6 +69,8 @@ def load_clip(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Clip
         CheckpointError: weights are missing or damaged, or do not fit ``config.json``.
         ResourceError: memory ran out.
     """
-    from transformers import CLIPModel
-
-    return ClipEncoder(load_pretrained(CLIPModel, folder, dtype).to(device), folder)
+    with convert_out_of_memory(f"loading {folder}", "use a smaller model, or a machine with more memory"):
+        config = read_clip_config(folder)
+        weights, problems = read_clip_weights(folder, config, device, dtype)
+        check_problems(folder, problems)
+        return ClipEncoder(config, weights, folder)

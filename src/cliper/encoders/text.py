@@ -2,16 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.errors import CheckpointError, ClassListError, reraise
-from cliper.hf_logging import silence_transformers
+from cliper.checkpoints.clip import TextConfig
+from cliper.encoders.layers import TransformerLayer, layer_norm, linear
+from cliper.encoders.tokenizer import load_tokenizer
+from cliper.errors import ClassListError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["TextTower"]
 
@@ -19,21 +25,27 @@ _BATCH_SIZE = 256
 
 
 class TextTower:
-    """The text tower of a ``transformers`` CLIP. The tokenizer is loaded when the first text is encoded.
+    """The text tower of a CLIP. The tokenizer is loaded when the first text is encoded.
 
     Args:
-        model: the ``CLIPModel``.
+        config: its shape.
+        weights: of the model, by name.
         folder: of the checkpoint, for its tokenizer.
     """
 
-    def __init__(self, model: Any, folder: Path) -> None:
-        self._model = model.text_model
-        self._projection = model.text_projection
+    def __init__(self, config: TextConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+        self._config = config
         self._folder = folder
-        self._config: dict[str, Any] = model.config.text_config.to_dict()
-        self._limit: int = model.config.text_config.max_position_embeddings
-        self._tokenizer: Any = None
-        self._fingerprint: str | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._token_embedding = weights["text_model.embeddings.token_embedding.weight"]
+        self._position_embedding = weights["text_model.embeddings.position_embedding.weight"]
+        layers = range(config.num_hidden_layers)
+        self._layers = [TransformerLayer(config, weights, f"text_model.encoder.layers.{i}") for i in layers]
+        self._final_norm = layer_norm(weights, "text_model.final_layer_norm", config.layer_norm_eps)
+        self._projection = linear(weights, "text_projection")
+        self._width = len(weights["text_projection.weight"])
+        self.fingerprint = _fingerprint(config, weights, folder)
+        """SHA-256 of what embeddings depend on: weights, configuration, tokenizer, dtype, type of device."""
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -49,62 +61,65 @@ class TextTower:
             ClassListError: a text has more tokens than the tower reads.
             CheckpointError: the checkpoint has no tokenizer, or it cannot be read.
         """
-        device = self._projection.weight.device
-        out = torch.empty(len(texts), self._projection.out_features, device=device)
+        device = self._token_embedding.device
+        out = torch.empty(len(texts), self._width, device=device)
         tokens = self._tokenize(texts)
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
         for first in range(0, len(order), _BATCH_SIZE):
             batch = order[first : first + _BATCH_SIZE]
             longest = max(len(tokens[i]) for i in batch)
             # Attention is causal and the output is read at the end token, so padding after it has no effect.
-            pad = self._tokenizer.pad_token_id or 0
-            ids = torch.tensor([tokens[i] + [pad] * (longest - len(tokens[i])) for i in batch], device=device)
-            pooled = self._model(input_ids=ids).pooler_output
+            ids = torch.tensor([tokens[i] + [0] * (longest - len(tokens[i])) for i in batch], device=device)
+            hidden = self._hidden_states(ids)
+            ends = torch.tensor([self._end(tokens[i]) for i in batch], device=device)
+            pooled = self._final_norm(hidden[torch.arange(len(batch), device=device), ends])
             out[batch] = F.normalize(self._projection(pooled).float(), dim=-1)
         return out
 
-    def fingerprint(self) -> str:
-        """SHA-256 of what embeddings depend on: parameters, configuration, tokenizer, dtype, type of device."""
-        if self._fingerprint is None:
-            digest = hashlib.sha256(json.dumps(self._config, sort_keys=True, default=str).encode())
-            for module in (self._model, self._projection):
-                for name, parameter in sorted(module.state_dict().items()):
-                    flat = parameter.detach().cpu().contiguous().flatten()
-                    digest.update(f"{name}:{parameter.dtype}:{tuple(parameter.shape)}".encode())
-                    digest.update(flat.view(torch.uint8).numpy().data)
-            for file in sorted(self._folder.glob("*")):
-                if file.name.startswith(("tokenizer", "vocab", "merges", "special_tokens")) and file.is_file():
-                    digest.update(file.name.encode() + file.read_bytes())
-            digest.update(self._projection.weight.device.type.encode())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+    def _hidden_states(self, ids: Tensor) -> Tensor:
+        """Token ids [n, T] -> output of the last layer [n, T, width]."""
+        x = F.embedding(ids, self._token_embedding) + self._position_embedding[: ids.shape[1]]
+        for layer in self._layers:
+            x, _ = layer.run(x, _attend_causally)
+        return x
+
+    def _end(self, tokens: list[int]) -> int:
+        """Position of the token whose output is the text's embedding: the first end token.
+
+        Old configurations have 2 as ``eos_token_id``, which is wrong; ``transformers`` then takes the largest id.
+        """
+        end = self._config.eos_token_id
+        if end == 2:
+            return tokens.index(max(tokens))
+        return tokens.index(end) if end in tokens else 0
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if self._tokenizer is None:
-            self._tokenizer = _load_tokenizer(self._folder)
-        if not texts:
-            return []
-        ids: list[list[int]] = self._tokenizer(list(texts))["input_ids"]
+            self._tokenizer = load_tokenizer(self._folder)
+        limit = self._config.max_position_embeddings
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         for text, tokens in zip(texts, ids, strict=True):
-            if len(tokens) > self._limit:
+            if len(tokens) > limit:
                 shown = text if len(text) <= 60 else text[:57] + "..."
                 raise ClassListError(
-                    f"expected a text of at most {self._limit} tokens (about {self._limit - 15} words), "
+                    f"expected a text of at most {limit} tokens (about {limit - 15} words), "
                     f"got {len(tokens)} tokens: {shown!r}; use a shorter class name"
                 )
         return ids
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import CLIPTokenizer
+def _attend_causally(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise CheckpointError(
-            f"{folder}: expected a tokenizer (tokenizer.json, or vocab.json and merges.txt) beside the "
-            f"weights, found none; copy it from the source of the checkpoint"
-        )
-    # The parsers below transformers raise many kinds of exceptions.
-    with reraise(Exception, CheckpointError, f"{folder}: could not read the tokenizer"), silence_transformers():
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    tokenizer.model_max_length = int(1e9)  # no warning about long texts, which _tokenize refuses
-    return tokenizer
+
+def _fingerprint(config: TextConfig, weights: Mapping[str, Tensor], folder: Path) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(config)).encode())
+    for name, tensor in sorted(weights.items()):
+        if name.startswith("text_"):
+            flat = tensor.detach().cpu().contiguous().flatten()
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{tensor.device.type}".encode())
+            digest.update(flat.view(torch.uint8).numpy().data)
+    for file in sorted(folder.glob("*")):
+        if file.name.startswith(("tokenizer", "vocab", "merges", "special_tokens")) and file.is_file():
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()

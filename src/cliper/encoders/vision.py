@@ -1,19 +1,18 @@
 """CLIP's image tower, layer by layer.
 
-Source: arXiv 2411.13836; ``docs/method.md``, section 2. Only the parameters of the ``transformers`` model are used; its
-forward method is neither called nor patched.
+Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliper.checkpoints.clip import VisionConfig
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
+from cliper.encoders.layers import TransformerLayer, layer_norm, linear
 from cliper.errors import ShapeError
-from cliper.kernels.linear import packed_linear
 from cliper.ops.attention import (
     AttentionAccumulator,
     ablated_attention,
@@ -33,25 +32,27 @@ _WINDOW_BATCH_SIZE = 8
 
 
 class VisionTower:
-    """The image tower of a ``transformers`` CLIP.
+    """The image tower of a CLIP.
 
     Args:
-        vision_model: its ``vision_model``.
-        projection: its ``visual_projection``.
+        config: its shape.
+        weights: of the model, by name.
     """
 
-    def __init__(self, vision_model: Any, projection: Any) -> None:
-        config = vision_model.config
-        self._embeddings = vision_model.embeddings
-        self._pre_norm = vision_model.pre_layrnorm
-        self._layers = [_Layer(block, config.hidden_act) for block in vision_model.encoder.layers]
-        self._last_value = _pack(vision_model.encoder.layers[-1].self_attn.v_proj)
-        self._post_norm = vision_model.post_layernorm
-        self._projection = _pack(projection)
-        self._heads: int = config.num_attention_heads
-        self.patch_size: int = config.patch_size
-        self.num_layers: int = config.num_hidden_layers
-        self.embedding_width: int = projection.out_features
+    def __init__(self, config: VisionConfig, weights: Mapping[str, Tensor]) -> None:
+        embeddings, encoder = "vision_model.embeddings", "vision_model.encoder.layers"
+        self._patch_embedding = weights[f"{embeddings}.patch_embedding.weight"]
+        self._class_embedding = weights[f"{embeddings}.class_embedding"]
+        self._position_table = weights[f"{embeddings}.position_embedding.weight"]
+        self._pre_norm = layer_norm(weights, "vision_model.pre_layrnorm", config.layer_norm_eps)
+        self._layers = [TransformerLayer(config, weights, f"{encoder}.{i}") for i in range(config.num_hidden_layers)]
+        self._last_value = linear(weights, f"{encoder}.{config.num_hidden_layers - 1}.self_attn.v_proj")
+        self._post_norm = layer_norm(weights, "vision_model.post_layernorm", config.layer_norm_eps)
+        self._projection = linear(weights, "visual_projection")
+        self._heads = config.num_attention_heads
+        self.patch_size = config.patch_size
+        self.num_layers = config.num_hidden_layers
+        self.embedding_width = len(weights["visual_projection.weight"])
         self._position_embeddings: dict[tuple[int, int], Tensor] = {}  # by grid
 
     @torch.inference_mode()
@@ -94,7 +95,7 @@ class VisionTower:
         self._check(pixels, 0)
         x = self._embed_patches(pixels)
         for block in self._layers[:layer]:
-            x, _ = self._run_layer(block, x, None)
+            x, _ = block.run(x, attend)
         return x[:, 1:]
 
     def _check(self, pixels: Tensor, window: int) -> None:
@@ -122,7 +123,7 @@ class VisionTower:
         x = self._embed_patches(pixels)
         *body, last = self._layers
         for index, block in enumerate(body):
-            x, normed = self._run_layer(block, x, summed)
+            x, normed = block.run(x, summed.attend if summed else attend)
             if index in wanted:
                 features[index] = normed
         if self.num_layers - 1 in wanted:
@@ -147,7 +148,7 @@ class VisionTower:
         return embeddings, affinity
 
     def _fuse(
-        self, last: "_Layer", features: dict[int, Tensor], total: Tensor, recipe: Recipe
+        self, last: TransformerLayer, features: dict[int, Tensor], total: Tensor, recipe: Recipe
     ) -> tuple[dict[int, Tensor], Tensor]:
         order = sorted(features)
         values = [split_heads(self._last_value(last.norm1(features[layer])), self._heads) for layer in order]
@@ -157,14 +158,16 @@ class VisionTower:
         outputs = dict(zip(order, map(merge_heads, mixed), strict=True))  # each [B, N, width]
         return outputs, torch.stack([mean for _, mean in fused])[:, 1:, 1:]
 
-    def _ablate(self, last: Any, features: dict[int, Tensor], attention: str) -> tuple[dict[int, Tensor], Tensor]:
+    def _ablate(
+        self, last: TransformerLayer, features: dict[int, Tensor], attention: str
+    ) -> tuple[dict[int, Tensor], Tensor]:
         outputs: dict[int, Tensor] = {}
         for index, feature in sorted(features.items()):
-            mixed, affinity = ablated_attention(attention, *self._split(last.qkv(last.norm1(feature))))
+            mixed, affinity = ablated_attention(attention, *last.split(last.qkv(last.norm1(feature))))
             outputs[index] = merge_heads(mixed)
         return outputs, affinity[:, 1:, 1:]  # of the last layer, which comes last
 
-    def _attend_by(self, last: Any, features: dict[int, Tensor], affinity: Tensor) -> dict[int, Tensor]:
+    def _attend_by(self, last: TransformerLayer, features: dict[int, Tensor], affinity: Tensor) -> dict[int, Tensor]:
         def attend_layer(feature: Tensor) -> Tensor:
             value = split_heads(self._last_value(last.norm1(feature)), self._heads)
             return merge_heads(attend_by_affinity(affinity, value))
@@ -173,34 +176,21 @@ class VisionTower:
 
     def _embed_patches(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 1 + P, width], the input of the first layer."""
-        embeddings = self._embeddings
-        patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.weight.dtype))
+        kernel = self._patch_embedding
+        patches = F.conv2d(pixels.to(kernel.dtype), kernel, stride=self.patch_size)
         grid = (patches.shape[-2], patches.shape[-1])
-        cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
-        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_embedding(grid)
-        hidden: Tensor = self._pre_norm(x)
-        return hidden
+        cls = self._class_embedding.expand(len(pixels), 1, -1)
+        return self._pre_norm(torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_embedding(grid))
 
     def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
         known = self._position_embeddings.get(grid)
         if known is None:
-            table = self._embeddings.position_embedding.weight
+            table = self._position_table
             known = interpolate_position_embedding(table.float(), grid).to(table.dtype)
             # A new dictionary, because other threads may be reading the old one.
             recent = list(self._position_embeddings.items())[-15:]
             self._position_embeddings = {**dict(recent), grid: known}
         return known
-
-    def _run_layer(self, layer: "_Layer", x: Tensor, summed: AttentionAccumulator | None) -> tuple[Tensor, Tensor]:
-        """Run one layer -> its output and its normalised input, both [B, N, width]."""
-        normed = layer.norm1(x)
-        mixed = (summed.attend if summed else attend)(*self._split(layer.qkv(normed)))
-        return layer.finish(x, merge_heads(mixed)), normed
-
-    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, N, 3 * width] -> query, key and value, each [B, H, N, d], views."""
-        query, key, value = (split_heads(part, self._heads) for part in qkv.chunk(3, -1))
-        return query, key, value
 
     def _encode_windows(
         self, pixels: Tensor, crop: int, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int]
@@ -217,37 +207,3 @@ class VisionTower:
             for w, e, a in zip(batch, embeddings, affinity, strict=True):
                 merger.add(w, e, a)
         return merger.merged()
-
-
-class _Layer:
-    """A layer of the tower: its norms, and its weights, packed."""
-
-    def __init__(self, block: Any, activation: str) -> None:
-        attention = block.self_attn
-        self.norm1, self.norm2 = block.layer_norm1, block.layer_norm2
-        self.qkv = _pack(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = _pack(attention.out_proj)
-        self.fc1, self.fc2 = _pack(block.mlp.fc1, gelu=activation == "gelu"), _pack(block.mlp.fc2)
-        self.activation = _ACTIVATIONS.get(activation, block.mlp.activation_fn)
-
-    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The layer's output from its input and its attention's output, all [B, N, width]."""
-        x = self.out(mixed).add_(x)
-        return self.fc2(self.activation(self.fc1(self.norm2(x)))).add_(x)
-
-
-def _pack(*layers: Any, gelu: bool = False) -> Callable[[Tensor], Tensor]:
-    """Linear layers as one function of their common input; outputs are concatenated."""
-    weight = torch.cat([layer.weight for layer in layers])
-    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    # oneDNN's layouts for few rows are a tenth faster for narrowing layers, those for many rows for widening ones.
-    return packed_linear(weight, 256 if len(weight) < weight.shape[1] else 512, bias, gelu=gelu)
-
-
-def _quick_gelu(x: Tensor) -> Tensor:
-    """``x * sigmoid(1.702 * x)``, in place: these are the largest tensors of a layer."""
-    return F.silu(x.mul_(1.702), inplace=True).div_(1.702)
-
-
-# Others are the model's own functions. The exact GELU is part of the linear layer before it.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": lambda x: x, "quick_gelu": _quick_gelu}
