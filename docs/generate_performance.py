@@ -246,9 +246,9 @@ def tuning() -> str:
     first = next(iter(report["trials"].values()))[0]
     seconds = max(trial["search_seconds"] for trials in report["trials"].values() for trial in trials)
     text = (
-        f"`{report['model']}`, {report['count']} images of VOC 2012 val drawn at random, each class in at least one, and "
-        f"{first['others']['images']} other images; VOC's 20 names, background `auto`; mIoU (voc21) in percent. The "
-        f"search took at most {seconds:.0f} s. {source('tune', report)}"
+        f"`{report['model']}`, {report['count']} images of VOC 2012 val drawn at random, each class in at least one, "
+        f"and {first['others']['images']} other images; VOC's 20 names, background `auto`; mIoU (voc21) in percent. "
+        f"The search took at most {seconds:.0f} s. {source('tune', report)}"
     )
     return "\n".join([text, "", *lines])
 

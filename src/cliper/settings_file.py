@@ -102,4 +102,6 @@ def _entry(path: Path, name: str, value: Any) -> str:
         parts = words if isinstance(words, list) else [words]
         if isinstance(title, str) and all(isinstance(part, str) for part in parts):
             return f"{title}: {', '.join(parts)}"
-    raise SettingsError(f"{path}: {name}: expected names such as 'dog' or 'person: man, woman', got {value!r}; quote it")
+    raise SettingsError(
+        f"{path}: {name}: expected names such as 'dog' or 'person: man, woman', got {value!r}; quote it"
+    )

@@ -82,5 +82,5 @@ def read_benchmark_settings(options: dict[str, Any], benchmark: Benchmark) -> Se
     settings = read_settings(options)
     if options["settings"] is not None or 0 not in benchmark.ignore:
         return settings
-    changes = {"score_threshold": 0.0, "background_threshold": 1e-4}
+    changes: dict[str, Any] = {"score_threshold": 0.0, "background_threshold": 1e-4}
     return settings.replace(**{name: value for name, value in changes.items() if options[name] is None})

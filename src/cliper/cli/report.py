@@ -63,7 +63,7 @@ def report(
         from cliper.formats import write_overlay
 
         row = rows[0]
-        title = f"{row.report['title']}: confusion in percent of each row; columns are predictions"
+        title = f"{row.name}: rows are ground truth, columns predictions; percent of each row"
         write_overlay(confusion, draw_confusion(row.metrics["matrix"], row.labels, title))
         click.echo(f"wrote {confusion}", err=out is None)
     return 0

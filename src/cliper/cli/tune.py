@@ -39,12 +39,12 @@ cliper batch photos --settings tuned.yaml -o results"""
 )
 @model_options
 def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
-    """Choose thresholds, logit scale and background words for your own images.
+    """Choose settings for your own images, on a few with masks.
 
-    The networks run once on each labelled image; about 20 images with each class in several of them are enough. The
-    mIoU before and after is shown, by cross-validation: what is chosen on some images is measured on others. The file
-    also holds the classes and the background; every command takes it with --settings. If tuning does not help, the
-    given settings are written.
+    Thresholds, logit scale and background words are chosen. The networks run once on each labelled image; about 20
+    images with each class in several of them are enough. The mIoU before and after is shown, by cross-validation: what
+    is chosen on some images is measured on others. The file also holds the classes and the background; every command
+    takes it with --settings. If tuning does not help, the given settings are written.
     """
     from cliper.evaluation.labelled_images import load_labelled
     from cliper.evaluation.task import EvaluationTask, Variant

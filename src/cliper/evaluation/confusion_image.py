@@ -14,7 +14,7 @@ from cliper.formats.legend import find_font
 
 __all__ = ["draw_confusion"]
 
-_TEXT, _MUTED, _EMPTY = (28, 30, 33), (112, 117, 124), (238, 239, 241)
+_TEXT, _EMPTY = (28, 30, 33), (238, 239, 241)
 _LOW, _HIGH = np.array([255, 255, 255]), np.array([8, 48, 107])
 _MAX_NAME = 24  # characters
 
@@ -49,7 +49,6 @@ def draw_confusion(matrix: npt.ArrayLike, names: Sequence[str], title: str = "")
     canvas = Image.new("RGB", (total, head + margin + side + em), "white")
     pen = ImageDraw.Draw(canvas)
     pen.text((em, em), _one_line(title), fill=_TEXT, font=find_font(title, em))
-    pen.text((em, head + margin - em), "ground truth ↓", fill=_MUTED, font=find_font("↓", 12), anchor="ls")
     top = head + margin
     for index, name in enumerate(shown):
         middle = index * cell + cell // 2

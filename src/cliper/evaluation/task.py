@@ -124,7 +124,7 @@ class EvaluationTask(Task):
 
         names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
         benchmark, first = self.benchmark, self.models.to_dict()
-        names = benchmark.texts.background
+        words = benchmark.texts.background
         refiners = dict.fromkeys(variant.models.refiner for variant in self.variants)
         settings = [variant.models.settings for variant in self.variants]
         proxies = dict.fromkeys(one.proxy_model for one in settings if one.attention == "proxy")
@@ -141,7 +141,7 @@ class EvaluationTask(Task):
                 for label, models in self.variants
             ],
             "classes": [[item.name, *item.prompts] for item in benchmark.texts.classes],
-            "background": names if isinstance(names, str) else [[item.name, *item.prompts] for item in names],
+            "background": words if isinstance(words, str) else [[item.name, *item.prompts] for item in words],
             "labels": {
                 "ignore": list(benchmark.ignore),
                 "mask_ignore": list(benchmark.mask_ignore),
