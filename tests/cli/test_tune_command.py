@@ -21,6 +21,7 @@ def data(tmp_path: Path, make_image: Any) -> tuple[object, ...]:
     return ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
 
 
+@pytest.mark.full
 def test_tuned_settings_are_used_by_the_other_commands(
     command: Any, clip_folder: Path, data: tuple[object, ...], tmp_path: Path
 ) -> None:
@@ -49,6 +50,7 @@ def test_tuned_settings_are_used_by_the_other_commands(
     assert (tmp_path / "out" / "a" / "000.labels.png").is_file()
 
 
+@pytest.mark.full
 def test_given_settings_are_written_where_tuning_does_not_help(
     command: Any, clip_folder: Path, data: tuple[object, ...], tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def miou(segmenter: Segmenter, images: list[LabelledImage], background: Any) -> 
     return matrix.miou
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("background", ["auto", "wall; sky", None])
 def test_search_finds_settings_that_made_the_ground_truth(
     tiny: Segmenter, make_image: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch, background: Any

@@ -34,6 +34,7 @@ def test_notebook_has_the_form_of_nbformat_4(notebook: dict[str, Any]) -> None:
         assert all(line.endswith("\n") for line in cell["source"][:-1])
 
 
+@pytest.mark.full
 def test_cells_run_and_the_result_is_shown(
     notebook: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
