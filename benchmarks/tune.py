@@ -88,7 +88,7 @@ def trial(segmenter: cliper.Segmenter, encoded: dict, root: Path, count: int, se
 
 
 def main() -> None:
-    """Measure and write ``results/tune.json``."""
+    """Measure, and write ``results/tune.json`` after each draw."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--voc", type=Path, required=True, help="VOCdevkit/VOC2012")
     parser.add_argument("--model", default="mini")
@@ -114,8 +114,8 @@ def main() -> None:
             trials.append({**one, "encode_seconds": round(seconds, 3)})
             others = {when: one["others"][when]["miou"] for when in ("before", "after")}
             print(refiner, seed, one["cross_validation"], others, one["settings"], one["search_seconds"], flush=True)
-        report["trials"][refiner] = trials
-    print(f"wrote {write_report('tune', report, args.out)}")
+            report["trials"][refiner] = trials
+            print(f"wrote {write_report('tune', report, args.out)}", flush=True)  # after each: a run takes long
 
 
 if __name__ == "__main__":
