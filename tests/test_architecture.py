@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hf_logging": set(),
     "examples": set(),
     "files": BASE,
-    "settings": BASE,
+    "settings_file": BASE,
+    "settings": BASE | {"settings_file"},
     "kernels": BASE,
     "ops": BASE | {"kernels"},
     "devices": BASE,
@@ -70,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "evaluation": BASE
     | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops"}
-    | {"provenance", "runner", "segmenter", "settings"},
+    | {"prompts", "provenance", "runner", "segmenter", "settings"},
     "server": BASE
     | {"cache", "decode_pool", "encoded_image", "examples", "files", "formats", "images", "ops"}
     | {"prompts", "result", "segmenter", "settings"},

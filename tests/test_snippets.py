@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "command-line.md")]
 NOT_HERE = re.compile(
     r"ViT-|sd2\.1|sd1\.|dino|vit-[bl]-|path/to|s3://|/shared/|/data/|--engine ray|\bserve\b|\bdemo\b|data prepare"
-    r"|--ablation|models (fetch|verify)|mine\.yaml"
+    r"|--ablation|models (fetch|verify)|mine\.yaml|report\.json"
 )
 
 
@@ -46,7 +46,7 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-LONG = {"batch", "evaluate"}
+LONG = {"batch", "evaluate", "tune"}
 COMMANDS = [
     pytest.param(
         arguments,
@@ -67,10 +67,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(photo, tmp_path / name)
     with Image.open(photo) as image:
         size = (image.height, image.width)
-    for name in ("truth/horses.png", "truth/garden/cat.png", "masks/horses.png"):
+    for name, label in (("truth/horses.png", 1), ("truth/garden/cat.png", 2), ("masks/horses.png", 1)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.ones(size, dtype=np.uint8)).save(tmp_path / name)
+        Image.fromarray(np.full(size, label, dtype=np.uint8)).save(tmp_path / name)
     (tmp_path / "classes.txt").write_text("horse\ndog\n", encoding="utf-8")
+    (tmp_path / "tuned.yaml").write_text("classes: horse\n", encoding="utf-8")
     build_tree("voc21", tmp_path / "ROOT")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import numbers
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from cliper.errors import SettingsError, reraise
+from cliper.errors import SettingsError
+from cliper.settings_file import SettingsFile, read_settings_file
 
 __all__ = [
     "ATTENTIONS",
-    "MAX_SETTINGS_BYTES",
     "RECIPES",
     "TEMPLATES",
     "Preset",
@@ -30,11 +28,10 @@ __all__ = [
     "check_seed",
     "load_preset",
     "load_settings",
+    "load_words",
     "presets",
     "setting_limits",
 ]
-
-MAX_SETTINGS_BYTES = 100_000  # of a settings file
 
 RECIPES = ("conference", "preprint", "preprint-h")
 ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity", "proxy")
@@ -238,7 +235,7 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
     """Settings from a preset's name, a YAML or JSON file, or :class:`Settings`, which are returned unchanged.
 
     A file changes only the settings that it names; the others come from ``base`` (default: ``Settings()``). A preset
-    is complete and ignores ``base``.
+    is complete and ignores ``base``. Classes and background names of a file are ignored; :func:`load_words` reads them.
 
     Raises:
         SettingsError: no such preset or file, a file that is too large or cannot be parsed, an unknown key, or a value
@@ -248,9 +245,30 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
         return source
     if not isinstance(source, str | Path):
         raise SettingsError(f"settings: expected Settings, a preset's name or a file, got {type(source).__name__}")
+    path = _settings_path(source)
+    if path is None:
+        return load_preset(str(source)).settings
+    return (base or Settings())._changed(read_settings_file(path).settings, str(path))
+
+
+def load_words(source: str | Path | None) -> SettingsFile:
+    """The content of a settings file, whose classes and background names stand in for those of a command line.
+
+    Args:
+        source: as for :func:`load_settings`; a preset, and None, have no classes and no background names.
+
+    Raises:
+        SettingsError: as for :func:`load_settings`; values of settings are not checked.
+    """
+    path = None if source is None else _settings_path(source)
+    return SettingsFile({}) if path is None else read_settings_file(path)
+
+
+def _settings_path(source: str | Path) -> Path | None:
+    """The path of a settings file; None if ``source`` names a preset. Raises SettingsError if it is neither."""
     text = str(source)
     if text in presets():
-        return load_preset(text).settings
+        return None
     try:
         path = Path(text).expanduser()
         found = path.is_file()
@@ -259,26 +277,8 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
     if not found:
         if path.suffix.lower() in {".yaml", ".yml", ".json"}:
             raise SettingsError(f"settings file {text!r} does not exist; give a file or a preset's name")
-        return load_preset(text).settings  # raises an error that suggests the closest presets
-    causes = (OSError, ValueError, RecursionError, yaml.YAMLError)
-    with reraise(causes, SettingsError, f"{path}: expected settings as YAML or JSON, could not read them"):
-        if path.stat().st_size > MAX_SETTINGS_BYTES:
-            raise OSError(f"it has more than {MAX_SETTINGS_BYTES:,} bytes")
-        content = path.read_text(encoding="utf-8-sig")
-        # PyYAML does not accept tabs, which JSON may be indented with.
-        data = json.loads(content) if path.suffix.lower() == ".json" else yaml.load(content, _Loader)
-    if not isinstance(data, dict):
-        raise SettingsError(f"{path}: expected 'name: value' lines, got {type(data).__name__}")
-    return (base or Settings())._changed({str(name): value for name, value in data.items()}, str(path))
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads ``1e-4`` as a number. PyYAML reads it as a text, because YAML 1.1 requires ``1.0e-4``."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+        load_preset(text)  # raises an error that suggests the closest presets
+    return path
 
 
 def setting_limits(name: str) -> tuple[Any, ...]:

@@ -61,7 +61,10 @@ def test_every_command_has_examples(path: str) -> None:
     assert "\nExamples:\n" in help_of(path)
 
 
-@pytest.mark.parametrize("path", ["cliper segment", "cliper batch", "cliper evaluate", "cliper serve", "cliper demo"])
+@pytest.mark.parametrize(
+    "path",
+    ["cliper segment", "cliper batch", "cliper evaluate", "cliper tune", "cliper serve", "cliper demo"],
+)
 def test_options_are_listed_under_headings(path: str) -> None:
     headings = re.findall(r"^(\w.*):$", help_of(path), re.MULTILINE)
     assert "Method (default: from --settings)" in headings

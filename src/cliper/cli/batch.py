@@ -131,8 +131,8 @@ def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
     from cliper.formats import FormatOptions, find_format
     from cliper.runner.storage import folder_name
 
-    classes = read_class_options(options["classes"], options["classes_file"])
-    background = read_background(options["background_names"])
+    classes = read_class_options(options["classes"], options["classes_file"], options["settings"])
+    background = read_background(options["background_names"], options["settings"])
     formats = [find_format(name).name for name in options["formats"]]
     if options["overlay_video"]:
         formats.append("labels")  # the video is drawn from them

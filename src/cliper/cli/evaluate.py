@@ -12,35 +12,29 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from cliper.cli.errors import ExitCode
-from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import (
-    background_option,
-    check_out_folder,
-    classes_file_option,
-    engine_options,
-    model_options,
-    read_background,
-    read_settings,
-    run_options,
+from cliper.cli.custom_data import (
+    CUSTOM_DATA_OPTIONS,
+    custom_data_options,
+    read_benchmark_settings,
+    read_custom_data,
 )
+from cliper.cli.errors import ExitCode, echo_warning
+from cliper.cli.help import GroupedCommand, option, option_group
+from cliper.cli.options import check_out_folder, engine_options, model_options, read_settings, run_options
 from cliper.cli.progress import Progress
 from cliper.cli.runs import make_engine, read_model_config, read_run_options
 from cliper.cli.tables import print_report
-from cliper.errors import InputError
 from cliper.files import write_text
-from cliper.settings import ATTENTIONS, load_preset, presets
+from cliper.settings import ATTENTIONS, load_preset, load_words, presets
 
 if TYPE_CHECKING:
     from cliper.datasets import Benchmark
     from cliper.evaluation.task import EvaluationTask
     from cliper.runner.manifest import Record
     from cliper.runner.run import Run
-    from cliper.settings import Settings
 
 __all__ = ["evaluate"]
 
-_CUSTOM_DATA_OPTIONS = ("images", "masks", "classes_file", "background_names", "first_label", "ignore")
 _ABLATION_OPTIONS = ("attentions", "features", "refiners")
 
 _EXAMPLES = """\
@@ -82,15 +76,7 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
     ),
 )
 @run_options
-@option_group(
-    "Your own images, in place of TARGET",
-    option("--images FOLDER", "Folder of images."),
-    option("--masks FOLDER", "Folder of masks: PNG, with the names of the images."),
-    classes_file_option,
-    background_option,
-    option("--first-label", "Value of the first class in the masks.", type=click.Choice(["0", "1"]), default="1"),
-    option("--ignore N", "Value in the masks that is not counted; repeat for more.", multiple=True, show_default="255"),
-)
+@custom_data_options("Your own images, in place of TARGET")
 @option_group(
     "Ablation",
     option("--ablation", "Compare attentions, feature fusion and refiners in one run."),
@@ -189,7 +175,7 @@ def _check_unused_options(context: click.Context, *, custom: bool, ablation: boo
     """Refuse options that would have no effect."""
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     for names, used, purpose in (
-        (_CUSTOM_DATA_OPTIONS, custom, "your own data, in place of a benchmark; leave one of them out"),
+        (CUSTOM_DATA_OPTIONS, custom, "your own data, in place of a benchmark; leave one of them out"),
         (_ABLATION_OPTIONS, ablation, "an ablation; give --ablation, or leave it out"),
     ):
         for name in names:
@@ -208,20 +194,18 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
     if target is None:
         if options["images"] is None and options["masks"] is None:
             raise click.UsageError("expected a preset, a benchmark, or --images and --masks; got none")
-        data = _custom_benchmark(options)
+        data = read_custom_data(options)
     elif options["root"] is None:
         raise click.UsageError("expected the root folder of the data sets, got none; give --data FOLDER")
+    elif (words := load_words(options["settings"])).classes or words.background:
+        echo_warning(f"classes and background of {options['settings']} are not used: {target} has its own")
     for name in ("model", "refiner"):
         if preset is not None and context.get_parameter_source(name) is ParameterSource.DEFAULT:
             options = {**options, name: getattr(preset, name)}
-    settings = read_settings(options, None if preset is None else preset.settings)
-    if preset is None and options["settings"] is None:
-        given = {
-            name: options[name] for name in ("score_threshold", "background_threshold") if options[name] is not None
-        }
-        settings = _benchmark_settings(settings, find_benchmark(data) if isinstance(data, str) else data).replace(
-            **given
-        )
+    if preset is not None:
+        settings = read_settings(options, preset.settings)
+    else:
+        settings = read_benchmark_settings(options, find_benchmark(data) if isinstance(data, str) else data)
     models = read_model_config(options, settings)
     variants: tuple[Variant, ...] = (Variant("", models),)
     if options["ablation"]:
@@ -240,35 +224,5 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
     )
 
 
-def _custom_benchmark(options: dict[str, Any]) -> Benchmark:
-    from cliper.datasets import custom_benchmark
-    from cliper.prompts import background_classes, read_classes
-
-    for name in ("images", "masks", "classes_file"):
-        if options[name] is None:
-            raise InputError(
-                f"--{name.replace('_', '-')}: expected it, got none; your own data needs --images, --masks and "
-                "--classes-file"
-            )
-    classes = read_classes(options["classes_file"])
-    return custom_benchmark(
-        options["images"],
-        options["masks"],
-        classes,
-        background=background_classes(read_background(options["background_names"]), classes),
-        ignore=options["ignore"] or None,
-        offset=1 if options["first_label"] == "0" else 0,
-    )
-
-
 def _split_names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _benchmark_settings(settings: Settings, benchmark: Benchmark) -> Settings:
-    """A checkpoint's recommended settings for a benchmark: without a background class, no class is ever off, and only
-    values near 0 are background.
-
-    The published settings of VOC20 and Cityscapes do the same.
-    """
-    return settings.replace(score_threshold=0.0, background_threshold=1e-4) if 0 in benchmark.ignore else settings

@@ -22,8 +22,10 @@ from cliper.cli.errors import ExitCode, echo_warning, report_error
 from cliper.cli.evaluate import evaluate
 from cliper.cli.help import CommandGroup
 from cliper.cli.models import models
+from cliper.cli.report import report
 from cliper.cli.segment import segment
 from cliper.cli.serve import demo, serve
+from cliper.cli.tune import tune
 
 __all__ = ["cli", "main"]
 
@@ -47,7 +49,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (segment, batch, evaluate, serve, demo, models, data, benchmarks, doctor):
+for command in (segment, batch, evaluate, report, tune, serve, demo, models, data, benchmarks, doctor):
     cli.add_command(command)
 
 

@@ -24,6 +24,7 @@ from cliper.settings import (
     check_seed,
     load_preset,
     load_settings,
+    load_words,
     presets,
 )
 
@@ -58,7 +59,7 @@ background_option = option(
     'Names of what else is in the images, competing with the classes: "wall; sky", auto (common scene words) or none.',
     "background_names",
     multiple=True,
-    default=["auto"],
+    show_default="that of --settings, else auto",
 )
 
 class_options = option_group(
@@ -120,8 +121,8 @@ _MODEL = option_group(
     ),
     option(
         "-s, --settings NAME|FILE",
-        "Settings of the method: a preset (vit-b-16/voc21; see 'cliper benchmarks') or a YAML file. The options "
-        "below take precedence.",
+        "Settings of the method: a preset (vit-b-16/voc21; see 'cliper benchmarks') or a YAML file, which may also "
+        "hold classes and background. Other options take precedence.",
         show_default="recommended for the model",
     ),
 )
@@ -275,21 +276,32 @@ def read_settings(options: dict[str, Any], base: Settings | None = None) -> Sett
     return settings_on(base or recommended_settings(resolve(options["model"], "clip")))
 
 
-def read_class_options(classes: tuple[str, ...], file: Path | None) -> list[ClassPrompt]:
-    """Class list from ``--classes`` and ``--classes-file`` together.
+def read_class_options(classes: tuple[str, ...], file: Path | None, settings: str | None = None) -> list[ClassPrompt]:
+    """Class list from ``--classes`` and ``--classes-file`` together, or else from the file of ``--settings``.
 
     Raises:
-        ClassListError: no classes, or a list that cannot be used.
+        CliperError: no classes, or a list that cannot be used.
     """
     from cliper.prompts import parse_classes, read_classes
 
     if not classes and file is None:
+        if (entries := load_words(settings).classes) is not None:
+            return _parse_entries(settings, entries, "class")
         raise ClassListError('expected classes, got none; name them: -c "dog; cat", or --classes-file FILE')
     if file is None and len(classes) == 1 and Path(classes[0]).suffix == ".txt" and Path(classes[0]).is_file():
         echo_warning(f"reading the classes from the file {classes[0]}")
         return read_classes(classes[0])
-    entries = [entry for text in classes for entry in _split_commas(text)]
-    return parse_classes([*entries, *([] if file is None else read_classes(file))])
+    typed = [entry for text in classes for entry in _split_commas(text)]
+    return parse_classes([*typed, *([] if file is None else read_classes(file))])
+
+
+def _parse_entries(settings: str | None, entries: tuple[str, ...], what: str) -> list[ClassPrompt]:
+    from cliper.prompts import parse_classes
+
+    try:
+        return parse_classes(entries, what=what)
+    except ClassListError as error:
+        raise ClassListError(f"{settings}: {error}") from None
 
 
 def _split_commas(text: str) -> list[str]:
@@ -305,18 +317,21 @@ def _split_commas(text: str) -> list[str]:
     return [entry for entry in entries if entry.strip()] or [text]
 
 
-def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
-    """Value of ``--background``: ``"auto"``, None for ``none``, or names.
+def read_background(names: tuple[str, ...], settings: str | None = None) -> str | list[ClassPrompt] | None:
+    """Value of ``--background``, or else of the file of ``--settings``: ``"auto"``, None for ``none``, or names.
 
     Raises:
-        ClassListError: a list that cannot be used, or ``auto`` or ``none`` beside names.
+        CliperError: a list that cannot be used, or ``auto`` or ``none`` beside names.
     """
     from cliper.prompts import parse_classes
 
-    words = [word.strip().lower() for name in names for word in name.split(";") if word.strip()]
+    origin, entries = "--background", names
+    if not names:
+        origin, entries = f"{settings}: background", load_words(settings).background or ("auto",)
+    words = [word.strip().lower() for name in entries for word in name.split(";") if word.strip()]
     if len(words) == 1 and re.fullmatch(r"[\d.]+%?", words[0]):
         raise ClassListError(
-            f"--background: expected names of what else is in the images, got {names[0]!r}; "
+            f"{origin}: expected names of what else is in the images, got {entries[0]!r}; "
             "the threshold is --background-threshold"
         )
     if words == ["auto"]:
@@ -324,8 +339,9 @@ def read_background(names: tuple[str, ...]) -> str | list[ClassPrompt] | None:
     if words == ["none"]:
         return None
     if "auto" in words or "none" in words:
-        raise ClassListError("--background: expected auto or none alone, or names; got several of them")
-    return parse_classes(names, what="background name")
+        raise ClassListError(f"{origin}: expected auto or none alone, or names; got several of them")
+    what = "background name"
+    return parse_classes(names, what=what) if names else _parse_entries(settings, entries, what)
 
 
 def check_out_folder(out: Path) -> None:

@@ -100,8 +100,8 @@ def segment(
     if folder := next((image for image in images if image.is_dir()), None):
         raise click.UsageError(f"expected images, got the folder {folder}; cliper batch segments folders")
     single = _writer(out, file_format, images)
-    class_list = read_class_options(classes, classes_file)
-    background = read_background(background_names)
+    class_list = read_class_options(classes, classes_file, options["settings"])
+    background = read_background(background_names, options["settings"])
     if single is None:
         _check_names(images, out)
         check_out_folder(out)

@@ -22,7 +22,7 @@ def custom_benchmark(
     masks: str | Path,
     classes: Sequence[ClassPrompt],
     *,
-    background: Sequence[ClassPrompt] = (),
+    background: Sequence[ClassPrompt] | str = (),
     ignore: Sequence[int] | None = None,
     offset: int = 0,
     name: str = "custom",
@@ -37,7 +37,7 @@ def custom_benchmark(
         images: folder of images, with subfolders.
         masks: folder of masks, with the same subfolders.
         classes: C classes in the order of their values in the masks.
-        background: prompts of the background.
+        background: prompts of the background, or ``"auto"``.
         ignore: values of the masks whose pixels are not counted; None means 255, unless 255 is a class. With 0
             among them (and ``offset`` 0) there is no background class.
         offset: 0 if masks hold 0 for background and 1 to C for classes; 1 if they have no background and number
@@ -65,7 +65,7 @@ def custom_benchmark(
     benchmark = Benchmark(
         name=name,
         title=f"{len(samples)} images of {quote_path(image_folder)}",
-        texts=BenchmarkTexts(tuple(classes), tuple(background)),
+        texts=BenchmarkTexts(tuple(classes), background if isinstance(background, str) else tuple(background)),
         class_names=names,
         ignore=(),
         samples=partial(_copy_samples, tuple(samples)),

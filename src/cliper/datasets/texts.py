@@ -20,11 +20,11 @@ class BenchmarkTexts:
 
     Args:
         classes: prompts in label order; each is one text, commas included.
-        background: names of the background.
+        background: names of the background, or ``"auto"``, see :meth:`cliper.Segmenter.__call__`.
     """
 
     classes: tuple[ClassPrompt, ...]
-    background: tuple[ClassPrompt, ...]
+    background: tuple[ClassPrompt, ...] | str
 
 
 def benchmark_texts(family: str) -> BenchmarkTexts:

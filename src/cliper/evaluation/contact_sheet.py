@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cliper.decode_pool import DecodePool
 from cliper.evaluation.task import EvaluationTask, SampleItem
 from cliper.files import atomic_write
+from cliper.formats.legend import LegendEntry, add_legend, find_font
+from cliper.formats.palette import overlay_palette
 from cliper.runner.manifest import Record
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["worst_and_best", "write_sheet"]
 
-_WIDTH, _HEIGHT, _GAP, _CAPTION = 280, 210, 8, 18
+_WIDTH, _HEIGHT, _GAP, _CAPTION = 320, 240, 10, 22
+_GREY = (128, 128, 128)
 
 
 def worst_and_best(records: Sequence[Record], variant: str, count: int) -> list[tuple[Record, float]]:
@@ -29,11 +37,10 @@ def worst_and_best(records: Sequence[Record], variant: str, count: int) -> list[
 def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], count: int) -> list[Path]:
     """Segment the ``count`` worst and best images of the first variant again, and write them as PNG or JPEG.
 
-    Each row has the image, its ground truth and the prediction. Returns the path; nothing if no image was rated.
+    Each row has the image, its ground truth, with what is not counted in grey, and the prediction; a legend names the
+    classes that occur. Returns the path; nothing if no image was rated.
     """
     from PIL import Image, ImageDraw
-
-    from cliper.formats import draw_overlay
 
     label = task.variants[0].label
     chosen = worst_and_best(records, label, count)
@@ -41,22 +48,51 @@ def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], cou
         return []
     samples = {sample.name: sample for sample in task.samples()}
     row_height = _CAPTION + _HEIGHT + _GAP
-    sheet = Image.new("RGB", (3 * _WIDTH + 4 * _GAP, len(chosen) * row_height + _GAP), "white")
+    sheet = Image.new("RGB", (3 * _WIDTH + 4 * _GAP, _CAPTION + len(chosen) * row_height + _GAP), "white")
     pen = ImageDraw.Draw(sheet)
+    for column, heading in enumerate(("image", "ground truth", "prediction")):
+        pen.text((_GAP + column * (_WIDTH + _GAP), _GAP), heading, fill="black", font=find_font(heading, 16))
+    found: set[int] = set()
     with task.load() as model, DecodePool(1, handler=task.decoder) as decoder:
         first = {label: model[label]}
         for row, (record, miou) in enumerate(chosen):
-            top = _GAP + row * row_height
-            pen.text((_GAP, top), f"{record.input}   mIoU {miou:.3f}", fill="black")
+            top = _CAPTION + _GAP + row * row_height
+            caption = f"{record.input}   mIoU {miou:.3f}"
+            pen.text((_GAP, top), caption, fill="black", font=find_font(caption, 13))
             _, loaded = task.read(first, SampleItem(0, record.input, samples[record.input]), decoder)
             ((truth, assign_labels),) = task.process(first, [loaded])
-            truth = np.where(truth == task.benchmark.ignore_label, 0, truth).astype(np.int32)
-            image = loaded[0]
-            names = task.benchmark.class_names
-            drawn = (draw_overlay(image, one, names, legend=False) for one in (truth, assign_labels[label]().labels))
-            for column, tile in enumerate((image.copy(), *drawn)):
+            image, prediction = loaded[0], assign_labels[label]().labels
+            found.update(np.unique(truth).tolist(), np.unique(prediction).tolist())
+            tiles = (image.copy(), _draw(task, image, truth), _draw(task, image, prediction))
+            for column, tile in enumerate(tiles):
                 tile.thumbnail((_WIDTH, _HEIGHT))
                 sheet.paste(tile, (_GAP + column * (_WIDTH + _GAP), top + _CAPTION))
     with atomic_write(path) as temporary:
-        sheet.save(temporary)
+        add_legend(sheet, _legend(task, found)).save(temporary)
     return [path]
+
+
+def _draw(task: EvaluationTask, image: Image.Image, labels: npt.NDArray[Any]) -> Image.Image:
+    """The overlay of labels; pixels that are not counted are grey."""
+    from PIL import Image
+
+    from cliper.formats import draw_overlay
+
+    ignored = labels == task.benchmark.ignore_label
+    drawn = draw_overlay(image, np.where(ignored, 0, labels).astype(np.int32), task.benchmark.class_names, legend=False)
+    drawn.paste(_GREY, (0, 0), Image.fromarray(ignored.astype(np.uint8) * np.uint8(215)))
+    return drawn
+
+
+def _legend(task: EvaluationTask, found: set[int]) -> list[LegendEntry]:
+    """The classes of ``found``, then what is not counted, then background."""
+    benchmark = task.benchmark
+    palette = overlay_palette(benchmark.num_labels).tolist()
+    entries = [
+        LegendEntry(name, None, tuple(palette[label]))
+        for label, name in enumerate(benchmark.class_names, start=1)
+        if label in found
+    ]
+    if benchmark.ignore_label in found:
+        entries.append(LegendEntry("not counted", None, _GREY))
+    return [*entries, LegendEntry("background" if 0 not in benchmark.ignore else "no class", None, None)]

@@ -124,6 +124,7 @@ class EvaluationTask(Task):
 
         names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
         benchmark, first = self.benchmark, self.models.to_dict()
+        words = benchmark.texts.background
         refiners = dict.fromkeys(variant.models.refiner for variant in self.variants)
         settings = [variant.models.settings for variant in self.variants]
         proxies = dict.fromkeys(one.proxy_model for one in settings if one.attention == "proxy")
@@ -140,7 +141,7 @@ class EvaluationTask(Task):
                 for label, models in self.variants
             ],
             "classes": [[item.name, *item.prompts] for item in benchmark.texts.classes],
-            "background": [[item.name, *item.prompts] for item in benchmark.texts.background],
+            "background": words if isinstance(words, str) else [[item.name, *item.prompts] for item in words],
             "labels": {
                 "ignore": list(benchmark.ignore),
                 "mask_ignore": list(benchmark.mask_ignore),
@@ -186,7 +187,7 @@ class EvaluationTask(Task):
 
     def process(self, model: _Segmenters, images: Sequence[_LoadedSample]) -> list[Any]:
         """Class maps of each variant; labels are assigned by :meth:`record`."""
-        classes, background = (list(part) for part in (self.benchmark.texts.classes, self.benchmark.texts.background))
+        classes, background = self.benchmark.texts.classes, self.benchmark.texts.background
         parts = [image for image, _, _ in images]
         known: list[list[EncodedImage]] = []
         by_variant = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["LegendEntry", "add_legend"]
+__all__ = ["LegendEntry", "add_legend", "find_font"]
 
 MAX_ENTRIES = 60
 
@@ -39,12 +39,12 @@ class LegendEntry:
 
     Args:
         name: of the class.
-        share: of the image's area, in [0, 1].
+        share: of the image's area, in [0, 1]; None shows none.
         colour: red, green and blue; None draws an empty swatch.
     """
 
     name: str
-    share: float
+    share: float | None
     colour: tuple[int, ...] | None
 
 
@@ -69,8 +69,8 @@ def add_legend(image: Image.Image, entries: Sequence[LegendEntry]) -> Image.Imag
     shown = entries if len(entries) <= MAX_ENTRIES else entries[: MAX_ENTRIES - 1]
     lines = [(_printable(entry.name), _percent(entry.share), entry.colour) for entry in shown]
     if rest := entries[len(shown) :]:
-        lines.append((f"and {len(rest)} more", _percent(sum(entry.share for entry in rest)), None))
-    font = _font_for("".join(name for name, _, _ in lines), em)
+        lines.append((f"and {len(rest)} more", _percent(sum(entry.share or 0 for entry in rest)), None))
+    font = find_font("".join(name for name, _, _ in lines), em)
     lines = [(_shorten(name, font, 15 * em), share, colour) for name, share, colour in lines]
 
     margin, gap, row = round(1.1 * em), round(2.2 * em), round(1.75 * em)
@@ -112,7 +112,9 @@ def add_legend(image: Image.Image, entries: Sequence[LegendEntry]) -> Image.Imag
     return canvas
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | None) -> str:
+    if share is None:
+        return ""
     percent = 100 * share
     return "<0.1 %" if 0 < percent < 0.1 else f"{percent:.1f} %"
 
@@ -135,7 +137,7 @@ def _shorten(text: str, font: Font, width: float) -> str:
     return shortened(length)
 
 
-def _font_for(text: str, size: int) -> Font:
+def find_font(text: str, size: int) -> Font:
     """The first font with all characters of the text, or else the one that misses the fewest."""
     best: Font = ImageFont.load_default(size)
     fewest = _missing_glyphs(best, text)
