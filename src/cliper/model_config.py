@@ -34,11 +34,17 @@ class ModelConfig:
 
         started = time.perf_counter()
         segmenter = Segmenter.from_pretrained(
-            self.model, self.refiner, self.settings, device or self.device, self.dtype, self.seed
+            self.model,
+            refiner=self.refiner,
+            settings=self.settings,
+            device=device or self.device,
+            dtype=self.dtype,
+            seed=self.seed,
         )
         where = segmenter.encoder.device
         _LOG.info("model %s on %s; ready in %.2f s", segmenter.checkpoint, where, time.perf_counter() - started)
-        _LOG.info("settings: %s", ", ".join(f"{name} {value}" for name, value in self.settings.to_dict().items()))
+        given = {name: value for name, value in self.settings.to_dict().items() if value is not None}
+        _LOG.info("settings: %s", ", ".join(f"{name} {value}" for name, value in given.items()))
         return segmenter
 
     def to_dict(self) -> dict[str, Any]:

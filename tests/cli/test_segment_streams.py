@@ -138,8 +138,8 @@ def test_list_of_labels_never_replaces_another_file(
     names = tmp_path / "classes.txt"
     names.write_text("dog\n")
     ended = command("segment", photo, "--classes-file", names, "-m", clip_folder, "-o", tmp_path)
-    assert ended.code == 2
-    assert "is not a list of labels and would be replaced" in ended.err
+    assert ended.code == 0
+    assert "is not a list of labels and stays as it is" in ended.err
     assert names.read_text() == "dog\n"
 
 

@@ -36,6 +36,7 @@ def complete(names: Sequence[str] | Callable[[], Iterable[str]], *, paths: str |
     """
 
     def items(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that begin with what was typed, in any case."""
         known = names() if callable(names) else names
         found = [CompletionItem(name) for name in known if name.lower().startswith(incomplete.lower())]
         return found if paths is None else [CompletionItem(incomplete, type=paths), *found]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cliper.cli.completion import complete
-from cliper.cli.errors import ExitCode, echo_error, is_quiet, printable
+from cliper.cli.errors import ExitCode, echo_error, echo_warning, is_quiet, printable
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
@@ -130,8 +130,8 @@ def segment(
         formats = formats or ("labels", *(["overlay"] * overlay))
         formats = tuple(dict.fromkeys((*formats, *(["npz"] * scores))))
         write = _folder_writer(out or Path(), formats, images, label_mode)
-        class_file = out / _CLASS_LIST if out and "labels" in formats else None
-        _check_class_file(class_file)
+        if out is not None and "labels" in formats and _may_write_list(out / _CLASS_LIST):
+            class_file = out / _CLASS_LIST
     stdin = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1) if _STREAM in images else b""
     if len(stdin) > MAX_INPUT_BYTES:
         raise InputError(f"standard input: expected an image of at most {MAX_INPUT_BYTES // 2**20} MiB, got more")
@@ -247,12 +247,15 @@ def _folder_writer(out: Path, formats: Sequence[str], images: Sequence[Path], la
     return write
 
 
-def _check_class_file(path: Path | None) -> None:
-    """Refuse to replace a file that is not a list of labels, such as the one that --classes-file names."""
-    if path is not None and path.exists():
-        with path.open("rb") as stream:
-            if stream.read(13) != b"0 background\n":
-                raise InputError(f"{path} is not a list of labels and would be replaced; give another --out")
+def _may_write_list(path: Path) -> bool:
+    """Whether there is no other file than an earlier list of labels, such as the one that --classes-file names."""
+    if not path.exists():
+        return True
+    with path.open("rb") as stream:
+        if stream.read(13) == b"0 background\n":
+            return True
+    echo_warning(f"{path} is not a list of labels and stays as it is; label maps have the names of classes, too")
+    return False
 
 
 def _print_json(result: Segmentation, image: Path, files: list[Path], seconds: float) -> None:
