@@ -77,7 +77,7 @@ class Segmenter:
         """Maximum number of images of one size in a batch; may be set."""
         self.cache = cache
         self._refiners = RefinerLoader(encoder, dtype)  # copies of this segmenter share it
-        self._last_texts: tuple[object, Tensor] | None = None
+        self._texts: dict[object, Tensor] = {}  # of the last calls; copies of this segmenter share it
         self._settings = settings
         self._predictor = self._make_predictor(settings)
 
@@ -386,15 +386,15 @@ class Segmenter:
         return ClassMapPredictor(self.encoder, settings, self.checkpoint.name, proxy)
 
     def _build_text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
-        """Text embeddings of a call. Those of the last call are cached: many images are often given the same words."""
+        """Text embeddings of a call. Those of the last calls are cached: many images are often given the same words."""
         names = background if background is None or isinstance(background, str) else tuple(background)
         key = (tuple(classes), names, self.settings.templates, self.settings.background_similarity)
-        last = self._last_texts
-        if last is None or last[0] != key:
+        if (texts := self._texts.get(key)) is None:
             foreground = self.encode_text(classes)
             with convert_out_of_memory():
                 embedded = encode_background(self.encoder, background, classes, foreground, self.settings, self.cache)
             # With one class, the mean of the classes would equal that class and compete with it.
             texts = build_text_classifier(foreground, embedded, with_mean=len(classes) > 1 or embedded is None)
-            self._last_texts = last = (key, texts)
-        return last[1]
+            self._texts[key] = texts
+            self._texts.pop(next(iter(self._texts)) if len(self._texts) > 16 else None, None)
+        return texts

@@ -100,9 +100,8 @@ def test_error_of_the_model_ends_the_run(run_of: Any, own_tiny: Any, photos: Pat
         return encode(*arguments)
 
     own_tiny._encode_batch = broken
-    run = run_of(photos)
     with pytest.raises(CheckpointError):
-        process(run, own_tiny, 2)
+        process(run := run_of(photos), own_tiny, 2)
     assert run.counts.done <= 4
     # No thread goes on writing.
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cliper-write")]
@@ -121,6 +120,7 @@ def test_threads_of_each_step(run_of: Any, own_tiny: Any, photos: Path, monkeypa
 
         monkeypatch.setattr(owner, name, watched)
 
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     watch(own_tiny, "preprocess")
     watch(own_tiny, "encode_text")
     watch(own_tiny.encoder, "encode_images")

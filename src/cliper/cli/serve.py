@@ -152,6 +152,7 @@ def _echo_address(name: str, address: str) -> None:
 
 
 def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
+    import torch
     from PIL import Image
 
     try:
@@ -175,11 +176,14 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
     with listen(host, options["port"]) as socket:
         if token is None and not is_loopback(host):
             echo_warning(f"{host} is reachable from other machines, without a password; set CLIPER_TOKEN")
+        # libgomp waits without spinning, which is far slower, if more than one thread uses all cores: only the model's.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         segmenter = load_segmenter(options)
         segmenter(Image.new("RGB", (64, 64), "grey"), "thing")  # finds broken weights, and caches background words
         decoders = DecodePool(CODEC_THREADS) if os.name == "posix" else None
         with decoders or contextlib.nullcontext():
-            model = ServedModel(segmenter, limits, batch=options["batch_size"], decoders=decoders)
+            model = ServedModel(segmenter, limits, batch=options["batch_size"], decoders=decoders, threads=threads)
             service = Service(
                 model,
                 window=options["batch_window"] / 1000,

@@ -4,8 +4,8 @@ Source: arXiv 2411.13836; ``docs/method.md``, section 2. Only the parameters of 
 forward method is neither called nor patched.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,6 @@ from torch import Tensor
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.errors import ShapeError
 from cliper.kernels.linear import packed_linear
-from cliper.kernels.switch import use_cpu_kernels
-from cliper.kernels.threads import map_rows, threaded_map
 from cliper.ops.attention import (
     AttentionAccumulator,
     ablated_attention,
@@ -30,8 +28,6 @@ from cliper.ops.recipes import Recipe
 from cliper.ops.windows import WindowMerger, window_grid
 
 __all__ = ["VisionTower"]
-
-T = TypeVar("T")
 
 _WINDOW_BATCH_SIZE = 8
 
@@ -142,28 +138,21 @@ class VisionTower:
 
         embeddings = x.new_empty((len(x), len(layers), x.shape[1] - 1, self.embedding_width), dtype=torch.float32)
 
-        def embed(index: int) -> None:
-            layer = layers[index]
+        for index, layer in enumerate(layers):
             y = last.out(outputs[layer])
             if recipe.subtract_input:
                 y = y - features[layer]
             y = self._projection(self._post_norm(y[:, 1:])).float()
             F.normalize(y, dim=-1, out=embeddings[:, index])
-
-        for _ in _map(embed, len(layers), x):
-            pass
         return embeddings, affinity
 
     def _fuse(
         self, last: "_Layer", features: dict[int, Tensor], total: Tensor, recipe: Recipe
     ) -> tuple[dict[int, Tensor], Tensor]:
         order = sorted(features)
-
-        def project(index: int) -> Tensor:
-            return split_heads(self._last_value(last.norm1(features[order[index]])), self._heads)
-
-        values = zip(*_map(project, len(order), total), strict=True)  # for each image [H, N, d] of each layer
-        fused = [fuse_values(t, v, order, self.num_layers, recipe) for t, v in zip(total, values, strict=True)]
+        values = [split_heads(self._last_value(last.norm1(features[layer])), self._heads) for layer in order]
+        by_image = zip(total, zip(*values, strict=True), strict=True)  # values: [H, N, d] of each layer
+        fused = [fuse_values(one, value, order, self.num_layers, recipe) for one, value in by_image]
         mixed = torch.stack([m for m, _ in fused], 1) if len(fused) > 1 else fused[0][0][:, None]
         outputs = dict(zip(order, map(merge_heads, mixed), strict=True))  # each [B, N, width]
         return outputs, torch.stack([mean for _, mean in fused])[:, 1:, 1:]
@@ -204,9 +193,9 @@ class VisionTower:
 
     def _run_layer(self, layer: "_Layer", x: Tensor, summed: AttentionAccumulator | None) -> tuple[Tensor, Tensor]:
         """Run one layer -> its output and its normalised input, both [B, N, width]."""
-        normed, qkv = map_rows(layer.project, x)
-        mixed = (summed.attend if summed else attend)(*self._split(qkv))
-        return map_rows(layer.finish, x, merge_heads(mixed))[0], normed
+        normed = layer.norm1(x)
+        mixed = (summed.attend if summed else attend)(*self._split(layer.qkv(normed)))
+        return layer.finish(x, merge_heads(mixed)), normed
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, N, 3 * width] -> query, key and value, each [B, H, N, d], views."""
@@ -241,15 +230,10 @@ class _Layer:
         self.fc1, self.fc2 = _pack(block.mlp.fc1, gelu=activation == "gelu"), _pack(block.mlp.fc2)
         self.activation = _ACTIVATIONS.get(activation, block.mlp.activation_fn)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[r, width] -> normalised input, and query, key and value [r, 3 * width]."""
-        normed = self.norm1(x)
-        return normed, self.qkv(normed)
-
-    def finish(self, x: Tensor, mixed: Tensor) -> tuple[Tensor]:
-        """The layer's output from its input and its attention's output, all [r, width]."""
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The layer's output from its input and its attention's output, all [B, N, width]."""
         x = self.out(mixed).add_(x)
-        return (self.fc2(self.activation(self.fc1(self.norm2(x)))).add_(x),)
+        return self.fc2(self.activation(self.fc1(self.norm2(x)))).add_(x)
 
 
 def _pack(*layers: Any, gelu: bool = False) -> Callable[[Tensor], Tensor]:
@@ -267,8 +251,3 @@ def _quick_gelu(x: Tensor) -> Tensor:
 
 # Others are the model's own functions. The exact GELU is part of the linear layer before it.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": lambda x: x, "quick_gelu": _quick_gelu}
-
-
-def _map(work: Callable[[int], T], count: int, x: Tensor) -> Iterator[T]:
-    """``work`` of 0 to ``count - 1``; in threads where CPU kernels are used for ``x``."""
-    return threaded_map(work, count) if use_cpu_kernels(x) else map(work, range(count))

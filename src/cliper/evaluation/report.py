@@ -51,7 +51,7 @@ def make_report(
     else:
         report["variants"] = metrics
     seconds = sum(record.seconds for record in counted)
-    total = stats.model_seconds + stats.read_seconds
+    total = stats.model_seconds + stats.waiting_seconds
     return report | {
         **{key: config[key] for key in _KEYS},
         "refiner_weights": config["refiners"],
@@ -65,8 +65,8 @@ def make_report(
         "this_run": {
             "images": new,
             "model_seconds": round(stats.model_seconds, 2),
-            "waiting_seconds": round(stats.read_seconds, 2),
-            "model_idle_share": round(stats.read_seconds / total, 4) if total else 0.0,
+            "waiting_seconds": round(stats.waiting_seconds, 2),
+            "model_idle_share": round(stats.waiting_seconds / total, 4) if total else 0.0,
         },
         "peak_memory": dict(stats.peak_memory),
     }

@@ -3,18 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from cliper.kernels.switch import use_cpu_kernels
-
-__all__ = ["map_rows", "threaded_map"]
+__all__ = ["threaded_map"]
 
 T = TypeVar("T")
-
-_pools = threading.local()
 
 
 def threaded_map(work: Callable[[int], T], count: int) -> Iterator[T]:
@@ -36,8 +32,7 @@ def threaded_map(work: Callable[[int], T], count: int) -> Iterator[T]:
     if threads <= 1:
         yield from map(run, range(count))
         return
-    pool = _pool(threads)
-    pending = [pool.submit(run, index) for index in range(count)]
+    pending = [_pool(threads).submit(run, index) for index in range(count)]
     pending.reverse()
     try:
         while pending:
@@ -47,45 +42,8 @@ def threaded_map(work: Callable[[int], T], count: int) -> Iterator[T]:
             future.cancel()
 
 
-def map_rows(work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """``work(*inputs)`` for work that computes each row independently: on the CPU each core takes a share of the rows.
-
-    Cores synchronise only at the end of the call; see :func:`threaded_map`.
-
-    Args:
-        work: [r, K], ... -> [r, M], ..., each output row computed from the input rows of the same index.
-        inputs: each [B, N, K].
-
-    Returns:
-        Each [B, N, M].
-    """
-    batch, tokens = inputs[0].shape[:2]
-    rows, threads = batch * tokens, torch.get_num_threads()
-    flat = [x.reshape(rows, -1) for x in inputs]
-    if not use_cpu_kernels(inputs[0]) or threads <= 1 or rows < threads:
-        return tuple(out.view(batch, tokens, -1) for out in work(*flat))
-    outputs: list[Tensor] = []
-    lock = threading.Lock()
-
-    def share(index: int) -> None:
-        part = slice(rows * index // threads, rows * (index + 1) // threads)
-        results = work(*(x[part] for x in flat))
-        with lock:
-            if not outputs:  # widths are known once the first share is computed
-                outputs.extend(result.new_empty((rows, *result.shape[1:])) for result in results)
-        for out, result in zip(outputs, results, strict=True):
-            out[part] = result
-
-    for _ in threaded_map(share, threads):
-        pass
-    return tuple(out.view(batch, tokens, -1) for out in outputs)
-
-
+@cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """A pool of the calling thread: threads that segment images at once do not wait for each other's operations."""
-    pools: dict[int, ThreadPoolExecutor] = vars(_pools).setdefault("by_count", {})
-    if threads in pools:
-        return pools[threads]
     num_threads = torch.get_num_threads()
     ready = threading.Barrier(threads + 1)
 
@@ -99,5 +57,4 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         pool.submit(use_one_core)
     ready.wait()
     torch.set_num_threads(num_threads)
-    pools[threads] = pool
     return pool

@@ -5,9 +5,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.kernels.switch import use_cpu_kernels
-from cliper.kernels.threads import threaded_map
 
-__all__ = ["AttentionAccumulator", "ablated_attention", "attend", "attend_by_affinity", "merge_heads", "split_heads"]
+__all__ = [
+    "AttentionAccumulator",
+    "ablated_attention",
+    "attend",
+    "attend_by_affinity",
+    "head_blocks",
+    "merge_heads",
+    "split_heads",
+]
+
+# Numbers in the maps of the heads that are computed together, 1 MB: they stay in a core's cache between operations.
+_BLOCK_NUMBERS = 2**18
+
+
+def head_blocks(heads: int, tokens: int) -> list[slice]:
+    """Heads whose maps [h, N, N] are computed together on a CPU: few operations for small maps, no large memory."""
+    size = max(1, _BLOCK_NUMBERS // tokens**2)
+    return [slice(first, first + size) for first in range(0, heads, size)]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -47,8 +63,8 @@ def attend_by_affinity(affinity: Tensor, value: Tensor) -> Tensor:
 class AttentionAccumulator:
     """Computes self-attention layer by layer and accumulates the sum of the softmax maps, per head.
 
-    Only the sum is stored; each layer's map is freed after the layer. On the CPU each core computes one head at a
-    time, so that a map stays in its cache between product, softmax, sum and product.
+    Only the sum is stored; each layer's map is freed after the layer. On the CPU heads are computed in blocks, so that
+    a map stays in the cache between product, softmax, sum and product.
 
     Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 
@@ -90,20 +106,12 @@ class AttentionAccumulator:
             self._total += attention
             return attention.to(value.dtype) @ value
         out = value.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
-        views = [
-            [head for image in tensor.unbind() for head in image.unbind()]
-            for tensor in (query, key, value, self._total, out)
-        ]
-
-        def attend_head(index: int) -> None:
-            q, k, v, total, mixed = (heads[index] for heads in views)
-            scores = torch.addmm(total, q, k.t(), beta=0, alpha=scale)
-            torch.softmax(scores, dim=-1, out=scores)
-            torch.mm(scores, v, out=mixed)
-            total.add_(scores)
-
-        for _ in threaded_map(attend_head, batch * heads):
-            pass
+        for q, k, v, total, mixed in zip(query, key, value, self._total, out, strict=True):
+            for block in head_blocks(heads, tokens):
+                scores = torch.baddbmm(total[block], q[block], k[block].mT, beta=0, alpha=scale)
+                torch.softmax(scores, dim=-1, out=scores)
+                mixed[block] = scores @ v[block]
+                total[block] += scores
         return out
 
 

@@ -9,13 +9,12 @@ that are subtracted next.
 """
 
 from collections.abc import Sequence
-from threading import Condition
 
 import torch
 from torch import Tensor
 
 from cliper.kernels.switch import use_cpu_kernels
-from cliper.kernels.threads import threaded_map
+from cliper.ops.attention import head_blocks
 from cliper.ops.recipes import Recipe
 
 __all__ = ["fuse_values", "fused_attention"]
@@ -69,7 +68,8 @@ def fuse_values(
     # In memory by token, so that merging the heads later copies nothing.
     mixed = values[0].new_empty(len(values), tokens, heads, values[0].shape[-1]).transpose(1, 2)
 
-    def fuse(block: int | slice) -> Tensor:
+    mean = total.new_zeros(tokens, tokens)
+    for block in head_blocks(heads, tokens) if use_cpu_kernels(total) else [slice(None)]:
         sinkhorn = _Sinkhorn(total[block], recipe)
         for layer in range(depth):
             sinkhorn.step()
@@ -79,29 +79,7 @@ def fuse_values(
                 # Rows and columns are scaled in the values, which are narrower than the map.
                 value = values[position[layer]][block] * columns.unsqueeze(-1)
                 torch.div(attention.to(value.dtype) @ value, sums, out=mixed[position[layer], block])
-        last = attention.mul_(columns.unsqueeze(-2)).div_(sums)
-        return last if last.dim() == 2 else last.sum(0)
-
-    if not use_cpu_kernels(total):
-        return mixed, fuse(slice(None)) / heads
-    mean = total.new_zeros(tokens, tokens)
-    changed, added = Condition(), 0
-
-    def fuse_and_add(head: int) -> None:
-        nonlocal added
-        last = None
-        try:
-            last = fuse(head)
-        finally:
-            with changed:  # heads are added in order, so that the sum is rounded in the same way every time
-                changed.wait_for(lambda: added == head)
-                if last is not None:
-                    mean.add_(last)
-                added += 1
-                changed.notify_all()
-
-    for _ in threaded_map(fuse_and_add, heads):
-        pass
+        mean += attention.mul_(columns.unsqueeze(-2)).div_(sums).sum(0)
     return mixed, mean / heads
 
 

@@ -38,13 +38,13 @@ class EngineStats:
     """What an engine used, summed over its workers."""
 
     model_seconds: float = 0.0
-    read_seconds: float = 0.0  # the model waited for images
+    waiting_seconds: float = 0.0  # the model waited for images, or for images to be recorded
     peak_memory: Mapping[str, int] = field(default_factory=dict)  # bytes by kind, the largest of any worker
 
     def __add__(self, other: EngineStats) -> EngineStats:
         return EngineStats(
             self.model_seconds + other.model_seconds,
-            self.read_seconds + other.read_seconds,
+            self.waiting_seconds + other.waiting_seconds,
             {**self.peak_memory, **{k: max(v, self.peak_memory.get(k, 0)) for k, v in other.peak_memory.items()}},
         )
 

@@ -110,6 +110,7 @@ class ServedModel:
         batch: maximum number of images in a batch; None takes the segmenter's own number.
         decoders: processes that decode images; None decodes in this process.
         cached_bytes: maximum size of the cache of encoded images.
+        threads: that the model uses.
     """
 
     def __init__(
@@ -120,8 +121,9 @@ class ServedModel:
         batch: int | None = None,
         decoders: DecodePool | None = None,
         cached_bytes: int = _CACHED_BYTES,
+        threads: int = 1,
     ) -> None:
-        self.limits, self._decoders = limits, decoders
+        self.limits, self._decoders, self._threads = limits, decoders, threads
         self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
         settings = loaded.settings
         self.settings = settings.replace(refine_max_patches=settings.refine_max_patches or _REFINE_PATCHES)
@@ -180,11 +182,10 @@ class ServedModel:
         return Image.fromarray(self._decoders.decode(data, "image", max_pixels=pixels))
 
     def segment(self, requests: Sequence[PreparedRequest]) -> list[Segmentation]:
-        """Results of requests with equal keys.
+        """Results of requests with equal keys. Raises CliperError, as the segmenter does."""
+        import torch
 
-        Raises:
-            CliperError: whatever the segmenter raises.
-        """
+        torch.set_num_threads(self._threads)
         first = requests[0]
         images: list[Any] = [one.image for one in requests]
         if len(requests) == 1:  # images of a batch are encoded together, and not cached

@@ -70,7 +70,7 @@ def process_items(
     from cliper.devices import peak_memory
 
     cores, (batch, concurrency) = torch.get_num_threads(), task.limits(model)
-    stats: list[EngineStats] = []
+    seconds, started = [], time.perf_counter()
 
     def discard(loaded: _Loaded) -> None:
         for name in task.outputs(loaded.item.name):
@@ -111,7 +111,7 @@ def process_items(
     def process(group: Sequence[_Loaded]) -> None:
         started = time.perf_counter()
         results = _process(task, model, group)
-        stats.append(EngineStats(time.perf_counter() - started))
+        seconds.append(time.perf_counter() - started)
         for loaded, result, spent in results:
             if isinstance(result, CliperError):
                 fail(loaded, result, loaded.seconds + spent)
@@ -120,7 +120,8 @@ def process_items(
 
     torch.set_num_threads(cores // concurrency)  # of threads that start from now on, too
     reading = read_ahead(items, read, threads=threads, ahead=threads + batch * concurrency)
-    models = _DaemonThreads("model", concurrency, max_waiting=0)
+    # A model that uses all cores stays in this thread: libgomp waits without spinning once a second thread uses them.
+    models = _DaemonThreads("model", concurrency if concurrency > 1 else 0, max_waiting=0)
     recorders = _DaemonThreads("write", threads, max_waiting=threads + batch * concurrency)
     try:
         for group in group_by_size(readable(reading), batch, lambda loaded: loaded.size):
@@ -134,7 +135,8 @@ def process_items(
     finally:
         reading.close()
         torch.set_num_threads(cores)
-    return sum(stats, EngineStats(read_seconds=models.idle_seconds, peak_memory=peak_memory()))
+    waited = concurrency * (time.perf_counter() - started) - sum(seconds)
+    return EngineStats(sum(seconds), waited, peak_memory())
 
 
 def _process(task: Task, model: Any, group: Sequence[_Loaded]) -> list[tuple[_Loaded, Any, float]]:
@@ -154,7 +156,7 @@ class _DaemonThreads:
     """Threads that a program which ends does not wait for, unlike those of a ThreadPoolExecutor.
 
     So the second Ctrl-C, which interrupts :meth:`finish`, ends the program at once. An error of the work is raised by
-    the next call; with ``cancel``, only work in progress is waited for.
+    the next call; with ``cancel``, only work in progress is waited for. Without threads the caller does the work.
     """
 
     def __init__(self, name: str, count: int, *, max_waiting: int) -> None:
@@ -162,7 +164,6 @@ class _DaemonThreads:
         self._slots = threading.Semaphore(count + max_waiting)
         self._cancelled = False
         self._error: BaseException | None = None
-        self.idle_seconds = 0.0  # that the threads have waited for work
         self._threads = [
             threading.Thread(target=self._work, name=f"cliper-{name}-{n}", daemon=True) for n in range(count)
         ]
@@ -170,6 +171,9 @@ class _DaemonThreads:
             thread.start()
 
     def submit(self, work: Callable[[], None]) -> None:
+        if not self._threads:
+            work()
+            return
         self._slots.acquire()
         if self._error is not None:
             raise self._error
@@ -185,16 +189,10 @@ class _DaemonThreads:
             raise self._error
 
     def _work(self) -> None:
-        while (work := self._next()) is not None:
+        while (work := self._queue.get()) is not None:
             if self._error is None and not self._cancelled:
                 try:
                     work()
                 except BaseException as error:
                     self._error = self._error or error
             self._slots.release()
-
-    def _next(self) -> Callable[[], None] | None:
-        started = time.perf_counter()
-        work = self._queue.get()
-        self.idle_seconds += time.perf_counter() - started
-        return work
