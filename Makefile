@@ -43,8 +43,15 @@ typecheck: setup
 unit: setup
 	$(PARALLEL) -m "not full"
 
-docs: setup
-	$(BIN)/python docs/generate_command_line.py
+# The generated pages, and the site in the folder site.
+docs: .venv-docs
+	.venv-docs/bin/python docs/generate_command_line.py
+	.venv-docs/bin/mkdocs build --strict
+
+.venv-docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/$(PIP) --constraint constraints.txt --editable ".[docs]"
+	touch $@
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
@@ -98,4 +105,4 @@ image:
 	docker build --tag cliper .
 
 clean:
-	rm -rf $(VENV) .venv-* demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* demo build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "result",
         "runner",
         "segmenter",
+        "vocabulary",
     },
     "evaluation": BASE
     | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops"}
@@ -90,6 +91,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pycocotools": {"datasets"},
     "supervision": {"formats"},
     "av": {"batch", "runner"},
+    "pillow_heif": {"images"},
     "ray": {"runner"},
     "fsspec": {"runner"},
     "gradio": set(),
@@ -114,6 +116,7 @@ LATE = {
     "pycocotools",
     "supervision",
     "av",
+    "pillow_heif",
     "ray",
     "fsspec",
 }

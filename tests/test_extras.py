@@ -15,7 +15,7 @@ import cliper
 from dataset_trees.sources import build_sources
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = set(PROJECT["optional-dependencies"]) - {"test", "dev"}
+EXTRAS = set(PROJECT["optional-dependencies"]) - {"test", "docs", "dev"}
 
 
 def run(*arguments: object) -> None:
@@ -43,6 +43,15 @@ def start_and_stop(*arguments: object) -> None:
 def check_coco(model: Path, photo: Path, folder: Path) -> None:
     build_sources("coco-object", folder)
     run("data", "prepare", "coco-object", folder)
+
+
+def check_heif(model: Path, photo: Path, folder: Path) -> None:
+    import pillow_heif
+    from PIL import Image
+
+    pillow_heif.from_pillow(Image.open(photo)).save(folder / "photo.heic")
+    run("segment", folder / "photo.heic", "-c", "dog", "-m", model, "-o", folder / "out.png")
+    assert (folder / "out.png").is_file()
 
 
 def check_s3(model: Path, photo: Path, folder: Path) -> None:
@@ -84,6 +93,7 @@ def check_video(model: Path, photo: Path, folder: Path) -> None:
 
 CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
     "coco": check_coco,
+    "heif": check_heif,
     "s3": check_s3,
     "scale": check_scale,
     "server": check_server,

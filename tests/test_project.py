@@ -15,7 +15,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = {name: items for name, items in PROJECT["optional-dependencies"].items() if name not in ("test", "dev")}
+EXTRAS = {
+    name: items for name, items in PROJECT["optional-dependencies"].items() if name not in ("test", "docs", "dev")
+}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 CI: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
 NOT_WITH_OLDEST = ("s3fs",)  # it needs a newer fsspec

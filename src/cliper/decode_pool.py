@@ -156,7 +156,7 @@ class DecodePool:
         >>> with DecodePool(1) as pool:
         ...     pool.decode(b"no image", "upload.png")
         Traceback (most recent call last):
-        cliper.errors.ImageError: expected an image (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000), ...
+        cliper.errors.ImageError: expected an image (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC or JPEG 2000), ...
     """
 
     def __init__(

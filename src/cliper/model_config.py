@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from cliper.segmenter import Segmenter
 
 __all__ = ["ModelConfig", "concurrency"]
+
+_LOG = logging.getLogger("cliper.model_config")
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,20 @@ class ModelConfig:
         """The segmenter, on ``device`` if one is given. Raises as :meth:`cliper.Segmenter.from_pretrained`."""
         from cliper.segmenter import Segmenter
 
-        return Segmenter.from_pretrained(
-            self.model, self.refiner, self.settings, device or self.device, self.dtype, self.seed
+        started = time.perf_counter()
+        segmenter = Segmenter.from_pretrained(
+            self.model,
+            refiner=self.refiner,
+            settings=self.settings,
+            device=device or self.device,
+            dtype=self.dtype,
+            seed=self.seed,
         )
+        where = segmenter.encoder.device
+        _LOG.info("model %s on %s; ready in %.2f s", segmenter.checkpoint, where, time.perf_counter() - started)
+        given = {name: value for name, value in self.settings.to_dict().items() if value is not None}
+        _LOG.info("settings: %s", ", ".join(f"{name} {value}" for name, value in given.items()))
+        return segmenter
 
     def to_dict(self) -> dict[str, Any]:
         """The values, with the device's type, the checksums of the weights, and versions.

@@ -5,7 +5,9 @@ Source: ``docs/method.md``, section 1, "Text".
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +38,8 @@ __all__ = [
     "scene_background",
     "word_forms",
 ]
+
+_LOG = logging.getLogger("cliper.prompts")
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,7 @@ def encode_classes(
         known = cache.get(encoder.text_fingerprint(), forms, prompts)
     new = [prompt for prompt in prompts if prompt not in known]
     if new:
+        started = time.perf_counter()
         texts = [form.format(prompt) for prompt in new for form in forms]
         embedded = encoder.encode_texts(texts).reshape(len(new), len(forms), -1)
         means = F.normalize(embedded.mean(1), dim=-1).cpu()
@@ -235,6 +240,7 @@ def encode_classes(
         if cache is not None:
             cache.put(encoder.text_fingerprint(), forms, fresh)
         known = {**known, **fresh}
+        _LOG.info("%d texts encoded in %.2f s", len(texts), time.perf_counter() - started)
     rows = [torch.stack([known[p] for p in item.prompts]).mean(0) for item in classes]
     return F.normalize(torch.stack(rows), dim=-1).to(encoder.device)
 

@@ -227,22 +227,25 @@ class Segmentation:
         maps, refined = torch.from_numpy(self.maps), torch.from_numpy(self.refined)
         return replace(self, labels=_label_map(self.image, maps, refined, settings), settings=settings)
 
-    def clean(self, *, min_area: int = 0, fill_holes: bool = False, smooth: int = 0) -> Segmentation:
+    def clean(self, *, min_area: int | str = 0, fill_holes: bool = False, smooth: int = 0) -> Segmentation:
         """Remove small regions, fill holes and smooth borders of the label map.
 
         Scores and confidence stay the same. :meth:`relabel` starts from the class maps and undoes it.
 
         Args:
-            min_area: regions of fewer pixels get the label around them.
+            min_area: regions of fewer pixels, or of a smaller share of the image such as ``"0.01%"``, get the label
+                around them.
             fill_holes: whether background enclosed by one class becomes that class.
             smooth: radius in pixels of a square majority filter; 0 is off.
 
         Raises:
-            InputError: a number is below 0.
+            InputError: a number is below 0, or ``min_area`` is neither pixels nor a share.
         """
+        from cliper.formats.regions import min_pixels
         from cliper.ops.cleaning import clean_labels
 
-        return replace(self, labels=clean_labels(self.labels, min_area=min_area, fill_holes=fill_holes, smooth=smooth))
+        pixels = min_pixels(min_area, self.labels.shape)
+        return replace(self, labels=clean_labels(self.labels, min_area=pixels, fill_holes=fill_holes, smooth=smooth))
 
     def overlay(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
         """The image with each class in its colour, and a legend of the classes in the label map.
@@ -293,27 +296,29 @@ class Segmentation:
         write_overlay(path, self.overlay(opacity=opacity, legend=legend))
         return Path(path)
 
-    def to_coco(self, *, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
+    def to_coco(self, *, file_name: str = "", image_id: int = 1, min_area: int | str = "0.01%") -> dict[str, Any]:
         """A COCO instances document of this image: one annotation for each connected region, as compressed RLE.
 
         Args:
             file_name: of the image in the document.
             image_id: of the image in the document.
+            min_area: smaller regions are left out; pixels, or a share of the image.
         """
         from cliper.formats import ImageInfo
         from cliper.formats.coco import coco_document
 
-        return coco_document(self, ImageInfo(file_name, self.image.width, self.image.height, image_id))
+        return coco_document(self, ImageInfo(file_name, self.image.width, self.image.height, image_id), min_area)
 
-    def to_label_studio(self, *, image_url: str = "") -> dict[str, Any]:
+    def to_label_studio(self, *, image_url: str = "", min_area: int | str = "0.01%") -> dict[str, Any]:
         """A Label Studio task with a prediction: one brush mask for each class that was found.
 
         Args:
             image_url: address from which Label Studio loads the image.
+            min_area: smaller regions are left out of the masks; pixels, or a share of the image.
         """
         from cliper.formats.label_studio import label_studio_task
 
-        return label_studio_task(self, image_url)
+        return label_studio_task(self, image_url, min_area)
 
     def to_transformers(self) -> list[dict[str, Any]]:
         """``label``, ``score`` and ``mask`` of each class that was found, like transformers' segmentation pipeline.

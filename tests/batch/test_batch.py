@@ -42,7 +42,8 @@ def test_a_folder_of_images(batch: Any, photos: Path, tmp_path: Path, own_tiny: 
             assert np.abs(np.asarray(overlay) - expected_overlay).mean() < 4
         expected |= set(line["outputs"])
     assert set(tree(out)) == expected
-    assert ended.out.startswith("12 images: 12 done; ")
+    assert ended.out.splitlines()[0].startswith("model: ")
+    assert ended.out.splitlines()[1].startswith("12 images: 12 done; ")
     assert f"wrote {out / 'manifest.jsonl'}" in ended.out.splitlines()
 
 

@@ -85,7 +85,7 @@ def test_a_format_that_cannot_hold_a_image(
         (["--format", "cocoo"], "did you mean coco?"),
         (["--workers", "0"], "'--workers': 0 is not in the range x>=1"),
         (["--resume", "--overwrite"], "got both"),
-        (["--min-area", "-1"], "'--min-area': -1 is not in the range"),
+        (["--min-area", "-1"], "min_area: expected pixels or a share such as 0.01%, got '-1'"),
         (["--tolerance", "-1"], "tolerance: expected pixels"),
         (["--quality", "0"], "quality: expected"),
         (["--glob", "*.gif"], "the pattern of --glob matches none"),

@@ -121,7 +121,7 @@ def test_other_images_are_done_if_one_fails(
     assert all(line.startswith("cliper: error: ") for line in errors)
     assert "b.png" in errors[0]
     assert "d.png" in errors[1]
-    assert tree(out) == ["a.labels.png", "c.labels.png"]
+    assert tree(out) == ["a.labels.png", "c.labels.png", "classes.txt"]
 
 
 def test_images_with_the_same_output_name_are_refused(refused: Any, clip_folder: Path, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_unexpected_exception_is_one_line_and_exits_with_70(
     assert ended.err.splitlines()[-1] == (
         "cliper: unexpected ZeroDivisionError: not a number of any kind (run again with --debug for the traceback)"
     )
-    assert ended.err.startswith("Traceback") is debug
+    assert ("Traceback" in ended.err) is debug
     assert debug or ended.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

@@ -11,6 +11,7 @@ import pytest
 
 from cliper.checkpoints import entries
 from cliper.cli.main import cli
+from cliper.cli.segment import _FILE_FORMATS
 from cliper.formats.registry import format_names
 from cliper.refiners.registry import refiner_names
 
@@ -93,5 +94,13 @@ def test_formats_refiners_and_models_are_listed() -> None:
     text = " ".join(help_of("cliper batch", width=500).split())
     for name in format_names():
         assert re.search(rf"[ ,]{name}[,.]", text), name
-    for name in (*refiner_names()[:2], *(entry.alias for kind in ("clip", "diffusion") for entry in entries(kind))):
+    for name in (*refiner_names(), *(entry.alias for entry in entries("clip"))):
         assert name in text
+    text = " ".join(help_of("cliper segment", width=500).split())
+    for name in _FILE_FORMATS:
+        assert re.search(rf"[ ,]{name}[,.]", text), name
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_numbers_are_written_as_people_write_them(path: str) -> None:
+    assert not re.search(r"\d{4,}\.0\b", help_of(path))

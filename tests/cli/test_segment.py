@@ -40,7 +40,7 @@ def test_label_map_and_overlay_are_written(
     out = tmp_path / "out"
     ended = command("segment", photo, "-c", CLASSES, "-m", clip_folder, "-o", out)
     assert (ended.code, ended.err) == (0, "")
-    assert tree(out) == ["photo.labels.png", "photo.overlay.png"]
+    assert tree(out) == ["classes.txt", "photo.labels.png", "photo.overlay.png"]
     result = own_tiny(photo, CLASSES)
     assert np.array_equal(labels_of(out / "photo.labels.png"), result.labels)
     with Image.open(out / "photo.overlay.png") as overlay:
@@ -53,7 +53,7 @@ def test_label_map_and_overlay_are_written(
         assert f"{result.areas[name]:.1%}" in line
     shares = [float(line.split("%")[0].split()[-1]) for line in lines if "%" in line]
     assert sum(shares) == pytest.approx(100, abs=0.3)
-    assert lines[-2:] == [f"wrote {out / 'photo.labels.png'}", f"wrote {out / 'photo.overlay.png'}"]
+    assert lines[-3:] == [f"wrote {out / name}" for name in ("photo.labels.png", "photo.overlay.png", "classes.txt")]
 
 
 def test_example_needs_no_classes(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any) -> None:
@@ -94,7 +94,7 @@ def test_json_summary(command: Any, own_tiny: Any, clip_folder: Path, photo: Pat
 def test_no_overlay_writes_labels_only(command: Any, clip_folder: Path, photo: Path, tmp_path: Path, tree: Any) -> None:
     out = tmp_path / "a" / "b"
     assert command("segment", photo, "-c", "dog", "-m", clip_folder, "-o", out, "--no-overlay").code == 0
-    assert tree(out) == ["photo.labels.png"]
+    assert tree(out) == ["classes.txt", "photo.labels.png"]
 
 
 def test_classes_of_options_and_file_are_joined(
@@ -140,7 +140,7 @@ def test_several_images(
     out = tmp_path / "out"
     ended = command("segment", *images, "-c", "dog", "-m", clip_folder, "-o", out, "--json", "--no-overlay")
     assert [json.loads(line)["input"] for line in ended.out.splitlines()] == [str(path) for path in images]
-    assert tree(out) == [f"p{index}.labels.png" for index in range(3)]
+    assert tree(out) == ["classes.txt", *(f"p{index}.labels.png" for index in range(3))]
     assert [labels_of(out / f"p{index}.labels.png").shape[1] for index in range(3)] == [64, 80, 96]
 
 

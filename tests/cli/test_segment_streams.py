@@ -60,7 +60,8 @@ def test_result_of_one_image_is_written_to_a_file(
     ("flags", "words"),
     [
         (["a.jpg"], "labels are written as PNG"),
-        (["a.png", "-f", "tiff"], "--format: expected one of labels"),
+        (["a.png", "-f", "coco"], "cliper batch writes others"),
+        (["a.png", "-f", "masks", "-f", "npz"], "expected a folder for 2 formats"),
         (["no/such/folder/a.png"], "expected a folder that can be written"),
     ],
 )
@@ -107,7 +108,7 @@ def test_commas_separate_classes_with_a_notice(command: Any, clip_folder: Path, 
 def test_class_file_given_as_class_is_read_with_a_notice(
     command: Any, clip_folder: Path, photo: Path, tmp_path: Path
 ) -> None:
-    names = tmp_path / "classes.txt"
+    names = tmp_path / "names.txt"
     names.write_text("dog, sitting\ncat\n", encoding="utf-8")
     ended = command("segment", photo, "-c", names, "-m", clip_folder, "-o", tmp_path)
     assert ended.code == 0
@@ -115,6 +116,38 @@ def test_class_file_given_as_class_is_read_with_a_notice(
     assert "dog, sitting" in ended.out  # a class in a file may be a phrase
 
 
-def test_quiet_prints_nothing(command: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
-    ended = command("segment", photo, "-c", CLASSES, "-m", clip_folder, "-o", tmp_path, "-q")
-    assert (ended.code, ended.out, ended.err) == (0, "", "")
+def test_folder_named_by_out_gets_a_list_of_labels(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path, tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    flags = ["segment", photo, "-c", CLASSES, "-m", clip_folder]
+    assert command(*flags, "-o", out, "--no-overlay").code == 0
+    assert (out / "classes.txt").read_text(encoding="utf-8") == "0 background\n1 dog\n2 grass\n"
+    ended = command(*flags, "-o", out, "-f", "masks", "-f", "overlay-jpg")  # again, and no labels
+    assert ended.code == 0
+    assert tree(out) == ["classes.txt", "photo.labels.png", "photo.masks.zip", "photo.overlay.jpg"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert command(*flags).code == 0
+    assert tree(tmp_path / "here") == ["photo.labels.png", "photo.overlay.png"]
+
+
+def test_list_of_labels_never_replaces_another_file(
+    command: Any, clip_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    names = tmp_path / "classes.txt"
+    names.write_text("dog\n")
+    ended = command("segment", photo, "--classes-file", names, "-m", clip_folder, "-o", tmp_path)
+    assert ended.code == 0
+    assert "is not a list of labels and stays as it is" in ended.err
+    assert names.read_text() == "dog\n"
+
+
+def test_grey_labels_are_what_every_reader_sees(
+    command: Any, clip_folder: Path, photo: Path, expected: np.ndarray, tmp_path: Path
+) -> None:
+    flags = ["segment", photo, "-c", CLASSES, "-m", clip_folder, "--label-mode", "grey", "-o", tmp_path / "a.png"]
+    assert command(*flags).code == 0
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), expected)

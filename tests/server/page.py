@@ -3,66 +3,23 @@
 from __future__ import annotations
 
 import base64
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SECONDS = 60  # limit of every wait
+from browser import CHROMIUM, DRIVER, Tab, open_browser
+
+__all__ = ["CHROMIUM", "DRIVER", "Page", "open_browser"]
 
 
-def open_browser(folder: Path, size: tuple[int, int] = (1320, 1250)) -> Any:
-    """A Selenium driver; downloads go to ``folder / "downloads"``."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        f"--window-size={size[0]},{size[1]}",
-        f"--user-data-dir={folder / 'profile'}",
-    ):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-
-
-class Page:
+class Page(Tab):
     """The page in one tab."""
-
-    def __init__(self, driver: Any, address: str) -> None:
-        self.driver = driver
-        driver.get(address)
-
-    def wait(self, condition: Callable[[], Any]) -> Any:
-        from selenium.common.exceptions import StaleElementReferenceException
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        wait = WebDriverWait(self.driver, SECONDS, 0.05, ignored_exceptions=[StaleElementReferenceException])
-        return wait.until(lambda _: condition())
 
     def ready(self) -> Page:
         """Wait for the example photo."""
         self.wait(lambda: self.all("#strip .thumb") and self.one("#run").is_enabled())
         return self
-
-    def all(self, selector: str) -> list[Any]:
-        from selenium.webdriver.common.by import By
-
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector: str) -> Any:
-        (found,) = self.all(selector)
-        return found
-
-    def text(self, selector: str) -> str:
-        return str(self.one(selector).text)
 
     def words(self) -> list[str]:
         return [chip.text for chip in self.all("#classes .word")]

@@ -40,6 +40,9 @@ def merge_formats(run: Run, task: SegmentTask) -> list[Path]:
                         with contextlib.suppress(InputError):
                             format.merge(outputs, Path(folder), task.class_names, task.options)
                 raise
+        if format.write_failed is not None:
+            failed = ((one.input, one.error or "") for _, one in run.manifest.records() if not one.is_done)
+            paths += format.write_failed(failed, run.run_dir.folder)
     return paths
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
+import multiprocessing
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +21,7 @@ from cliper.runner.manifest import Record
 from cliper.runner.run_dir import MANIFEST, RUN
 from cliper.runner.storage import Storage
 from cliper.runner.task import Task
+from cliper.vocabulary import word_notes
 
 if TYPE_CHECKING:
     from cliper.decode_pool import DecodePool
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Cleaning", "SegmentTask"]
 
+_LOG = logging.getLogger("cliper.batch")
+
 
 @dataclass(frozen=True)
 class Cleaning:
     """Arguments of :meth:`cliper.Segmentation.clean`; by default nothing is cleaned."""
 
-    min_area: int = 0
+    min_area: int | str = 0
     fill_holes: bool = False
     smooth: int = 0
 
@@ -86,6 +91,7 @@ class SegmentTask(Task):
             "tolerance": self.options.tolerance,
             "quality": self.options.quality,
             "label_mode": self.options.label_mode,
+            "min_area": self.options.min_area,
             "cleaning": asdict(self.cleaning),
             **self.models.to_dict(),
         }
@@ -120,6 +126,9 @@ class SegmentTask(Task):
         """The segmenter, with the texts encoded."""
         segmenter = self.models.load(device)
         segmenter.segment_deferred([], self.classes, self.background)  # fails if a class is too long, say
+        if multiprocessing.parent_process() is None:  # workers would repeat it
+            for note in word_notes(segmenter.encoder, segmenter.checkpoint, self.classes):
+                _LOG.warning("%s", note)
         yield segmenter
 
     def limits(self, model: Segmenter) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from cliper.checkpoints.registry import (
     nearest_aliases,
     replacement_for,
 )
-from cliper.checkpoints.validate import MARKER_FILES
+from cliper.checkpoints.validate import MARKER_FILES, weight_paths
 from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["ResolvedCheckpoint", "resolve"]
@@ -51,6 +51,11 @@ class ResolvedCheckpoint:
     repo: str | None = None
     revision: str | None = None
     entry: RegistryEntry | None = None
+
+    def __str__(self) -> str:
+        """Name, origin, folder and size: ``mini (bundled, 45 MB in /...)``."""
+        megabytes = sum(path.stat().st_size for path in weight_paths(self.folder, self.kind)) / 1e6
+        return f"{self.name} ({self.source}, {megabytes:.0f} MB in {self.folder})"
 
 
 def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -> ResolvedCheckpoint:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cliper.cli.completion import complete_formats, complete_path
 from cliper.cli.errors import ExitCode
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
     class_options,
     engine_options,
+    label_mode_option,
+    message_options,
     model_options,
     read_background,
     read_class_options,
@@ -22,8 +25,8 @@ from cliper.cli.options import (
     run_options,
 )
 from cliper.cli.progress import Progress
-from cliper.cli.runs import make_engine, read_model_config, read_run_options
-from cliper.cli.tables import print_found_classes, print_summary
+from cliper.cli.runs import log_stats, make_engine, read_model_config, read_run_options
+from cliper.cli.tables import print_found_classes, print_model, print_summary
 from cliper.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
-@click.argument("source", metavar="INPUT")
+@click.argument("source", metavar="INPUT", shell_complete=complete_path)
 @option_group(
     "Input and output",
     option(
@@ -62,6 +65,7 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
         "formats",
         multiple=True,
         default=["labels", "overlay-jpg"],
+        shell_complete=complete_formats,
     ),
     option("--overlay-video", "Write OUT/overlay.mp4, too, if INPUT is a video."),
 )
@@ -70,24 +74,20 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
 @option_group(
     "Results",
     option(
-        "--min-area PIXELS",
-        "Merge smaller regions into the label around them.",
-        type=click.IntRange(min=0),
-        default=0,
+        "--min-area PIXELS|SHARE",
+        "Smallest region, in pixels or as a share of the image such as 0.01%. Smaller ones are merged into the label "
+        "around them, in all results.",
+        show_default="0.01%, and only left out of coco, cvat, label-studio, labelme and yolo",
     ),
     option("--fill-holes", "Turn background that one class encloses into that class."),
     option("--smooth PIXELS", "Radius for smoothing borders.", type=click.IntRange(min=0), default=0),
     option("--tolerance PIXELS", "Distance of polygons from the borders at most.", type=float, default=1.0),
-    option(
-        "--label-mode",
-        "Label maps as PNGs with a palette, or grey, for readers that turn a palette into colours (OpenCV).",
-        type=click.Choice(["palette", "grey"]),
-        default="palette",
-    ),
+    label_mode_option,
     option("--quality N", "Quality of JPEG and WebP overlays, 1 to 100.", default=90),
 )
 @model_options
 @engine_options
+@message_options
 def batch(source: str, out: str, **options: Any) -> int:
     """Segment all images of INPUT: a folder, list, tar or video.
 
@@ -96,6 +96,7 @@ def batch(source: str, out: str, **options: Any) -> int:
     others are done; the exit code is then 1.
     """
     from cliper.batch.merge import summarize
+    from cliper.checkpoints import resolve
     from cliper.runner.run import run_task
     from cliper.runner.storage import hide_credentials, is_remote, normalize_uri
 
@@ -119,8 +120,10 @@ def batch(source: str, out: str, **options: Any) -> int:
     def finish(run: Run) -> tuple[list[Path], Mapping[str, Any]]:
         return _write_run_files(run, task, options), summarize(run, task.class_names)
 
+    print_model(resolve(task.models.model, "clip"), task.models.refiner)
     engine = make_engine(task, options)
     run, paths = run_task(task, images, out, source_config | task.config(), engine, progress, finish, run_options)
+    log_stats(run)
     print_summary(run.counts, paths, progress.seconds)
     print_found_classes(run.summary)
     return ExitCode.IMAGES_FAILED if run.counts.failed else ExitCode.DONE
@@ -129,6 +132,7 @@ def batch(source: str, out: str, **options: Any) -> int:
 def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
     from cliper.batch.task import Cleaning, SegmentTask
     from cliper.formats import FormatOptions, find_format
+    from cliper.formats.regions import DEFAULT_MIN_AREA
     from cliper.runner.storage import folder_name
 
     classes = read_class_options(options["classes"], options["classes_file"], options["settings"])
@@ -143,8 +147,14 @@ def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
         background if background is None or isinstance(background, str) else tuple(background),
         tuple(dict.fromkeys(formats)),
         read_model_config(options, read_settings(options)),
-        Cleaning(options["min_area"], options["fill_holes"], options["smooth"]),
-        FormatOptions(options["tolerance"], options["quality"], options["label_mode"], folder),
+        Cleaning(options["min_area"] or 0, options["fill_holes"], options["smooth"]),
+        FormatOptions(
+            tolerance=options["tolerance"],
+            quality=options["quality"],
+            min_area=options["min_area"] or DEFAULT_MIN_AREA,
+            label_mode=options["label_mode"],
+            image_folder=folder,
+        ),
     )
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from cliper.cli.errors import ExitCode, echo_error
+from cliper.cli.completion import complete_benchmarks
+from cliper.cli.errors import ExitCode, echo_error, is_quiet
 from cliper.cli.help import CommandGroup
+from cliper.cli.options import message_options
 from cliper.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -68,8 +70,9 @@ def list_data() -> None:
 
 @data.command(epilog="cliper data verify ROOT\ncliper data verify ROOT voc21 ade150 --full")
 @_root_argument
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=complete_benchmarks)
 @click.option("--full", is_flag=True, help="Decode every image and mask and check every label. Slow.")
+@message_options
 def verify(root: Path, names: tuple[str, ...], full: bool) -> int:
     """Check whether the benchmarks NAMES in ROOT are complete.
 
@@ -93,7 +96,8 @@ def verify(root: Path, names: tuple[str, ...], full: bool) -> int:
 def _print_report(report: DataReport) -> None:
     name = report.benchmark.name
     if report.absent:
-        click.echo(f"{name}: missing; {report.absent.partition(': ')[2]}")
+        if not is_quiet():
+            click.echo(f"{name}: missing; {report.absent.partition(': ')[2]}")
         return
     problems = [f"expected a file, got nothing there: {path!r}" for path in report.missing] + list(report.unreadable)
     _echo_errors([f"{name}: {problem}" for problem in problems])
@@ -102,7 +106,8 @@ def _print_report(report: DataReport) -> None:
     counts = f"{report.valid:,} valid samples, expected {sizes}"
     if problems:
         counts += f"; {len(report.missing):,} files missing, {len(report.unreadable):,} unreadable"
-    click.echo(f"{name}: {verdict}; {counts}")
+    if not is_quiet():
+        click.echo(f"{name}: {verdict}; {counts}")
 
 
 @data.group(epilog="cliper data prepare voc-aug ROOT --sbd benchmark_RELEASE\ncliper data prepare coco-object ROOT")
@@ -118,6 +123,7 @@ def _add_prepare_command(name: str, description: str, option: str = "", text: st
     """Add the command for ``NAME_masks`` of :mod:`cliper.datasets.prepare`, with an option for another source."""
 
     @_root_argument
+    @message_options
     def command(root: Path, **source: Path | None) -> int:
         from cliper.datasets import prepare as plans
 
@@ -125,7 +131,8 @@ def _add_prepare_command(name: str, description: str, option: str = "", text: st
         summary = plans.write_masks(plan, _progress)
         _echo_errors(summary.errors)
         failed = f", {len(summary.errors):,} failed" if summary.errors else ""
-        click.echo(f"{plan.folder}: {summary.written:,} masks written, {summary.skipped:,} skipped{failed}")
+        if not is_quiet():
+            click.echo(f"{plan.folder}: {summary.written:,} masks written, {summary.skipped:,} skipped{failed}")
         return ExitCode.IMAGES_FAILED if summary.errors else ExitCode.DONE
 
     example = f"cliper data prepare {name} ROOT"
@@ -178,6 +185,5 @@ def _progress(items: Sequence[T], title: str) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(
-        items, title, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(), total=len(items)
-    )
+    hidden = is_quiet() or not sys.stderr.isatty()
+    yield from track(items, title, console=Console(stderr=True), transient=True, disable=hidden, total=len(items))

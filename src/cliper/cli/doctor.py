@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from cliper import __version__
-from cliper.cli.errors import ExitCode, exit_code
+from cliper.cli.errors import ExitCode, exit_code, is_quiet
 from cliper.cli.help import GroupedCommand
+from cliper.cli.options import message_options
 from cliper.errors import CliperError, OutputError
 
 __all__ = ["doctor"]
@@ -22,6 +23,7 @@ __all__ = ["doctor"]
 # Extra of pyproject.toml -> a module that it installs.
 _EXTRAS = {
     "coco": "pycocotools",
+    "heif": "pillow_heif",
     "s3": "s3fs",
     "scale": "ray",
     "server": "fastapi",
@@ -32,12 +34,19 @@ _PACKAGES = ("torch", "transformers", "diffusers", "huggingface_hub", "safetenso
 
 
 @click.command(cls=GroupedCommand, epilog="cliper doctor")
+@message_options
 def doctor() -> int:
     """Check the installation and the bundled model.
 
     It prints the versions of packages, and checks devices, cache folders, the bundled weights and a segmentation. The
     exit code is 2 if a check fails, and 70 if it fails in an unexpected way.
     """
+    if not is_quiet():
+        _print_packages()
+    return max((_run_check(name, check) for name, check in _CHECKS.items()), default=ExitCode.DONE)
+
+
+def _print_packages() -> None:
     click.echo(f"cliper {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in _PACKAGES:
         try:
@@ -48,12 +57,13 @@ def doctor() -> int:
     click.echo(f"  extras: {', '.join(extra for extra in _EXTRAS if extra not in missing) or 'none'}")
     if missing:
         click.echo(f"  extras that are not installed: {', '.join(missing)} (pip install 'cliper[{missing[0]}]')")
-    return max((_run_check(name, check) for name, check in _CHECKS.items()), default=ExitCode.DONE)
 
 
 def _run_check(name: str, check: Callable[[], str]) -> ExitCode:
     try:
-        click.echo(f"ok      {name}: {check()}")
+        found = check()
+        if not is_quiet():
+            click.echo(f"ok      {name}: {found}")
     except Exception as error:  # the other checks still run
         kind = "" if isinstance(error, CliperError) else f"{type(error).__name__}: "
         click.echo(f"failed  {name}: {kind}{' '.join(str(error).split())}")
@@ -64,8 +74,10 @@ def _run_check(name: str, check: Callable[[], str]) -> ExitCode:
 def _devices() -> str:
     import torch
 
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    cpu = f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} processors"
+    names = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps (Apple GPU; only with --device mps)")
+    cpu = f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()} processors"
     return ", ".join([*names, cpu])
 
 

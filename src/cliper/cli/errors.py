@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import sys
 import traceback
@@ -11,7 +12,17 @@ import click
 
 from cliper.errors import CliperError
 
-__all__ = ["ExitCode", "echo_error", "echo_status", "echo_warning", "exit_code", "printable", "report_error"]
+__all__ = [
+    "ExitCode",
+    "OneLineHandler",
+    "echo_error",
+    "echo_status",
+    "echo_warning",
+    "exit_code",
+    "is_quiet",
+    "printable",
+    "report_error",
+]
 
 
 class ExitCode(enum.IntEnum):
@@ -71,8 +82,28 @@ def echo_error(text: str) -> None:
 
 
 def echo_warning(text: str) -> None:
-    """Print ``cliper: warning: text`` as one line on standard error."""
-    _echo(f"warning: {text}")
+    """Print ``cliper: warning: text`` as one line on standard error, unless the command is quiet."""
+    if not is_quiet():
+        _echo(f"warning: {text}")
+
+
+def is_quiet() -> bool:
+    """Whether only errors are printed: the level of the logger ``cliper``, which ``--quiet`` sets."""
+    return logging.getLogger("cliper").level >= logging.ERROR
+
+
+class OneLineHandler(logging.Handler):
+    """Prints the records of the logger ``cliper`` on standard error, each as one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, and the traceback of its exception."""
+        if record.exc_info:
+            traceback.print_exception(record.exc_info[1])
+        text = " ".join(record.getMessage().split())
+        if record.levelno >= logging.WARNING:
+            echo_warning(text)
+        else:
+            _echo(text)
 
 
 def echo_status(text: str) -> None:

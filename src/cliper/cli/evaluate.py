@@ -12,18 +12,26 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cliper.cli.completion import complete_targets
 from cliper.cli.custom_data import (
     CUSTOM_DATA_OPTIONS,
     custom_data_options,
     read_benchmark_settings,
     read_custom_data,
 )
-from cliper.cli.errors import ExitCode, echo_warning
+from cliper.cli.errors import ExitCode, echo_warning, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import check_out_folder, engine_options, model_options, read_settings, run_options
+from cliper.cli.options import (
+    check_out_folder,
+    engine_options,
+    message_options,
+    model_options,
+    read_settings,
+    run_options,
+)
 from cliper.cli.progress import Progress
-from cliper.cli.runs import make_engine, read_model_config, read_run_options
-from cliper.cli.tables import print_report
+from cliper.cli.runs import log_stats, make_engine, read_model_config, read_run_options
+from cliper.cli.tables import print_model, print_report
 from cliper.files import write_text
 from cliper.settings import ATTENTIONS, load_preset, load_words, presets
 
@@ -46,7 +54,7 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=complete_targets)
 @option_group(
     "Input and output",
     option("--data FOLDER", "Root folder of the benchmarks' data sets.", "root"),
@@ -100,6 +108,7 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
     ),
     option("--allow-tf32", "Let a GPU compute float32 in TF32: faster, less exact."),
 )
+@message_options
 @click.pass_context
 def evaluate(context: click.Context, /, target: str | None, **options: Any) -> int:
     """Measure mIoU on TARGET, or on your own images and masks.
@@ -108,6 +117,7 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
     published mIoU is shown beside; or a benchmark such as voc21 (see cliper data list), measured with --model and the
     settings recommended for it. The exit code is 1 if images were skipped.
     """
+    from cliper.checkpoints import resolve
     from cliper.evaluation.contact_sheet import write_sheet
     from cliper.evaluation.report import make_report
     from cliper.evaluation.task import SampleSource
@@ -139,12 +149,16 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
             paths += write_sheet(sheet, task, records, options["contact_sheet"])
         return paths, {variant.label: progress.miou for variant in task.variants[:1]}
 
+    models = task.variants[0].models
+    print_model(resolve(models.model, "clip"), None if options["ablation"] else models.refiner)
     engine = make_engine(task, options)
     with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
         source = SampleSource(task.benchmark.name, samples)
-        _, paths = run_task(task, source, folder, config, engine, progress, finish, run_options)
-    print_report(report)
-    for path in paths if out else ():
+        run, paths = run_task(task, source, folder, config, engine, progress, finish, run_options)
+    log_stats(run)
+    if out is None or not is_quiet():
+        print_report(report)
+    for path in paths if out and not is_quiet() else ():
         click.echo(f"wrote {path}")
     return ExitCode.IMAGES_FAILED if report["skipped"] else ExitCode.DONE
 

@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from cliper.cli.batch import batch
 from cliper.cli.benchmarks import benchmarks
 from cliper.cli.data import data
 from cliper.cli.doctor import doctor
-from cliper.cli.errors import ExitCode, echo_warning, report_error
+from cliper.cli.errors import ExitCode, OneLineHandler, echo_warning, report_error
 from cliper.cli.evaluate import evaluate
 from cliper.cli.help import CommandGroup
 from cliper.cli.models import models
@@ -94,13 +93,6 @@ def _configure_warnings(debug: bool) -> None:
     warnings.showwarning = show
     logger = logging.getLogger("cliper")
     if not logger.handlers:
-        logger.addHandler(_OneLineHandler())
-    if isinstance(logger.handlers[0], _OneLineHandler):  # not set by an application
+        logger.addHandler(OneLineHandler())
+    if isinstance(logger.handlers[0], OneLineHandler):  # not set by an application
         logger.setLevel(logging.DEBUG if debug else logging.WARNING)
-
-
-class _OneLineHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:
-            traceback.print_exception(record.exc_info[1])
-        echo_warning(" ".join(record.getMessage().split()))

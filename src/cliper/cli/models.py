@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
-from cliper.cli.errors import ExitCode, echo_error
+from cliper.cli.completion import complete_checkpoints
+from cliper.cli.errors import ExitCode, echo_error, is_quiet
 from cliper.cli.help import CommandGroup
+from cliper.cli.options import message_options
 from cliper.cli.tables import print_table
 from cliper.errors import CheckpointError
 
@@ -45,8 +47,9 @@ def list_models() -> None:
 
 
 @models.command(epilog="cliper models fetch ViT-B/16\ncliper models fetch facebook/dinov2-base --kind dino")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_checkpoints)
 @_kind_option
+@message_options
 def fetch(name: str, kind: str | None) -> None:
     """Download checkpoint NAME, and print its folder.
 
@@ -58,12 +61,14 @@ def fetch(name: str, kind: str | None) -> None:
     entry = find_entry(name)
     found = resolve(name, kind or (entry.kind if entry else "clip"))
     check_folder(found.folder, found.kind)
-    click.echo(f"{found.name}: {found.folder}")
+    if not is_quiet():
+        click.echo(f"{found.name}: {found.folder}")
 
 
 @models.command(epilog="cliper models verify mini\ncliper models verify path/to/folder --kind diffusion")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_checkpoints)
 @_kind_option
+@message_options
 def verify(name: str, kind: str | None) -> int:
     """Check every tensor of checkpoint NAME.
 
@@ -76,5 +81,6 @@ def verify(name: str, kind: str | None) -> int:
     for problem in report.problems:
         echo_error(f"{report.folder}: {problem}")
     verdict = f"{len(report.problems)} problem(s)" if report.problems else "complete"
-    click.echo(f"{report.name}: {verdict}; {len(report.files)} files, {report.tensors} tensors in {report.folder}")
+    if not is_quiet():
+        click.echo(f"{report.name}: {verdict}; {len(report.files)} files, {report.tensors} tensors in {report.folder}")
     return ExitCode.BAD_INPUT if report.problems else ExitCode.DONE

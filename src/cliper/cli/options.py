@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cliper.cli.completion import complete_models, complete_presets, complete_refiners
 from cliper.cli.errors import echo_warning
 from cliper.cli.help import option, option_group
 from cliper.errors import ClassListError, OutputError, SettingsError
@@ -39,7 +41,9 @@ __all__ = [
     "classes_file_option",
     "echo_notes",
     "engine_options",
+    "label_mode_option",
     "load_segmenter",
+    "message_options",
     "model_options",
     "read_background",
     "read_class_options",
@@ -60,6 +64,13 @@ background_option = option(
     "background_names",
     multiple=True,
     show_default="that of --settings, else auto",
+)
+
+label_mode_option = option(
+    "--label-mode",
+    "Label maps as PNGs with a palette, or grey, for readers that turn a palette into colours (OpenCV).",
+    type=click.Choice(["palette", "grey"]),
+    default="palette",
 )
 
 class_options = option_group(
@@ -112,18 +123,22 @@ _MODEL = option_group(
         "-m, --model NAME",
         "CLIP checkpoint: mini (bundled), ViT-B/16, ViT-L/14, ViT-H/14, a Hugging Face repository or a folder.",
         default="mini",
+        shell_complete=complete_models,
     ),
     option(
         "-r, --refiner NAME",
         "Refinement of the class maps: none, self (no download), Stable Diffusion (sd2.1, sd1.5, sd1.4), DINO "
-        "(dino-s16, dinov2-b14, ...), a Hugging Face repository or a folder.",
+        "(dino-s16, dino-s8, dino-b16, dino-b8, dinov2-s14, dinov2-b14, dinov2-l14, dinov2-g14), a Hugging Face "
+        "repository or a folder.",
         default="none",
+        shell_complete=complete_refiners,
     ),
     option(
         "-s, --settings NAME|FILE",
         "Settings of the method: a preset (vit-b-16/voc21; see 'cliper benchmarks') or a YAML file, which may also "
         "hold classes and background. Other options take precedence.",
         show_default="recommended for the model",
+        shell_complete=complete_presets,
     ),
 )
 
@@ -195,7 +210,7 @@ _DEVICE = option_group(
     "Device",
     option(
         "--device NAME",
-        "Where to compute: cpu, cuda, cuda:1, mps (Apple) ...",
+        "Where to compute: cpu, cuda, cuda:1, mps (Apple silicon) ...",
         show_default="cuda if there is one, else cpu",
     ),
     option(
@@ -205,6 +220,25 @@ _DEVICE = option_group(
         show_default="float32; refiners on a GPU float16",
     ),
 )
+
+
+def _set_log_level(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Set the level of the logger ``cliper``, which decides what is printed besides results."""
+    if value:
+        other = context.meta.setdefault("cliper.messages", parameter.name)
+        if other != parameter.name:
+            raise click.UsageError("expected --quiet or --verbose, got both; give one")
+        logger = logging.getLogger("cliper")
+        logger.setLevel(logging.ERROR if parameter.name == "quiet" else min(logger.level, logging.INFO))
+
+
+_MESSAGES: dict[str, Any] = {"expose_value": False, "callback": _set_log_level}
+message_options = option_group(
+    "Messages",
+    option("-q, --quiet", "Print errors only: no progress, notes or summaries.", **_MESSAGES),
+    option("-v, --verbose", "Print what is loaded, from where, its size, and the seconds of each step.", **_MESSAGES),
+)
+"""``--quiet`` and ``--verbose``."""
 
 
 def model_options(command: F) -> F:
@@ -220,17 +254,11 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
     Raises:
         CliperError: whatever :meth:`cliper.Segmenter.from_pretrained` raises.
     """
-    from cliper.segmenter import Segmenter
+    from cliper.model_config import ModelConfig
 
+    refiner = None if options["refiner"] == "none" else options["refiner"]
     settings = read_settings(options)
-    return Segmenter.from_pretrained(
-        options["model"],
-        refiner=None if options["refiner"] == "none" else options["refiner"],
-        settings=settings,
-        device=options["device"],
-        dtype=options["dtype"],
-        seed=options["seed"],
-    )
+    return ModelConfig(options["model"], settings, refiner, options["device"], options["dtype"], options["seed"]).load()
 
 
 def echo_notes(segmenter: Segmenter, classes: list[ClassPrompt]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cliper.cli.errors import printable
+from cliper.cli.errors import is_quiet, printable
 from cliper.cli.tables import format_duration
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress"]
 
+_LOG = logging.getLogger("cliper.progress")
 _LOG_INTERVAL = 30.0  # seconds between lines where there is no terminal
 _MAX_ERRORS_SHOWN = 100
 _RATE_SECONDS = 60.0  # the rate is that of the last so many seconds
@@ -48,7 +50,7 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[status]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or is_quiet(),
             speed_estimate_period=_RATE_SECONDS,
             get_time=time.monotonic,
         )
@@ -80,6 +82,8 @@ class Progress:
             record: its state.
             new: whether it is of this run; images of earlier runs do not count for the rate.
         """
+        if new and record.is_done:
+            _LOG.info("%s: %.2f s", record.input, record.seconds)
         self.advance(error=None if record.is_done else f"{record.input}: {record.error}", new=new)
 
     def advance(self, *, error: str | None = None, new: bool = True) -> None:
@@ -95,7 +99,7 @@ class Progress:
         change(self._task, completed=self._count, total=self._total)
         status = "; ".join(filter(None, [self.status, self._rate()]))
         self._bar.update(self._task, status=status)
-        if self._bar.disable and now - self._logged > _LOG_INTERVAL:
+        if self._bar.disable and not is_quiet() and now - self._logged > _LOG_INTERVAL:
             self._logged = now
             of = "" if self._total is None else f" of {self._total}"
             self._echo(f"{self._count}{of} images, {self._failed} failed" + (f"; {status}" if status else ""))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import check_out_folder
+from cliper.cli.options import check_out_folder, message_options
 from cliper.errors import InputError
 from cliper.files import write_text
 
@@ -34,6 +34,7 @@ cliper report result/report.json --per-class --confusion confusion.png"""
     option("-o, --out FILE", "File for the table.", show_default="print it"),
 )
 @option_group("Image", option("--confusion FILE", "Draw the confusion matrix of the report as an image, PNG."))
+@message_options
 def report(
     reports: tuple[Path, ...], table_format: str, per_class: bool, out: Path | None, confusion: Path | None
 ) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import click
 
 if TYPE_CHECKING:
     from cliper.model_config import ModelConfig
-    from cliper.runner.run import Engine, RunOptions
+    from cliper.runner.run import Engine, Run, RunOptions
     from cliper.runner.task import Task
     from cliper.settings import Settings
 
-__all__ = ["make_engine", "read_model_config", "read_run_options"]
+__all__ = ["log_stats", "make_engine", "read_model_config", "read_run_options"]
+
+_LOG = logging.getLogger("cliper.runs")
 
 
 def read_run_options(options: dict[str, Any], *, stop_on_error: bool = False, temporary: bool = False) -> RunOptions:
@@ -61,4 +64,16 @@ def read_model_config(options: dict[str, Any], settings: Settings) -> ModelConfi
     refiner = None if options["refiner"] in (None, "none") else absolute(options["refiner"])
     return ModelConfig(
         absolute(str(options["model"])), settings, refiner, options["device"], options["dtype"], options["seed"]
+    )
+
+
+def log_stats(run: Run) -> None:
+    """Log the time that models were used and waited, summed over all workers, and the largest memory of one."""
+    stats = run.stats
+    memory = ", ".join(f"{size / 2**30:.2f} GiB {kind}" for kind, size in stats.peak_memory.items())
+    _LOG.info(
+        "models %.1f s, waiting for images %.1f s; memory at most: %s",
+        stats.model_seconds,
+        stats.waiting_seconds,
+        memory or "unknown",
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,21 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cliper.cli.errors import ExitCode, echo_error, echo_status, printable
+from cliper.cli.completion import complete
+from cliper.cli.errors import ExitCode, echo_error, echo_status, echo_warning, is_quiet, printable
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
     class_options,
     echo_notes,
+    label_mode_option,
     load_segmenter,
+    message_options,
     model_options,
     read_background,
     read_class_options,
 )
-from cliper.cli.tables import print_table
+from cliper.cli.tables import print_model, print_table
 from cliper.errors import ImageError, InputError, ResourceError
 
 if TYPE_CHECKING:
+    from cliper.prompts import ClassPrompt
     from cliper.result import Segmentation
     from cliper.segmenter import Segmenter
 
@@ -33,9 +39,10 @@ __all__ = ["segment"]
 
 MAX_INPUT_BYTES = 1024**3  # of standard input
 
+_LOG = logging.getLogger("cliper.segment")
 _STREAM = Path("-")
 _MAX_ROWS = 20
-_SUFFIXES = (".labels.png", ".overlay.png", ".npz")
+_CLASS_LIST = "classes.txt"
 
 _EXAMPLES = """\
 cliper segment photo.jpg -c "dog; cat; person: man, woman"
@@ -45,7 +52,9 @@ cliper segment - -c dog -o - < photo.jpg > labels.png
 cliper segment --example"""
 
 # Formats of one file for each image, without files about a whole run.
-_FILE_FORMATS = ("labels", "overlay", "npz", "masks", "cutouts")
+_FILE_FORMATS = ("labels", "overlay", "overlay-jpg", "overlay-webp", "masks", "cutouts", "npz")
+
+Write = Callable[["Segmentation", Path], list[Path]]
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
@@ -55,30 +64,39 @@ _FILE_FORMATS = ("labels", "overlay", "npz", "masks", "cutouts")
     option("--example", "Segment the photo that comes with the package."),
     option(
         "-o, --out FOLDER|FILE",
-        "Folder for results. For one image also a file such as labels.png, or - for standard output.",
+        "Folder for results, and for classes.txt, the list of labels. For one image also a file such as labels.png, or "
+        "- for standard output.",
         type=click.Path(path_type=Path, allow_dash=True),
-        default=Path(),
+        show_default="the current folder, without classes.txt",
     ),
-    option("-f, --format NAME", f"Format of --out FILE: {', '.join(_FILE_FORMATS)}.", "file_format", default="labels"),
-    option("--overlay/--no-overlay", "Write NAME.overlay.png.", default=True),
+    option(
+        "-f, --format NAME",
+        f"Format of the results; repeat for more: {', '.join(_FILE_FORMATS)}.",
+        "formats",
+        multiple=True,
+        show_default="labels and overlay; of a file, labels",
+        shell_complete=complete(_FILE_FORMATS),
+    ),
+    option("--overlay/--no-overlay", "Write NAME.overlay.png, unless --format is given.", default=True),
     option("--scores", "Write labels, scores and confidence as NAME.npz, too."),
-    option("-q, --quiet", "Print errors only."),
+    label_mode_option,
     option("--json", "Print the summary as JSON, one line per image.", "json_output"),
 )
 @class_options
 @model_options
+@message_options
 def segment(
     images: tuple[Path, ...],
     classes: tuple[str, ...],
     classes_file: Path | None,
     background_names: tuple[str, ...],
     example: bool,
-    out: Path,
+    out: Path | None,
+    formats: tuple[str, ...],
     overlay: bool,
     scores: bool,
+    label_mode: str,
     json_output: bool,
-    quiet: bool,
-    file_format: str,
     **options: Any,
 ) -> int:
     """Label every pixel of IMAGES with the classes you name.
@@ -99,12 +117,21 @@ def segment(
         raise click.UsageError("expected an image, got none; name one, or give --example")
     if folder := next((image for image in images if image.is_dir()), None):
         raise click.UsageError(f"expected images, got the folder {folder}; cliper batch segments folders")
-    single = _writer(out, file_format, images)
+    if unknown := next((name for name in formats if name not in _FILE_FORMATS), None):
+        raise InputError(
+            f"--format: expected one of {', '.join(_FILE_FORMATS)}, got {unknown!r}; cliper batch writes others"
+        )
     class_list = read_class_options(classes, classes_file, options["settings"])
     background = read_background(background_names, options["settings"])
-    if single is None:
-        _check_names(images, out)
-        check_out_folder(out)
+    class_file: Path | None = None
+    if out is not None and (out == _STREAM or (out.suffix and not out.is_dir())):
+        write = _single_writer(out, formats or ("labels",), images, label_mode)
+    else:
+        formats = formats or ("labels", *(["overlay"] * overlay))
+        formats = tuple(dict.fromkeys((*formats, *(["npz"] * scores))))
+        write = _folder_writer(out or Path(), formats, images, label_mode)
+        if out is not None and "labels" in formats and _may_write_list(out / _CLASS_LIST):
+            class_file = out / _CLASS_LIST
     stdin = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1) if _STREAM in images else b""
     if len(stdin) > MAX_INPUT_BYTES:
         raise InputError(f"standard input: expected an image of at most {MAX_INPUT_BYTES // 2**20} MiB, got more")
@@ -112,43 +139,67 @@ def segment(
         from cliper.images import load_image
 
         load_image(images[0])  # raises before anything is downloaded or loaded
-    silent = quiet or out == _STREAM
+    silent = is_quiet() or out == _STREAM
     if not silent:
         echo_status(f"loading {options['model']} ...")  # before torch is imported, which takes a second
     segmenter = load_segmenter(options)
     segmenter.encode_text(class_list)  # a class that cannot be encoded is an error of the command, not of an image
     echo_notes(segmenter, class_list)
     if not json_output and not silent:
-        _print_model(segmenter)
+        print_model(segmenter.checkpoint, options["refiner"])
     failed = 0
     for image in images:
         started = time.perf_counter()
         try:
-            result = segmenter(stdin if image == _STREAM else image, class_list, background=background)
+            result = _segment(segmenter, stdin if image == _STREAM else image, class_list, background)
         except (ImageError, ResourceError) as error:
             failed += 1
             echo_error(str(error))
             continue
-        name = Path("stdin" if image == _STREAM else image.stem)
-        files = single(result, name) if single else _write(result, out / name, overlay, scores)
+        files = write(result, Path("stdin" if image == _STREAM else image.stem))
         seconds = time.perf_counter() - started
         if json_output and out != _STREAM:
             _print_json(result, image, files, seconds)
         elif not silent:
             _print_result(result, image, files, seconds)
+    if class_file is not None and failed < len(images):
+        from cliper.formats import FormatOptions, find_format
+
+        merge = find_format("labels").merge
+        assert merge is not None
+        merge((), class_file.parent, [item.name for item in class_list], FormatOptions())
+        if not json_output and not silent:
+            click.echo(printable(f"wrote {class_file}"))
     return ExitCode.IMAGES_FAILED if failed else ExitCode.DONE
 
 
-def _writer(out: Path, file_format: str, images: Sequence[Path]) -> Callable[[Segmentation, Path], list[Path]] | None:
-    """Writes the result of one image to the file, or standard output, that --out names; None if that is a folder."""
-    if out != _STREAM and (out.is_dir() or not out.suffix):
-        return None
-    if file_format not in _FILE_FORMATS:
-        raise InputError(f"--format: expected one of {', '.join(_FILE_FORMATS)}, got {file_format!r}")
-    if file_format == "labels" and out != _STREAM and out.suffix.lower() != ".png":
-        raise InputError(f"--out: labels are written as PNG, got {out}; name it .png, or give --format overlay")
+def _segment(
+    segmenter: Segmenter, image: Path | bytes, classes: list[ClassPrompt], background: str | list[ClassPrompt] | None
+) -> Segmentation:
+    """Segment an image, and log the seconds of each step."""
+    from cliper.images import load_image
+
+    times = [time.perf_counter()]
+    loaded = load_image(image)
+    times.append(time.perf_counter())
+    encoded = segmenter.encode_image(loaded)
+    times.append(time.perf_counter())
+    result = segmenter(encoded, classes, background=background)
+    times.append(time.perf_counter())
+    read, networks, labels = (end - start for start, end in itertools.pairwise(times))
+    name = "standard input" if isinstance(image, bytes) else image
+    _LOG.info("%s: read in %.2f s, networks %.2f s, class maps and labels %.2f s", name, read, networks, labels)
+    return result
+
+
+def _single_writer(out: Path, formats: Sequence[str], images: Sequence[Path], label_mode: str) -> Write:
+    """Writes the result of one image to the file, or standard output, that --out names."""
     if len(images) > 1:
         raise InputError(f"--out: expected a folder for {len(images)} images, got {out}")
+    if len(formats) > 1:
+        raise InputError(f"--out: expected a folder for {len(formats)} formats, got {out}")
+    if formats == ("labels",) and out != _STREAM and out.suffix.lower() != ".png":
+        raise InputError(f"--out: labels are written as PNG, got {out}; name it .png, or give --format overlay")
     if out != _STREAM:
         check_out_folder(out.parent)
         if any(image.resolve() == out.resolve() for image in images):
@@ -158,7 +209,7 @@ def _writer(out: Path, file_format: str, images: Sequence[Path]) -> Callable[[Se
         from cliper.formats import FormatOptions, ImageInfo, find_format
         from cliper.formats.archive import pack_results
 
-        format, options = find_format(file_format), FormatOptions()
+        format, options = find_format(formats[0]), FormatOptions(label_mode=label_mode)
         if out != _STREAM:
             format.write(result, out, ImageInfo(str(name), *result.image.size), options)
             return [out]
@@ -170,8 +221,12 @@ def _writer(out: Path, file_format: str, images: Sequence[Path]) -> Callable[[Se
     return write
 
 
-def _check_names(images: Sequence[Path], out: Path) -> None:
-    outputs = {(out / f"{image.stem}{suffix}").resolve() for image in images for suffix in _SUFFIXES}
+def _folder_writer(out: Path, formats: Sequence[str], images: Sequence[Path], label_mode: str) -> Write:
+    """Writes the results of an image into a folder, in several formats."""
+    from cliper.formats import FormatOptions, ImageInfo, find_format
+
+    found, options = [find_format(name) for name in formats], FormatOptions(label_mode=label_mode)
+    outputs = {(out / f"{image.stem}{format.suffix}").resolve() for image in images for format in found}
     first: dict[str, Path] = {}
     for image in images:
         if image.resolve() in outputs:
@@ -179,25 +234,30 @@ def _check_names(images: Sequence[Path], out: Path) -> None:
         other = first.setdefault(image.stem, image)
         if other is not image:
             raise InputError(
-                f"{other} and {image} would both be written to {image.stem}.labels.png; "
+                f"{other} and {image} would both be written to {image.stem}{found[0].suffix}; "
                 f"segment them one by one with different --out folders"
             )
+    check_out_folder(out)
+
+    def write(result: Segmentation, name: Path) -> list[Path]:
+        files = []
+        for format in found:
+            files.append(out / f"{name}{format.suffix}")
+            format.write(result, files[-1], ImageInfo(str(name), *result.image.size), options)
+        return files
+
+    return write
 
 
-def _write(result: Segmentation, stem: Path, overlay: bool, scores: bool) -> list[Path]:
-    labels_png, overlay_png, npz = (stem.with_name(f"{stem.name}{suffix}") for suffix in _SUFFIXES)
-    files = [result.save(labels_png)]
-    if overlay:
-        files.append(result.save_overlay(overlay_png))
-    if scores:
-        files.append(result.save(npz))
-    return files
-
-
-def _print_model(segmenter: Segmenter) -> None:
-    entry = segmenter.checkpoint.entry
-    title = segmenter.checkpoint.name if entry is None else entry.title
-    click.echo(f"model: {title}" + (f". {entry.note}" if entry is not None and entry.note else ""))
+def _may_write_list(path: Path) -> bool:
+    """Whether there is no other file than an earlier list of labels, such as the one that --classes-file names."""
+    if not path.exists():
+        return True
+    with path.open("rb") as stream:
+        if stream.read(13) == b"0 background\n":
+            return True
+    echo_warning(f"{path} is not a list of labels and stays as it is; label maps have the names of classes, too")
+    return False
 
 
 def _print_json(result: Segmentation, image: Path, files: list[Path], seconds: float) -> None:

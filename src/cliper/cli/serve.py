@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from cliper.cli.errors import echo_warning
+from cliper.cli.errors import echo_warning, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import load_segmenter, model_options
+from cliper.cli.options import load_segmenter, message_options, model_options
 from cliper.errors import InputError, MissingExtraError
 
 __all__ = ["demo", "serve"]
@@ -75,7 +75,7 @@ _LIMIT_OPTIONS = option_group(
     option(
         "--max-pixel-classes X",
         "Megapixels of an image times number of classes.",
-        type=click.FloatRange(0.001, 1e6),
+        type=click.FloatRange(0.001, 1_000_000),
         default=1000,
     ),
     option(
@@ -101,7 +101,7 @@ def _options(port: int) -> Callable[[F], F]:
     )
 
     def add(command: F) -> F:
-        for add_group in (model_options, _LIMIT_OPTIONS, _SERVER, address):
+        for add_group in (message_options, model_options, _LIMIT_OPTIONS, _SERVER, address):
             command = add_group(command)
         return command
 
@@ -121,7 +121,7 @@ def serve(**options: Any) -> int:
     The API is POST /v1/segment and others; /openapi.json describes it. Requests may change settings, not the model.
     SIGTERM or Ctrl-C ends the server after the accepted requests, with exit code 0.
     """
-    _serve(options, lambda name, address: click.echo(f"{name} at {address}"))
+    _serve(options, _echo_address)
     return 0
 
 
@@ -138,12 +138,17 @@ def demo(no_browser: bool, **options: Any) -> int:
     import webbrowser
 
     def ready(name: str, address: str) -> None:
-        click.echo(f"{name} at {address}")
+        _echo_address(name, address)
         if not no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), name="cliper-browser", daemon=True).start()
 
     _serve(options, ready)
     return 0
+
+
+def _echo_address(name: str, address: str) -> None:
+    if not is_quiet():
+        click.echo(f"{name} at {address}")
 
 
 def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:

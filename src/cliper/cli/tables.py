@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cliper.cli.errors import printable
+from cliper.cli.errors import is_quiet, printable
 
 if TYPE_CHECKING:
+    from cliper.checkpoints import ResolvedCheckpoint
     from cliper.runner.run import Counts
 
-__all__ = ["format_duration", "print_found_classes", "print_report", "print_summary", "print_table"]
+__all__ = ["format_duration", "print_found_classes", "print_model", "print_report", "print_summary", "print_table"]
 
 _MAX_CELL_LENGTH = 60  # a class name may be a whole sentence
 _MAX_FILES_SHOWN = 20
-_PIPE_WIDTH = 160  # a table folded to the usual 80 columns of a pipe can be neither read nor searched
+_PIPE_WIDTH = 10_000  # in a pipe nothing is folded or cut: the lines are searched
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
@@ -40,8 +41,20 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbe
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
+def print_model(checkpoint: ResolvedCheckpoint, refiner: str | None) -> None:
+    """Print which model the results come from, and what its users should know, unless the command is quiet."""
+    if is_quiet():
+        return
+    entry = checkpoint.entry
+    text = f"model: {checkpoint.name if entry is None else entry.title}"
+    text += "" if refiner in (None, "none") else f", refiner {refiner}"
+    click.echo(printable(text + (f". {entry.note}" if entry is not None and entry.note else "")))
+
+
 def print_summary(counts: Counts, paths: Sequence[str], seconds: float) -> None:
-    """Print how many images ``cliper batch`` has done, and the files about all images."""
+    """Print how many images ``cliper batch`` has done, and the files about all images, unless it is quiet."""
+    if is_quiet():
+        return
     parts = [f"{counts.done + counts.skipped} done"]
     if counts.skipped:
         parts.append(f"{counts.skipped} of them earlier")
@@ -61,6 +74,8 @@ def print_found_classes(summary: Mapping[str, Mapping[str, Any]]) -> None:
     Args:
         summary: as :func:`cliper.batch.merge.summarize` gives it.
     """
+    if is_quiet():
+        return
     found = {name: values for name, values in summary.items() if values["images"]}
     if found:
         rows = [(name, str(v["images"]), f"{100 * v['mean_area']:.1f} %") for name, v in found.items()]

@@ -11,7 +11,7 @@ import click
 
 from cliper.cli.custom_data import custom_data_options, read_benchmark_settings, read_custom_data
 from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import check_out_folder, model_options
+from cliper.cli.options import check_out_folder, message_options, model_options
 from cliper.cli.runs import read_model_config
 from cliper.cli.tables import print_table
 from cliper.errors import InputError
@@ -38,6 +38,7 @@ cliper batch photos --settings tuned.yaml -o results"""
     option("--folds N", "Number of folds of the cross-validation.", type=click.IntRange(min=2), default=5),
 )
 @model_options
+@message_options
 def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
     """Choose settings for your own images, on a few with masks.
 

@@ -14,7 +14,7 @@ from cliper.prompts import ClassPrompt
 
 __all__ = ["custom_benchmark"]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".heic", ".heif"}
 
 
 def custom_benchmark(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cliper.errors import InputError, quote_path, reraise
+from cliper.formats.regions import DEFAULT_MIN_AREA, min_pixels
 
 __all__ = [
     "LABEL_MODES",
@@ -81,6 +82,8 @@ class FormatOptions:
     Args:
         tolerance: of polygons: largest distance of a simplified border from the exact one, in pixels; 0 is exact.
         quality: of JPEG and WebP overlays, 1 to 100.
+        min_area: smallest region, in pixels or as a share of the image, in ``coco``, ``cvat``, ``label-studio``,
+            ``labelme`` and ``yolo``; 0 keeps all. Label maps and masks always have all regions.
         label_mode: of label maps: ``"palette"``, or ``"grey"`` for readers that turn a palette into colours.
         image_folder: name of the folder that holds the images; Label Studio's addresses begin with it.
 
@@ -94,6 +97,7 @@ class FormatOptions:
 
     tolerance: float = 1.0
     quality: int = 90
+    min_area: int | str = DEFAULT_MIN_AREA
     label_mode: str = "palette"
     image_folder: str = ""
 
@@ -102,6 +106,7 @@ class FormatOptions:
             raise InputError(f"tolerance: expected pixels from 0 to 1000, got {self.tolerance!r}")
         if isinstance(self.quality, bool) or not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
             raise InputError(f"quality: expected a whole number from 1 to 100, got {self.quality!r}")
+        min_pixels(self.min_area, (1, 1))
         if self.label_mode not in LABEL_MODES:
             raise InputError(f"label_mode: expected one of {', '.join(LABEL_MODES)}, got {self.label_mode!r}")
 
@@ -172,6 +177,10 @@ Write = Callable[[LabeledImage, Path, ImageInfo, FormatOptions], None]
 Merge = Callable[[Iterable[ImageOutput], Path, Sequence[str], FormatOptions], list[Path]]
 
 
+# Write a list of images that failed: (names and reasons, folder) -> the paths written.
+WriteFailed = Callable[[Iterable[tuple[str, str]], Path], list[Path]]
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of output.
@@ -192,6 +201,8 @@ class Format:
             without ``/``; no image's file may have such a name.
         self_contained: whether a download of one image is its file alone, without those of ``merge``.
         shows_image: whether files show pixels of the image, so that it is needed beside the labels.
+        write_failed: after ``merge``, writes the images that failed into the run's folder; None if the format has no
+            such list.
     """
 
     name: str
@@ -203,3 +214,4 @@ class Format:
     merged_files: tuple[str, ...] = ()
     shows_image: bool = False
     self_contained: bool = False
+    write_failed: WriteFailed | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from cliper.files import dumps, json_list, write_json, write_text
 from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage, bounded_confidence
 from cliper.formats.coco_rle import encode_coco_rle
-from cliper.formats.regions import find_regions
+from cliper.formats.regions import DEFAULT_MIN_AREA, find_regions
 
 __all__ = ["COCO", "categories", "coco_document", "write_coco_json"]
 
@@ -25,8 +25,11 @@ def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
     return [{"id": label, "name": name, "supercategory": ""} for label, name in enumerate(classes, start=1)]
 
 
-def coco_document(result: LabeledImage, info: ImageInfo) -> dict[str, Any]:
-    """The COCO document of one image; the confidence of a region's class is its annotation's ``score``."""
+def coco_document(result: LabeledImage, info: ImageInfo, min_area: int | str = DEFAULT_MIN_AREA) -> dict[str, Any]:
+    """The COCO document of one image; the confidence of a region's class is its annotation's ``score``.
+
+    Regions smaller than ``min_area`` (pixels, or a share of the image) are left out.
+    """
     confidence = bounded_confidence(result.confidence).tolist()
     annotations = [
         {
@@ -41,7 +44,7 @@ def coco_document(result: LabeledImage, info: ImageInfo) -> dict[str, Any]:
             "iscrowd": 0,
             "score": confidence[region.label - 1],
         }
-        for number, region in enumerate(find_regions(result.labels), start=1)
+        for number, region in enumerate(find_regions(result.labels, min_area), start=1)
     ]
     return {"images": [_image_entry(info)], "annotations": annotations, "categories": categories(result.classes)}
 
@@ -67,7 +70,7 @@ def _image_entry(info: ImageInfo) -> dict[str, Any]:
 
 
 def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
-    write_json(path, coco_document(result, info))
+    write_json(path, coco_document(result, info, options.min_area))
 
 
 def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:

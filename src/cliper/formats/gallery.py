@@ -23,10 +23,11 @@ from cliper.formats.palette import hex_colours
 
 __all__ = ["GALLERY", "gallery_card"]
 
-# Longest side of a thumbnail in pixels, and its JPEG quality.
-_THUMBNAIL_SIDE, _THUMBNAIL_QUALITY = 360, 82
+# Longest side of an image in pixels, and its JPEG quality: it is shown small, and enlarged.
+_IMAGE_SIDE, _IMAGE_QUALITY = 640, 82
 
 _IMAGES_PER_PAGE = 48
+_MAX_FAILURES = 1000  # that are listed
 
 
 def gallery_card(result: LabeledImage, name: str) -> dict[str, Any]:
@@ -37,16 +38,16 @@ def gallery_card(result: LabeledImage, name: str) -> dict[str, Any]:
         name: shown below the image.
 
     Returns:
-        ``name``; ``size``, width and height of the image; ``image``, its thumbnail as a data URL; ``grid``, width and
-        height of the thumbnail; ``runs``, the thumbnail's labels in reading order, alternately label and run length;
+        ``name``; ``size``, width and height of the image; ``image``, a smaller copy as a data URL; ``grid``, width and
+        height of the copy; ``runs``, the copy's labels in reading order, alternately label and run length;
         ``areas``, alternately label and share of the image, largest first.
     """
     width, height = result.image.size
-    scale = min(1.0, _THUMBNAIL_SIDE / max(width, height))
+    scale = min(1.0, _IMAGE_SIDE / max(width, height))
     grid = max(1, round(width * scale)), max(1, round(height * scale))
     stream = io.BytesIO()
-    thumbnail = result.image.resize(grid, Image.Resampling.BOX, reducing_gap=None)
-    thumbnail.save(stream, format="JPEG", quality=_THUMBNAIL_QUALITY)
+    copy = result.image.resize(grid, Image.Resampling.BOX, reducing_gap=None)
+    copy.save(stream, format="JPEG", quality=_IMAGE_QUALITY)
 
     columns = ((np.arange(grid[0]) + 0.5) * width / grid[0]).astype(np.int64)
     rows = ((np.arange(grid[1]) + 0.5) * height / grid[1]).astype(np.int64)
@@ -74,22 +75,44 @@ def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOpt
 def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:
     index = folder / "gallery" / "index.html"
     pages: list[Path] = []
-    count = 0
+    labels: list[list[int]] = []  # of each page
+    counts = [0] * (len(classes) + 1)  # images with each label
+    images = 0
     rest = iter(outputs)
     while batch := list(islice(rest, _IMAGES_PER_PAGE)):
-        count += len(batch)
+        images += len(batch)
         pages.append(index.parent / "pages" / f"{len(pages) + 1}.js")
-        cards = ",\n".join(dumps(output.read_json(dict)) for output in batch)
-        write_text(pages[-1], f"showPage({len(pages)}, [\n{cards}\n]);\n")
-    write_text(index, _index_html(classes, pages=len(pages), images=count))
+        cards = [output.read_json(dict) for output in batch]
+        found = []
+        for output, card in zip(batch, cards, strict=True):
+            with output.reading():
+                found += card["areas"][::2]
+                for label in card["areas"][::2]:
+                    counts[label] += 1
+        labels.append(sorted(set(found)))
+        text = ",\n".join(map(dumps, cards))
+        write_text(pages[-1], f"showPage({len(pages)}, [\n{text}\n]);\n")
+    write_text(index, _index_html(classes, labels, counts, images))
     return [index, *pages]
 
 
-def _index_html(classes: Sequence[str], *, pages: int, images: int) -> str:
+def _write_failed(failures: Iterable[tuple[str, str]], folder: Path) -> list[Path]:
+    """``failed.js``, a list of images and reasons; none if there are none."""
+    rest = iter(failures)
+    listed = [[to_utf8(name), to_utf8(reason)] for name, reason in islice(rest, _MAX_FAILURES)]
+    count = len(listed) + sum(1 for _ in rest)
+    path = folder / "gallery" / "failed.js"
+    if listed:
+        write_text(path, f"showFailed({count}, {dumps(listed)});\n")
+    return [path] if listed else []
+
+
+def _index_html(classes: Sequence[str], pages: list[list[int]], counts: list[int], images: int) -> str:
     run = {
         "classes": ["background", *map(to_utf8, classes)],
         "colours": hex_colours(len(classes) + 1),
         "pages": pages,
+        "counts": counts,
         "images": images,
     }
     template = (resources.files("cliper") / "assets" / "gallery.html").read_text(encoding="utf-8")
@@ -103,6 +126,7 @@ GALLERY = Format(
     "pages to look through: gallery/index.html for the run",
     _write,
     _merge,
-    merged_files=("gallery/index.html", "gallery/pages/*.js"),
+    merged_files=("gallery/index.html", "gallery/failed.js", "gallery/pages/*.js"),
     shows_image=True,
+    write_failed=_write_failed,
 )

@@ -16,7 +16,7 @@ from cliper.files import json_list, to_utf8, write_json, write_text
 from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage, bounded_confidence
 from cliper.formats.label_studio_rle import encode_brush_rle
 from cliper.formats.palette import hex_colours
-from cliper.formats.regions import class_regions
+from cliper.formats.regions import DEFAULT_MIN_AREA, class_regions, remove_specks
 
 __all__ = [
     "LABEL_STUDIO",
@@ -44,7 +44,12 @@ def display_name(model: str) -> str:
 
 
 def label_studio_prediction(
-    result: LabeledImage, *, model_version: str, from_name: str = _BRUSH, to_name: str = _IMAGE
+    result: LabeledImage,
+    *,
+    model_version: str,
+    from_name: str = _BRUSH,
+    to_name: str = _IMAGE,
+    min_area: int | str = DEFAULT_MIN_AREA,
 ) -> dict[str, Any]:
     """A prediction with a brush mask for each class that was found.
 
@@ -55,8 +60,10 @@ def label_studio_prediction(
         model_version: stored in the prediction.
         from_name: name of the brush in the labeling configuration.
         to_name: name of the image there.
+        min_area: smaller regions are left out of the masks; pixels, or a share of the image.
     """
-    height, width = result.labels.shape
+    labels = remove_specks(result.labels, min_area)
+    height, width = labels.shape
     confidence = bounded_confidence(result.confidence).tolist()
     masks = [
         {
@@ -70,24 +77,25 @@ def label_studio_prediction(
             "score": confidence[region.label - 1],
             "value": {
                 "format": "rle",
-                "rle": encode_brush_rle(result.labels == region.label),
+                "rle": encode_brush_rle(labels == region.label),
                 "brushlabels": [result.classes[region.label - 1]],
             },
         }
-        for region in class_regions(result.labels)
+        for region in class_regions(labels)
     ]
     score = sum(mask["score"] for mask in masks) / max(len(masks), 1)
     return {"model_version": model_version, "score": score, "result": masks}
 
 
-def label_studio_task(result: LabeledImage, image_url: str) -> dict[str, Any]:
+def label_studio_task(result: LabeledImage, image_url: str, min_area: int | str = DEFAULT_MIN_AREA) -> dict[str, Any]:
     """A task to import: the image's address and a prediction.
 
     Args:
         result: what to convert.
         image_url: address from which Label Studio loads the image.
+        min_area: as for :func:`label_studio_prediction`.
     """
-    prediction = label_studio_prediction(result, model_version=display_name(result.model))
+    prediction = label_studio_prediction(result, model_version=display_name(result.model), min_area=min_area)
     return {"data": {_IMAGE: image_url}, "predictions": [prediction]}
 
 
@@ -168,7 +176,7 @@ def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOpt
     name = f"{options.image_folder}/{info.name}" if options.image_folder else info.name
     # The address of an image in a folder that Label Studio may read ("local storage").
     url = "/data/local-files/?d=" + quote(name, errors="surrogateescape")
-    write_json(path, [label_studio_task(result, url)])
+    write_json(path, [label_studio_task(result, url, options.min_area)])
 
 
 def _merge(outputs: Iterable[ImageOutput], folder: Path, classes: Sequence[str], options: FormatOptions) -> list[Path]:

@@ -18,24 +18,24 @@ __all__ = ["LABELME", "labelme_document"]
 _VERSION = "5.0.0"
 
 
-def labelme_document(result: LabeledImage, info: ImageInfo, folder: Path, tolerance: float = 1.0) -> dict[str, Any]:
+def labelme_document(result: LabeledImage, info: ImageInfo, folder: Path, options: FormatOptions) -> dict[str, Any]:
     """The LabelMe document of one image: a polygon for each region, holes bridged to the outer border.
 
     Args:
         result: what to convert.
         info: the image; without a ``source`` LabelMe looks for it beside its own file.
         folder: folder of the LabelMe file.
-        tolerance: of the polygons, in pixels.
+        options: tolerance of the polygons, and smallest region.
     """
     shapes = [
         {
             "label": result.classes[region.label - 1],
-            "points": region_polygon(region, tolerance).astype(float).tolist(),
+            "points": region_polygon(region, options.tolerance).astype(float).tolist(),
             "group_id": None,
             "shape_type": "polygon",
             "flags": {},
         }
-        for region in find_regions(result.labels)
+        for region in find_regions(result.labels, options.min_area)
     ]
     return {
         "version": _VERSION,
@@ -58,7 +58,7 @@ def _image_path(info: ImageInfo, folder: Path) -> str:
 
 
 def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
-    write_json(path, labelme_document(result, info, path.parent, options.tolerance))
+    write_json(path, labelme_document(result, info, path.parent, options))
 
 
 LABELME = Format("labelme", ".json", "LabelMe polygons, one file per image", _write)

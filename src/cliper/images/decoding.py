@@ -34,8 +34,10 @@ MAX_PIXELS = 128_000_000
 _MAX_SIDE = 2**20  # pixels; Pillow keeps a pointer for each row
 
 # Only these of Pillow's formats: each further decoder is one more that untrusted files can reach, and some start other
-# programs (EPS runs Ghostscript). HEIF needs a plugin that registers it.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "HEIF")
+# programs (EPS runs Ghostscript). HEIF needs pillow-heif.
+_HEIF_BRANDS = re.compile(rb"....ftyp(?:hei[csxm]|hev[csxm]|mif1|msf1)", re.DOTALL)
+_MAX_BRANDS = 64  # bytes of the list of further brands that are searched
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
 
 
 def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -154,7 +156,10 @@ def _identify(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
     without the size in its message (silencing the warning is not thread-safe before Python 3.14).
     """
     prefix = stream.read(16)
-    for kind in _formats():
+    is_heif = _HEIF_BRANDS.match(prefix) is not None and b"avif" not in stream.read(_MAX_BRANDS)
+    if is_heif:
+        _register_heif(name)
+    for kind in ("HEIF",) if is_heif else _formats():
         factory, accepts = Image.OPEN[kind]
         answer = accepts(prefix) if accepts else True
         if isinstance(answer, str) or not answer:  # a string says that the decoder is not built in
@@ -163,15 +168,17 @@ def _identify(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
         try:
             check_limits(stream, kind, lambda size: check_pixels(size, max_pixels, name))
             image: ImageFile.ImageFile = factory(
-                io.BytesIO(without_exif(stream.read())) if kind == "AVIF" else stream, ""
+                io.BytesIO(without_exif(stream.read())) if kind in ("AVIF", "HEIF") else stream, ""
             )
             return image
-        except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open does: not this format
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as Image.open does: not this format
+            if is_heif:
+                raise _decoding_error(kind, name, error) from None
             continue
         except Exception as error:  # decoders raise nearly everything on damaged data
             raise _decoding_error(kind, name, error) from None
     raise ImageError(
-        "expected an image (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000), "
+        "expected an image (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC or JPEG 2000), "
         f"got something else: {name}; convert it to PNG or JPEG"
     )
 
@@ -183,6 +190,19 @@ def _formats() -> Iterator[str]:
     yield from common
     Image.init()
     yield from (kind for kind in _FORMATS if kind in Image.OPEN and kind not in common)
+
+
+def _register_heif(name: str) -> None:
+    """Add pillow-heif's decoder to Pillow's, unless it is there."""
+    if "HEIF" in Image.OPEN:
+        return
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(
+            f"expected a package that reads HEIC images, got none: {name}; pip install 'cliper[heif]'"
+        ) from None
+    pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def _decoding_error(kind: str, name: str, error: Exception) -> ImageError | ResourceError:

@@ -1,7 +1,9 @@
 """From a refiner's name to a refiner."""
 
 import difflib
+import logging
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -22,6 +24,7 @@ from cliper.settings import Settings
 
 __all__ = ["RefinerLoader", "check_proxy", "check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
 
+_LOG = logging.getLogger("cliper.refiners")
 _WITHOUT_WEIGHTS = ("none", "", "self")
 
 
@@ -112,8 +115,11 @@ def load_refiner(
     device = resolve_device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     refiner_class = DiffusionRefiner if checkpoint.kind == "diffusion" else DinoRefiner
+    started = time.perf_counter()
     with convert_out_of_memory(f"loading refiner {checkpoint.name}", "use a smaller refiner such as dino-s16, or none"):
-        return refiner_class(checkpoint.folder, name=checkpoint.name, device=device, dtype=dtype)
+        refiner = refiner_class(checkpoint.folder, name=checkpoint.name, device=device, dtype=dtype)
+    _LOG.info("refiner %s on %s in %s; loaded in %.2f s", checkpoint, device, dtype, time.perf_counter() - started)
+    return refiner
 
 
 class RefinerLoader:

@@ -17,6 +17,7 @@ from typing import IO
 from cliper.images.limits.avif import check_avif, without_exif
 from cliper.images.limits.bitmaps import check_bmp, check_gif, check_png, check_ppm
 from cliper.images.limits.directories import exif_orientation
+from cliper.images.limits.heif import check_heif
 from cliper.images.limits.jpeg import check_jpeg
 from cliper.images.limits.jpeg2000 import check_jpeg2000
 from cliper.images.limits.reader import CheckSize, LimitExceededError, Reader
@@ -30,6 +31,7 @@ _CHECKS: dict[str, Callable[[Reader, CheckSize], None]] = {
     "AVIF": check_avif,
     "BMP": check_bmp,
     "GIF": check_gif,
+    "HEIF": check_heif,
     "JPEG": check_jpeg,
     "JPEG2000": check_jpeg2000,
     "MPO": check_jpeg,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cliper.images.limits.boxes import walk_boxes
 from cliper.images.limits.reader import CheckSize, Reader, check_limit
 
-__all__ = ["check_avif", "without_exif"]
+__all__ = ["FRAME_PASSES", "MIN_FRAME_LIMIT", "Extent", "check_avif", "item_extents", "without_exif"]
 
 FRAME_PASSES = 8  # times the pixels of the image that all frames together may have ...
 MIN_FRAME_LIMIT = 2**24  # ... or pixels that they may have in any file
@@ -53,7 +53,7 @@ def check_avif(reader: Reader, check_size: CheckSize) -> None:
         elif kind == b"stsz":
             fixed, count = reader.unpack(">LL", start + 4)
             sizes.append(fixed or (reader.unpack(">L", start + 12)[0] if count else 0))
-    streams = [extents for start in locations for extents in _items(reader, start, item_data)]
+    streams = [extents for start in locations for _, extents in item_extents(reader, start, item_data)]
     streams += [[sample] for sample in zip(offsets, sizes, strict=False)]
     limit, pixels = max(FRAME_PASSES * area, MIN_FRAME_LIMIT), 0
     for extents in streams:
@@ -62,8 +62,8 @@ def check_avif(reader: Reader, check_size: CheckSize) -> None:
         check_limit(pixels, limit, "pixels in its AV1 frames")
 
 
-def _items(reader: Reader, start: int, item_data: int) -> Iterator[list[Extent]]:
-    """The extents of each item in an item location box."""
+def item_extents(reader: Reader, start: int, item_data: int) -> Iterator[tuple[int, list[Extent]]]:
+    """Number and extents of each item in an item location box."""
     version, lengths, base_index = (reader.read(at, 1)[0] for at in (start, start + 4, start + 5))
     position = start + 6
 
@@ -74,7 +74,7 @@ def _items(reader: Reader, start: int, item_data: int) -> Iterator[list[Extent]]
 
     wide = 4 if version == 2 else 2
     for _ in range(number(wide)):
-        number(wide)
+        item = number(wide)
         method = number(2) & 15 if version else 0
         number(2)
         base = number(base_index >> 4) + (item_data if method == 1 else 0)
@@ -82,7 +82,7 @@ def _items(reader: Reader, start: int, item_data: int) -> Iterator[list[Extent]]
         for _ in range(number(2)):
             number(base_index & 15 if version else 0)
             extents.append((base + number(lengths >> 4), number(lengths & 15) or reader.size))
-        yield extents
+        yield item, extents
 
 
 def _frame_pixels(reader: Reader, stream: bytes) -> int:

@@ -1,4 +1,4 @@
-"""The boxes of AVIF and JPEG 2000 files (ISO base media file format)."""
+"""The boxes of AVIF, HEIF and JPEG 2000 files (ISO base media file format)."""
 
 from __future__ import annotations
 
