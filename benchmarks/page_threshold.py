@@ -1,4 +1,4 @@
-"""Moving a threshold on the page: new labels and a new picture in headless Chromium, without the server.
+"""Moving a threshold on the page: new labels and a new image in headless Chromium, without the server.
 
     python benchmarks/page_threshold.py
 

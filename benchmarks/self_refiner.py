@@ -113,14 +113,14 @@ def main() -> None:
         "settings": runner.segmenter.settings.to_dict(),
         "columns": ["layer", "side", "mean_weight", "inverse_temperature"],
         "chosen_on": {
-            "pictures": len(names[::2]),
+            "images": len(names[::2]),
             "without": chosen_on[None],
             "candidates": [{"candidate": c, **chosen_on[c]} for c in CANDIDATES],
         },
         "best": best,
         "shipped": shipped,
         "reported_on": {
-            "pictures": len(names[1::2]),
+            "images": len(names[1::2]),
             "without": reported[None],
             "best": reported[best],
             "shipped": reported[shipped],

@@ -82,7 +82,7 @@ def main() -> None:
     report = {
         "what": __doc__,
         "model": segmenter.checkpoint.name,
-        "pictures": len(names),
+        "images": len(names),
         "dataset": "PASCAL VOC 2012 val, the images named in its val.txt",
         "voc20_labels": {"background": 1e-4, "score": 0.0},
         "seconds": round(time.perf_counter() - started, 1),

@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops"}
     | {"prompts", "provenance", "runner", "segmenter", "settings"},
     "server": BASE
-    | {"cache", "decode_pool", "encoded_image", "examples", "files", "formats", "images", "ops"}
+    | {"cache", "decode_pool", "devices", "encoded_image", "examples", "files", "formats", "images", "ops"}
     | {"prompts", "result", "segmenter", "settings"},
 }
 EVERYTHING = {"__init__", "__main__", "cli"}  # thin: they parse, call and show

@@ -11,7 +11,7 @@ import torch
 
 from cliper.errors import ResourceError, SettingsError
 
-__all__ = ["convert_out_of_memory", "peak_memory", "resolve_device", "resolve_dtype", "tf32_disabled"]
+__all__ = ["convert_out_of_memory", "peak_memory", "resolve_device", "resolve_dtype", "tf32_disabled", "use_one_core"]
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:
@@ -111,3 +111,9 @@ def peak_memory() -> dict[str, int]:
     if torch.cuda.is_available():
         peak["cuda"] = torch.cuda.max_memory_allocated()
     return peak
+
+
+def use_one_core() -> None:
+    """Let PyTorch's operations of this thread use one core."""
+    torch.get_num_threads()  # a thread's first read of the number overwrites what was set before
+    torch.set_num_threads(1)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelConfig", "concurrency"]
 
+_MAX_CONCURRENCY = 8  # bounds the memory; on more cores the operations of each image are divided
+
 _LOG = logging.getLogger("cliper.model_config")
 
 
@@ -77,4 +79,4 @@ def concurrency(segmenter: Segmenter) -> int:
 
     if segmenter.encoder.device.type != "cpu" or not getattr(segmenter.refiner, "concurrent", True):
         return 1
-    return torch.get_num_threads()
+    return min(_MAX_CONCURRENCY, torch.get_num_threads())

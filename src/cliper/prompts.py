@@ -60,6 +60,7 @@ class ClassPrompt:
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str) or not self.prompts:
             raise ClassListError(f"expected at least one prompt, as a tuple of texts, got {self.prompts!r}")
+        object.__setattr__(self, "prompts", tuple(self.prompts))
         for text in (self.name, *self.prompts):
             if not isinstance(text, str) or not text.strip():
                 raise ClassListError(f"expected names and prompts that are not blank, got {text!r}")

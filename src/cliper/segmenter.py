@@ -387,14 +387,14 @@ class Segmenter:
 
     def _build_text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
         """Text embeddings of a call. Those of the last calls are cached: many images are often given the same words."""
-        names = background if background is None or isinstance(background, str) else tuple(background)
+        names = background if background is None or isinstance(background, str) else repr(list(background))
         key = (tuple(classes), names, self.settings.templates, self.settings.background_similarity)
         if (texts := self._texts.get(key)) is None:
             foreground = self.encode_text(classes)
             with convert_out_of_memory():
-                embedded = encode_background(self.encoder, background, classes, foreground, self.settings, self.cache)
-            # With one class, the mean of the classes would equal that class and compete with it.
-            texts = build_text_classifier(foreground, embedded, with_mean=len(classes) > 1 or embedded is None)
+                others = encode_background(self.encoder, background, classes, foreground, self.settings, self.cache)
+            texts = build_text_classifier(foreground, others, with_mean=len(classes) > 1 or others is None)
+            for old in list(self._texts)[:-15]:
+                self._texts.pop(old, None)
             self._texts[key] = texts
-            self._texts.pop(next(iter(self._texts)) if len(self._texts) > 16 else None, None)
         return texts

@@ -18,6 +18,7 @@ __all__ = ["taught_words", "word_notes"]
 # Cosine to a taught word from which a text means nearly the same, and below which it means nothing like it. Of mini:
 # "horse rider" 0.93, "wooden bench" 0.78, "desk" 0.67, "Hund" 0.50.
 _SAME, _UNRELATED = 0.85, 0.52
+_MAX_NOTES = 5
 _TEMPLATES = ("a photo of a {}.",)
 
 
@@ -34,7 +35,7 @@ def taught_words(folder: Path) -> tuple[str, ...]:
 
 
 def word_notes(encoder: Encoder, checkpoint: ResolvedCheckpoint, classes: Sequence[ClassPrompt]) -> list[str]:
-    """One line for each class of which the checkpoint was taught no text, nor one of nearly the same meaning.
+    """Notes on the first classes of which the checkpoint was taught no text, nor one of nearly the same meaning.
 
     Args:
         encoder: the text tower.
@@ -61,4 +62,6 @@ def word_notes(encoder: Encoder, checkpoint: ResolvedCheckpoint, classes: Sequen
         else:
             note += f"near it: {words[position]!r}; ViT-B/16 (a download) knows more words"
         notes.append(note)
+    if len(notes) > _MAX_NOTES:
+        notes[_MAX_NOTES:] = [f"and {len(notes) - _MAX_NOTES} more classes that {model} was not taught"]
     return notes

@@ -51,7 +51,6 @@ __all__ = [
     "run_options",
 ]
 
-_MAX_NOTES = 5
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -265,11 +264,8 @@ def echo_notes(segmenter: Segmenter, classes: list[ClassPrompt]) -> None:
     """Print a note about each class that the model was not taught, to standard error."""
     from cliper.vocabulary import word_notes
 
-    notes = word_notes(segmenter.encoder, segmenter.checkpoint, classes)
-    for note in notes[:_MAX_NOTES]:
+    for note in word_notes(segmenter.encoder, segmenter.checkpoint, classes):
         echo_warning(note)
-    if len(notes) > _MAX_NOTES:
-        echo_warning(f"and {len(notes) - _MAX_NOTES} more classes that {segmenter.checkpoint.name} was not taught")
 
 
 def read_settings(options: dict[str, Any], base: Settings | None = None) -> Settings:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cliper.cli.errors import is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import check_out_folder, message_options
 from cliper.errors import InputError
@@ -58,7 +59,8 @@ def report(
         click.echo(text, nl=False)
     else:
         write_text(out, text)
-        click.echo(f"wrote {out}")
+        if not is_quiet():
+            click.echo(f"wrote {out}")
     if confusion is not None:
         from cliper.evaluation.confusion_image import draw_confusion
         from cliper.formats import write_overlay
@@ -66,5 +68,6 @@ def report(
         row = rows[0]
         title = f"{row.name}: rows are ground truth, columns predictions; percent of each row"
         write_overlay(confusion, draw_confusion(row.metrics["matrix"], row.labels, title))
-        click.echo(f"wrote {confusion}", err=out is None)
+        if not is_quiet():
+            click.echo(f"wrote {confusion}", err=out is None)
     return 0

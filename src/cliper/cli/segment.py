@@ -123,6 +123,9 @@ def segment(
         )
     class_list = read_class_options(classes, classes_file, options["settings"])
     background = read_background(background_names, options["settings"])
+    silent = is_quiet() or out == _STREAM
+    if not silent:
+        echo_status(f"loading {options['model']} ...")  # before torch and Pillow are imported, which takes a second
     class_file: Path | None = None
     if out is not None and (out == _STREAM or (out.suffix and not out.is_dir())):
         write = _single_writer(out, formats or ("labels",), images, label_mode)
@@ -139,9 +142,6 @@ def segment(
         from cliper.images import load_image
 
         load_image(images[0])  # raises before anything is downloaded or loaded
-    silent = is_quiet() or out == _STREAM
-    if not silent:
-        echo_status(f"loading {options['model']} ...")  # before torch is imported, which takes a second
     segmenter = load_segmenter(options)
     segmenter.encode_text(class_list)  # a class that cannot be encoded is an error of the command, not of an image
     echo_notes(segmenter, class_list)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cliper.cli.custom_data import custom_data_options, read_benchmark_settings, read_custom_data
+from cliper.cli.errors import echo_status, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import check_out_folder, message_options, model_options
 from cliper.cli.runs import read_model_config
@@ -42,8 +43,8 @@ cliper batch photos --settings tuned.yaml -o results"""
 def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
     """Choose settings for your own images, on a few with masks.
 
-    Thresholds, logit scale and background words are chosen. The networks run once on each labelled image; about 20
-    images with each class in several of them are enough. The mIoU before and after is shown, by cross-validation: what
+    Thresholds, logit scale and background words are chosen. The networks run once on each labelled image; label 20
+    images or more, each class in several of them. The mIoU before and after is shown, by cross-validation: what
     is chosen on some images is measured on others. The file also holds the classes and the background; every command
     takes it with --settings. If tuning does not help, the given settings are written.
     """
@@ -61,7 +62,7 @@ def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
     samples = found[:: -(-len(found) // limit)]
     if len(samples) < 2:
         raise InputError(f"expected at least 2 labelled images, got {len(samples)}; label more")
-    if len(samples) < len(found):
+    if len(samples) < len(found) and not is_quiet():
         click.echo(f"using {len(samples)} of {len(found)} images; --limit changes that")
     started = time.monotonic()
     with task.load() as loaded:
@@ -71,14 +72,17 @@ def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
         result = search(
             segmenter, images, texts.classes, texts.background, ignore=benchmark.ignore, folds=folds, notify=_show_step
         )
-    _print_result(task, result)
     write_text(out, _settings_file(task, result, len(images), min(folds, len(images))))
+    if is_quiet():
+        return 0
+    _print_result(task, result)
     click.echo(f"{time.monotonic() - started:.0f} s; wrote {out}")
     return 0
 
 
 def _show_step(step: str) -> None:
-    click.echo(f"cliper: {step}", err=True)
+    if not is_quiet():
+        echo_status(step)
 
 
 def _print_result(task: EvaluationTask, result: TuneResult) -> None:

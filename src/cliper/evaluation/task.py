@@ -165,7 +165,12 @@ class EvaluationTask(Task):
             for _, models in self.variants:
                 if models.refiner not in by_refiner:
                     by_refiner[models.refiner] = first.with_refiner(models.refiner)
-            yield {label: by_refiner[models.refiner].with_settings(models.settings) for label, models in self.variants}
+            loaded = {
+                label: by_refiner[models.refiner].with_settings(models.settings) for label, models in self.variants
+            }
+            for segmenter in loaded.values():  # encodes the texts, once
+                segmenter.segment_deferred([], self.benchmark.texts.classes, self.benchmark.texts.background or None)
+            yield loaded
 
     def limits(self, model: _Segmenters) -> tuple[int, int]:
         """The segmenters' batch size, and as many threads as each of them allows."""

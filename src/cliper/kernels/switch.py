@@ -17,7 +17,7 @@ def kernels_enabled() -> bool:
 def use_cpu_kernels(x: Tensor) -> bool:
     """Whether ``x`` is on the CPU and kernels are enabled.
 
-    Then one core does one attention head, or one share of the rows, at a time, and its data stays in the core's cache.
-    Otherwise all heads are computed at once, which keeps a GPU busy.
+    Then attention heads are computed in blocks that stay in the cache. Otherwise all heads are computed at once, which
+    keeps a GPU busy.
     """
     return x.device.type == "cpu" and kernels_enabled()

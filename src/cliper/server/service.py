@@ -16,6 +16,7 @@ from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.requests import Request
 
+from cliper.devices import use_one_core
 from cliper.errors import CliperError
 from cliper.prompts import ClassPrompt, load_templates
 from cliper.result import Segmentation
@@ -179,7 +180,7 @@ class Service(AbstractContextManager["Service"]):
         """Admitted requests that have no response yet."""
         self.metrics = Metrics()
         self._batcher = DynamicBatcher(model, window=window, metrics=self.metrics)
-        self._threads = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="cliper-codec")
+        self._threads = ThreadPoolExecutor(CODEC_THREADS, "cliper-codec", initializer=use_one_core)
         in_flight = Gauge("cliper_requests_in_flight", "Requests without a response.", registry=self.metrics.registry)
         in_flight.set_function(lambda: self.in_flight)
 

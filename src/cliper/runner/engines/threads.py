@@ -67,7 +67,7 @@ def process_items(
     """
     import torch
 
-    from cliper.devices import peak_memory
+    from cliper.devices import peak_memory, use_one_core
 
     cores, (batch, concurrency) = torch.get_num_threads(), task.limits(model)
     seconds, started = [], time.perf_counter()
@@ -82,6 +82,7 @@ def process_items(
         add(loaded.item.number, Record.failed(loaded.item.name, error, spent))
 
     def read(item: Any) -> _Loaded:
+        use_one_core()
         started = time.perf_counter()
         try:
             size, image = task.read(model, item, decoder)
@@ -90,6 +91,7 @@ def process_items(
         return _Loaded(item, size, image, seconds=time.perf_counter() - started)
 
     def record(loaded: _Loaded, result: Any, spent: float) -> None:
+        use_one_core()
         started = time.perf_counter()
         try:
             done = task.record(loaded.item, result, storage)
@@ -109,6 +111,7 @@ def process_items(
                 fail(loaded, loaded.error, loaded.seconds)
 
     def process(group: Sequence[_Loaded]) -> None:
+        torch.set_num_threads(max(1, cores // concurrency))
         started = time.perf_counter()
         results = _process(task, model, group)
         seconds.append(time.perf_counter() - started)
@@ -118,7 +121,6 @@ def process_items(
             else:
                 recorders.submit(functools.partial(record, loaded, result, loaded.seconds + spent))
 
-    torch.set_num_threads(cores // concurrency)  # of threads that start from now on, too
     reading = read_ahead(items, read, threads=threads, ahead=threads + batch * concurrency)
     # A model that uses all cores stays in this thread: libgomp waits without spinning once a second thread uses them.
     models = _DaemonThreads("model", concurrency if concurrency > 1 else 0, max_waiting=0)
