@@ -162,7 +162,6 @@ def batch_throughput() -> str:
         "before": "`cliper batch` of commit d063567",
         "local": "`cliper batch`",
         "threads": "`cliper batch`, decoding in threads without limits",
-        "loop with files": "plain loop, files written",
     }
     lines = [
         "| | images/s | relative to d063567 | start, s | processors | peak memory |",
@@ -183,7 +182,7 @@ def batch_throughput() -> str:
         "no refiner; files: label map and overlay; memory: of all processes. "
         f"{local['images']} images, rates: median of {len(local['rounds'])} rounds in turns. {few['same_pixels']:.2%} "
         "of pixels have the labels of d063567; images are resized to other sizes since then. "
-        f"`cliper batch` on {many['ways']['local']['images']:,} images: {peaks} "
+        f"`cliper batch` on {many['ways']['local']['images']:,} images at size {many['size']}: {peaks} "
         "([batch_throughput_2000.json](../benchmarks/results/batch_throughput_2000.json))."
     )
     return "\n".join([*lines, "", f"{text} {source('batch_throughput', few)}"])

@@ -62,6 +62,8 @@ def test_result_of_one_image_is_written_to_a_file(
         (["a.jpg"], "labels are written as PNG"),
         (["a.png", "-f", "coco"], "cliper batch writes others"),
         (["a.png", "-f", "masks", "-f", "npz"], "expected a folder for 2 formats"),
+        (["a.png", "-f", "npz"], "npz is written as npz, got"),
+        (["a.png", "--scores"], "--scores: expected a folder, got a.png"),
         (["no/such/folder/a.png"], "expected a folder that can be written"),
     ],
 )

@@ -128,6 +128,8 @@ def segment(
         echo_status(f"loading {options['model']} ...")  # before torch and Pillow are imported, which takes a second
     class_file: Path | None = None
     if out is not None and (out == _STREAM or (out.suffix and not out.is_dir())):
+        if scores:
+            raise InputError(f"--scores: expected a folder, got {out}; name one with --out, or give --format npz")
         write = _single_writer(out, formats or ("labels",), images, label_mode)
     else:
         formats = formats or ("labels", *(["overlay"] * overlay))
@@ -200,6 +202,12 @@ def _single_writer(out: Path, formats: Sequence[str], images: Sequence[Path], la
         raise InputError(f"--out: expected a folder for {len(formats)} formats, got {out}")
     if formats == ("labels",) and out != _STREAM and out.suffix.lower() != ".png":
         raise InputError(f"--out: labels are written as PNG, got {out}; name it .png, or give --format overlay")
+    if formats[0] not in ("labels", "overlay") and out != _STREAM:
+        from cliper.formats import find_format
+
+        suffix = Path(f"x{find_format(formats[0]).suffix}").suffix
+        if out.suffix.lower() != suffix:
+            raise InputError(f"--out: {formats[0]} is written as {suffix[1:]}, got {out}; name it {suffix}")
     if out != _STREAM:
         check_out_folder(out.parent)
         if any(image.resolve() == out.resolve() for image in images):
