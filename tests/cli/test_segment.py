@@ -277,7 +277,7 @@ def test_module_and_script_are_the_same_command(tmp_path: Path, clip_folder: Pat
     process = start(*arguments, cwd=tmp_path, env=surroundings)
     out, errors = process.communicate(timeout=120)
     assert (process.returncode, said(errors)) == (0, [])
-    assert len(tree(tmp_path / "out")) == 2
+    assert len(tree(tmp_path / "out")) == 3  # labels, overlay, classes.txt
     assert "caf\\udce9.png  96x64" in out
     shown = subprocess.run(
         [Path(sys.executable).with_name("cliper"), "--version"], capture_output=True, text=True, timeout=60, check=True

@@ -123,6 +123,13 @@ def segment(
         )
     class_list = read_class_options(classes, classes_file, options["settings"])
     background = read_background(background_names, options["settings"])
+    stdin = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1) if _STREAM in images else b""
+    if len(stdin) > MAX_INPUT_BYTES:
+        raise InputError(f"standard input: expected an image of at most {MAX_INPUT_BYTES // 2**20} MiB, got more")
+    if not any(image.is_file() or image == _STREAM for image in images):
+        from cliper.images import load_image
+
+        load_image(images[0])  # raises before anything is downloaded or loaded
     silent = is_quiet() or out == _STREAM
     if not silent:
         echo_status(f"loading {options['model']} ...")  # before torch and Pillow are imported, which takes a second
@@ -137,13 +144,6 @@ def segment(
         write = _folder_writer(out or Path(), formats, images, label_mode)
         if out is not None and "labels" in formats and _may_write_list(out / _CLASS_LIST):
             class_file = out / _CLASS_LIST
-    stdin = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1) if _STREAM in images else b""
-    if len(stdin) > MAX_INPUT_BYTES:
-        raise InputError(f"standard input: expected an image of at most {MAX_INPUT_BYTES // 2**20} MiB, got more")
-    if not any(image.is_file() or image == _STREAM for image in images):
-        from cliper.images import load_image
-
-        load_image(images[0])  # raises before anything is downloaded or loaded
     segmenter = load_segmenter(options)
     segmenter.encode_text(class_list)  # a class that cannot be encoded is an error of the command, not of an image
     echo_notes(segmenter, class_list)
