@@ -124,9 +124,15 @@ def test_other_images_are_done_if_one_fails(
     assert tree(out) == ["a.labels.png", "c.labels.png", "classes.txt"]
 
 
-def test_images_with_the_same_output_name_are_refused(refused: Any, clip_folder: Path, tmp_path: Path) -> None:
-    line = refused("segment", "x/a.jpg", "y/a.png", "-c", "dog", "-m", clip_folder, "-o", tmp_path)
-    assert "x/a.jpg and y/a.png would both be written to a.labels.png" in line
+def test_images_with_the_same_output_name_are_refused(
+    refused: Any, clip_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    images = [tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.png"]
+    for image in images:
+        image.parent.mkdir()
+        image.write_bytes(photo.read_bytes())
+    line = refused("segment", *images, "-c", "dog", "-m", clip_folder, "-o", tmp_path)
+    assert f"{images[0]} and {images[1]} would both be written to a.labels.png" in line
 
 
 @pytest.mark.parametrize("suffix", [".labels.png", ".overlay.png"])
