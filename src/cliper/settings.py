@@ -252,7 +252,7 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
 
 
 def load_words(source: str | Path | None) -> SettingsFile:
-    """The content of a settings file, whose classes and background names stand in for those of a command line.
+    """The content of a settings file, whose classes and background names are defaults of a command line.
 
     Args:
         source: as for :func:`load_settings`; a preset, and None, have no classes and no background names.

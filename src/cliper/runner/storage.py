@@ -191,7 +191,7 @@ class Storage:
                 self._system.rm_file(self._path(name))
 
     def unfinished_uploads(self) -> dict[str, list[str]]:
-        """Uploads in several parts that were begun and not finished: their numbers by file name.
+        """Uploads in several parts that were started and not finished: their numbers by file name.
 
         S3 keeps, and charges for, those of a run that was killed. Empty if they may not be listed.
         """

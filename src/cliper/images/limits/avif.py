@@ -125,7 +125,7 @@ def _sequence_area(data: bytes) -> int:
             raise IndexError
         return value >> left & ((1 << count) - 1)
 
-    take(4)  # profile, still picture
+    take(4)  # profile, still image
     if take(1):  # reduced header
         take(5)
     else:
