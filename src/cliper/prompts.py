@@ -33,6 +33,7 @@ __all__ = [
     "encode_background",
     "encode_classes",
     "load_templates",
+    "means_no_class",
     "parse_classes",
     "read_classes",
     "scene_background",
@@ -277,7 +278,7 @@ def encode_background(
     names = background_classes(background, classes)
     embedded = encode_classes(encoder, names, settings.templates, cache) if names else None
     if embedded is not None and _is_auto(background):
-        embedded = embedded[(embedded @ foreground.T).amax(1) < settings.background_similarity]
+        embedded = embedded[means_no_class(embedded, foreground, settings)]
     if embedded is not None and len(embedded):
         return embedded
     if len(classes) == 1:
@@ -286,6 +287,17 @@ def encode_background(
             'or name the background, or let it be "auto"'
         )
     return None
+
+
+def means_no_class(embedded: Tensor, foreground: Tensor, settings: Settings) -> Tensor:
+    """Which background texts mean none of the classes, by ``background_similarity``: [B] bool.
+
+    Args:
+        embedded: [B, D], of the background texts.
+        foreground: [C, D], of the classes.
+        settings: for the limit.
+    """
+    return (embedded @ foreground.T).amax(1) < settings.background_similarity
 
 
 def _is_auto(background: Classes | None) -> bool:

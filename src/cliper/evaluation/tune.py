@@ -7,6 +7,7 @@ background words gives class maps, and all pairs of thresholds are counted on th
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cliper.errors import InputError
 from cliper.model_config import concurrency
-from cliper.prompts import Classes, ClassPrompt, background_classes, scene_background
+from cliper.prompts import Classes, ClassPrompt, background_classes, means_no_class, scene_background
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -279,9 +280,9 @@ class _Search:
         """The words that ``background="auto"`` takes: those that mean none of the classes."""
         if not words:
             return ()
-        similarity = (self._segmenter.encode_text(words) @ self._segmenter.encode_text(self._classes).T).amax(1)
-        limit = self._segmenter.settings.background_similarity
-        return tuple(word for word, value in zip(words, similarity.tolist(), strict=True) if value < limit)
+        segmenter = self._segmenter
+        kept = means_no_class(segmenter.encode_text(words), segmenter.encode_text(self._classes), segmenter.settings)
+        return tuple(itertools.compress(words, kept.tolist()))
 
 
 @contextlib.contextmanager
