@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,16 @@ from typing import Any
 import yaml
 
 from cliper.errors import SettingsError
+from cliper.setting_checks import (
+    check_bool,
+    check_choice,
+    check_float,
+    check_int,
+    check_model,
+    check_names,
+    check_size,
+    check_templates,
+)
 from cliper.settings_file import SettingsFile, read_settings_file
 
 __all__ = [
@@ -297,7 +306,7 @@ def check_seed(seed: object) -> int:
     Raises:
         SettingsError: it is not a whole number from -2^63 to 2^64 - 1.
     """
-    return _check_int("seed", seed, -(2**63), 2**64 - 1)
+    return check_int("seed", seed, -(2**63), 2**64 - 1)
 
 
 def _moved(threshold: float, sensitivity: float) -> float:
@@ -308,88 +317,29 @@ def _moved(threshold: float, sensitivity: float) -> float:
     return max(0.001, 2 * threshold * (1 - sensitivity))
 
 
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-    return value
-
-
-def _check_bool(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise SettingsError(f"{name}: expected true or false, got {value!r}")
-    return value
-
-
-def _check_int(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
-        raise SettingsError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
-    return int(value)
-
-
-def _check_float(name: str, value: Any, low: float, high: float) -> float:
-    plain: Any = value  # compared before the conversion, which fails for huge integers; NaN fails the comparison
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= plain <= high:
-        raise SettingsError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
-    return float(value)
-
-
-def _check_model(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise SettingsError(f"{name}: expected the name or folder of a DINO, got {value!r}")
-    return value
-
-
-def _check_names(name: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise SettingsError(f"{name}: expected a list of names, got {value!r}")
-    items = tuple(value)
-    if not items or not all(isinstance(item, str) and item for item in items):
-        raise SettingsError(f"{name}: expected at least one name, each a text, got {value!r}")
-    return items
-
-
-def _check_templates(name: str, value: Any, allowed: tuple[str, ...]) -> str | tuple[str, ...]:
-    if isinstance(value, str):
-        return _check_choice(name, value, allowed)
-    items = _check_names(name, value)
-    for item in items:
-        if item.count("{}") != 1 or item.count("{") != 1 or item.count("}") != 1:
-            raise SettingsError(f"{name}: expected exactly one {{}} in each, got {item!r}")
-    return items
-
-
-def _check_size(name: str, value: Any, low: int, high: int) -> int | tuple[int, int]:
-    sides = (value,) if isinstance(value, int) else value
-    if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 2:
-        raise SettingsError(f"{name}: expected a side or [height, width] in pixels, got {value!r}")
-    for side in sides:
-        _check_int(name, side, low, high)
-    return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))
-
-
 # Field -> its check and the arguments of the check. A field whose default is None may be None.
 _CHECKS: dict[str, tuple[Any, ...]] = {
-    "recipe": (_check_choice, RECIPES),
-    "size": (_check_int, 1, 4096),
-    "logit_scale": (_check_float, 0.0, 1e4),
-    "map_threshold": (_check_float, 0.0, 1.0),
-    "select_layer": (_check_int, -1000, 999),
-    "window": (_check_int, 0, 4096),
-    "attention": (_check_choice, ATTENTIONS),
-    "proxy_model": (_check_model,),
-    "fuse_features": (_check_bool,),
-    "score_threshold": (_check_float, 0.0, 1.0),
-    "background_threshold": (_check_float, 0.0, 1.0),
-    "sensitivity": (_check_float, 0.0, 1.0),
-    "background_similarity": (_check_float, 0.0, 1.0),
-    "normalize": (_check_bool,),
-    "templates": (_check_templates, TEMPLATES),
-    "refine_threshold": (_check_float, 0.0, 1.0),
-    "refine_mode": (_check_choice, REFINE_MODES),
-    "refine_map_index": (_check_int, 0, 10_000),
-    "refine_layers": (_check_names,),
-    "refine_size": (_check_size, 64, 2048),
-    "refine_max_patches": (_check_int, 1, 1_000_000),
-    "refine_resize": (_check_choice, RESIZE_MODES),
-    "refine_step": (_check_int, 0, 49),
+    "recipe": (check_choice, RECIPES),
+    "size": (check_int, 1, 4096),
+    "logit_scale": (check_float, 0.0, 1e4),
+    "map_threshold": (check_float, 0.0, 1.0),
+    "select_layer": (check_int, -1000, 999),
+    "window": (check_int, 0, 4096),
+    "attention": (check_choice, ATTENTIONS),
+    "proxy_model": (check_model,),
+    "fuse_features": (check_bool,),
+    "score_threshold": (check_float, 0.0, 1.0),
+    "background_threshold": (check_float, 0.0, 1.0),
+    "sensitivity": (check_float, 0.0, 1.0),
+    "background_similarity": (check_float, 0.0, 1.0),
+    "normalize": (check_bool,),
+    "templates": (check_templates, TEMPLATES),
+    "refine_threshold": (check_float, 0.0, 1.0),
+    "refine_mode": (check_choice, REFINE_MODES),
+    "refine_map_index": (check_int, 0, 10_000),
+    "refine_layers": (check_names,),
+    "refine_size": (check_size, 64, 2048),
+    "refine_max_patches": (check_int, 1, 1_000_000),
+    "refine_resize": (check_choice, RESIZE_MODES),
+    "refine_step": (check_int, 0, 49),
 }

@@ -15,17 +15,22 @@ from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
     class_options,
-    engine_options,
     label_mode_option,
     message_options,
     model_options,
     read_background,
     read_class_options,
     read_settings,
-    run_options,
 )
 from cliper.cli.progress import Progress
-from cliper.cli.runs import log_stats, make_engine, read_model_config, read_run_options
+from cliper.cli.runs import (
+    engine_options,
+    log_stats,
+    make_engine,
+    read_model_config,
+    read_run_options,
+    run_options,
+)
 from cliper.cli.tables import print_found_classes, print_model, print_summary
 from cliper.errors import InputError
 

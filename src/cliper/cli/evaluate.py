@@ -23,14 +23,19 @@ from cliper.cli.errors import ExitCode, echo_warning, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
-    engine_options,
     message_options,
     model_options,
     read_settings,
-    run_options,
 )
 from cliper.cli.progress import Progress
-from cliper.cli.runs import log_stats, make_engine, read_model_config, read_run_options
+from cliper.cli.runs import (
+    engine_options,
+    log_stats,
+    make_engine,
+    read_model_config,
+    read_run_options,
+    run_options,
+)
 from cliper.cli.tables import print_model, print_report
 from cliper.files import write_text
 from cliper.settings import ATTENTIONS, load_preset, load_words, presets

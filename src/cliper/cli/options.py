@@ -40,7 +40,6 @@ __all__ = [
     "class_options",
     "classes_file_option",
     "echo_notes",
-    "engine_options",
     "label_mode_option",
     "load_segmenter",
     "message_options",
@@ -48,7 +47,6 @@ __all__ = [
     "read_background",
     "read_class_options",
     "read_settings",
-    "run_options",
 ]
 
 
@@ -84,37 +82,6 @@ class_options = option_group(
     background_option,
 )
 """``--classes``, ``--classes-file`` and ``--background``."""
-
-run_options = option_group(
-    "Input and output",
-    option("--resume", "Continue the run in OUT; images that failed stay failed."),
-    option("--retry-failed", "Continue the run in OUT, and try images that failed again."),
-    option("--overwrite", "Start again; results of the run in OUT are removed."),
-)
-"""``--resume``, ``--retry-failed`` and ``--overwrite``."""
-
-engine_options = option_group(
-    "Execution",
-    option("--engine", "Execution engine: this machine, or Ray.", type=click.Choice(["local", "ray"]), default="local"),
-    option(
-        "--address HOST:PORT",
-        "Address of a Ray cluster, or auto; for --engine ray.",
-        show_default="start a local Ray instance",
-    ),
-    option(
-        "--workers N",
-        "Number of models, each in a process with a GPU or a share of the processors.",
-        type=click.IntRange(min=1),
-        show_default="1; with Ray one per GPU or machine",
-    ),
-    option(
-        "--threads N",
-        "Threads of each worker that read images, and as many that write results.",
-        type=click.IntRange(min=1),
-        show_default="up to 4",
-    ),
-)
-"""``--engine``, ``--address``, ``--workers`` and ``--threads``."""
 
 _MODEL = option_group(
     "Model",

@@ -9,19 +9,52 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cliper.cli.help import option, option_group
+
 if TYPE_CHECKING:
     from cliper.model_config import ModelConfig
     from cliper.runner.run import Engine, Run, RunOptions
     from cliper.runner.task import Task
     from cliper.settings import Settings
 
-__all__ = ["log_stats", "make_engine", "read_model_config", "read_run_options"]
+__all__ = ["engine_options", "log_stats", "make_engine", "read_model_config", "read_run_options", "run_options"]
 
 _LOG = logging.getLogger("cliper.runs")
 
+run_options = option_group(
+    "Input and output",
+    option("--resume", "Continue the run in OUT; images that failed stay failed."),
+    option("--retry-failed", "Continue the run in OUT, and try images that failed again."),
+    option("--overwrite", "Start again; results of the run in OUT are removed."),
+)
+"""``--resume``, ``--retry-failed`` and ``--overwrite``."""
+
+engine_options = option_group(
+    "Execution",
+    option("--engine", "Execution engine: this machine, or Ray.", type=click.Choice(["local", "ray"]), default="local"),
+    option(
+        "--address HOST:PORT",
+        "Address of a Ray cluster, or auto; for --engine ray.",
+        show_default="start a local Ray instance",
+    ),
+    option(
+        "--workers N",
+        "Number of models, each in a process with a GPU or a share of the processors.",
+        type=click.IntRange(min=1),
+        show_default="1; with Ray one per GPU or machine",
+    ),
+    option(
+        "--threads N",
+        "Threads of each worker that read images, and as many that write results.",
+        type=click.IntRange(min=1),
+        show_default="up to 4",
+    ),
+)
+"""``--engine``, ``--address``, ``--workers`` and ``--threads``."""
+
 
 def read_run_options(options: dict[str, Any], *, stop_on_error: bool = False, temporary: bool = False) -> RunOptions:
-    """The options of :data:`cliper.cli.options.run_options`.
+    """The options of :data:`run_options`.
 
     Raises:
         UsageError: options that exclude each other, or that another one needs.
@@ -37,7 +70,7 @@ def read_run_options(options: dict[str, Any], *, stop_on_error: bool = False, te
 
 
 def make_engine(task: Task, options: dict[str, Any]) -> Engine:
-    """The engine of :data:`cliper.cli.options.engine_options`; models are loaded when it is entered."""
+    """The engine of :data:`engine_options`; models are loaded when it is entered."""
     from cliper.runner.engines import processes_engine, ray_engine, threads_engine
 
     workers = options["workers"]
