@@ -66,11 +66,11 @@ class ReportRow:
             metrics["refiner"],
             report["preset"] or "",
             _percent(metrics["miou"]),
-            _number(published.get("miou_percent")),
-            _number(published.get("difference_percent"), "+.2f"),
+            _format_number(published.get("miou_percent")),
+            _format_number(published.get("difference_percent"), "+.2f"),
             _percent(metrics["pixel_accuracy"]),
             str(report["images"]),
-            _number(report["seconds_per_image"], ".3g") if alone else "",
+            _format_number(report["seconds_per_image"], ".3g") if alone else "",
         ]
 
 
@@ -157,8 +157,8 @@ TABLE_FORMATS: dict[str, Callable[[Sequence[Sequence[str]]], str]] = {
 
 
 def _percent(value: float | None) -> str:
-    return _number(None if value is None else 100 * value)
+    return _format_number(None if value is None else 100 * value)
 
 
-def _number(value: float | None, form: str = ".2f") -> str:
+def _format_number(value: float | None, form: str = ".2f") -> str:
     return "" if value is None else format(value, form)
