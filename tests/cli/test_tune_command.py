@@ -29,7 +29,7 @@ def test_tuned_settings_are_used_by_the_other_commands(
     ended = command("tune", *data, *classes, "-m", clip_folder, "-o", file, "--folds", 2, "-b", "wall; sky")
     assert ended.code == 0, ended.err
     assert ended.err.splitlines()[-3:] == ["cliper: fold 1 of 2", "cliper: fold 2 of 2", "cliper: all images"]
-    assert [line.split()[0] for line in ended.out.splitlines()[1:6]] == ["class", "background", "dog", "grass", "mIoU"]
+    assert [line.split()[0] for line in ended.out.splitlines()[2:7]] == ["class", "background", "dog", "grass", "mIoU"]
     assert f"wrote {file}" in ended.out
     head = file.read_text().splitlines()[:3]
     assert head[0].startswith("# Settings ")
@@ -62,7 +62,7 @@ def test_given_settings_are_written_where_tuning_does_not_help(
         path.replace(path.with_name(path.name.replace(".labels", "")))
     ended = command("tune", *data, *classes, *model, "-o", file, "--folds", 2)
     assert ended.code == 0, ended.err
-    assert ended.out.splitlines()[5].split() == ["mIoU", "100.0", "100.0", "+0.0"]
+    assert ended.out.splitlines()[6].split() == ["mIoU", "100.0", "100.0", "+0.0"]
     assert "tuning does not help on these images: the given settings are kept" in ended.out
     assert file.read_text().startswith("# Settings as given")
     assert load_settings(file).logit_scale == 29

@@ -23,6 +23,7 @@ from cliper.cli.errors import ExitCode, echo_warning, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
+    echo_notes,
     message_options,
     model_options,
     read_settings,
@@ -155,7 +156,9 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
         return paths, {variant.label: progress.miou for variant in task.variants[:1]}
 
     models = task.variants[0].models
-    print_model(resolve(models.model, "clip"), None if options["ablation"] else models.refiner)
+    checkpoint = resolve(models.model, "clip")
+    print_model(checkpoint, None if options["ablation"] else models.refiner)
+    echo_notes(checkpoint, task.benchmark.texts.classes)
     engine = make_engine(task, options)
     with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
         source = SampleSource(task.benchmark.name, samples)

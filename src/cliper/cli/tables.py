@@ -18,6 +18,7 @@ __all__ = ["format_duration", "print_found_classes", "print_model", "print_repor
 
 _MAX_CELL_LENGTH = 60  # a class name may be a whole sentence
 _MAX_FILES_SHOWN = 20
+_MAX_REASONS = 10
 _PIPE_WIDTH = 10_000  # in a pipe nothing is folded or cut: the lines are searched
 
 
@@ -69,7 +70,7 @@ def print_summary(counts: Counts, paths: Sequence[str], seconds: float) -> None:
 
 
 def print_found_classes(summary: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print, for each class, in how many images it was found and its mean area there, and the classes found nowhere.
+    """Print, for each class, in how many images it was found and its mean area there, and why others were not found.
 
     Args:
         summary: as :func:`cliper.batch.merge.summarize` gives it.
@@ -83,6 +84,8 @@ def print_found_classes(summary: Mapping[str, Mapping[str, Any]]) -> None:
     missing = [name for name in summary if name not in found]
     if missing:
         click.echo(printable(f"found in no image: {'; '.join(missing)}"))
+    for name in missing[:_MAX_REASONS]:
+        click.echo(printable(f"  {name}, at best: {summary[name]['absent']}"))
 
 
 def print_report(report: Mapping[str, Any]) -> None:
