@@ -153,7 +153,7 @@ class ServedModel:
             raise InputError(f"refiner: expected none or {self.refiner}, which is served here, got another")
         settings = self.settings.replace(**request.settings.model_dump(exclude_none=True))
         classes = self._parse_names(request.classes, "class")
-        background, automatic = self._parse_background(request.background, classes)
+        background, automatic = self._parse_background(request.background, classes, settings)
         prompts = {prompt for item in (*classes, *background) for prompt in item.prompts}
         texts = len(prompts) * len(load_templates(settings.templates))
         if max(map(len, prompts)) > _MAX_PROMPT:
@@ -219,10 +219,12 @@ class ServedModel:
                 f"{settings.size} and window {settings.window} make {patches}; lower size or cut the image"
             )
 
-    def _parse_background(self, names: Any, classes: list[ClassPrompt]) -> tuple[list[ClassPrompt], bool]:
+    def _parse_background(
+        self, names: Any, classes: list[ClassPrompt], settings: Settings
+    ) -> tuple[list[ClassPrompt], bool]:
         plain = [word.strip().lower() for word in ([names] if isinstance(names, str) else names or [])]
         if plain == ["auto"]:
-            return background_classes("auto", classes), True
+            return background_classes("auto", classes, lexicon=settings.background_count > 0), True
         if "auto" in plain or ("none" in plain and len(plain) > 1):
             raise ClassListError("background: expected auto or none alone, or names; got both")
         return ([] if plain in ([], ["none"]) else self._parse_names(names, "background name")), False
