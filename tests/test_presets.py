@@ -144,6 +144,8 @@ def test_preset_names_every_setting(name: str) -> None:
     assert missing <= {
         "proxy_model",
         "background_similarity",
+        "background_count",
+        "merge_synonyms",
         "sensitivity",
         "refine_threshold",
         "refine_mode",

@@ -76,13 +76,15 @@ class ClassMapPredictor:
             raise ShapeError("pixels: expected finite numbers, got NaN or infinity")
         return features
 
-    def predict(self, features: ImageFeatures, texts: Tensor, num_classes: int) -> Tensor:
+    def predict(self, features: ImageFeatures, texts: Tensor, num_classes: int, groups: Tensor | None = None) -> Tensor:
         """Class maps of one image, from its features.
 
         Args:
             features: from :meth:`encode`.
-            texts: [T, D] from :func:`cliper.ops.build_text_classifier`.
+            texts: [T, D] from :func:`cliper.ops.build_text_classifier`, or [R, D] from
+                :func:`cliper.ops.expand_synonyms`.
             num_classes: C; the first C texts are the classes.
+            groups: [R] from :func:`cliper.ops.expand_synonyms`, or None.
 
         Returns:
             [C, h, w] float32, h = H / patch size.
@@ -109,6 +111,7 @@ class ClassMapPredictor:
                 recipe=self._recipe,
                 fuse_features=settings.fuse_features,
                 window_embeddings=features.window_embeddings,
+                groups=None if groups is None else groups.to(encoder.device),
             )
         if not maps.isfinite().all():
             raise CheckpointError(

@@ -1,10 +1,12 @@
 """The formulas of the method as pure functions on tensors: no model, no I/O, no argument changed."""
 
 from cliper.ops.attention import AttentionAccumulator, ablated_attention
-from cliper.ops.class_maps import build_text_classifier, class_maps, class_probabilities
+from cliper.ops.class_maps import build_text_classifier, class_maps, class_probabilities, expand_synonyms
 from cliper.ops.cleaning import clean_labels
 from cliper.ops.compensation import compensate
 from cliper.ops.edge_aware import smooth_along_edges
+from cliper.ops.entropy import has_low_entropy, prediction_entropy
+from cliper.ops.facility_location import facility_location
 from cliper.ops.fusion import fuse_values, fused_attention
 from cliper.ops.label_propagation import neighbor_weights, propagate_labels
 from cliper.ops.labels import assign_labels, class_confidence, class_scores
@@ -30,14 +32,18 @@ __all__ = [
     "clean_labels",
     "compensate",
     "confusion_matrix",
+    "expand_synonyms",
+    "facility_location",
     "fuse_values",
     "fused_attention",
+    "has_low_entropy",
     "interpolate_position_embedding",
     "mean_accuracy",
     "mean_iou",
     "mean_iou_all",
     "neighbor_weights",
     "pixel_accuracy",
+    "prediction_entropy",
     "propagate_labels",
     "smooth_along_edges",
     "window_grid",
