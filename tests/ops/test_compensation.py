@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cliper.errors import SettingsError, ShapeError
 from cliper.ops import compensate
-from cliper.ops.compensation import QueryKey, compensate_query_key
+from cliper.ops.compensation import QueryKey, compensate_query_key, resize_query_key
 from golden import load_golden
 from oracle import reference
 
@@ -225,3 +225,60 @@ def test_queries_and_keys_of_wrong_shape_are_refused() -> None:
     layers = [QueryKey(torch.rand(2, n, 4), torch.rand(2, n, 4), 1.0) for n in (16, 9)]
     with pytest.raises(ShapeError, match="one resolution, got 9 and 16 tokens"):
         compensate_query_key(GOOD, layers, 0.1)
+
+
+def plain_balanced(attention: Tensor, threshold: float, rounds: int) -> Tensor:
+    """A thresholded map whose columns and rows are divided by their sums in turn."""
+    a = attention.double()
+    a = a / (a.amax(0) + 1e-5)
+    a = torch.where(a < threshold, 0, a)
+    for _ in range(rounds):
+        a = a / a.sum(0).clamp_min(1e-30)
+        a = a / a.sum(1, keepdim=True).clamp_min(1e-30)
+    return a
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 15])
+@pytest.mark.parametrize("stored", [True, False])
+def test_balanced_maps_equal_plain_sinkhorn(monkeypatch: pytest.MonkeyPatch, rounds: int, stored: bool) -> None:
+    monkeypatch.setattr("cliper.ops.compensation.BLOCK_BYTES", 1 << 12)  # several blocks of rows
+    monkeypatch.setattr("cliper.ops.compensation.MAP_BYTES", 256 << 20 if stored else 0)
+    generator = torch.Generator().manual_seed(5)
+    query, key = torch.randn(2, 2, 64, 8, generator=generator)
+    attention = (query @ key.mT).softmax(-1)
+    maps = random_maps(3, 8, 8, seed=6)
+    balanced = [plain_balanced(one, 0.05, rounds) for one in attention]
+    expected = (balanced[0] @ balanced[1] @ maps.double().flatten(1).T).T.reshape(3, 8, 8)
+    tolerance = 2e-5 * rounds  # of the factors of rows and columns in float32, which each round uses again
+    got = compensate_query_key(maps, [QueryKey(query, key, 1.0)], 0.05, balance=rounds)
+    torch.testing.assert_close(got.double(), expected, atol=tolerance, rtol=0)
+    got = compensate(maps, attention, 0.05, balance=rounds)
+    torch.testing.assert_close(got.double(), expected, atol=tolerance, rtol=0)
+
+
+def test_balanced_maps_are_doubly_stochastic() -> None:
+    """Applied to each unit vector, a map gives its columns: they sum to 1, as rows do."""
+    attention = random_attention(1, 16, seed=7, sharpness=1.0)
+    columns = compensate(torch.eye(16).reshape(16, 4, 4), attention, 0.0, balance=50)
+    torch.testing.assert_close(columns.sum((1, 2)), torch.ones(16), atol=1e-3, rtol=0)
+    torch.testing.assert_close(columns.sum(0), torch.ones(4, 4), atol=1e-4, rtol=0)
+
+
+def test_rows_and_columns_without_values_give_0() -> None:
+    attention = torch.eye(16)[None].clone()
+    attention[0, 3, 3] = 0
+    maps = random_maps(2, 4, 4, seed=8)
+    got = compensate(maps, attention, 0.1, balance=15)
+    expected = maps.clone()
+    expected.flatten(1)[:, 3] = 0
+    torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_resized_query_and_key_keep_constants_and_other_resolutions_stay() -> None:
+    layer = QueryKey(torch.ones(2, 12, 4), torch.randn(2, 12, 4), 0.5)
+    resized = resize_query_key(layer, (3, 4), (6, 8))
+    assert torch.equal(resized.query, torch.ones(2, 48, 4))
+    expected = F.interpolate(layer.key[0].T.reshape(1, 4, 3, 4), (6, 8), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(resized.key[0], expected[0].flatten(1).T, atol=1e-6, rtol=0)
+    assert resized.scale == 0.5
+    assert resize_query_key(layer, (3, 4), (3, 4)) is layer

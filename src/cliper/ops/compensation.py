@@ -248,7 +248,8 @@ def _thresholded_product(
         values = values * _column_scale(thresholded, x, balance)
     # Not oneDNN's linear: its rounding error over sums of thousands of products is twice the plain product's.
     product = torch.cat(_map_blocks(x, lambda i: thresholded(i) @ values))
-    return product[:, :-1] / (product[:, -1:] + EPS)
+    sums = product[:, -1:]
+    return product[:, :-1] / (sums.clamp_min(_TINY) if balance else sums + EPS)
 
 
 def _column_scale(block: Callable[[int], Tensor], x: Tensor, rounds: int) -> Tensor:
