@@ -59,7 +59,8 @@ cliper evaluate voc21 --data ROOT --refiner self
 cliper evaluate vit-l-14/voc21 --data ROOT --out result --resume
 cliper evaluate --images photos --masks truth --classes-file classes.txt
 cliper evaluate voc21 --data ROOT --vocabulary curated,plain,synonyms,distractors:100
-cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
+cliper evaluate voc21 --data ROOT --ablation --refiners none,self
+cliper evaluate voc21 --data ROOT --refiner self --ablate-refiner"""
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
@@ -113,6 +114,7 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 @option_group(
     "Ablation",
     option("--ablation", "Compare attentions, feature fusion and refiners in one run."),
+    option("--ablate-refiner", "Compare the options of --refiner in one run."),
     option(
         "--attentions NAMES",
         "Values of --attention, separated by commas; proxy needs a DINO.",
@@ -226,7 +228,9 @@ def _check_unused_options(context: click.Context, custom: bool, ablation: bool, 
 
 def _make_task(context: click.Context, target: str | None, options: dict[str, Any]) -> EvaluationTask:
     from cliper.datasets import find_benchmark
+    from cliper.evaluation.refiner_ablation import refiner_variants
     from cliper.evaluation.task import EvaluationTask, Variant, ablation_variants, vocabulary_variants
+    from cliper.refiners import refiner_kind
 
     is_preset = target is not None and (target in presets() or "/" in target)
     preset = load_preset(target or "") if is_preset else None  # names the nearest ones if it does not exist
@@ -249,11 +253,15 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
         settings = read_benchmark_settings(options, benchmark)
     models = read_model_config(options, settings)
     variants: tuple[Variant, ...] = (Variant("", models),)
+    if options["ablation"] and options["ablate_refiner"]:
+        raise click.UsageError("expected --ablation or --ablate-refiner, got both; give one")
     if options["ablation"]:
         features = {"both": (True, False), "on": (True,), "off": (False,)}[options["features"]]
         named = f"none,{models.refiner or 'none'}" if options["refiners"] is None else options["refiners"]
         refiners = [None if name == "none" else name for name in _split_names(named)]
         variants = ablation_variants(models, _split_names(options["attentions"]), features, refiners)
+    if options["ablate_refiner"]:
+        variants = refiner_variants(models, refiner_kind(models.refiner or "none"))
     if options["vocabularies"]:
         variants = vocabulary_variants(variants, _read_vocabularies(benchmark, options))
     return EvaluationTask(

@@ -148,6 +148,8 @@ def _print_variants(variants: Sequence[Mapping[str, Any]]) -> None:
     texts = ["attention", "feature fusion", "refiner"]
     numbers = ["mIoU", "pixel accuracy", "mean accuracy"]
     rows = [_variant_cells(row) for row in variants]
+    if len({(*(row[name] for name in texts), row.get("vocabulary")) for row in rows}) < len(rows):
+        texts = ["variant"]  # they differ in other settings
     if "vocabulary" in variants[0]:
         texts = [name for name in texts if len({row[name] for row in rows}) > 1] + ["vocabulary"]
         numbers[1:1] = ["mIoU all"] + (["robust mean", "robust minimum"] if len(texts) > 1 else [])
@@ -161,6 +163,7 @@ def _variant_cells(row: Mapping[str, Any]) -> dict[str, str]:
     """Texts by heading."""
     settings, robust = row["settings"], row.get("robust_miou", {})
     return {
+        "variant": row["label"],
         "attention": settings["attention"],
         "feature fusion": "on" if settings["fuse_features"] else "off",
         "refiner": row["refiner"],

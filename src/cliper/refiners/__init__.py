@@ -7,6 +7,7 @@ from cliper.refiners.registry import (
     check_refiner,
     load_refiner,
     refiner_checkpoint,
+    refiner_kind,
     refiner_names,
 )
 from cliper.refiners.smoothing import smooth_maps
@@ -19,6 +20,7 @@ __all__ = [
     "check_refiner",
     "load_refiner",
     "refiner_checkpoint",
+    "refiner_kind",
     "refiner_names",
     "smooth_maps",
 ]

@@ -22,7 +22,15 @@ from cliper.refiners.dino import DinoRefiner
 from cliper.refiners.self_similarity import SelfSimilarityRefiner
 from cliper.settings import Settings
 
-__all__ = ["RefinerLoader", "check_proxy", "check_refiner", "load_refiner", "refiner_checkpoint", "refiner_names"]
+__all__ = [
+    "RefinerLoader",
+    "check_proxy",
+    "check_refiner",
+    "load_refiner",
+    "refiner_checkpoint",
+    "refiner_kind",
+    "refiner_names",
+]
 
 _LOG = logging.getLogger("cliper.refiners")
 _WITHOUT_WEIGHTS = ("none", "", "self")
@@ -46,6 +54,20 @@ def check_refiner(name: str) -> None:
     """
     if name.strip().lower() not in _WITHOUT_WEIGHTS:
         _kind(name.strip())
+
+
+def refiner_kind(name: str) -> str:
+    """``"none"``, ``"self"``, ``"diffusion"`` or ``"dino"``; nothing is downloaded.
+
+    Raises:
+        RefinerError: there is no such refiner; the message lists all.
+
+    Example:
+        >>> refiner_kind("sd2.1"), refiner_kind("self")
+        ('diffusion', 'self')
+    """
+    text = name.strip()
+    return text.lower() or "none" if text.lower() in _WITHOUT_WEIGHTS else _kind(text)
 
 
 def check_proxy(settings: Settings) -> None:

@@ -51,6 +51,7 @@ def test_blocks_name_all_of_their_layers(refiner: DiffusionRefiner) -> None:
     assert list(find_layers(refiner.unet, ("up_blocks.3",))) == top
     both = list(find_layers(refiner.unet, ("up_blocks.3", "up_blocks.2")))
     assert both == top + [f"up_blocks.2.attentions.{index}" for index in (2, 1, 0)]
+    assert list(find_layers(refiner.unet, ("upper_blocks",))) == both
 
 
 def test_layers_of_several_resolutions_have_the_finest(

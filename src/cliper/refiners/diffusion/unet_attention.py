@@ -18,7 +18,10 @@ from cliper.kernels.attention import chunked_attention
 from cliper.ops.attention import split_heads
 from cliper.ops.compensation import QueryKey
 
-__all__ = ["capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
+__all__ = ["UPPER_BLOCKS", "capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
+
+UPPER_BLOCKS = "upper_blocks"
+"""The name of the last two upward blocks of any UNet."""
 
 _SELF_ATTENTION = ".attn1.processor"
 
@@ -48,15 +51,20 @@ def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
     Args:
         unet: a ``UNet2DConditionModel``.
         wanted: names of layers, or of blocks such as ``"up_blocks.2"``, which mean all of their layers, the last first;
-            None means the method's: the second and the first of the last upward block.
+            ``"upper_blocks"`` are the last two upward blocks. None means the method's layers: the second and the first
+            of the last upward block.
 
     Raises:
         RefinerError: the UNet has no such layer or block (the message lists its layers).
     """
     known = layer_names(unet)
-    top = f"up_blocks.{len(unet.up_blocks) - 1}.attentions"
+    last = len(unet.up_blocks) - 1
+    given = (f"up_blocks.{last}.attentions.1", f"up_blocks.{last}.attentions.0") if wanted is None else tuple(wanted)
+    if UPPER_BLOCKS in given:
+        at = given.index(UPPER_BLOCKS)
+        given = (*given[:at], f"up_blocks.{last}", f"up_blocks.{last - 1}", *given[at + 1 :])
     names: list[str] = []
-    for name in (f"{top}.1", f"{top}.0") if wanted is None else wanted:
+    for name in given:
         members = [name] if name in known else [layer for layer in known if layer.startswith(f"{name}.")][::-1]
         if not members:
             near = difflib.get_close_matches(name, known, n=1)
