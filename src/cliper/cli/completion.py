@@ -21,6 +21,7 @@ __all__ = [
     "complete_path",
     "complete_presets",
     "complete_refiners",
+    "complete_vaes",
     "complete_targets",
 ]
 
@@ -65,7 +66,8 @@ def _benchmarks() -> Iterable[str]:
 complete_path = complete((), paths="file")
 complete_models = complete(lambda: _aliases("clip"), paths="dir")
 complete_refiners = complete(lambda: ["none", "self", *_aliases("diffusion", "dino")], paths="dir")
-complete_checkpoints = complete(lambda: _aliases("clip", "diffusion", "dino"), paths="dir")
+complete_vaes = complete(lambda: ["full", *_aliases("vae")], paths="dir")
+complete_checkpoints = complete(lambda: _aliases("clip", "diffusion", "dino", "vae"), paths="dir")
 complete_presets = complete(presets, paths="file")
 complete_formats = complete(_formats)
 complete_benchmarks = complete(_benchmarks)

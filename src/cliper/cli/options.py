@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cliper.cli.completion import complete_models, complete_presets, complete_refiners
+from cliper.cli.completion import complete_models, complete_presets, complete_refiners, complete_vaes
 from cliper.cli.errors import echo_warning, is_quiet
 from cliper.cli.help import option, option_group
 from cliper.errors import ClassListError, OutputError, SettingsError
@@ -198,7 +198,11 @@ _REFINER = option_group(
         "--refine-balance N",
         "Rounds that make each attention map doubly stochastic (Stable Diffusion only); 0 for none.",
     ),
-    option("--refine-vae NAME", "VAE of Stable Diffusion: full, its own, or a tiny one: taesd, or a folder."),
+    option(
+        "--refine-vae NAME",
+        "VAE of Stable Diffusion: full, its own, or a tiny one: taesd, or a folder.",
+        shell_complete=complete_vaes,
+    ),
     option("--seed N", "Seed of the noise (Stable Diffusion only).", default=0),
 )
 
