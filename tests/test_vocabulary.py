@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from cliper.prompts import parse_classes
-from cliper.vocabulary import taught_words, word_notes
+from cliper.vocabulary import TaughtWords, taught_words
 
 
 def notes(segmenter: Any, classes: str) -> list[str]:
-    return word_notes(segmenter.encoder, segmenter.checkpoint, parse_classes(classes))
+    return TaughtWords(segmenter.checkpoint, segmenter.encoder).notes(parse_classes(classes))
 
 
 def test_words_are_read_from_the_folder(tmp_path: Path) -> None:
@@ -37,6 +37,17 @@ def test_words_taught_or_of_the_same_meaning_have_no_note(mini: Any, word: str) 
 def test_other_words_are_guesses(mini: Any, word: str, hint: str) -> None:
     [note] = notes(mini, f"dog; {word}")
     assert note == f"{word}: not among the words that mini was taught, so its result is a guess; {hint}"
+
+
+def test_encoder_is_loaded_if_it_is_not_given(mini: Any) -> None:
+    words = TaughtWords(mini.checkpoint)
+    assert words.notes(parse_classes("dog; Hund")) == notes(mini, "dog; Hund") != []
+
+
+def test_only_the_first_classes_are_described(mini: Any) -> None:
+    found = notes(mini, "; ".join(f"zyx{number}" for number in range(9)))
+    assert len(found) == 6
+    assert found[-1] == "and 4 more classes that mini was not taught"
 
 
 def test_checkpoint_without_a_list_has_no_notes(tiny: Any) -> None:

@@ -30,8 +30,10 @@ __all__ = [
     "ClassPrompt",
     "Classes",
     "background_classes",
+    "background_keyword",
     "encode_background",
     "encode_classes",
+    "format_classes",
     "load_templates",
     "parse_classes",
     "read_classes",
@@ -144,6 +146,29 @@ def read_classes(path: str | Path) -> list[ClassPrompt]:
         return parse_classes([_entry(line, "class") for line in entries])
     except ClassListError as error:
         raise ClassListError(f"{path}: {error}") from None
+
+
+def format_classes(classes: Sequence[ClassPrompt]) -> list[str]:
+    """Entries from which :func:`parse_classes` makes the classes again.
+
+    Example:
+        >>> format_classes(parse_classes("dog; person: man, woman"))
+        ['dog', 'person: man, woman']
+    """
+    return [one.name if one.prompts == (one.name,) else f"{one.name}: {', '.join(one.prompts)}" for one in classes]
+
+
+def background_keyword(names: Sequence[str], origin: str) -> str | None:
+    """``"auto"`` or ``"none"`` if that is the only one of the names, else None.
+
+    Raises:
+        ClassListError: one of them beside other names; the message begins with ``origin``.
+    """
+    words = [word.strip().casefold() for name in names for word in name.split(";") if word.strip()]
+    found = {"auto", "none"}.intersection(words)
+    if found and len(words) > 1:
+        raise ClassListError(f"{origin}: expected auto or none alone, or names; got several of them")
+    return words[0] if found else None
 
 
 def background_classes(

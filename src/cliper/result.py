@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cliper.formats.regions import Region
 
-__all__ = ["Segmentation"]
+__all__ = ["Segmentation", "why_absent"]
 
 _MAX_HINT = 0.9  # above it, a sensitivity would turn on what is not in the image
 
@@ -113,18 +113,8 @@ class Segmentation:
     @property
     def absent(self) -> dict[str, str]:
         """Why each class without a pixel has none, and what would change that, in the order of :attr:`classes`."""
-        threshold, _ = self.settings.thresholds()
-        areas, reasons = self.areas, {}
-        for name, confidence in zip(self.classes, self.confidence.tolist(), strict=True):
-            if areas[name]:
-                continue
-            if confidence > threshold:
-                reasons[name] = "other classes, or background, score higher everywhere"
-                continue
-            needed = self.settings.sensitivity_for(confidence)
-            hint = f"; sensitivity {needed:.2f} turns it on" if needed is not None and needed <= _MAX_HINT else ""
-            reasons[name] = f"below the threshold {threshold:.2g}: {confidence:.2f}{hint}"
-        return reasons
+        areas, confidences = self.areas, zip(self.classes, self.confidence.tolist(), strict=True)
+        return {name: why_absent(value, self.settings) for name, value in confidences if not areas[name]}
 
     @property
     def boxes(self) -> dict[str, tuple[int, int, int, int]]:
@@ -338,6 +328,22 @@ class Segmentation:
         from cliper.formats.interop import to_supervision
 
         return to_supervision(self)
+
+
+def why_absent(confidence: float, settings: Settings) -> str:
+    """Why a class of that confidence has no pixel, and what would change that.
+
+    Example:
+        >>> why_absent(0.52, Settings(score_threshold=0.6))
+        'below the threshold 0.6: 0.52; sensitivity 0.57 turns it on'
+    """
+    threshold, _ = settings.thresholds()
+    if confidence > threshold:
+        return "other classes, or background, score higher everywhere; fewer classes, or other words, may help"
+    needed = settings.sensitivity_for(confidence)
+    may_turn_on = needed is not None and needed <= _MAX_HINT
+    hint = f"sensitivity {needed:.2f} turns it on" if may_turn_on else "other words may help"
+    return f"below the threshold {threshold:.2g}: {confidence:.2f}; {hint}"
 
 
 def _label_map(image: Image.Image, maps: Tensor, refined: Tensor, settings: Settings) -> npt.NDArray[np.int32]:

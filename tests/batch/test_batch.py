@@ -82,6 +82,18 @@ def test_the_summary_is_of_the_classes_found(batch: Any, photos: Path, tmp_path:
     assert (f"found in no image: {'; '.join(missing)}\n" in ended.out) is bool(missing)
 
 
+def test_class_found_nowhere_has_its_best_reason(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any) -> None:
+    ended = batch(photos, "-f", "labels", "--score-threshold", 1)
+    lines = records(tmp_path / "out")
+    own = own_tiny.with_settings(own_tiny.settings.replace(score_threshold=1.0))
+    summary = json.loads((tmp_path / "out" / "run.json").read_text())["summary"]
+    for name, values in summary.items():
+        confidence = max(line["confidence"][name] for line in lines)
+        (line,) = (line for line in lines if line["confidence"][name] == confidence)
+        assert values["absent"] == own(photos / line["input"], CLASSES).absent[name]
+        assert f"\n  {name}, at best: {values['absent']}\n" in ended.out
+
+
 @pytest.mark.full
 def test_several_processes_give_the_same_files(batch: Any, photos: Path, tmp_path: Path) -> None:
     (photos / "bad.jpg").write_text("no image")
@@ -90,6 +102,14 @@ def test_several_processes_give_the_same_files(batch: Any, photos: Path, tmp_pat
     ended = batch(photos, *flags, "--workers", 2, out=tmp_path / "processes")
     assert (ended.code, len(ended.err.splitlines())) == (1, 1)
     assert content(tmp_path / "processes") == content(tmp_path / "out")
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_notes_on_words_are_printed_once(command: Any, photos: Path, tmp_path: Path, workers: int) -> None:
+    options = ("-m", "mini", "--size", 64, "-f", "labels", "--workers", workers)
+    ended = command("batch", photos, "-c", "dog; Hund", "-o", tmp_path / "out", *options)
+    assert ended.code == 0
+    assert ended.err.count("Hund: not among the words that mini was taught") == 1
 
 
 def test_labels_are_cleaned(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any) -> None:

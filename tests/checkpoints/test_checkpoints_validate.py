@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from cliper.checkpoints import check_folder, resolve, verify
+from cliper.checkpoints import check_folder, resolve, verify_checkpoint
 from cliper.errors import CheckpointError
 
 
@@ -59,7 +59,7 @@ def test_too_large_text_file_is_refused(tiny_clip, name):
     os.truncate(path, 10_000_001)  # sparse
     expected = f"{name}: expected at most 10,000,000 bytes, got 10,000,001; download it again"
     assert problem(tiny_clip) == f"{tiny_clip}/{expected}"
-    assert verify(tiny_clip, "clip").problems == [expected]
+    assert verify_checkpoint(tiny_clip, "clip").problems == [expected]
 
 
 def test_too_large_text_file_of_a_part_is_refused(tiny_pipeline):

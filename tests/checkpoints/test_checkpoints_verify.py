@@ -2,7 +2,6 @@ import hashlib
 import json
 import logging
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cliper.checkpoints import find_entry, resolve, verify, weight_hashes
+from cliper.checkpoints import find_entry, resolve, verify_checkpoint, weight_hashes
 from cliper.checkpoints.resolve import ResolvedCheckpoint
 from cliper.errors import CheckpointError, DownloadError
 
@@ -29,7 +28,7 @@ def change(tiny_clip):
 
 
 def test_bundled_checkpoint_has_no_problem():
-    report = verify("mini")
+    report = verify_checkpoint("mini")
     assert report.problems == []
     assert report.tensors > 200
     assert "model.safetensors" in report.files
@@ -44,9 +43,8 @@ def test_damaged_bundled_checkpoint_fails_its_checksums(monkeypatch, tmp_path):
     (folder / "model.safetensors").write_bytes(content)
     (folder / "tokenizer.json").unlink()
     damaged = ResolvedCheckpoint("mini", "clip", folder, "bundled", entry=mini.entry)
-    # The package's name `verify` is the function, so the module is looked up where modules are.
-    monkeypatch.setattr(sys.modules["cliper.checkpoints.verify"], "resolve", lambda *_, **__: damaged)
-    problems = verify("mini").problems
+    monkeypatch.setattr("cliper.checkpoints.verify.resolve", lambda *_, **__: damaged)
+    problems = verify_checkpoint("mini").problems
     assert len(problems) == 3
     assert any(line.startswith("model.safetensors: expected sha256 285ae6") for line in problems)
     assert any("NaN or infinite" in line for line in problems)
@@ -54,7 +52,7 @@ def test_damaged_bundled_checkpoint_fails_its_checksums(monkeypatch, tmp_path):
 
 
 def test_local_clip_has_no_problem(tiny_clip):
-    report = verify(tiny_clip)
+    report = verify_checkpoint(tiny_clip)
     assert report.problems == []
     assert report.tensors == 78
     assert report.folder == tiny_clip
@@ -63,7 +61,9 @@ def test_local_clip_has_no_problem(tiny_clip):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_named(tiny_clip, change, value):
     change(lambda tensors: tensors["visual_projection.weight"][3].fill_(value))
-    assert verify(tiny_clip, "clip").problems == ["visual_projection.weight: has values that are NaN or infinite"]
+    assert verify_checkpoint(tiny_clip, "clip").problems == [
+        "visual_projection.weight: has values that are NaN or infinite"
+    ]
 
 
 def test_wrong_names_and_shapes_are_named(tiny_clip, change):
@@ -74,7 +74,7 @@ def test_wrong_names_and_shapes_are_named(tiny_clip, change):
         tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # older releases saved it
 
     change(damage)
-    assert verify(tiny_clip).problems == [
+    assert verify_checkpoint(tiny_clip).problems == [
         "visual_projection.weight: expected shape [16, 16], got [16, 8]",
         "1 tensor is missing: text_model.embeddings.token_embedding.weight",
     ]
@@ -82,7 +82,7 @@ def test_wrong_names_and_shapes_are_named(tiny_clip, change):
 
 def test_missing_projection_is_named(tiny_clip, change):
     change(lambda tensors: tensors.pop("text_projection.weight"))
-    assert verify(tiny_clip).problems == ["1 tensor is missing: text_projection.weight"]
+    assert verify_checkpoint(tiny_clip).problems == ["1 tensor is missing: text_projection.weight"]
 
 
 def test_pytorch_weights_are_read_without_running_code(tiny_clip):
@@ -90,11 +90,11 @@ def test_pytorch_weights_are_read_without_running_code(tiny_clip):
     (tiny_clip / "model.safetensors").unlink()
     for zipped in (True, False):
         torch.save(tensors, tiny_clip / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-        assert verify(tiny_clip).problems == []
-    torch.save({"a": verify}, tiny_clip / "pytorch_model.bin")  # a pickle that would run code
+        assert verify_checkpoint(tiny_clip).problems == []
+    torch.save({"a": verify_checkpoint}, tiny_clip / "pytorch_model.bin")  # a pickle that would run code
     assert (
         "pytorch_model.bin: the weights cannot be read: the file holds more than tensors"
-        in verify(tiny_clip).problems[0]
+        in verify_checkpoint(tiny_clip).problems[0]
     )
 
 
@@ -107,23 +107,23 @@ def test_shards_are_read(tiny_clip):
         save_file({name: tensors[name] for name in part}, tiny_clip / shard)
     weight_map = {name: shards[i >= 40] for i, name in enumerate(names)}
     (tiny_clip / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    report = verify(tiny_clip)
+    report = verify_checkpoint(tiny_clip)
     assert (report.tensors, report.problems) == (78, [])
 
 
 def test_truncated_weights_and_wrong_folders(tiny_clip, tmp_path):
     path = tiny_clip / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    (problem,) = verify(tiny_clip).problems
+    (problem,) = verify_checkpoint(tiny_clip).problems
     assert "model.safetensors: the weights cannot be read" in problem
     (tiny_clip / "config.json").write_text('{"model_type": "clip", "vision_config": {"hidden_size": "x"}}')
-    assert verify(tiny_clip).problems
-    (problem,) = verify(tmp_path, "clip").problems
+    assert verify_checkpoint(tiny_clip).problems
+    (problem,) = verify_checkpoint(tmp_path, "clip").problems
     assert "got no config.json" in problem
     with pytest.raises(CheckpointError, match=r"expected config\.json"):
-        verify(tmp_path)
+        verify_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint is called"):
-        verify("nothing")
+        verify_checkpoint("nothing")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_truncated_weights_and_wrong_folders(tiny_clip, tmp_path):
 )
 def test_configuration_of_another_model_is_named(tiny_clip, vision, words):
     (tiny_clip / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))
-    (problem,) = verify(tiny_clip).problems
+    (problem,) = verify_checkpoint(tiny_clip).problems
     assert words in problem
 
 
@@ -147,21 +147,21 @@ def test_dino_of_old_and_new_releases(tmp_path, family):
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
     config = getattr(transformers, f"{family}Config")(**sizes, intermediate_size=32, patch_size=16)
     getattr(transformers, f"{family}Model")(config).save_pretrained(tmp_path)
-    assert verify(tmp_path).problems == []
+    assert verify_checkpoint(tmp_path).problems == []
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
     prefix = family.lower()
     # As other releases and other tasks save it: with the base model's prefix, a head, and no pooler.
     renamed = {f"{prefix}.{name}": value for name, value in tensors.items() if "pooler" not in name}
     save_file({**renamed, "classifier.weight": torch.zeros(2, 16)}, path, metadata={"format": "pt"})
-    assert verify(tmp_path, "dino").problems == []
+    assert verify_checkpoint(tmp_path, "dino").problems == []
     renamed.popitem()
     save_file(renamed, path, metadata={"format": "pt"})
-    assert "1 tensor is missing" in verify(tmp_path, "dino").problems[0]
+    assert "1 tensor is missing" in verify_checkpoint(tmp_path, "dino").problems[0]
 
 
 def test_diffusion_of_old_and_new_releases(tiny_pipeline, caplog):
-    report = verify(tiny_pipeline)
+    report = verify_checkpoint(tiny_pipeline)
     assert report.problems == []
     assert "unet/diffusion_pytorch_model.safetensors" in report.files
     path = tiny_pipeline / "vae" / "diffusion_pytorch_model.safetensors"
@@ -172,15 +172,15 @@ def test_diffusion_of_old_and_new_releases(tiny_pipeline, caplog):
         tensors = {key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): v for key, v in tensors.items()}
     assert any(".query." in key for key in tensors)
     save_file(tensors, path)
-    assert verify(tiny_pipeline, "diffusion").problems == []
+    assert verify_checkpoint(tiny_pipeline, "diffusion").problems == []
     text = tiny_pipeline / "text_encoder" / "model.safetensors"
     prefixed = {f"text_model.{name}": value for name, value in load_file(text).items()}
     save_file(prefixed, text, metadata={"format": "pt"})
-    assert verify(tiny_pipeline, "diffusion").problems == []
+    assert verify_checkpoint(tiny_pipeline, "diffusion").problems == []
     logging.getLogger("diffusers").addHandler(caplog.handler)
     name, _ = tensors.popitem()
     save_file(tensors, path)
-    assert verify(tiny_pipeline, "diffusion").problems == [f"vae: 1 tensor is missing: {name}"]
+    assert verify_checkpoint(tiny_pipeline, "diffusion").problems == [f"vae: 1 tensor is missing: {name}"]
     logging.getLogger("diffusers").removeHandler(caplog.handler)
     assert not caplog.records  # the library's own report is not shown
 
@@ -189,14 +189,14 @@ def test_hub_checksums_are_compared(hub, tiny_clip):
     content = {name: (tiny_clip / name).read_bytes() for name in ("config.json", "model.safetensors")}
     hub.repos["me/tiny"] = {"a" * 40: content}
     with pytest.raises(DownloadError, match="not on this machine"):
-        verify("me/tiny")
+        verify_checkpoint("me/tiny")
     folder = resolve("me/tiny", "clip").folder
     asked = len(hub.asked)
-    assert verify("me/tiny").problems == []
+    assert verify_checkpoint("me/tiny").problems == []
     assert len(hub.asked) == asked
     blob = (folder / "config.json").resolve()
     blob.write_bytes(content["config.json"] + b" ")
-    (problem,) = verify("me/tiny").problems
+    (problem,) = verify_checkpoint("me/tiny").problems
     assert problem.startswith("config.json: expected sha256")
 
 

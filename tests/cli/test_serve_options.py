@@ -92,6 +92,39 @@ def test_help_does_not_show_a_token(
 
 @pytest.mark.enable_socket
 @pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(
+    ("content", "classes", "background"),
+    [
+        (
+            "classes: [dog, {person: [man, woman]}]\nbackground: wall; sky",
+            ["dog", "person: man, woman"],
+            ["wall", "sky"],
+        ),
+        ("classes: dog; cat\nbackground: none", ["dog", "cat"], ["none"]),
+        ("size: 64", ["horse"], ["auto"]),
+    ],
+)
+def test_page_begins_with_the_words_of_the_settings_file(
+    command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: Any,
+    tmp_path: Path,
+    content: str,
+    classes: list[str],
+    background: list[str],
+) -> None:
+    (tmp_path / "words.yaml").write_text(content)
+    found: list[Any] = []
+    monkeypatch.setattr("cliper.cli.serve.load_segmenter", lambda _: tiny)
+    server = importlib.import_module("cliper.server.run").Server
+    monkeypatch.setattr(server, "__init__", lambda self, service, ready: found.append(service.example))
+    monkeypatch.setattr(server, "run", lambda self, sockets: None)
+    assert command("serve", "--port", "0", "-s", tmp_path / "words.yaml").code == 0
+    assert found == [{"classes": classes, "background": background}]
+
+
+@pytest.mark.enable_socket
+@pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.parametrize(("options", "opens"), [([], True), (["--no-browser"], False)])
 def test_demo_opens_a_browser_when_it_is_ready(
     command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tiny: Any, options: list[str], opens: bool

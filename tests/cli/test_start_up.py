@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,30 +35,35 @@ print(json.dumps([code, Errors.loaded, sorted(name for name, module in sys.modul
 """
 
 
-def segment(tmp_path: Path, without: tuple[str, ...] = ()) -> tuple[set[str], set[str]]:
-    """Segment the bundled photo in a process; packages imported when "loading" was printed, and at the end."""
-    arguments = ["segment", str(cliper.example_photo()), "-c", "horse; grass", "-o", str(tmp_path)]
-    code = [sys.executable, "-c", RECORD, json.dumps(without), *arguments]
-    done = subprocess.run(code, capture_output=True, text=True, timeout=300, check=True)
+POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
+"""Modules that Windows does not have."""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """Segment the bundled photo in a process without :data:`POSIX_ONLY`; packages imported when "loading" was
+    printed, and at the end."""
+    out = tmp_path_factory.mktemp("out")
+    arguments = ["segment", str(cliper.example_photo()), "-c", "horse; grass", "-o", str(out)]
+    code = [sys.executable, "-c", RECORD, json.dumps(POSIX_ONLY), *arguments]
+    environment = {**os.environ, "CLIPER_CACHE": str(out / "cache")}
+    done = subprocess.run(code, capture_output=True, text=True, timeout=300, check=True, env=environment)
     status, before, after = json.loads(done.stdout)
     assert (status, done.stderr) == (0, "cliper: loading mini ...\n")
-    assert (tmp_path / "horses.labels.png").is_file()
+    assert (out / "horses.labels.png").is_file()
     return {name.partition(".")[0] for name in before}, {name.partition(".")[0] for name in after}
 
 
-def test_segmenting_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
-    before, after = segment(tmp_path)
+def test_segmenting_imports_no_library_that_it_does_not_use(imported: tuple[set[str], set[str]]) -> None:
+    before, after = imported
     assert "click" in before
     assert not {"torch", "numpy", "PIL"} & before  # the line appears before what takes time
     assert {"torch", "tokenizers"} <= after  # the words were not in the cache
     assert not {"transformers", "diffusers", "huggingface_hub", "fsspec", "scipy"} & after
 
 
-def test_segmenting_needs_no_module_of_posix_only(tmp_path: Path) -> None:
-    """Windows has none of them."""
-    missing = ("fcntl", "grp", "pwd", "resource", "termios")
-    _, after = segment(tmp_path, missing)
-    assert not {*missing} & after
+def test_segmenting_needs_no_module_of_posix_only(imported: tuple[set[str], set[str]]) -> None:
+    assert not {*POSIX_ONLY} & imported[1]
 
 
 @pytest.mark.parametrize("option", ["--quiet", "--json"])

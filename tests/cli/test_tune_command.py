@@ -29,7 +29,7 @@ def test_tuned_settings_are_used_by_the_other_commands(
     ended = command("tune", *data, *classes, "-m", clip_folder, "-o", file, "--folds", 2, "-b", "wall; sky")
     assert ended.code == 0, ended.err
     assert ended.err.splitlines()[-3:] == ["cliper: fold 1 of 2", "cliper: fold 2 of 2", "cliper: all images"]
-    assert [line.split()[0] for line in ended.out.splitlines()[1:6]] == ["class", "background", "dog", "grass", "mIoU"]
+    assert [line.split()[0] for line in ended.out.splitlines()[2:7]] == ["class", "background", "dog", "grass", "mIoU"]
     assert f"wrote {file}" in ended.out
     head = file.read_text().splitlines()[:3]
     assert head[0].startswith("# Settings ")
@@ -51,6 +51,22 @@ def test_tuned_settings_are_used_by_the_other_commands(
 
 
 @pytest.mark.full
+def test_templates_are_all_or_those_of_low_entropy(
+    command: Any, clip_folder: Path, data: tuple[object, ...], tmp_path: Path
+) -> None:
+    templates = ["a photo of a {}.", "{}", "the {} in an old drawing"]
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump({"templates": templates, "background_count": 4}))
+    words = ("--classes-file", tmp_path / "classes.txt", "-s", tmp_path / "given.yaml")
+    file = tmp_path / "tuned.yaml"
+    ended = command("tune", *data, *words, "-m", clip_folder, "-o", file, "--folds", 2, "--choose-templates")
+    assert ended.code == 0, ended.err
+    content = yaml.safe_load(file.read_text())
+    assert set(content["templates"]) <= set(templates)
+    assert ("templates: " in ended.out) == (content["templates"] != templates)
+    assert content["background_count"] == 4
+
+
+@pytest.mark.full
 def test_given_settings_are_written_where_tuning_does_not_help(
     command: Any, clip_folder: Path, data: tuple[object, ...], tmp_path: Path
 ) -> None:
@@ -62,7 +78,7 @@ def test_given_settings_are_written_where_tuning_does_not_help(
         path.replace(path.with_name(path.name.replace(".labels", "")))
     ended = command("tune", *data, *classes, *model, "-o", file, "--folds", 2)
     assert ended.code == 0, ended.err
-    assert ended.out.splitlines()[5].split() == ["mIoU", "100.0", "100.0", "+0.0"]
+    assert ended.out.splitlines()[6].split() == ["mIoU", "100.0", "100.0", "+0.0"]
     assert "tuning does not help on these images: the given settings are kept" in ended.out
     assert file.read_text().startswith("# Settings as given")
     assert load_settings(file).logit_scale == 29

@@ -48,7 +48,7 @@ def plain_iou(pairs: list[tuple[np.ndarray, np.ndarray]], labels: int, ignore: t
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_benchmark_goes_through(
+def test_every_benchmark_is_evaluated(
     command: Any, clip_folder: Path, own_tiny: Any, trees: Path, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / "out"
@@ -127,7 +127,7 @@ def test_refiner_gets_halves_of_the_original_image(own_tiny: Any, trees: Path, b
         np.testing.assert_array_equal(shown, half)
 
 
-def test_a_preset_brings_model_settings_and_the_published_number(
+def test_preset_sets_model_and_settings_and_adds_the_published_miou(
     command: Any, clip_folder: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The published weights cannot be had in a test: a tiny CLIP goes by their name.

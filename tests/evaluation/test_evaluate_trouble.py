@@ -142,7 +142,7 @@ def test_run_is_resumed_only_with_its_configuration(evaluate: Any, tmp_path: Pat
     assert after["matrix"] != before["matrix"]
 
 
-def test_two_runs_at_once_do_not_share_a_folder(evaluate: Any, tmp_path: Path) -> None:
+def test_second_run_in_a_folder_is_refused(evaluate: Any, tmp_path: Path) -> None:
     import fcntl
 
     assert evaluate("--limit", 2).code == 0

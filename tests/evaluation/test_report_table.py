@@ -75,7 +75,7 @@ def test_class_table_has_a_column_for_each_report(files: list[Path]) -> None:
     ]
 
 
-def test_formats_escape_what_has_a_meaning_in_them(files: list[Path]) -> None:
+def test_formats_escape_special_characters(files: list[Path]) -> None:
     table = class_table(read_reports(files[:1]))
     markdown = TABLE_FORMATS["md"](table).splitlines()
     assert markdown[:2] == ["| class | one |", "| --- | ---: |"]
@@ -87,7 +87,7 @@ def test_formats_escape_what_has_a_meaning_in_them(files: list[Path]) -> None:
     assert latex[-1] == r"\end{tabular}"
 
 
-def test_reports_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+def test_reports_of_one_name_are_labelled_by_their_paths(tmp_path: Path) -> None:
     paths = [tmp_path / folder / "same" / "report.json" for folder in "ab"]
     for path in paths:
         path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""``static/labels.js`` gives the labels of ``cliper.ops.labels``; run in node."""
+"""``labels.js`` gives the labels of ``cliper.ops.labels``, ``legend.js`` the reasons of a result; run in node."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ import torch
 import cliper.server
 from cliper.formats.json_result import encode_maps
 from cliper.ops.labels import assign_labels, class_confidence
+from cliper.result import why_absent
+from cliper.settings import Settings
 
 NODE = shutil.which("node")
-SCRIPT = Path(cliper.server.__file__).parent / "static" / "labels.js"
+STATIC = Path(cliper.server.__file__).parent / "static"
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 RUN = """
-import { LabelMaps, decodeStack, moveThreshold } from "%s";
+import { LabelMaps, decodeStack, moveThreshold } from "%s/labels.js";
+import { reason } from "%s/legend.js";
 import { readFileSync } from "node:fs";
 const asked = JSON.parse(readFileSync(0, "utf8"));
 if (asked.sensitivities) {
   console.log(JSON.stringify(asked.sensitivities.map(([t, s]) => moveThreshold(t, s))));
+} else if (asked.reasons) {
+  console.log(JSON.stringify(asked.reasons.map((values) => reason(...values))));
 } else {
   const stack = decodeStack(asked.stack);
   const maps = new LabelMaps(stack, asked.confidence, asked.width, asked.height, asked.normalize);
@@ -37,7 +42,7 @@ if (asked.sensitivities) {
 
 
 def run(asked: dict[str, Any]) -> Any:
-    code = RUN % SCRIPT.as_uri()
+    code = RUN.replace("%s", STATIC.as_uri())
     command = [str(NODE), "--input-type=module", "--eval", code]
     ended = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
@@ -79,3 +84,10 @@ def test_labels_are_those_of_python(normalize: bool, shape: tuple[tuple[int, int
 def test_sensitivity_moves_thresholds() -> None:
     pairs = [(0.6, 0.5), (0.6, 0.0), (0.6, 1.0), (0.6, 0.25), (0.6, 0.75), (0.0, 0.2)]
     assert run({"sensitivities": pairs}) == pytest.approx([0.6, 1.0, 0.001, 0.8, 0.3, 0.0])
+
+
+def test_reasons_are_those_of_python() -> None:
+    pairs = [(confidence, threshold) for confidence in (0.0, 0.07, 0.52, 0.66, 0.8) for threshold in (0.65, 0.75)]
+    expected = [why_absent(confidence, Settings(score_threshold=threshold)) for confidence, threshold in pairs]
+    assert run({"reasons": [(confidence, 0, threshold, threshold) for confidence, threshold in pairs]}) == expected
+    assert run({"reasons": [(0.8, 0.1, 0.65, 0.65)]}) == [""]

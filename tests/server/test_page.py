@@ -117,6 +117,7 @@ def test_sliders_and_boxes_send_no_request(page: Page) -> None:
     page.set_words("horse, person")
     page.segment()
     assert "below the threshold 0.50: 0." in page.row("person").text
+    assert "turns it on" in page.row("person").text
     count = "return performance.getEntriesByType('resource').length"
     before, area = page.driver.execute_script(count), page.area("horse")
     page.set("#sensitivity", 0.99)
@@ -278,14 +279,20 @@ def test_class_names_are_text_not_markup(page: Page) -> None:
     page.segment()
     assert page.words() == [word]
     assert page.row(word)
+    assert page.text("#notes").startswith(word)  # not among the words that mini was taught
     assert page.all("img") == []
 
 
-def test_token_is_asked_for(driver: Any, serve_page: Callable[..., str], segmenter: Segmenter) -> None:
-    page = Page(driver, serve_page(segmenter, token="secret"))
+def test_token_is_asked_for_and_first_words_are_set(
+    driver: Any, serve_page: Callable[..., str], segmenter: Segmenter
+) -> None:
+    example = {"classes": ["dog", "person: man, woman"], "background": ["wall"]}
+    page = Page(driver, serve_page(segmenter, token="secret", example=example))
     page.wait(lambda: page.one("#login").is_displayed())
     page.one("#token").send_keys("wrong\n")
     page.wait(lambda: page.one("#login").is_displayed() and not page.one("#token").get_attribute("value"))
     page.one("#token").send_keys("secret\n")
     page.ready()
+    assert page.words() == example["classes"]
+    assert page.text("#background-words .word") == "wall"
     assert "mini" in page.segment()

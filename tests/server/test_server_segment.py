@@ -15,7 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import cliper
+from cliper.prompts import parse_classes
 from cliper.segmenter import Segmenter
+from cliper.vocabulary import TaughtWords
 
 
 def labels_of(answer: dict[str, Any]) -> np.ndarray[Any, Any]:
@@ -68,6 +70,11 @@ def test_form_and_json_get_the_same_response(usual: Any, image_file: bytes) -> N
     assert got == wanted
     lists = {**fields, "classes": "cat; dog"}
     assert usual.client.post("/v1/segment", data=lists, files={"image": image_file}).json()["masks"] == got["masks"]
+
+
+def test_words_that_the_model_was_not_taught_have_notes(start: Any, mini: Segmenter, image_file: bytes) -> None:
+    notes = start(mini).segment(image_file, "dog; Hund").json()["notes"]
+    assert notes == TaughtWords(mini.checkpoint).notes(parse_classes("Hund")) != []
 
 
 def test_background_words(usual: Any, own_tiny: Segmenter, image_file: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from cliper.batch.task import SegmentTask
 from cliper.errors import InputError
 from cliper.formats import ImageInfo, ImageOutput
+from cliper.result import why_absent
 from cliper.runner.manifest import DAMAGED, Record
 from cliper.runner.run import Run
 
@@ -46,19 +47,23 @@ def merge_formats(run: Run, task: SegmentTask) -> list[Path]:
     return paths
 
 
-def summarize(run: Run, classes: Sequence[str]) -> dict[str, Any]:
+def summarize(run: Run, task: SegmentTask) -> dict[str, Any]:
     """For each class the number of images in which it was found and its mean share of their area; by name.
 
-    Classes that were found nowhere have 0 images.
+    Classes that were found nowhere have 0 images, and ``absent``: why, where their confidence is highest.
     """
-    images, areas = dict.fromkeys(classes, 0), dict.fromkeys(classes, 0.0)
+    images, areas, best = (dict.fromkeys(task.class_names, 0.0) for _ in range(3))
     for _, record in run.manifest.records():
         for name, area in record.areas.items():
             if area > 0 and name in images:
                 images[name] += 1
                 areas[name] += area
+        for name, confidence in record.details.get("confidence", {}).items():
+            best[name] = max(confidence, best[name])
     return {
-        name: {"images": count, "mean_area": round(areas[name] / count, 6) if count else 0.0}
+        name: {"images": int(count), "mean_area": round(areas[name] / count, 6)}
+        if count
+        else {"images": 0, "mean_area": 0.0, "absent": why_absent(best[name], task.models.settings)}
         for name, count in images.items()
     }
 

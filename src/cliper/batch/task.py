@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import logging
-import multiprocessing
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +19,6 @@ from cliper.runner.manifest import Record
 from cliper.runner.run_dir import MANIFEST, RUN
 from cliper.runner.storage import Storage
 from cliper.runner.task import Task
-from cliper.vocabulary import word_notes
 
 if TYPE_CHECKING:
     from cliper.decode_pool import DecodePool
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
     from cliper.segmenter import Segmenter
 
 __all__ = ["Cleaning", "SegmentTask"]
-
-_LOG = logging.getLogger("cliper.batch")
 
 
 @dataclass(frozen=True)
@@ -126,9 +121,6 @@ class SegmentTask(Task):
         """The segmenter, with the texts encoded."""
         segmenter = self.models.load(device)
         segmenter.segment_deferred([], self.classes, self.background)  # fails if a class is too long, say
-        if multiprocessing.parent_process() is None:  # workers would repeat it
-            for note in word_notes(segmenter.encoder, segmenter.checkpoint, self.classes):
-                _LOG.warning("%s", note)
         yield segmenter
 
     def limits(self, model: Segmenter) -> tuple[int, int]:
@@ -158,7 +150,9 @@ class SegmentTask(Task):
         outputs = self.outputs(item.name)
         for format, name in zip(self.found_formats, outputs, strict=True):
             storage.put(name, lambda path: format.write(found, path, info, self.options))  # noqa: B023 - called at once
-        return Record(item.name, tuple(outputs), areas=found.areas, details={"width": width, "height": height})
+        confidence = {n: round(c, 4) for n, c in zip(found.classes, found.confidence.tolist(), strict=True)}
+        details = {"width": width, "height": height, "confidence": confidence}
+        return Record(item.name, tuple(outputs), areas=found.areas, details=details)
 
     def is_current(self, item: ImageItem, record: Record, storage: Storage) -> bool:
         """Whether all files of an image exist; in an object store that is not asked for each image."""

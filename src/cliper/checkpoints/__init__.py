@@ -7,15 +7,15 @@
 336
 
 :func:`resolve` downloads what is not on this machine, :func:`check_folder` is the cheap check before loading, and
-:func:`verify` reads all weights. Importing this package is cheap: torch, transformers, diffusers and huggingface_hub
-are imported in the functions that use them.
+:func:`verify_checkpoint` reads all weights. Importing this package is cheap: torch, transformers, diffusers and
+huggingface_hub are imported in the functions that use them.
 """
 
 from cliper.checkpoints.default_settings import recommended_settings, resolve_recipe
 from cliper.checkpoints.registry import HubRepo, RegistryEntry, entries, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
 from cliper.checkpoints.validate import check_folder
-from cliper.checkpoints.verify import VerifyReport, verify, weight_hashes
+from cliper.checkpoints.verify import VerifyReport, verify_checkpoint, weight_hashes
 
 __all__ = [
     "HubRepo",
@@ -28,6 +28,6 @@ __all__ = [
     "recommended_settings",
     "resolve",
     "resolve_recipe",
-    "verify",
+    "verify_checkpoint",
     "weight_hashes",
 ]

@@ -17,14 +17,14 @@ from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import COMPONENTS, check_folder, kind_of_folder, list_files, needed_files, weight_paths
 from cliper.errors import CheckpointError
 
-__all__ = ["VerifyReport", "verify", "weight_hashes"]
+__all__ = ["VerifyReport", "verify_checkpoint", "weight_hashes"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """The result of :func:`verify`.
+    """The result of :func:`verify_checkpoint`.
 
     Args:
         name: of the checkpoint.
@@ -41,7 +41,7 @@ class VerifyReport:
     problems: list[str] = field(default_factory=list)
 
 
-def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyReport:
+def verify_checkpoint(name: str | os.PathLike[str], kind: str | None = None) -> VerifyReport:
     """Check a checkpoint on this machine by reading all of it; nothing is downloaded.
 
     Files of the bundled checkpoint are compared with the registry's checksums, large files from the hub with the
@@ -58,7 +58,7 @@ def verify(name: str | os.PathLike[str], kind: str | None = None) -> VerifyRepor
         DownloadError: it is not on this machine.
 
     Example:
-        >>> verify("mini").problems
+        >>> verify_checkpoint("mini").problems
         []
     """
     text = os.fspath(name)

@@ -15,6 +15,7 @@ from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
     class_options,
+    echo_notes,
     label_mode_option,
     message_options,
     model_options,
@@ -124,6 +125,9 @@ def batch(source: str, out: str, **options: Any) -> int:
         advice = "use --engine local, or unpack it first"
         raise InputError(f"--engine ray: a {kind} can only be read from its beginning; {advice}")
     task = _make_task(images, options)
+    checkpoint = resolve(task.models.model, "clip")
+    print_model(checkpoint, task.models.refiner)
+    echo_notes(checkpoint, task.classes)
     if options["choose_templates"]:
         task = _choose_templates(task, images, options["choose_templates"])
     source_config = {
@@ -134,9 +138,8 @@ def batch(source: str, out: str, **options: Any) -> int:
     progress = Progress(images.count)
 
     def finish(run: Run) -> tuple[list[Path], Mapping[str, Any]]:
-        return _write_run_files(run, task, options), summarize(run, task.class_names)
+        return _write_run_files(run, task, options), summarize(run, task)
 
-    print_model(resolve(task.models.model, "clip"), task.models.refiner)
     engine = make_engine(task, options)
     run, paths = run_task(task, images, out, source_config | task.config(), engine, progress, finish, run_options)
     log_stats(run)

@@ -68,12 +68,12 @@ def list_data() -> None:
     print_table(("name", "data set", *numbers, "background", "prepared by"), rows, numbers=numbers)
 
 
-@data.command(epilog="cliper data verify ROOT\ncliper data verify ROOT voc21 ade150 --full")
+@data.command("verify", epilog="cliper data verify ROOT\ncliper data verify ROOT voc21 ade150 --full")
 @_root_argument
 @click.argument("names", nargs=-1, shell_complete=complete_benchmarks)
 @click.option("--full", is_flag=True, help="Decode every image and mask and check every label. Slow.")
 @message_options
-def verify(root: Path, names: tuple[str, ...], full: bool) -> int:
+def verify_benchmarks(root: Path, names: tuple[str, ...], full: bool) -> int:
     """Check whether the benchmarks NAMES in ROOT are complete.
 
     Without NAMES all benchmarks are checked. The exit code is 1 if images or masks are missing or unreadable, and 2 if

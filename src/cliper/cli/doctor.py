@@ -104,9 +104,9 @@ def _hub() -> str:
 
 
 def _bundled() -> str:
-    from cliper.checkpoints import verify
+    from cliper.checkpoints import verify_checkpoint
 
-    report = verify("mini")
+    report = verify_checkpoint("mini")
     if report.problems:
         raise CliperError(f"{report.problems[0]}; install the package again")
     return f"{report.tensors} tensors, checksums right"

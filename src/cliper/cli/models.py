@@ -65,17 +65,17 @@ def fetch(name: str, kind: str | None) -> None:
         click.echo(f"{found.name}: {found.folder}")
 
 
-@models.command(epilog="cliper models verify mini\ncliper models verify path/to/folder --kind diffusion")
+@models.command("verify", epilog="cliper models verify mini\ncliper models verify path/to/folder --kind diffusion")
 @click.argument("name", shell_complete=complete_checkpoints)
 @_kind_option
 @message_options
-def verify(name: str, kind: str | None) -> int:
+def verify_model(name: str, kind: str | None) -> int:
     """Check every tensor of checkpoint NAME.
 
     Names, shapes and checksums must be right, and all values finite. NAME is a name from cliper models list, a Hugging
     Face repository or a folder. The exit code is 2 if anything is wrong.
     """
-    from cliper.checkpoints import verify as verify_checkpoint
+    from cliper.checkpoints import verify_checkpoint
 
     report = verify_checkpoint(name, kind)
     for problem in report.problems:

@@ -6,14 +6,14 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cliper.cli.completion import complete_models, complete_presets, complete_refiners
-from cliper.cli.errors import echo_warning
+from cliper.cli.errors import echo_warning, is_quiet
 from cliper.cli.help import option, option_group
 from cliper.errors import ClassListError, OutputError, SettingsError
 from cliper.settings import (
@@ -32,6 +32,8 @@ from cliper.settings import (
 )
 
 if TYPE_CHECKING:
+    from cliper.checkpoints import ResolvedCheckpoint
+    from cliper.encoders.base import Encoder
     from cliper.prompts import ClassPrompt
     from cliper.segmenter import Segmenter
 
@@ -237,11 +239,11 @@ def load_segmenter(options: dict[str, Any]) -> Segmenter:
     return ModelConfig(options["model"], settings, refiner, options["device"], options["dtype"], options["seed"]).load()
 
 
-def echo_notes(segmenter: Segmenter, classes: list[ClassPrompt]) -> None:
-    """Print a note about each class that the model was not taught, to standard error."""
-    from cliper.vocabulary import word_notes
+def echo_notes(checkpoint: ResolvedCheckpoint, classes: Sequence[ClassPrompt], encoder: Encoder | None = None) -> None:
+    """Print a note about each class that the model was not taught, to standard error; see :class:`.TaughtWords`."""
+    from cliper.vocabulary import TaughtWords
 
-    for note in word_notes(segmenter.encoder, segmenter.checkpoint, classes):
+    for note in [] if is_quiet() else TaughtWords(checkpoint, encoder).notes(classes):
         echo_warning(note)
 
 
@@ -318,29 +320,26 @@ def _split_commas(text: str) -> list[str]:
     return [entry for entry in entries if entry.strip()] or [text]
 
 
-def read_background(names: tuple[str, ...], settings: str | None = None) -> str | list[ClassPrompt] | None:
-    """Value of ``--background``, or else of the file of ``--settings``: ``"auto"``, None for ``none``, or names.
+def read_background(
+    names: tuple[str, ...], settings: str | None = None, *, origin: str = "--background"
+) -> str | list[ClassPrompt] | None:
+    """Value of the option ``origin``, or else of the file of ``--settings``: ``"auto"``, None for ``none``, or names.
 
     Raises:
         CliperError: a list that cannot be used, or ``auto`` or ``none`` beside names.
     """
-    from cliper.prompts import parse_classes
+    from cliper.prompts import background_keyword, parse_classes
 
-    origin, entries = "--background", names
+    entries = names
     if not names:
         origin, entries = f"{settings}: background", load_words(settings).background or ("auto",)
-    words = [word.strip().lower() for name in entries for word in name.split(";") if word.strip()]
-    if len(words) == 1 and re.fullmatch(r"[\d.]+%?", words[0]):
+    if len(entries) == 1 and re.fullmatch(r"[\d.]+%?", entries[0].strip(" ;")):
         raise ClassListError(
             f"{origin}: expected names of what else is in the images, got {entries[0]!r}; "
             "the threshold is --background-threshold"
         )
-    if words == ["auto"]:
-        return "auto"
-    if words == ["none"]:
-        return None
-    if "auto" in words or "none" in words:
-        raise ClassListError(f"{origin}: expected auto or none alone, or names; got several of them")
+    if keyword := background_keyword(entries, origin):
+        return "auto" if keyword == "auto" else None
     what = "background name"
     return parse_classes(names, what=what) if names else _parse_entries(settings, entries, what)
 

@@ -146,7 +146,7 @@ def segment(
             class_file = out / _CLASS_LIST
     segmenter = load_segmenter(options)
     segmenter.encode_text(class_list)  # a class that cannot be encoded is an error of the command, not of an image
-    echo_notes(segmenter, class_list)
+    echo_notes(segmenter.checkpoint, class_list, segmenter.encoder)
     if not json_output and not silent:
         print_model(segmenter.checkpoint, options["refiner"])
     failed = 0

@@ -14,8 +14,15 @@ import click
 
 from cliper.cli.errors import echo_warning, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import load_segmenter, message_options, model_options
+from cliper.cli.options import (
+    load_segmenter,
+    message_options,
+    model_options,
+    read_background,
+    read_class_options,
+)
 from cliper.errors import InputError, MissingExtraError
+from cliper.settings import load_words
 
 __all__ = ["demo", "serve"]
 
@@ -151,6 +158,19 @@ def _echo_address(name: str, address: str) -> None:
         click.echo(f"{name} at {address}")
 
 
+def _example(settings: str | None) -> dict[str, list[str]]:
+    """The first words of the page that the file of ``--settings`` names."""
+    from cliper.prompts import format_classes
+
+    words, example = load_words(settings), {}
+    if words.classes is not None:
+        example["classes"] = format_classes(read_class_options((), None, settings))
+    if words.background is not None:
+        background = read_background((), settings) or "none"
+        example["background"] = [background] if isinstance(background, str) else format_classes(background)
+    return example
+
+
 def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
     import torch
     from PIL import Image
@@ -160,7 +180,7 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
         from cliper.server.access import is_loopback, listen
         from cliper.server.models import CODEC_THREADS, Limits, ServedModel
         from cliper.server.run import Server
-        from cliper.server.service import Service
+        from cliper.server.service import EXAMPLE, Service
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "cliper":
             raise  # no package is missing: a defect
@@ -168,6 +188,7 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
 
     names = {field.name: options.get(field.name, options.get(f"max_{field.name}")) for field in fields(Limits)}
     limits = Limits(**{name: value for name, value in names.items() if value is not None})
+    example = EXAMPLE | _example(options["settings"])
     host, token = options["host"], options["token"]
     if token is None:  # not by click's envvar, which takes an empty token for none
         token = os.environ.get("CLIPER_TOKEN")
@@ -191,6 +212,7 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
                 media=options["label_studio_folder"],
                 loopback_only=is_loopback(host),
                 origins=options["cors_origins"],
+                example=example,
             )
             address, port = socket.getsockname()[:2]
             name = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"

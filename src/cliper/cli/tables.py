@@ -18,6 +18,7 @@ __all__ = ["format_duration", "print_found_classes", "print_model", "print_repor
 
 _MAX_CELL_LENGTH = 60  # a class name may be a whole sentence
 _MAX_FILES_SHOWN = 20
+_MAX_REASONS = 10
 _PIPE_WIDTH = 10_000  # in a pipe nothing is folded or cut: the lines are searched
 
 
@@ -69,7 +70,7 @@ def print_summary(counts: Counts, paths: Sequence[str], seconds: float) -> None:
 
 
 def print_found_classes(summary: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print, for each class, in how many images it was found and its mean area there, and the classes found nowhere.
+    """Print, for each class, in how many images it was found and its mean area there, and why others were not found.
 
     Args:
         summary: as :func:`cliper.batch.merge.summarize` gives it.
@@ -83,6 +84,8 @@ def print_found_classes(summary: Mapping[str, Mapping[str, Any]]) -> None:
     missing = [name for name in summary if name not in found]
     if missing:
         click.echo(printable(f"found in no image: {'; '.join(missing)}"))
+    for name in missing[:_MAX_REASONS]:
+        click.echo(printable(f"  {name}, at best: {summary[name]['absent']}"))
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -121,6 +124,9 @@ def _print_classes(report: Mapping[str, Any]) -> None:
         f"\nmIoU {_percent(report['miou'])}, pixel accuracy {_percent(report['pixel_accuracy'])}, "
         f"mean accuracy {_percent(report['mean_accuracy'])} (percent)"
     )
+    if "vocabulary" in report:
+        everything = _percent(report["miou_all"])
+        click.echo(f"vocabulary {report['vocabulary']}; mIoU over all classes, also those only predicted: {everything}")
     published = report["published"]
     if published:
         click.echo(_compare_with_published(published))
@@ -139,13 +145,33 @@ def _compare_with_published(published: Mapping[str, Any]) -> str:
 
 
 def _print_variants(variants: Sequence[Mapping[str, Any]]) -> None:
-    metrics = {"mIoU": "miou", "pixel accuracy": "pixel_accuracy", "mean accuracy": "mean_accuracy"}
-    rows = []
-    for row in variants:
-        settings = row["settings"]
-        fused = "on" if settings["fuse_features"] else "off"
-        rows.append((settings["attention"], fused, row["refiner"], *(_percent(row[key]) for key in metrics.values())))
-    print_table(("attention", "feature fusion", "refiner", *metrics), rows, numbers=metrics)
+    texts = ["attention", "feature fusion", "refiner"]
+    numbers = ["mIoU", "pixel accuracy", "mean accuracy"]
+    rows = [_variant_cells(row) for row in variants]
+    if "vocabulary" in variants[0]:
+        texts = [name for name in texts if len({row[name] for row in rows}) > 1] + ["vocabulary"]
+        numbers[1:1] = ["mIoU all"] + (["robust mean", "robust minimum"] if len(texts) > 1 else [])
+    print_table([*texts, *numbers], [[row[name] for name in (*texts, *numbers)] for row in rows], numbers=numbers)
+    if texts == ["vocabulary"]:
+        mean, minimum = rows[0]["robust mean"], rows[0]["robust minimum"]
+        click.echo(f"\nrobust mIoU, over {len(rows)} vocabularies: mean {mean}, minimum {minimum} (percent)")
+
+
+def _variant_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Texts by heading."""
+    settings, robust = row["settings"], row.get("robust_miou", {})
+    return {
+        "attention": settings["attention"],
+        "feature fusion": "on" if settings["fuse_features"] else "off",
+        "refiner": row["refiner"],
+        "vocabulary": row.get("vocabulary", ""),
+        "mIoU": _percent(row["miou"]),
+        "mIoU all": _percent(row.get("miou_all")),
+        "robust mean": _percent(robust.get("mean")),
+        "robust minimum": _percent(robust.get("minimum")),
+        "pixel accuracy": _percent(row["pixel_accuracy"]),
+        "mean accuracy": _percent(row["mean_accuracy"]),
+    }
 
 
 def _percent(value: float | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,16 @@ import click
 from cliper.cli.custom_data import custom_data_options, read_benchmark_settings, read_custom_data
 from cliper.cli.errors import echo_status, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
-from cliper.cli.options import check_out_folder, message_options, model_options
+from cliper.cli.options import check_out_folder, echo_notes, message_options, model_options
 from cliper.cli.runs import read_model_config
-from cliper.cli.tables import print_table
+from cliper.cli.tables import print_model, print_table
 from cliper.errors import InputError
 from cliper.files import write_text
+from cliper.prompts import format_classes
 
 if TYPE_CHECKING:
     from cliper.evaluation.task import EvaluationTask
     from cliper.evaluation.tune import TuneResult
-    from cliper.prompts import ClassPrompt
 
 __all__ = ["tune"]
 
@@ -69,6 +68,8 @@ def tune(out: Path, limit: int, folds: int, choose_templates: bool, **options: A
     started = time.monotonic()
     with task.load() as loaded:
         segmenter = loaded[""]
+        print_model(segmenter.checkpoint, models.refiner)
+        echo_notes(segmenter.checkpoint, benchmark.texts.classes, segmenter.encoder)
         images = load_labelled(task, segmenter, samples, _show_step)
         words = benchmark.texts.classes, benchmark.texts.background
         features = [image.encoded.features for image in images]
@@ -107,7 +108,7 @@ def _print_result(task: EvaluationTask, result: TuneResult) -> None:
         click.echo(f"{name}: {getattr(given, name):g} -> {getattr(result.settings, name):g}")
     if result.settings.templates != given.templates:
         click.echo(f"templates: {'; '.join(result.settings.templates)}")
-    names_found = result.background if isinstance(result.background, str) else _entries(result.background)
+    names_found = result.background if isinstance(result.background, str) else format_classes(result.background)
     click.echo(f"background: {names_found if isinstance(names_found, str) else '; '.join(names_found)}")
 
 
@@ -134,12 +135,7 @@ def _settings_file(task: EvaluationTask, result: TuneResult, images: int, folds:
     names = result.background
     content = {
         **result.settings.to_dict(),
-        "classes": _entries(task.benchmark.texts.classes),
-        "background": names if isinstance(names, str) else _entries(names),
+        "classes": format_classes(task.benchmark.texts.classes),
+        "background": names if isinstance(names, str) else format_classes(names),
     }
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-
-
-def _entries(words: Sequence[ClassPrompt]) -> list[str]:
-    """Classes in the syntax of a class file."""
-    return [item.name if item.prompts == (item.name,) else f"{item.name}: {', '.join(item.prompts)}" for item in words]

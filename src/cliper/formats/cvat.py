@@ -20,7 +20,7 @@ from cliper.files import atomic_write, to_utf8
 from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage
 from cliper.formats.label_png import encode_label_png
 from cliper.formats.palette import voc_palette
-from cliper.formats.regions import class_regions, find_regions, remove_specks
+from cliper.formats.regions import class_regions, clear_small_regions, find_regions
 
 __all__ = ["CVAT", "labelmap_txt", "number_regions"]
 
@@ -108,7 +108,7 @@ def _check_classes(classes: Sequence[str]) -> None:
 
 def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
     _check_classes(result.classes)
-    labels = remove_specks(result.labels, options.min_area)
+    labels = clear_small_regions(result.labels, options.min_area)
     masks = [encode_label_png(labels), encode_label_png(number_regions(labels))]
     _write_zip(path, result.classes, [(_mask_name(info), masks)])
 

@@ -16,7 +16,7 @@ from cliper.files import json_list, to_utf8, write_json, write_text
 from cliper.formats.base import Format, FormatOptions, ImageInfo, ImageOutput, LabeledImage, bounded_confidence
 from cliper.formats.label_studio_rle import encode_brush_rle
 from cliper.formats.palette import hex_colours
-from cliper.formats.regions import DEFAULT_MIN_AREA, class_regions, remove_specks
+from cliper.formats.regions import DEFAULT_MIN_AREA, class_regions, clear_small_regions
 
 __all__ = [
     "LABEL_STUDIO",
@@ -62,7 +62,7 @@ def label_studio_prediction(
         to_name: name of the image there.
         min_area: smaller regions are left out of the masks; pixels, or a share of the image.
     """
-    labels = remove_specks(result.labels, min_area)
+    labels = clear_small_regions(result.labels, min_area)
     height, width = labels.shape
     confidence = bounded_confidence(result.confidence).tolist()
     masks = [

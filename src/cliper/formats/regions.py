@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cliper.errors import InputError
 from cliper.formats.label_png import check_labels
 
-__all__ = ["DEFAULT_MIN_AREA", "Region", "class_regions", "find_regions", "min_pixels", "remove_specks"]
+__all__ = ["DEFAULT_MIN_AREA", "Region", "class_regions", "clear_small_regions", "find_regions", "min_pixels"]
 
 DEFAULT_MIN_AREA = "0.01%"
 """Smallest region in formats of polygons, boxes and objects, where an annotator would have to delete each speck."""
@@ -95,11 +95,11 @@ def find_regions(labels: npt.ArrayLike, min_area: int | str = 0) -> Iterator[Reg
             yield Region(whole.label, left, top, components[box] == number)
 
 
-def remove_specks(labels: npt.NDArray[np.int32], min_area: int | str) -> npt.NDArray[np.int32]:
+def clear_small_regions(labels: npt.NDArray[np.int32], min_area: int | str) -> npt.NDArray[np.int32]:
     """[H, W] labels in which the components of fewer pixels than :func:`min_pixels` are background.
 
     Example:
-        >>> remove_specks(np.array([[1, 1, 0, 2]]), 2).tolist()
+        >>> clear_small_regions(np.array([[1, 1, 0, 2]]), 2).tolist()
         [[1, 1, 0, 0]]
     """
     kept = np.zeros_like(labels)

@@ -8,7 +8,7 @@ from cliper.ops.entropy import has_low_entropy, prediction_entropy
 from cliper.ops.facility_location import facility_location
 from cliper.ops.fusion import fuse_values, fused_attention
 from cliper.ops.labels import assign_labels, class_confidence, class_scores
-from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, pixel_accuracy
+from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
 from cliper.ops.position_embedding import interpolate_position_embedding
 from cliper.ops.recipes import RECIPES, Recipe
 from cliper.ops.windows import Window, WindowMerger, window_grid
@@ -38,6 +38,7 @@ __all__ = [
     "interpolate_position_embedding",
     "mean_accuracy",
     "mean_iou",
+    "mean_iou_all",
     "pixel_accuracy",
     "prediction_entropy",
     "window_grid",

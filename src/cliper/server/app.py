@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from cliper.errors import CliperError, InputError, RefinerError
-from cliper.examples import EXAMPLE_CLASSES, example_photo
+from cliper.examples import example_photo
 from cliper.files import dumps
 from cliper.formats import find_format, format_names
 from cliper.server import schemas
@@ -99,7 +99,7 @@ def _add_gets(router: APIRouter, service: Service) -> None:
         """The served model, its limits, and the export formats; in X-AnyLabeling's form too."""
         known = map(find_format, format_names())
         formats = [{"name": one.name, "summary": one.summary, "needs_image": one.shows_image} for one in known]
-        described = {"models": [model.describe()], "formats": formats, "example": [EXAMPLE_CLASSES]}
+        described = {"models": [model.describe()], "formats": formats, "example": service.example}
         values: dict[str, Any] = {"mask_fineness_slider": 10, "toggle_preserve_existing_annotations": False}
         values["edit_conf"] = model.settings.score_threshold
         names = ("edit_text", "button_send", "input_conf", "mask_fineness_value_label", *values)

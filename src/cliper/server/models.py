@@ -21,11 +21,12 @@ from cliper.errors import ClassListError, ImageError, InputError, SettingsError
 from cliper.formats.label_studio import display_name
 from cliper.images import load_stream, resized_shape
 from cliper.ops.windows import window_grid
-from cliper.prompts import ClassPrompt, background_classes, load_templates, parse_classes
+from cliper.prompts import ClassPrompt, background_classes, background_keyword, load_templates, parse_classes
 from cliper.result import Segmentation
 from cliper.segmenter import Segmenter
 from cliper.server.schemas import SegmentRequest
 from cliper.settings import Settings
+from cliper.vocabulary import TaughtWords
 
 __all__ = ["CODEC_THREADS", "Limits", "PreparedRequest", "ServedModel"]
 
@@ -55,21 +56,21 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class PreparedRequest:
-    """Input of the model: a decoded image and the digest of its file, classes, background names, and the segmenter
-    with the settings of the request."""
+    """Input of the model: a decoded image and the digest of its file, classes, background names or "auto", the prompts
+    of both, and the segmenter with the settings of the request."""
 
     image: Image.Image
     digest: bytes
     classes: tuple[ClassPrompt, ...]
-    background: tuple[ClassPrompt, ...]
-    automatic: bool  # the background is "auto"
+    background: str | tuple[ClassPrompt, ...]
+    prompts: tuple[str, ...]
     segmenter: Segmenter
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for requests that can share a batch."""
-        words = (self.classes, self.background, self.automatic)
-        return (self.image.size, *words, self.segmenter.settings, self.segmenter.refiner is None)
+        models = (self.segmenter.settings, self.segmenter.refiner is None)
+        return (self.image.size, self.classes, self.background, *models)
 
 
 class _EncodedImages:
@@ -137,6 +138,7 @@ class ServedModel:
         self._segmenter.checkpoint = replace(loaded.checkpoint, name=self.name)
         self._segmenter.cache, self._segmenter.batch_size = self.texts, self.batch
         self._unrefined = self._segmenter.with_refiner(None)
+        self.taught = TaughtWords(self._segmenter.checkpoint, loaded.encoder)
 
     def prepare(self, request: SegmentRequest) -> PreparedRequest:
         """Check a request, then decode its image. Blocks: call it in a thread.
@@ -153,8 +155,10 @@ class ServedModel:
             raise InputError(f"refiner: expected none or {self.refiner}, which is served here, got another")
         settings = self.settings.replace(**request.settings.model_dump(exclude_none=True))
         classes = self._parse_names(request.classes, "class")
-        background, automatic = self._parse_background(request.background, classes, settings)
-        prompts = {prompt for item in (*classes, *background) for prompt in item.prompts}
+        given = [request.background] if isinstance(request.background, str) else request.background or ["none"]
+        background = background_keyword(given, "background") or tuple(self._parse_names(given, "background name"))
+        named = (*classes, *background_classes(background, classes, lexicon=settings.background_count > 0))
+        prompts = tuple(dict.fromkeys(prompt for item in named for prompt in item.prompts))
         texts = len(prompts) * len(load_templates(settings.templates))
         if max(map(len, prompts)) > _MAX_PROMPT:
             raise ClassListError(f"expected texts of at most {_MAX_PROMPT} characters, got a longer one; shorten it")
@@ -167,7 +171,7 @@ class ServedModel:
         self._check_patches(image.size, settings)
         self.check_labels(image.size, len(classes))
         segmenter = (self._unrefined if refiner == "none" else self._segmenter).with_settings(settings)
-        return PreparedRequest(image, digest, tuple(classes), tuple(background), automatic, segmenter)
+        return PreparedRequest(image, digest, tuple(classes), background, prompts, segmenter)
 
     def decode(self, data: bytes) -> Image.Image:
         """An upright RGB image from an untrusted file, decoded in a limited process if there is one.
@@ -190,7 +194,7 @@ class ServedModel:
         images: list[Any] = [one.image for one in requests]
         if len(requests) == 1:  # images of a batch are encoded together, and not cached
             images = [self.encoded.encode(first.digest, first.image, first.segmenter)]
-        return first.segmenter(images, list(first.classes), "auto" if first.automatic else list(first.background))
+        return first.segmenter(images, first.classes, first.background)
 
     def check_labels(self, size: tuple[int, int], classes: int) -> None:
         """Refuse label assignment of too many pixels, or of too many pixels times classes.
@@ -218,16 +222,6 @@ class ServedModel:
                 f"expected an image of at most {limit} patches, got {size[0]}x{size[1]} pixels, which at size "
                 f"{settings.size} and window {settings.window} make {patches}; lower size or cut the image"
             )
-
-    def _parse_background(
-        self, names: Any, classes: list[ClassPrompt], settings: Settings
-    ) -> tuple[list[ClassPrompt], bool]:
-        plain = [word.strip().lower() for word in ([names] if isinstance(names, str) else names or [])]
-        if plain == ["auto"]:
-            return background_classes("auto", classes, lexicon=settings.background_count > 0), True
-        if "auto" in plain or ("none" in plain and len(plain) > 1):
-            raise ClassListError("background: expected auto or none alone, or names; got both")
-        return ([] if plain in ([], ["none"]) else self._parse_names(names, "background name")), False
 
     def _parse_names(self, names: str | list[str], what: str) -> list[ClassPrompt]:
         texts, limit = [names] if isinstance(names, str) else names, self.limits.classes

@@ -17,6 +17,7 @@ from cliper.formats.archive import pack_results
 from cliper.formats.base import bounded_confidence
 from cliper.formats.json_result import decode_maps, decode_masks, encode_maps, encode_masks, encode_polygons
 from cliper.formats.label_png import encode_label_png
+from cliper.prompts import parse_classes
 from cliper.result import Segmentation
 from cliper.server.models import ServedModel
 from cliper.server.schemas import ExportImage, ExportRequest, SegmentRequest, XAnyLabelingPredict
@@ -40,6 +41,7 @@ def segment_response(model: ServedModel, prediction: Prediction, request: Segmen
             for label, (name, confidence, area) in enumerate(rows, start=1)
         ],
         "thresholds": {"score_threshold": score, "background_threshold": low, "normalize": result.settings.normalize},
+        "notes": model.taught.notes(parse_classes(request.classes)),
         "seconds": round(seconds, 4),
         **_output(result, request),
     }

@@ -16,12 +16,9 @@ __all__ = [
     "ExportImage",
     "ExportRequest",
     "LabelStudioPredict",
-    "MapStack",
-    "Mask",
     "SegmentRequest",
     "SegmentResponse",
     "SettingsChange",
-    "Thresholds",
     "XAnyLabelingPredict",
     "decode_base64",
 ]
@@ -187,6 +184,7 @@ class SegmentResponse(BaseModel):
     height: int
     classes: list[ClassResult]
     thresholds: Thresholds
+    notes: list[str] = Field(description="On classes that the model was not taught: their results are guesses.")
     masks: list[Mask] | None = None
     polygons: list[Polygon] | None = None
     png: Base64 | None = Field(None, description="The label map: an indexed PNG; above 255 labels grey of 16 bit.")

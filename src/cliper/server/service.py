@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from starlette.requests import Request
 
 from cliper.devices import use_one_core
 from cliper.errors import CliperError
+from cliper.examples import EXAMPLE_CLASSES
 from cliper.prompts import ClassPrompt, load_templates
 from cliper.result import Segmentation
 from cliper.server.models import CODEC_THREADS, PreparedRequest, ServedModel
 from cliper.server.schemas import SegmentRequest
 
-__all__ = ["MAX_RETRY_SECONDS", "DynamicBatcher", "Metrics", "Prediction", "Service", "cancel_on_disconnect"]
+__all__ = ["EXAMPLE", "MAX_RETRY_SECONDS", "DynamicBatcher", "Metrics", "Prediction", "Service", "cancel_on_disconnect"]
 
 T = TypeVar("T")
 Prediction = tuple[Segmentation, float]
@@ -31,6 +32,8 @@ Prediction = tuple[Segmentation, float]
 
 MAX_RETRY_SECONDS = 60
 """Largest value of Retry-After."""
+EXAMPLE = {"classes": [EXAMPLE_CLASSES], "background": ["auto"]}
+"""The first words of the page, which fit the bundled photo."""
 
 _CHUNK_TEXTS = 128  # a few seconds of a text tower as large as ViT-L/14's on two cores of a CPU
 _BATCH_POLL_SECONDS, _POLL_SECONDS = 0.001, 0.1
@@ -141,10 +144,9 @@ class DynamicBatcher:
         A short list is left to the segmenter.
         """
         request, texts = batch[0].request, self._model.texts
-        prompts = list(dict.fromkeys(p for item in (*request.classes, *request.background) for p in item.prompts))
         templates = load_templates(request.segmenter.settings.templates)
         size = max(1, _CHUNK_TEXTS // len(templates))
-        prompts = texts.missing(request.segmenter.encoder.text_fingerprint(), templates, prompts)
+        prompts = texts.missing(request.segmenter.encoder.text_fingerprint(), templates, request.prompts)
         for first in range(0, len(prompts) if len(prompts) > size else 0, size):
             if all(pending.future.done() for pending in batch):
                 return
@@ -162,6 +164,7 @@ class Service(AbstractContextManager["Service"]):
         media: folder of the images of Label Studio's tasks, or None.
         loopback_only: require a Host header that names this machine.
         origins: other origins whose pages may send requests (CORS).
+        example: the first words of the page: lists of classes and of background names.
     """
 
     def __init__(
@@ -173,9 +176,10 @@ class Service(AbstractContextManager["Service"]):
         media: Path | None = None,
         loopback_only: bool = False,
         origins: tuple[str, ...] = (),
+        example: Mapping[str, list[str]] = EXAMPLE,
     ) -> None:
         self.model, self.token, self.media = model, token, media
-        self.loopback_only, self.origins = loopback_only, origins
+        self.loopback_only, self.origins, self.example = loopback_only, origins, example
         self.in_flight = 0
         """Admitted requests that have no response yet."""
         self.metrics = Metrics()

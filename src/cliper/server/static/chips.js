@@ -1,5 +1,7 @@
 // Words as chips: Enter, a comma, a semicolon or leaving the field adds; Backspace in the empty
-// field removes the last. Texts are put into the page as text, never as markup.
+// field removes the last.
+
+import { button, element } from "./dom.js";
 
 export class Chips {
   // onChange(before, after) is called for changes that a person makes.
@@ -64,23 +66,15 @@ export class Chips {
     const chip = document.createElement("li");
     const colour = this.colours(word, index);
     if (colour) {
-      const dot = document.createElement("span");
-      dot.className = "dot";
+      const dot = element("span", "dot");
       dot.style.background = colour;
       chip.append(dot);
     }
-    const text = document.createElement("span");
-    text.className = "word";
-    text.textContent = word;
-    const remove = document.createElement("button");
-    remove.type = "button";
-    remove.textContent = "\u00d7";
-    remove.setAttribute("aria-label", "remove " + word);
-    remove.addEventListener("click", () => {
+    const remove = button("", "\u00d7", "remove " + word, () => {
       this.change(this.words.filter((_, other) => other !== index));
       this.input.focus();
     });
-    chip.append(text, remove);
+    chip.append(element("span", "word", word), remove);
     return chip;
   }
 }

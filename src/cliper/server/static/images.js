@@ -1,5 +1,7 @@
 // The images of the page: chosen, dropped or pasted, shown as a strip of thumbnails.
 
+import { button, element, replaceChildren } from "./dom.js";
+
 const STATES = { idle: "", waiting: "waits", running: "runs", done: "", error: "error" };
 
 export class ImageStrip {
@@ -58,23 +60,15 @@ export class ImageStrip {
   }
 
   show() {
-    const active = document.activeElement;
-    const focused = this.list.contains(active) ? active.ariaLabel : "";
-    this.list.replaceChildren(...this.items.map((item) => this.#thumb(item)));
-    if (focused) {
-      [...this.list.querySelectorAll("button")].find((one) => one.ariaLabel === focused)?.focus();
-    }
+    replaceChildren(this.list, this.items.map((item) => this.#thumb(item)));
   }
 
   #thumb(item) {
     const entry = document.createElement("li");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "thumb";
-    button.dataset.state = item.state;
-    button.title = item.error || item.name;
-    button.ariaLabel = item.name;
-    if (item === this.selected) button.setAttribute("aria-current", "true");
+    const thumb = button("thumb", "", item.name, () => this.select(item));
+    thumb.dataset.state = item.state;
+    thumb.title = item.error || item.name;
+    if (item === this.selected) thumb.ariaCurrent = "true";
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = 152;
     if (item.bitmap) {
@@ -83,18 +77,9 @@ export class ImageStrip {
       const [left, top] = [(width - side) / 2, (height - side) / 2];
       canvas.getContext("2d").drawImage(item.bitmap, left, top, side, side, 0, 0, 152, 152);
     }
-    const state = document.createElement("span");
-    state.className = "state";
-    state.textContent = STATES[item.state];
-    button.append(canvas, state);
-    button.addEventListener("click", () => this.select(item));
-    const remove = document.createElement("button");
-    remove.type = "button";
-    remove.className = "remove";
-    remove.textContent = "\u00d7";
-    remove.ariaLabel = "remove image " + item.name;
-    remove.addEventListener("click", () => this.remove(item));
-    entry.append(button, remove);
+    thumb.append(canvas, element("span", "state", STATES[item.state]));
+    const remove = () => this.remove(item);
+    entry.append(thumb, button("remove", "\u00d7", "remove image " + item.name, remove));
     return entry;
   }
 }

@@ -1,20 +1,27 @@
 // The table of classes: colour, area, confidence, and why a class is off.
 
 import { colour, css } from "./colours.js";
+import { button, element, replaceChildren } from "./dom.js";
+import { moveThreshold } from "./labels.js";
+
+const MAX_HINT = 90; // a higher sensitivity would turn on what is not in the image; in percent
 
 function percent(share) {
   return share > 0 && share < 0.001 ? "< 0.1 %" : (100 * share).toFixed(1) + " %";
 }
 
-// Why a class has no pixels, in words; empty if it has some.
-export function reason(confidence, area, score, background) {
-  if (!(confidence > score)) {
-    return `below the threshold ${score.toFixed(2)}: ${confidence.toFixed(2)}`;
+// Why a class has no pixels and what would change that, in words; empty if it has some. base is
+// the score threshold at sensitivity 0.5. The words are those of why_absent in cliper/result.py.
+export function reason(confidence, area, score, base) {
+  if (confidence > score) {
+    const why = "other classes, or background, score higher everywhere";
+    return area > 0 ? "" : why + "; fewer classes, or other words, may help";
   }
-  if (area > 0) return "";
-  return background > 0
-    ? `no pixel above the background threshold ${background.toFixed(2)}, or other classes are surer`
-    : "background or other classes are surer everywhere";
+  let percents = 0;
+  while (percents <= MAX_HINT && !(confidence > moveThreshold(base, percents / 100))) percents++;
+  const turnsOn = `sensitivity ${(percents / 100).toFixed(2)} turns it on`;
+  const hint = percents <= MAX_HINT ? turnsOn : "other words may help";
+  return `below the threshold ${score.toFixed(2)}: ${confidence.toFixed(2)}; ${hint}`;
 }
 
 function cell(row, kind, ...content) {
@@ -24,16 +31,9 @@ function cell(row, kind, ...content) {
   return made;
 }
 
-function element(tag, kind, text = "") {
-  const made = document.createElement(tag);
-  made.className = kind;
-  made.textContent = text;
-  return made;
-}
-
 function classRow(body, item, index, scene, thresholds, actions) {
   const area = scene.refined.areas[index + 1];
-  const why = reason(item.confidence, area, thresholds.score, thresholds.background);
+  const why = reason(item.confidence, area, thresholds.score, thresholds.base);
   const row = body.insertRow();
   row.dataset.name = item.name;
   row.classList.toggle("off", why !== "");
@@ -53,34 +53,24 @@ function classRow(body, item, index, scene, thresholds, actions) {
   filled.style.width = 100 * Math.min(1, Math.max(0, item.confidence)) + "%";
   bar.append(filled);
   cell(row, "number", bar, Math.min(1, item.confidence).toFixed(2));
-  const heat = element("button", "", "heatmap");
-  heat.type = "button";
-  heat.setAttribute("aria-label", "heatmap of " + item.name);
-  heat.addEventListener("click", () => actions.heat(index));
-  cell(row, "", heat);
+  cell(row, "", button("", "heatmap", "heatmap of " + item.name, () => actions.heat(index)));
 }
 
-// Fill the table; on the way the focus stays where it was.
+// Fill the table.
 export function showLegend(body, scene, thresholds, actions) {
-  const label = document.activeElement?.getAttribute("aria-label");
-  const inside = body.contains(document.activeElement);
-  body.replaceChildren();
+  const filled = document.createElement("tbody");
   const areas = scene.refined.areas;
   const order = scene.classes.map((_, index) => index);
   order.sort((a, b) => areas[b + 1] - areas[a + 1] || a - b);
   for (const index of order) {
-    classRow(body, scene.classes[index], index, scene, thresholds, actions);
+    classRow(filled, scene.classes[index], index, scene, thresholds, actions);
   }
-  const rest = body.insertRow();
+  const rest = filled.insertRow();
   rest.className = "rest";
   cell(rest, "");
   cell(rest, "name", "background");
   cell(rest, "number", percent(areas[0]));
   cell(rest, "");
   cell(rest, "");
-  if (inside) {
-    [...body.querySelectorAll("[aria-label]")]
-      .find((one) => one.getAttribute("aria-label") === label)
-      ?.focus();
-  }
+  replaceChildren(body, [...filled.rows]);
 }

@@ -4,6 +4,7 @@
 import { exportFile, getModels, segment, setToken, toBase64 } from "./api.js";
 import { Chips } from "./chips.js";
 import { colour, css } from "./colours.js";
+import { element } from "./dom.js";
 import { ImageStrip, listenForFiles } from "./images.js";
 import { LabelMaps, decodeStack, moveThreshold } from "./labels.js";
 import { showLegend } from "./legend.js";
@@ -171,6 +172,7 @@ function showItem(item) {
   $(".empty").hidden = !$(".stage canvas").hidden;
   $(".details").hidden = !shown;
   $("#compare").hidden = !shown?.maps.fused;
+  $("#notes").replaceChildren(...(shown?.notes || []).map((note) => element("li", "", note)));
   if (item?.error) fail(`${item.name}: ${item.error}`);
   if (!shown) {
     viewer.show(item?.bitmap ? plainScene(item.bitmap) : null);
@@ -187,7 +189,7 @@ function relabel(scene) {
   const { score, background } = thresholds();
   scene.refined.update(score, background);
   if (scene.fused && viewer.compare) scene.fused.update(score, background);
-  showLegend($("#legend"), scene, { score, background }, {
+  showLegend($("#legend"), scene, { score, base: state.base.score }, {
     isHidden: (name) => viewer.hidden.has(name),
     hide: (name, off) => {
       viewer.hidden[off ? "add" : "delete"](name);
@@ -302,7 +304,9 @@ async function start() {
   if (!strip.items.length) {
     const photo = await (await fetch("static/example.jpg")).blob();
     await strip.add([new File([photo], "example.jpg", { type: "image/jpeg" })]);
-    classes.set(described.example);
+    const { classes: words, background: others } = described.example;
+    const own = !["auto", "none"].includes(others[0]);
+    setWords({ classes: words, background: own ? others : [], kind: own ? "own" : others[0] });
   }
   say("Press Segment to see what the model finds.");
   enable();
