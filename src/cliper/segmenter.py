@@ -281,7 +281,7 @@ class Segmenter:
             return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self.cache)
 
     def text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> TextClassifier:
-        """The texts of a call. Those of the last calls are cached: many images are often given the same words."""
+        """The texts of a call, with its arguments and errors. Those of the last calls are cached, for many images."""
         names = background if background is None or isinstance(background, str) else repr(list(background))
         key = (tuple(classes), names, *(getattr(self.settings, name) for name in TEXT_SETTINGS))
         if (texts := self._texts.get(key)) is None:
