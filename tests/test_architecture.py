@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "formats": BASE | {"files", "images"},
     "result": BASE | {"devices", "formats", "ops", "settings"},
-    "encoded_image": BASE | {"encoders", "refiners", "settings"},
+    "encoded_image": BASE | {"encoders", "images", "refiners", "settings"},
     "segmenter": BASE
     | {"cache", "checkpoints", "devices", "encoded_image", "encoders", "images", "ops"}
     | {"prompts", "refiners", "result", "settings", "text_classifier"},

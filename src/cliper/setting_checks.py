@@ -52,7 +52,7 @@ def check_float(name: str, value: Any, low: float, high: float) -> float:
 def check_model(name: str, value: Any) -> str:
     """A name that is not blank. Raises SettingsError."""
     if not isinstance(value, str) or not value.strip():
-        raise SettingsError(f"{name}: expected the name or folder of a DINO, got {value!r}")
+        raise SettingsError(f"{name}: expected the name or folder of a model, got {value!r}")
     return value
 
 
