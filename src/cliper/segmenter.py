@@ -219,12 +219,15 @@ class Segmenter:
         return next(self._encode_all([image]))
 
     @convert_out_of_memory()
-    def preprocess(self, image: Image.Image, column: tuple[int, int] | None = None) -> Tensor:
+    def preprocess(
+        self, image: Image.Image, column: tuple[int, int] | None = None, *, size: int | None = None
+    ) -> Tensor:
         """The encoder's input for an image: resized and normalised.
 
         Args:
             image: as :func:`cliper.images.load_image` gives it.
             column: None, or (i, n) for the i-th of n columns of the resized image; see :func:`.preprocess`.
+            size: short side of the resized image; None takes the settings' ``size``.
 
         Returns:
             [3, H, W] float32 on the CPU, H and W multiples of the patch size.
@@ -233,15 +236,9 @@ class Segmenter:
             ImageError: the image has too many patches.
             ResourceError: memory ran out.
         """
-        encoder = self.encoder
-        return preprocess(
-            image,
-            size=self.settings.size,
-            patch=encoder.patch_size,
-            mean=encoder.pixel_mean,
-            std=encoder.pixel_std,
-            column=column,
-        )
+        encoder, side = self.encoder, size or self.settings.size
+        mean, std = encoder.pixel_mean, encoder.pixel_std
+        return preprocess(image, size=side, patch=encoder.patch_size, mean=mean, std=std, column=column)
 
     def encode_images(
         self, images: Sequence[Image.Image], pixels: Sequence[Tensor], known: Sequence[Sequence[EncodedImage]] = ()
@@ -280,7 +277,7 @@ class Segmenter:
             return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self.cache)
 
     def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
-        """Class maps before refinement, from pixels and text embeddings.
+        """Class maps before refinement of one view and of all classes, from pixels and text embeddings.
 
         Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 
@@ -349,14 +346,15 @@ class Segmenter:
         """Encode images of one size; pixels [B, 3, H, W]."""
         refiner, settings, seed = self.refiner, self.settings, self.seed
         found = find_usable(known, lambda one: not one.encoder_changes(self.encoder, settings))
-        features = [one.features for one in found] or self._predictor.encode(pixels)
+        extra = (torch.stack([self.preprocess(one, size=side) for one in images]) for side in settings.extra_sizes)
+        views = [one.views for one in found] or self._predictor.encode_views([pixels, *extra])
         affinities: Sequence[Affinity | None] = [None] * len(images)
         if refiner is not None:
             found = find_usable(known, lambda one: not one.refiner_changes(refiner, settings, seed))
             affinities = [one.affinity for one in found] or refiner.encode(list(map(to_tensor, images)), settings, seed)
         return [
             EncodedImage(image, one, affinity, settings, self.encoder, refiner, seed)
-            for image, one, affinity in zip(images, features, affinities, strict=True)
+            for image, one, affinity in zip(images, views, affinities, strict=True)
         ]
 
     @convert_out_of_memory()
@@ -364,7 +362,7 @@ class Segmenter:
         self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: Tensor
     ) -> Callable[[], Segmentation]:
         """Class maps of an encoded image; the function that is returned assigns labels."""
-        maps = refined = self._predictor.predict(encoded.features, texts, len(classes))
+        maps = refined = self._predictor.predict_views(encoded.views, texts, len(classes))
         if self.refiner is not None and encoded.affinity is not None:
             refined = self.refiner.apply(encoded.affinity, maps, self.settings)
         return functools.partial(

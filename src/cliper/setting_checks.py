@@ -16,6 +16,7 @@ __all__ = [
     "check_model",
     "check_names",
     "check_size",
+    "check_sizes",
     "check_templates",
 ]
 
@@ -85,3 +86,10 @@ def check_size(name: str, value: Any, low: int, high: int) -> int | tuple[int, i
     for side in sides:
         check_int(name, side, low, high)
     return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))
+
+
+def check_sizes(name: str, value: Any, low: int, high: int) -> tuple[int, ...]:
+    """A list of whole numbers from ``low`` to ``high``, perhaps empty. Raises SettingsError."""
+    if not isinstance(value, tuple | list):
+        raise SettingsError(f"{name}: expected a list of sizes, got {value!r}")
+    return tuple(check_int(name, size, low, high) for size in value)

@@ -66,7 +66,7 @@ _NARROWER: dict[str, tuple[Any, ...]] = {
     "refine_size": (64, 512),
     "refine_max_patches": (1, 4096),
 }
-_MAX_LENGTHS = {"templates": 16, "refine_layers": 4, "refine_size": 2}
+_MAX_LENGTHS = {"templates": 16, "refine_layers": 4, "refine_size": 2, "extra_sizes": 2}
 
 
 def _constrain(kind: Any, name: str) -> Any:
