@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliper.errors import ShapeError
-from cliper.ops import class_iou, confusion_matrix, mean_accuracy, mean_iou, pixel_accuracy
+from cliper.ops import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
 from golden import load_golden
 
 
@@ -80,6 +80,13 @@ def test_absent_classes_are_not_in_the_mean() -> None:
     assert mean_iou(matrix) == 0.75
     assert mean_accuracy(matrix) == 0.75
     assert pixel_accuracy(matrix) == 0.75
+
+
+def test_mean_over_all_classes_counts_those_only_predicted_as_zero() -> None:
+    matrix = confusion_matrix(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 3, 1, 1]), 5)
+    assert mean_iou_all(matrix) == (0.5 + 1.0 + 0) / 3  # 2 and 4 are in neither
+    assert mean_iou_all(matrix, ignore=(3, 255)) == 0.75
+    assert math.isnan(mean_iou_all(torch.zeros(3, 3, dtype=torch.int64)))
 
 
 def test_no_pixels_give_nan() -> None:

@@ -26,6 +26,7 @@ from cliper.cli.options import (
     echo_notes,
     message_options,
     model_options,
+    read_background,
     read_settings,
 )
 from cliper.cli.progress import Progress
@@ -42,7 +43,7 @@ from cliper.files import write_text
 from cliper.settings import ATTENTIONS, load_preset, load_words, presets
 
 if TYPE_CHECKING:
-    from cliper.datasets import Benchmark
+    from cliper.datasets import Benchmark, Vocabulary
     from cliper.evaluation.task import EvaluationTask
     from cliper.runner.manifest import Record
     from cliper.runner.run import Run
@@ -50,12 +51,14 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 _ABLATION_OPTIONS = ("attentions", "features", "refiners")
+_VOCABULARY_OPTIONS = ("vocabulary_background", "vocabulary_seed")
 
 _EXAMPLES = """\
 cliper evaluate vit-l-14/voc21 --data ROOT --out result
 cliper evaluate voc21 --data ROOT --refiner self
 cliper evaluate vit-l-14/voc21 --data ROOT --out result --resume
 cliper evaluate --images photos --masks truth --classes-file classes.txt
+cliper evaluate voc21 --data ROOT --vocabulary curated,plain,synonyms,distractors:100
 cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 
 
@@ -91,6 +94,22 @@ cliper evaluate voc21 --data ROOT --ablation --refiners none,self"""
 )
 @run_options
 @custom_data_options("Your own images, in place of TARGET")
+@option_group(
+    "Vocabulary",
+    option(
+        "--vocabulary NAMES",
+        "Words for the classes: curated, plain, synonyms, distractors:N; several, separated by commas, in one run.",
+        "vocabularies",
+        multiple=True,
+        show_default="curated",
+    ),
+    option(
+        "--vocabulary-background NAMES",
+        "Background of plain, synonyms and distractors: names, auto or none.",
+        default="none",
+    ),
+    option("--vocabulary-seed N", "Chooses synonyms and distractors.", type=int, default=0),
+)
 @option_group(
     "Ablation",
     option("--ablation", "Compare attentions, feature fusion and refiners in one run."),
@@ -135,7 +154,7 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
         raise click.UsageError("--contact-sheet: expected a folder for it, got none; give --out FOLDER")
     if out is not None and not is_remote(out):
         check_out_folder(Path(out))
-    _check_unused_options(context, custom=target is None, ablation=options["ablation"])
+    _check_unused_options(context, target is None, options["ablation"], bool(options["vocabularies"]))
     run_options = read_run_options(options, stop_on_error=options["on_error"] == "stop", temporary=out is None)
     if options["engine"] == "ray":  # workers run in other folders
         options |= {name: value.absolute() for name, value in options.items() if isinstance(value, Path)}
@@ -175,10 +194,8 @@ class _MatrixProgress(Progress):
     """Shows the mIoU of the first variant so far."""
 
     def __init__(self, total: int, task: EvaluationTask) -> None:
-        from cliper.evaluation import ConfusionMatrix
-
         super().__init__(total)
-        self._matrix = ConfusionMatrix(task.benchmark.num_labels, task.benchmark.ignore)
+        self._matrix = task.new_matrix(task.variants[0])
         self._label = task.variants[0].label
 
     @property
@@ -193,12 +210,13 @@ class _MatrixProgress(Progress):
         super().on_record(record, new)
 
 
-def _check_unused_options(context: click.Context, *, custom: bool, ablation: bool) -> None:
+def _check_unused_options(context: click.Context, custom: bool, ablation: bool, vocabulary: bool) -> None:
     """Refuse options that would have no effect."""
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     for names, used, purpose in (
         (CUSTOM_DATA_OPTIONS, custom, "your own data, in place of a benchmark; leave one of them out"),
         (_ABLATION_OPTIONS, ablation, "an ablation; give --ablation, or leave it out"),
+        (_VOCABULARY_OPTIONS, vocabulary, "other words; give --vocabulary, or leave it out"),
     ):
         for name in names:
             if name in given and not used:
@@ -208,7 +226,7 @@ def _check_unused_options(context: click.Context, *, custom: bool, ablation: boo
 
 def _make_task(context: click.Context, target: str | None, options: dict[str, Any]) -> EvaluationTask:
     from cliper.datasets import find_benchmark
-    from cliper.evaluation.task import EvaluationTask, Variant, ablation_variants
+    from cliper.evaluation.task import EvaluationTask, Variant, ablation_variants, vocabulary_variants
 
     is_preset = target is not None and (target in presets() or "/" in target)
     preset = load_preset(target or "") if is_preset else None  # names the nearest ones if it does not exist
@@ -221,13 +239,14 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
         raise click.UsageError("expected the root folder of the data sets, got none; give --data FOLDER")
     elif (words := load_words(options["settings"])).classes or words.background:
         echo_warning(f"classes and background of {options['settings']} are not used: {target} has its own")
+    benchmark = find_benchmark(data) if isinstance(data, str) else data
     for name in ("model", "refiner"):
         if preset is not None and context.get_parameter_source(name) is ParameterSource.DEFAULT:
             options = {**options, name: getattr(preset, name)}
     if preset is not None:
         settings = read_settings(options, preset.settings)
     else:
-        settings = read_benchmark_settings(options, find_benchmark(data) if isinstance(data, str) else data)
+        settings = read_benchmark_settings(options, benchmark)
     models = read_model_config(options, settings)
     variants: tuple[Variant, ...] = (Variant("", models),)
     if options["ablation"]:
@@ -235,6 +254,8 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
         named = f"none,{models.refiner or 'none'}" if options["refiners"] is None else options["refiners"]
         refiners = [None if name == "none" else name for name in _split_names(named)]
         variants = ablation_variants(models, _split_names(options["attentions"]), features, refiners)
+    if options["vocabularies"]:
+        variants = vocabulary_variants(variants, _read_vocabularies(benchmark, options))
     return EvaluationTask(
         data,
         {name: options[name] for name in ("root", "images", "masks") if options[name] is not None},
@@ -244,6 +265,18 @@ def _make_task(context: click.Context, target: str | None, options: dict[str, An
         batch=options["batch_size"],
         preset=None if preset is None else preset.name,
     )
+
+
+def _read_vocabularies(benchmark: Benchmark, options: dict[str, Any]) -> list[Vocabulary]:
+    from cliper.datasets import make_vocabulary
+
+    seed = options["vocabulary_seed"]
+    background = read_background((options["vocabulary_background"],), origin="--vocabulary-background") or ()
+    names = _split_names(",".join(options["vocabularies"]))
+    if not names:
+        raise click.UsageError("--vocabulary: expected a name such as plain, got none")
+    found = [make_vocabulary(benchmark, name, background=background, seed=seed) for name in names]
+    return list(dict.fromkeys(found))
 
 
 def _split_names(text: str) -> list[str]:

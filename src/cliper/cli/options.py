@@ -320,15 +320,17 @@ def _split_commas(text: str) -> list[str]:
     return [entry for entry in entries if entry.strip()] or [text]
 
 
-def read_background(names: tuple[str, ...], settings: str | None = None) -> str | list[ClassPrompt] | None:
-    """Value of ``--background``, or else of the file of ``--settings``: ``"auto"``, None for ``none``, or names.
+def read_background(
+    names: tuple[str, ...], settings: str | None = None, *, origin: str = "--background"
+) -> str | list[ClassPrompt] | None:
+    """Value of the option ``origin``, or else of the file of ``--settings``: ``"auto"``, None for ``none``, or names.
 
     Raises:
         CliperError: a list that cannot be used, or ``auto`` or ``none`` beside names.
     """
     from cliper.prompts import background_keyword, parse_classes
 
-    origin, entries = "--background", names
+    entries = names
     if not names:
         origin, entries = f"{settings}: background", load_words(settings).background or ("auto",)
     if len(entries) == 1 and re.fullmatch(r"[\d.]+%?", entries[0].strip(" ;")):

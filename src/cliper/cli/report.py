@@ -41,7 +41,7 @@ def report(
 ) -> int:
     """Turn REPORTs of cliper evaluate into a table.
 
-    REPORT is a report.json. Each report is a row, and so is each variant of an ablation; numbers are in percent. In
+    REPORT is a report.json. Each report is a row, and so is each of its variants; numbers are in percent. In
     the image of a confusion matrix, rows are ground truth, and each row is divided by its sum.
     """
     from cliper.evaluation.report_table import TABLE_FORMATS, class_table, read_reports, summary_table

@@ -124,6 +124,9 @@ def _print_classes(report: Mapping[str, Any]) -> None:
         f"\nmIoU {_percent(report['miou'])}, pixel accuracy {_percent(report['pixel_accuracy'])}, "
         f"mean accuracy {_percent(report['mean_accuracy'])} (percent)"
     )
+    if "vocabulary" in report:
+        everything = _percent(report["miou_all"])
+        click.echo(f"vocabulary {report['vocabulary']}; mIoU over all classes, also those only predicted: {everything}")
     published = report["published"]
     if published:
         click.echo(_compare_with_published(published))
@@ -142,13 +145,33 @@ def _compare_with_published(published: Mapping[str, Any]) -> str:
 
 
 def _print_variants(variants: Sequence[Mapping[str, Any]]) -> None:
-    metrics = {"mIoU": "miou", "pixel accuracy": "pixel_accuracy", "mean accuracy": "mean_accuracy"}
-    rows = []
-    for row in variants:
-        settings = row["settings"]
-        fused = "on" if settings["fuse_features"] else "off"
-        rows.append((settings["attention"], fused, row["refiner"], *(_percent(row[key]) for key in metrics.values())))
-    print_table(("attention", "feature fusion", "refiner", *metrics), rows, numbers=metrics)
+    texts = ["attention", "feature fusion", "refiner"]
+    numbers = ["mIoU", "pixel accuracy", "mean accuracy"]
+    rows = [_variant_cells(row) for row in variants]
+    if "vocabulary" in variants[0]:
+        texts = [name for name in texts if len({row[name] for row in rows}) > 1] + ["vocabulary"]
+        numbers[1:1] = ["mIoU all"] + (["robust mean", "robust minimum"] if len(texts) > 1 else [])
+    print_table([*texts, *numbers], [[row[name] for name in (*texts, *numbers)] for row in rows], numbers=numbers)
+    if texts == ["vocabulary"]:
+        mean, minimum = rows[0]["robust mean"], rows[0]["robust minimum"]
+        click.echo(f"\nrobust mIoU, over {len(rows)} vocabularies: mean {mean}, minimum {minimum} (percent)")
+
+
+def _variant_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Texts by heading."""
+    settings, robust = row["settings"], row.get("robust_miou", {})
+    return {
+        "attention": settings["attention"],
+        "feature fusion": "on" if settings["fuse_features"] else "off",
+        "refiner": row["refiner"],
+        "vocabulary": row.get("vocabulary", ""),
+        "mIoU": _percent(row["miou"]),
+        "mIoU all": _percent(row.get("miou_all")),
+        "robust mean": _percent(robust.get("mean")),
+        "robust minimum": _percent(robust.get("minimum")),
+        "pixel accuracy": _percent(row["pixel_accuracy"]),
+        "mean accuracy": _percent(row["mean_accuracy"]),
+    }
 
 
 def _percent(value: float | None) -> str:

@@ -64,6 +64,7 @@ class Benchmark:
         mask_ignore: values of a mask, before the offset, that become :attr:`ignore_label`.
         apply_exif: whether images are rotated by their EXIF orientation. The published masks belong to the stored
             pixels.
+        family: of a published benchmark, as for :func:`.benchmark_texts`; None for custom data.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Benchmark:
     offset: int = 0
     mask_ignore: tuple[int, ...] = (255,)
     apply_exif: bool = False
+    family: str | None = None
 
     @property
     def num_labels(self) -> int:

@@ -37,7 +37,7 @@ def find_benchmark(name: str) -> Benchmark:
     texts = benchmark_texts(family)
     plain = _COCO_NAMES if family == "coco-object" else _PLAIN_NAMES
     class_names = tuple(plain.get(item.name, item.name) for item in texts.classes)
-    return Benchmark(key, title, texts, class_names, ignore, samples, sizes, offset)
+    return Benchmark(key, title, texts, class_names, ignore, samples, sizes, offset, family=family)
 
 
 def coco_object_image(folder: Path, name: str) -> Path:

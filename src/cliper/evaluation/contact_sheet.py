@@ -52,7 +52,7 @@ def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], cou
     pen = ImageDraw.Draw(sheet)
     for column, heading in enumerate(("image", "ground truth", "prediction")):
         pen.text((_GAP + column * (_WIDTH + _GAP), _GAP), heading, fill="black", font=find_font(heading, 16))
-    found: set[int] = set()
+    names, found, any_ignored = task.label_names(task.variants[0]), set[int](), False
     with task.load() as model, DecodePool(1, handler=task.decoder) as decoder:
         first = {label: model[label]}
         for row, (record, miou) in enumerate(chosen):
@@ -62,37 +62,39 @@ def write_sheet(path: Path, task: EvaluationTask, records: Sequence[Record], cou
             _, loaded = task.read(first, SampleItem(0, record.input, samples[record.input]), decoder)
             ((truth, assign_labels),) = task.process(first, [loaded])
             image, prediction = loaded[0], assign_labels[label]().labels
-            found.update(np.unique(truth).tolist(), np.unique(prediction).tolist())
-            tiles = (image.copy(), _draw(task, image, truth), _draw(task, image, prediction))
+            ignored = truth == task.benchmark.ignore_label
+            any_ignored |= bool(ignored.any())
+            found.update(np.unique(truth[~ignored]).tolist(), np.unique(prediction).tolist())
+            tiles = (image.copy(), _draw(image, truth, names, ignored), _draw(image, prediction, names))
             for column, tile in enumerate(tiles):
                 tile.thumbnail((_WIDTH, _HEIGHT))
                 sheet.paste(tile, (_GAP + column * (_WIDTH + _GAP), top + _CAPTION))
     with atomic_write(path) as temporary:
-        add_legend(sheet, _legend(task, found)).save(temporary)
+        add_legend(sheet, _legend(names, found, any_ignored, 0 not in task.benchmark.ignore)).save(temporary)
     return [path]
 
 
-def _draw(task: EvaluationTask, image: Image.Image, labels: npt.NDArray[Any]) -> Image.Image:
-    """The overlay of labels; pixels that are not counted are grey."""
+def _draw(
+    image: Image.Image, labels: npt.NDArray[Any], names: Sequence[str], ignored: npt.NDArray[np.bool_] | None = None
+) -> Image.Image:
+    """The overlay of labels; ignored pixels are grey."""
     from PIL import Image
 
     from cliper.formats import draw_overlay
 
-    ignored = labels == task.benchmark.ignore_label
-    drawn = draw_overlay(image, np.where(ignored, 0, labels).astype(np.int32), task.benchmark.class_names, legend=False)
+    if ignored is None:
+        return draw_overlay(image, labels, names, legend=False)
+    drawn = draw_overlay(image, np.where(ignored, 0, labels).astype(np.int32), names, legend=False)
     drawn.paste(_GREY, (0, 0), Image.fromarray(ignored.astype(np.uint8) * np.uint8(215)))
     return drawn
 
 
-def _legend(task: EvaluationTask, found: set[int]) -> list[LegendEntry]:
+def _legend(names: Sequence[str], found: set[int], any_ignored: bool, has_background: bool) -> list[LegendEntry]:
     """The classes of ``found``, then what is not counted, then background."""
-    benchmark = task.benchmark
-    palette = overlay_palette(benchmark.num_labels).tolist()
+    palette = overlay_palette(len(names) + 1).tolist()
     entries = [
-        LegendEntry(name, None, tuple(palette[label]))
-        for label, name in enumerate(benchmark.class_names, start=1)
-        if label in found
+        LegendEntry(name, None, tuple(palette[label])) for label, name in enumerate(names, start=1) if label in found
     ]
-    if benchmark.ignore_label in found:
+    if any_ignored:
         entries.append(LegendEntry("not counted", None, _GREY))
-    return [*entries, LegendEntry("background" if 0 not in benchmark.ignore else "no class", None, None)]
+    return [*entries, LegendEntry("background" if has_background else "no class", None, None)]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.evaluation.task import EvaluationTask, Variant
 from cliper.provenance import machine, versions
 from cliper.runner.manifest import Record
@@ -46,6 +45,11 @@ def make_report(
         "skipped_images": skipped,
     }
     metrics = [_variant_metrics(task, variant, counted) for variant in task.variants]
+    if config.get("vocabularies"):
+        report["vocabularies"] = config["vocabularies"]
+        for variant, row in zip(task.variants, metrics, strict=True):
+            pairs = zip(task.variants, metrics, strict=True)
+            row["robust_miou"] = _robust([other["miou"] for one, other in pairs if one.models == variant.models])
     if len(metrics) == 1:
         report |= metrics[0] | {"published": _published(task, metrics[0]["miou"] if complete else None)}
     else:
@@ -74,11 +78,22 @@ def make_report(
 
 def _variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[Record]) -> dict[str, Any]:
     """One variant's numbers, in [0, 1]; null where a class does not occur in the ground truth."""
+    from cliper.ops.metrics import mean_iou_all
+
     benchmark = task.benchmark
-    matrix = ConfusionMatrix(benchmark.num_labels, benchmark.ignore)
+    matrix = task.new_matrix(variant)
     for record in records:
         matrix.add_counts(record.details["counts"][variant.label])
     names = ("background", *benchmark.class_names)
+    extra: dict[str, Any] = {}
+    if variant.vocabulary is not None:
+        ignored = [label for label in benchmark.ignore if label < benchmark.num_labels]
+        predicted = matrix.matrix.sum(0)[benchmark.num_labels :].tolist()
+        extra = {
+            "vocabulary": variant.vocabulary.name,
+            "miou_all": _finite_or_none(mean_iou_all(matrix.matrix, ignored)),
+            "distractors": dict(zip(variant.vocabulary.distractors, predicted, strict=True)),
+        }
     return {
         "label": variant.label,
         "miou": _finite_or_none(matrix.miou),
@@ -86,14 +101,23 @@ def _variant_metrics(task: EvaluationTask, variant: Variant, records: Sequence[R
         "mean_accuracy": _finite_or_none(matrix.mean_accuracy),
         "class_iou": {
             name: _finite_or_none(value)
-            for index, (name, value) in enumerate(zip(names, matrix.iou.tolist(), strict=True))
+            for index, (name, value) in enumerate(zip(names, matrix.iou[: len(names)].tolist(), strict=True))
             if index not in benchmark.ignore
         },
         "matrix": matrix.matrix.tolist(),
         "ignore": list(benchmark.ignore),
         "settings": variant.models.settings.to_dict(),
         "refiner": variant.models.refiner or "none",
+        **extra,
     }
+
+
+def _robust(mious: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean and minimum of the mIoU over the vocabularies; null if no class was counted."""
+    values = [value for value in mious if value is not None]
+    if len(values) < len(mious):
+        return {"mean": None, "minimum": None}
+    return {"mean": round(sum(values) / len(values), 6), "minimum": min(values)}
 
 
 def _published(task: EvaluationTask, miou: float | None) -> dict[str, Any] | None:
@@ -119,6 +143,9 @@ def _published(task: EvaluationTask, miou: float | None) -> dict[str, Any] | Non
     ):
         if mine not in theirs:
             changed.append(f"{name} {mine}")
+    vocabulary = task.variants[0].vocabulary
+    if vocabulary is not None and vocabulary.name != "curated":
+        changed.append(f"vocabulary {vocabulary.name}")
 
     def difference(published: float | None) -> float | None:
         return None if miou is None or published is None else round(100 * miou - published, 2)

@@ -14,24 +14,12 @@ from cliper.errors import InputError, quote_path, reraise
 
 __all__ = ["TABLE_FORMATS", "ReportRow", "class_table", "read_reports", "summary_table"]
 
-_COLUMNS = (
-    "report",
-    "model",
-    "refiner",
-    "preset",
-    "mIoU",
-    "published",
-    "difference",
-    "pixel accuracy",
-    "images",
-    "s/image",
-)
-_TEXT_COLUMNS = 4  # of _COLUMNS, from the left
+_VOCABULARY_COLUMNS = ("vocabulary", "mIoU all", "robust mean", "robust minimum")  # of reports with vocabularies
 
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One evaluation, or one variant of an ablation.
+    """One evaluation, or one variant of it: of an ablation, or with one of several vocabularies.
 
     Args:
         name: of the report, with the label of the variant.
@@ -52,30 +40,35 @@ class ReportRow:
     @property
     def labels(self) -> list[str]:
         """Names of the rows of the confusion matrix."""
-        names = list(self.class_iou)
+        names = [*self.class_iou, *self.metrics.get("distractors", ())]
         return names if len(names) == len(self.metrics["matrix"]) else ["background", *names]
 
-    def cells(self) -> list[str]:
-        """The row of :func:`summary_table`."""
+    def cells(self) -> dict[str, str]:
+        """The row of :func:`summary_table`, by heading."""
         report, metrics = self.report, self.metrics
         published = metrics.get("published") or {}
-        alone = metrics is report  # the seconds of an ablation are those of all its variants
-        return [
-            self.name,
-            (report["model"] or {}).get("name", ""),
-            metrics["refiner"],
-            report["preset"] or "",
-            _percent(metrics["miou"]),
-            _format_number(published.get("miou_percent")),
-            _format_number(published.get("difference_percent"), "+.2f"),
-            _percent(metrics["pixel_accuracy"]),
-            str(report["images"]),
-            _format_number(report["seconds_per_image"], ".3g") if alone else "",
-        ]
+        robust = metrics.get("robust_miou") or {}
+        alone = metrics is report  # the seconds of several variants are those of all of them
+        return {
+            "report": self.name,
+            "model": (report["model"] or {}).get("name", ""),
+            "refiner": metrics["refiner"],
+            "preset": report["preset"] or "",
+            "vocabulary": metrics.get("vocabulary", ""),
+            "mIoU": _percent(metrics["miou"]),
+            "mIoU all": _percent(metrics.get("miou_all")),
+            "robust mean": _percent(robust.get("mean")),
+            "robust minimum": _percent(robust.get("minimum")),
+            "published": _format_number(published.get("miou_percent")),
+            "difference": _format_number(published.get("difference_percent"), "+.2f"),
+            "pixel accuracy": _percent(metrics["pixel_accuracy"]),
+            "images": str(report["images"]),
+            "s/image": _format_number(report["seconds_per_image"], ".3g") if alone else "",
+        }
 
 
 def read_reports(paths: Sequence[Path]) -> list[ReportRow]:
-    """The evaluations of files that ``cliper evaluate`` wrote, in order; each variant of an ablation is one.
+    """The evaluations of files that ``cliper evaluate`` wrote, in order; each variant of a report is one.
 
     Raises:
         InputError: a file cannot be read, or is no such report.
@@ -105,7 +98,10 @@ def read_reports(paths: Sequence[Path]) -> list[ReportRow]:
 
 def summary_table(rows: Sequence[ReportRow]) -> list[list[str]]:
     """Headings, and a row for each evaluation; numbers in percent."""
-    return [list(_COLUMNS), *(row.cells() for row in rows)]
+    cells = [row.cells() for row in rows]
+    hidden = () if any("vocabulary" in row.metrics for row in rows) else _VOCABULARY_COLUMNS
+    headings = [heading for heading in cells[0] if heading not in hidden]
+    return [headings, *([row[heading] for heading in headings] for row in cells)]
 
 
 def class_table(rows: Sequence[ReportRow]) -> list[list[str]]:
@@ -139,7 +135,7 @@ def _to_latex(table: Sequence[Sequence[str]]) -> str:
 
 def _left_columns(table: Sequence[Sequence[str]]) -> int:
     """Number of columns of texts; the others are numbers."""
-    return _TEXT_COLUMNS if table[0][0] == _COLUMNS[0] else 1
+    return table[0].index("mIoU") if table[0][0] == "report" else 1
 
 
 def _escape_latex(text: str) -> str:

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cliper.datasets import Benchmark, Sample, find_benchmark
+from cliper.datasets import Benchmark, BenchmarkTexts, Sample, Vocabulary, find_benchmark
 from cliper.errors import InputError, SettingsError
 from cliper.evaluation.confusion import ConfusionMatrix
 from cliper.model_config import ModelConfig, concurrency
@@ -32,16 +32,17 @@ if TYPE_CHECKING:
     from cliper.encoded_image import EncodedImage
     from cliper.segmenter import Segmenter
 
-__all__ = ["EvaluationTask", "SampleItem", "SampleSource", "Variant", "ablation_variants"]
+__all__ = ["EvaluationTask", "SampleItem", "SampleSource", "Variant", "ablation_variants", "vocabulary_variants"]
 
 _Segmenters = Mapping[str, "Segmenter"]
 
 
 class Variant(NamedTuple):
-    """One way to segment; tables call it by its label."""
+    """One way to segment; tables call it by its label. Without a vocabulary, by the texts of the benchmark."""
 
     label: str
     models: ModelConfig
+    vocabulary: Vocabulary | None = None
 
 
 class SampleItem(NamedTuple):
@@ -118,13 +119,25 @@ class EvaluationTask(Task):
         """Those of the first variant."""
         return self.variants[0].models
 
+    def texts(self, variant: Variant) -> BenchmarkTexts:
+        """Prompts of classes and background."""
+        return self.benchmark.texts if variant.vocabulary is None else variant.vocabulary.texts
+
+    def label_names(self, variant: Variant) -> tuple[str, ...]:
+        """Names of the labels from 1: the classes, and then the distractors of the variant's vocabulary."""
+        return self.benchmark.class_names + (() if variant.vocabulary is None else variant.vocabulary.distractors)
+
+    def new_matrix(self, variant: Variant) -> ConfusionMatrix:
+        """An empty matrix of a variant's labels."""
+        return ConfusionMatrix(len(self.label_names(variant)) + 1, self.benchmark.ignore)
+
     def config(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """All that the matrix depends on, as plain values."""
         from cliper.provenance import checkpoint_record
 
         names = "\n".join(sample.name for sample in samples).encode("utf-8", "surrogateescape")
         benchmark, first = self.benchmark, self.models.to_dict()
-        words = benchmark.texts.background
+        vocabularies = dict.fromkeys(variant.vocabulary for variant in self.variants if variant.vocabulary)
         refiners = dict.fromkeys(variant.models.refiner for variant in self.variants)
         settings = [variant.models.settings for variant in self.variants]
         proxies = dict.fromkeys(one.proxy_model for one in settings if one.attention == "proxy")
@@ -138,10 +151,10 @@ class EvaluationTask(Task):
             "proxy_models": {name: checkpoint_record(name, refiner=True) for name in proxies},
             "variants": [
                 {"label": label, "refiner": models.refiner or "none", "settings": models.settings.to_dict()}
-                for label, models in self.variants
+                for label, models, _ in self.variants
             ],
-            "classes": [[item.name, *item.prompts] for item in benchmark.texts.classes],
-            "background": words if isinstance(words, str) else [[item.name, *item.prompts] for item in words],
+            **_text_lists(self.texts(self.variants[0])),
+            "vocabularies": {one.name: {**_text_lists(one.texts), "seed": one.seed} for one in vocabularies},
             "labels": {
                 "ignore": list(benchmark.ignore),
                 "mask_ignore": list(benchmark.mask_ignore),
@@ -162,14 +175,15 @@ class EvaluationTask(Task):
             first = self.models.load(device)
             first.batch_size = self.batch or first.batch_size
             by_refiner = {self.models.refiner: first}
-            for _, models in self.variants:
+            for _, models, _ in self.variants:
                 if models.refiner not in by_refiner:
                     by_refiner[models.refiner] = first.with_refiner(models.refiner)
-            loaded = {
-                label: by_refiner[models.refiner].with_settings(models.settings) for label, models in self.variants
-            }
-            for segmenter in loaded.values():  # encodes the texts, once
-                segmenter.segment_deferred([], self.benchmark.texts.classes, self.benchmark.texts.background or None)
+            loaded = {}
+            for variant in self.variants:
+                label, models, _ = variant
+                loaded[label] = by_refiner[models.refiner].with_settings(models.settings)
+                texts = self.texts(variant)
+                loaded[label].segment_deferred([], texts.classes, texts.background or None)  # encodes the texts, once
             yield loaded
 
     def limits(self, model: _Segmenters) -> tuple[int, int]:
@@ -192,14 +206,15 @@ class EvaluationTask(Task):
 
     def process(self, model: _Segmenters, images: Sequence[_LoadedSample]) -> list[Any]:
         """Class maps of each variant; labels are assigned by :meth:`record`."""
-        classes, background = self.benchmark.texts.classes, self.benchmark.texts.background
+        texts = {variant.label: self.texts(variant) for variant in self.variants}
         parts = [image for image, _, _ in images]
         known: list[list[EncodedImage]] = []
         by_variant = {}
         for label, segmenter in model.items():
             pixels = [by_size[segmenter.settings.size] for _, _, by_size in images]
             known.append(segmenter.encode_images(parts, pixels, known))
-            by_variant[label] = segmenter.segment_deferred(known[-1], classes, background or None)
+            words = texts[label]
+            by_variant[label] = segmenter.segment_deferred(known[-1], words.classes, words.background or None)
         return [
             (labels, {label: assign[index] for label, assign in by_variant.items()})
             for index, (_, labels, _) in enumerate(images)
@@ -209,9 +224,9 @@ class EvaluationTask(Task):
         """Assign labels and count pixels."""
         target, assign_labels = result
         counts, miou = {}, {}
-        for name, assign in assign_labels.items():
-            matrix = ConfusionMatrix(self.benchmark.num_labels, self.benchmark.ignore)
-            matrix.update(target, assign().labels)
+        for variant in self.variants:
+            name, matrix = variant.label, self.new_matrix(variant)
+            matrix.update(target, assign_labels[name]().labels)
             counts[name] = matrix.to_counts()
             miou[name] = None if math.isnan(matrix.miou) else round(matrix.miou, 6)
         details = {"miou": miou, "counts": counts, "files": file_signature(item.sample.image, item.sample.mask)}
@@ -239,6 +254,23 @@ def ablation_variants(
     if not variants:
         raise InputError("expected at least one attention, feature fusion and refiner to compare, got none")
     return tuple(variants)
+
+
+def vocabulary_variants(variants: Sequence[Variant], vocabularies: Sequence[Vocabulary]) -> tuple[Variant, ...]:
+    """Every variant with every vocabulary."""
+    return tuple(
+        Variant(f"{label}, vocabulary {vocabulary.name}" if label else vocabulary.name, models, vocabulary)
+        for (label, models, _), vocabulary in product(variants, vocabularies)
+    )
+
+
+def _text_lists(texts: BenchmarkTexts) -> dict[str, Any]:
+    """Name and prompts of each class and background name, as plain values."""
+    words = texts.background
+    return {
+        "classes": [[item.name, *item.prompts] for item in texts.classes],
+        "background": words if isinstance(words, str) else [[item.name, *item.prompts] for item in words],
+    }
 
 
 def file_signature(*paths: Path) -> str:

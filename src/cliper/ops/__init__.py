@@ -7,7 +7,7 @@ from cliper.ops.cleaning import clean_labels
 from cliper.ops.compensation import compensate
 from cliper.ops.fusion import fuse_values, fused_attention
 from cliper.ops.labels import assign_labels, class_confidence, class_scores
-from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, pixel_accuracy
+from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
 from cliper.ops.position_embedding import interpolate_position_embedding
 from cliper.ops.recipes import RECIPES, Recipe
 from cliper.ops.views import average_views
@@ -38,6 +38,7 @@ __all__ = [
     "interpolate_position_embedding",
     "mean_accuracy",
     "mean_iou",
+    "mean_iou_all",
     "pixel_accuracy",
     "window_grid",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cliper.errors import ShapeError
 
-__all__ = ["class_iou", "confusion_matrix", "mean_accuracy", "mean_iou", "pixel_accuracy"]
+__all__ = ["class_iou", "confusion_matrix", "mean_accuracy", "mean_iou", "mean_iou_all", "pixel_accuracy"]
 
 
 def confusion_matrix(target: Tensor, prediction: Tensor, num_classes: int, ignore: Iterable[int] = (255,)) -> Tensor:
@@ -63,6 +63,25 @@ def class_iou(matrix: Tensor) -> Tensor:
 def mean_iou(matrix: Tensor) -> float:
     """Mean IoU over the classes that occur in the ground truth; NaN if there are none."""
     return float(class_iou(matrix).nanmean())
+
+
+def mean_iou_all(matrix: Tensor, ignore: Iterable[int] = ()) -> float:
+    """Mean IoU over the classes that occur in the ground truth or in the prediction; NaN if there are none.
+
+    A class that is only predicted has IoU 0, so that names of things that are nowhere lower the mean.
+
+    Args:
+        matrix: [K, K], rows are ground truth.
+        ignore: labels that are no class.
+
+    Example:
+        >>> mean_iou_all(torch.tensor([[3, 1], [0, 0]])), mean_iou(torch.tensor([[3, 1], [0, 0]]))
+        (0.375, 0.75)
+    """
+    iou = class_iou(matrix)
+    iou = torch.where(iou.isnan() & (matrix.sum(0) > 0), 0.0, iou)
+    iou[[label for label in ignore if label < len(iou)]] = torch.nan
+    return float(iou.nanmean())
 
 
 def mean_accuracy(matrix: Tensor) -> float:
