@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pretrained": BASE | {"devices", "hf_logging"},
     "checkpoints": BASE | {"pretrained", "settings"},
     "encoders": BASE | {"checkpoints", "devices", "kernels", "ops", "pretrained", "settings"},
-    "prompts": BASE | {"cache", "encoders", "settings"},
+    "prompts": BASE | {"cache", "encoders", "ops", "settings"},
+    "text_classifier": BASE | {"cache", "encoders", "ops", "prompts", "settings"},
     "refiners": BASE
     | {
         "cache",
@@ -53,7 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoded_image": BASE | {"encoders", "refiners", "settings"},
     "segmenter": BASE
     | {"cache", "checkpoints", "devices", "encoded_image", "encoders", "images", "ops"}
-    | {"prompts", "refiners", "result", "settings"},
+    | {"prompts", "refiners", "result", "settings", "text_classifier"},
+    "template_selection": BASE | {"encoders", "ops", "prompts", "segmenter"},
     "vocabulary": BASE | {"checkpoints", "encoders", "prompts"},
     "provenance": BASE | {"checkpoints", "refiners"},
     "model_config": BASE | {"devices", "provenance", "segmenter", "settings"},
@@ -62,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batch": BASE
     | {
         "decode_pool",
+        "encoders",
         "files",
         "formats",
         "model_config",
@@ -69,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "result",
         "runner",
         "segmenter",
+        "template_selection",
     },
     "evaluation": BASE
     | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops"}

@@ -39,8 +39,9 @@ def test_command_line_page_is_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_tables_of_performance_page_and_readme_are_current() -> None:
-    check = [sys.executable, str(DOCS / "generate_performance.py"), "--check"]
+@pytest.mark.parametrize("script", ["generate_performance.py", "generate_accuracy.py"])
+def test_tables_of_measurements_are_current(script: str) -> None:
+    check = [sys.executable, str(DOCS / script), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -149,6 +149,8 @@ def test_preset_names_every_setting(name: str) -> None:
         "class_top",
         "class_min_score",
         "background_similarity",
+        "background_count",
+        "merge_synonyms",
         "sensitivity",
         "refine_threshold",
         "refine_mode",

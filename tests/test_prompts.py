@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
 from cliper.cache import SQLiteTextCache
+from cliper.datasets import benchmark_texts
 from cliper.encoders.clip import load_clip
 from cliper.errors import ClassListError, SettingsError
+from cliper.ops import facility_location
 from cliper.prompts import (
     ClassPrompt,
     background_classes,
@@ -27,7 +30,7 @@ from cliper.prompts import (
     read_classes,
     scene_background,
 )
-from cliper.settings import TEMPLATES
+from cliper.settings import TEMPLATES, Settings
 
 
 def pairs(classes: Sequence[ClassPrompt]) -> list[tuple[str, tuple[str, ...]]]:
@@ -176,6 +179,31 @@ def test_scene_words_without_those_of_the_classes() -> None:
     assert everything - scene("walls; beaches; bridges; trees") == {"wall", "bridge", "tree"}
     assert scene("skyscraper; seat") == everything
     assert scene("; ".join(everything)) == set()
+
+
+def lexicon(classes: str) -> set[str]:
+    return {item.name for item in scene_background(parse_classes(classes), lexicon=True)}
+
+
+def test_lexicon_has_the_classes_of_coco_stuff_and_ade20k() -> None:
+    texts = [item.name for family in ("coco-stuff", "ade") for item in benchmark_texts(family).classes]
+    expected = set()
+    for text in texts:
+        name = re.sub(r"-(other|stuff)$", "", text)
+        first, dash, second = name.partition("-")
+        expected.add(name if not dash else first + second if first == "window" else second + first)
+    expected -= {"solid", "structural", "person with cloth people human"}
+    assert {name.replace(" ", "") for name in lexicon("xyz")} == expected
+
+
+def test_lexicon_without_names_of_the_classes() -> None:
+    everything = lexicon("xyz")
+    assert everything - lexicon("walls; stair: steps") == {
+        *("wall", "brick wall", "concrete wall", "panel wall", "stone wall", "tile wall", "wood wall"),
+        *("stairs", "step"),
+    }
+    assert everything - lexicon("diningtable; cell phone: mobile") == {"dining table", "cell phone"}
+    assert everything - lexicon("seat; category") == {"seat"}
 
 
 def test_background_classes_are_scene_words_given_names_or_none() -> None:
@@ -359,8 +387,9 @@ def test_automatic_background_drops_words_that_mean_a_class(mini: Any) -> None:
 
     def count(similarity: float, background: Any = "auto") -> int:
         settings = mini.settings.replace(background_similarity=similarity)
-        rows = encode_background(mini.encoder, background, classes, foreground, settings)
-        return 0 if rows is None else len(rows)
+        names, rows = encode_background(mini.encoder, background, classes, foreground, settings)
+        assert len(names) == len(rows)
+        return len(names)
 
     words = scene_background(classes)
     embedded = mini.encode_text(words)
@@ -369,6 +398,44 @@ def test_automatic_background_drops_words_that_mean_a_class(mini: Any) -> None:
         assert count(similarity) == sum(value < similarity for value in near.tolist())
     # Names that a person gave are never dropped.
     assert count(0.0, words) == len(words)
+
+
+def test_automatic_background_is_chosen_for_the_classes() -> None:
+    """Against the parts in order: names of no class, unlike all classes, then the most representative of these."""
+    encoder, classes = RecordingEncoder(), parse_classes("walls; dog")
+    foreground = encode_classes(encoder, classes, ["{}"])
+    settings = Settings(templates=("{}",), background_similarity=0.3, background_count=12)
+    names, rows = encode_background(encoder, "auto", classes, foreground, settings)
+    candidates = scene_background(classes, lexicon=True)
+    embedded = encode_classes(encoder, candidates, ["{}"])
+    unlike = [index for index, row in enumerate(embedded @ foreground.T) if row.max() < 0.3]
+    assert 12 < len(unlike) < len(candidates)
+    chosen = [unlike[index] for index in facility_location(embedded[unlike], 12).tolist()]
+    assert names == [candidates[index] for index in chosen]
+    assert torch.equal(rows, embedded[chosen])
+    everything, _ = encode_background(encoder, "auto", classes, foreground, settings.replace(background_count=1000))
+    assert {item.name for item in everything} == {candidates[index].name for index in unlike}
+
+
+def test_names_that_a_person_gave_are_kept_whatever_the_count() -> None:
+    encoder, classes, own = RecordingEncoder(), parse_classes("wall; dog"), parse_classes("wall; sky; old wall")
+    foreground = encode_classes(encoder, classes, ["{}"])
+    settings = Settings(templates=("{}",), background_similarity=0, background_count=1)
+    names, rows = encode_background(encoder, own, classes, foreground, settings)
+    assert names == own
+    assert torch.equal(rows, encode_classes(encoder, own, ["{}"]))
+
+
+def test_chosen_background_is_encoded_once(own_cache: Path) -> None:
+    classes, settings = parse_classes("dog; cat"), Settings(background_count=8)
+    first, second = RecordingEncoder(), RecordingEncoder()
+    found = []
+    for encoder in (first, second):
+        foreground = encode_classes(encoder, classes, "scene15", SQLiteTextCache())
+        found.append(encode_background(encoder, "auto", classes, foreground, settings, SQLiteTextCache()))
+    assert second.texts == []
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("background", ["none", " None", None, []])

@@ -35,7 +35,6 @@ __all__ = [
     "encode_classes",
     "format_classes",
     "load_templates",
-    "means_no_class",
     "parse_classes",
     "read_classes",
     "scene_background",
@@ -51,7 +50,7 @@ class ClassPrompt:
 
     Args:
         name: for results and legends.
-        prompts: one text or several (synonyms); the class's embedding is the mean of theirs.
+        prompts: one text or several (synonyms); ``merge_synonyms`` of the settings says what they mean together.
 
     Raises:
         ClassListError: a blank name or prompt, no prompts, or a text that is not Unicode.
@@ -172,29 +171,45 @@ def background_keyword(names: Sequence[str], origin: str) -> str | None:
     return words[0] if found else None
 
 
-def background_classes(background: Classes | None, classes: Sequence[ClassPrompt]) -> list[ClassPrompt]:
+def background_classes(
+    background: Classes | None, classes: Sequence[ClassPrompt], *, lexicon: bool = False
+) -> list[ClassPrompt]:
     """Read background names.
 
     Args:
         background: names as for :func:`parse_classes`; ``"auto"`` for :func:`scene_background`; ``"none"``, None or
             empty for none.
         classes: the classes.
+        lexicon: as for :func:`scene_background`.
 
     Raises:
         ClassListError: the names cannot be read.
     """
     if _is_auto(background):
-        return scene_background(classes)
+        return scene_background(classes, lexicon=lexicon)
     if isinstance(background, str) and background.strip().casefold() == "none":
         return []
     return parse_classes(background, what="background name") if background else []
 
 
-def scene_background(classes: Sequence[ClassPrompt]) -> list[ClassPrompt]:
-    """The built-in scene words except those that occur in a class's name or prompts, in singular or plural."""
+def scene_background(classes: Sequence[ClassPrompt], *, lexicon: bool = False) -> list[ClassPrompt]:
+    """Built-in names of scenes and things except those that name a class.
+
+    A name is left out if one of its words, or all of them written as one, occurs in a class's name or prompts, in
+    singular or plural.
+
+    Args:
+        classes: the classes.
+        lexicon: whether the names are the 261 of the lexicon, or a short list of common scene words.
+    """
     texts = [text for item in classes for text in (item.name, *item.prompts)]
     taken = {form for text in texts for word in re.findall(r"\w+", text.casefold()) for form in word_forms(word)}
-    return [ClassPrompt(word, (word,)) for word in _scene_words() if word not in taken]
+
+    def names_class(name: str) -> bool:
+        return any(word_forms(word) & taken for word in (*name.split(), name.replace(" ", "")))
+
+    names = _read_names("scene_lexicon.txt" if lexicon else "scene_words.txt")
+    return [ClassPrompt(name, (name,)) for name in names if not names_class(name)]
 
 
 def word_forms(text: str) -> set[str]:
@@ -279,50 +294,45 @@ def encode_background(
     foreground: Tensor,
     settings: Settings,
     cache: TextEmbeddingCache | None = None,
-) -> Tensor | None:
-    """Embed background names; of ``"auto"`` only those that mean none of the classes.
+) -> tuple[list[ClassPrompt], Tensor]:
+    """Background names and their embeddings; for ``"auto"`` the names are chosen for the classes.
 
-    A scene word that means the same as a class would take its pixels: ``ocean`` those of ``sea``. It is dropped if its
-    cosine to a class is at least ``settings.background_similarity``.
+    A name that means the same as a class would take its pixels: ``ocean`` those of ``sea``. It is dropped if its
+    cosine to a class is at least ``settings.background_similarity``. Of the others, ``settings.background_count``
+    are chosen by :func:`.facility_location`; if that is 0, all of the short list of scene words.
 
     Args:
-        encoder: the text tower.
+        encoder: the text tower. With a ``background_count`` it embeds up to 261 names in every template, unless they
+            are in the cache.
         background: as for :func:`background_classes`.
         classes: C classes.
         foreground: [C, D], their embeddings.
-        settings: for ``templates`` and ``background_similarity``.
+        settings: for ``templates``, ``background_similarity`` and ``background_count``.
         cache: as for :func:`encode_classes`.
 
     Returns:
-        [B, D] float32 of length 1, or None without names.
+        B names, B may be 0, and [B, D] float32 of length 1.
 
     Raises:
         ClassListError: as for :func:`encode_classes`; or one class without background names, which would be the
             whole image.
     """
-    names = background_classes(background, classes)
-    embedded = encode_classes(encoder, names, settings.templates, cache) if names else None
-    if embedded is not None and _is_auto(background):
-        embedded = embedded[means_no_class(embedded, foreground, settings)]
-    if embedded is not None and len(embedded):
-        return embedded
-    if len(classes) == 1:
+    from cliper.ops.facility_location import facility_location
+
+    count = settings.background_count
+    names = background_classes(background, classes, lexicon=count > 0)
+    embedded = encode_classes(encoder, names, settings.templates, cache) if names else foreground[:0]
+    if _is_auto(background):
+        kept = ((embedded @ foreground.T).amax(1) < settings.background_similarity).nonzero().flatten()
+        if count:
+            kept = kept[facility_location(embedded[kept], count)]
+        names, embedded = [names[index] for index in kept.tolist()], embedded[kept]
+    if not names and len(classes) == 1:
         raise ClassListError(
             f"one class without background names would cover the whole image: {_short(classes[0].name)}; add a class, "
             'or name the background, or let it be "auto"'
         )
-    return None
-
-
-def means_no_class(embedded: Tensor, foreground: Tensor, settings: Settings) -> Tensor:
-    """Which background texts mean none of the classes, by ``background_similarity``: [B] bool.
-
-    Args:
-        embedded: [B, D], of the background texts.
-        foreground: [C, D], of the classes.
-        settings: for the limit.
-    """
-    return (embedded @ foreground.T).amax(1) < settings.background_similarity
+    return names, embedded
 
 
 def _is_auto(background: Classes | None) -> bool:
@@ -350,6 +360,7 @@ def _templates() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def _scene_words() -> tuple[str, ...]:
-    text = (resources.files("cliper") / "assets" / "scene_words.txt").read_text(encoding="utf-8")
+def _read_names(file: str) -> tuple[str, ...]:
+    """Names of a text file in ``assets``, one a line; ``#`` begins a comment."""
+    text = (resources.files("cliper") / "assets" / file).read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))

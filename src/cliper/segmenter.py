@@ -22,11 +22,12 @@ from cliper.encoders.clip import load_clip
 from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, preprocess, to_tensor
 from cliper.ops.class_maps import build_text_classifier
-from cliper.prompts import Classes, ClassPrompt, encode_background, encode_classes, parse_classes
+from cliper.prompts import Classes, ClassPrompt, encode_classes, parse_classes
 from cliper.refiners import Affinity, Refiner, RefinerLoader, check_proxy, check_refiner
 from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
 from cliper.settings import Settings, check_seed, load_settings
+from cliper.text_classifier import TEXT_SETTINGS, TextClassifier, make_text_classifier
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +78,7 @@ class Segmenter:
         """Maximum number of images of one size in a batch; may be set."""
         self.cache = cache
         self._refiners = RefinerLoader(encoder, dtype)  # copies of this segmenter share it
-        self._texts: dict[object, Tensor] = {}  # of the last calls; copies of this segmenter share it
+        self._texts: dict[object, TextClassifier] = {}  # of the last calls; copies of this segmenter share it
         self._settings = settings
         self._predictor = self._make_predictor(settings)
 
@@ -176,8 +177,8 @@ class Segmenter:
         Args:
             image: as for :func:`cliper.images.load_image`, or an encoded image; a list of them gives a list.
             classes: names, or ``"dog; grass"``; see :func:`cliper.prompts.parse_classes`.
-            background: names of other things that may be in the image; ``"auto"`` takes common scene words that mean
-                none of the classes; ``"none"``, None or an empty list takes none.
+            background: names of other things that may be in the image; ``"auto"`` takes built-in names that mean none
+                of the classes; ``"none"``, None or an empty list takes none.
 
         Raises:
             ImageError: an image cannot be read, or its size is out of bounds.
@@ -191,7 +192,7 @@ class Segmenter:
             'horse'
         """
         named = parse_classes(classes)
-        texts = self._build_text_classifier(named, background)
+        texts = self.text_classifier(named, background)
         images: Sequence[Source] = image if isinstance(image, list) else [image]
         results = [self._predict(one, named, texts)() for one in self._encode_all(images)]
         return results if isinstance(image, list) else results[0]
@@ -258,14 +259,14 @@ class Segmenter:
     ) -> list[Callable[[], Segmentation]]:
         """As :meth:`__call__`; labels are assigned when the returned functions are called, in any thread."""
         named = parse_classes(classes)
-        texts = self._build_text_classifier(named, background)
+        texts = self.text_classifier(named, background)
         return [self._predict(one, named, texts) for one in images]
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes in the settings' templates, from the cache or added to it.
 
         Args:
-            classes: as for :meth:`__call__`.
+            classes: as for :meth:`__call__`; of several prompts, the mean.
 
         Returns:
             [C, D] float32 of length 1, on the segmenter's device.
@@ -275,6 +276,19 @@ class Segmenter:
         """
         with convert_out_of_memory():
             return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self.cache)
+
+    def text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> TextClassifier:
+        """The texts of a call. Those of the last calls are cached: many images are often given the same words."""
+        names = background if background is None or isinstance(background, str) else repr(list(background))
+        key = (tuple(classes), names, *(getattr(self.settings, name) for name in TEXT_SETTINGS))
+        if (texts := self._texts.get(key)) is None:
+            foreground = self.encode_text(classes)
+            with convert_out_of_memory():
+                texts = make_text_classifier(self.encoder, classes, foreground, background, self.settings, self.cache)
+            for old in list(self._texts)[:-15]:
+                self._texts.pop(old, None)
+            self._texts[key] = texts
+        return texts
 
     def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
         """Class maps before refinement of one view and of all classes, from pixels and text embeddings.
@@ -359,10 +373,10 @@ class Segmenter:
 
     @convert_out_of_memory()
     def _predict(
-        self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: Tensor
+        self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: TextClassifier
     ) -> Callable[[], Segmentation]:
         """Class maps of an encoded image; the function that is returned assigns labels."""
-        maps = refined = self._predictor.predict_views(encoded.views, texts, len(classes))
+        maps = refined = self._predictor.predict_views(encoded.views, texts.rows, len(classes), texts.groups)
         if self.refiner is not None and encoded.affinity is not None:
             refined = self.refiner.apply(encoded.affinity, maps, self.settings)
         return functools.partial(
@@ -382,17 +396,3 @@ class Segmenter:
         proxy = loaded.affinity if isinstance(loaded, DinoRefiner) else None
         settings = settings.replace(recipe=resolve_recipe(settings.recipe, self.checkpoint))
         return ClassMapPredictor(self.encoder, settings, self.checkpoint.name, proxy)
-
-    def _build_text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> Tensor:
-        """Text embeddings of a call. Those of the last calls are cached: many images are often given the same words."""
-        names = background if background is None or isinstance(background, str) else repr(list(background))
-        key = (tuple(classes), names, self.settings.templates, self.settings.background_similarity)
-        if (texts := self._texts.get(key)) is None:
-            foreground = self.encode_text(classes)
-            with convert_out_of_memory():
-                others = encode_background(self.encoder, background, classes, foreground, self.settings, self.cache)
-            texts = build_text_classifier(foreground, others, with_mean=len(classes) > 1 or others is None)
-            for old in list(self._texts)[:-15]:
-                self._texts.pop(old, None)
-            self._texts[key] = texts
-        return texts

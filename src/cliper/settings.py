@@ -32,6 +32,7 @@ from cliper.settings_file import SettingsFile, read_settings_file
 __all__ = [
     "ATTENTIONS",
     "RECIPES",
+    "SYNONYM_MERGES",
     "TEMPLATES",
     "Preset",
     "Settings",
@@ -46,6 +47,7 @@ __all__ = [
 RECIPES = ("conference", "preprint", "preprint-h")
 ATTENTIONS = ("fused", "vanilla", "q-q", "k-k", "v-v", "identity", "proxy")
 TEMPLATES = ("imagenet80", "scene15")
+SYNONYM_MERGES = ("mean", "logsumexp")
 REFINE_MODES = ("chain", "mean", "selected")
 RESIZE_MODES = ("nearest", "bilinear", "bicubic", "area")
 
@@ -74,8 +76,12 @@ class Settings:
         background_threshold: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
         sensitivity: moves both thresholds together, see :meth:`thresholds`; above 0.5 more is found, below it less.
         background_similarity: with ``background="auto"``, cosine to a class from which a background name is dropped.
+        background_count: with ``background="auto"``, how many names are chosen from the lexicon for the classes; 0
+            takes a fixed list of scene words.
         normalize: whether each class map is stretched to [0, 1] before labels are assigned.
         templates: name of a built-in list of text templates, or the templates themselves, each with one ``{}``.
+        merge_synonyms: a class of several prompts has the ``"mean"`` of their embeddings, or the ``"logsumexp"`` of
+            their scores.
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
         refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map_index``).
         refine_map_index: index of the self-attention map for ``"selected"``.
@@ -113,8 +119,10 @@ class Settings:
     background_threshold: float = 0.6
     sensitivity: float = 0.5
     background_similarity: float = 0.9
+    background_count: int = 0
     normalize: bool = True
     templates: str | tuple[str, ...] = "scene15"
+    merge_synonyms: str = "mean"
     refine_threshold: float | None = None
     refine_mode: str = "chain"
     refine_map_index: int = 0
@@ -353,8 +361,10 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "background_threshold": (check_float, 0.0, 1.0),
     "sensitivity": (check_float, 0.0, 1.0),
     "background_similarity": (check_float, 0.0, 1.0),
+    "background_count": (check_int, 0, 1000),
     "normalize": (check_bool,),
     "templates": (check_templates, TEMPLATES),
+    "merge_synonyms": (check_choice, SYNONYM_MERGES),
     "refine_threshold": (check_float, 0.0, 1.0),
     "refine_mode": (check_choice, REFINE_MODES),
     "refine_map_index": (check_int, 0, 10_000),

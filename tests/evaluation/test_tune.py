@@ -122,6 +122,32 @@ def test_given_settings_are_kept_where_tuning_does_not_help(
     assert result.background == "auto"
 
 
+def test_chosen_templates_are_a_candidate(tiny: Segmenter, make_image: Callable[..., Image.Image]) -> None:
+    other = tiny.with_settings(tiny.settings.replace(templates=("an old drawing of the {}",), sensitivity=0.5))
+
+    def truth(seed: int, image: Image.Image) -> np.ndarray:
+        return other(image, CLASSES, "sky; tree").labels
+
+    given = tiny.with_settings(tiny.settings.replace(sensitivity=0.5))
+    images = labelled(tiny, make_image, 3, truth)
+    result = tune(given, images, CLASSES, "sky; tree", templates=other.settings.templates, folds=2)
+    assert result.before.miou == pytest.approx(miou(given, images, "sky; tree"), abs=1e-9)
+    assert result.improved
+    assert result.settings.templates == other.settings.templates
+
+
+def test_search_with_a_chosen_background_names_its_words_only_if_they_change(
+    tiny: Segmenter, make_image: Callable[..., Image.Image]
+) -> None:
+    given = tiny.with_settings(tiny.settings.replace(sensitivity=0.5, background_count=3))
+
+    def truth(seed: int, image: Image.Image) -> np.ndarray:
+        return given(image, CLASSES).labels
+
+    result = tune(given, labelled(tiny, make_image, 2, truth), CLASSES)
+    assert (result.improved, result.before.miou, result.background) == (False, 1.0, "auto")
+
+
 def test_one_class_always_has_background_names(tiny: Segmenter, make_image: Callable[..., Image.Image]) -> None:
     def truth(seed: int, image: Image.Image) -> np.ndarray:
         return (np.arange(64 * 96).reshape(64, 96) % 96 < 40).astype(np.uint8)

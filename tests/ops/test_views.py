@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliper.ops import average_views, build_text_classifier, choose_classes
+from cliper.ops import average_views, build_text_classifier, choose_classes, expand_synonyms
 from cliper.ops.class_choice import select_texts
 
 
@@ -42,5 +42,12 @@ def test_chosen_classes_are_those_of_a_loop(values: list[float], top: int, min_s
 @pytest.mark.parametrize("others", [0, 2])
 def test_texts_of_other_classes_are_left_out(others: int) -> None:
     texts = build_text_classifier(torch.randn(4, 8), torch.randn(others, 8) if others else None)
-    kept = select_texts(texts, torch.tensor([False, True, False, True]))
+    chosen = torch.tensor([False, True, False, True])
+    kept, groups = select_texts(texts, chosen)
+    assert groups is None
     assert torch.equal(kept, texts[[1, 3, *range(4, 5 + others)]])
+    rows, groups = expand_synonyms(texts, {1: torch.randn(3, 8), 2: torch.randn(2, 8)})
+    kept, left = select_texts(rows, chosen, groups)
+    assert torch.equal(kept, rows[[1, 2, 3, 6, *range(7, 8 + others)]])
+    assert left is not None
+    assert left.tolist() == [0, 0, 0, 1, *range(2, 3 + others)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cliper.cli.completion import complete_formats, complete_path
-from cliper.cli.errors import ExitCode
+from cliper.cli.errors import ExitCode, is_quiet
 from cliper.cli.help import GroupedCommand, option, option_group
 from cliper.cli.options import (
     check_out_folder,
@@ -78,6 +78,15 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
 @run_options
 @class_options
 @option_group(
+    "Choice of templates",
+    option(
+        "--choose-templates N",
+        "Before the run, keep the text templates whose predictions on the first N images are the surest.",
+        type=click.IntRange(min=1),
+        show_default="use all templates",
+    ),
+)
+@option_group(
     "Results",
     option(
         "--min-area PIXELS|SHARE",
@@ -116,6 +125,8 @@ def batch(source: str, out: str, **options: Any) -> int:
         advice = "use --engine local, or unpack it first"
         raise InputError(f"--engine ray: a {kind} can only be read from its beginning; {advice}")
     task = _make_task(images, options)
+    if options["choose_templates"]:
+        task = _choose_templates(task, images, options["choose_templates"])
     source_config = {
         "input": hide_credentials(_absolute(source)),
         "every": options["every"],
@@ -164,6 +175,18 @@ def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
             image_folder=folder,
         ),
     )
+
+
+def _choose_templates(task: SegmentTask, images: Source, count: int) -> SegmentTask:
+    from cliper.batch.templates import with_chosen_templates
+    from cliper.prompts import load_templates
+
+    all_templates = load_templates(task.models.settings.templates)
+    task = with_chosen_templates(task, images, count)
+    kept = task.models.settings.templates
+    if not is_quiet():
+        click.echo(f"templates: {len(kept)} of {len(all_templates)} are kept: {'; '.join(kept)}")
+    return task
 
 
 def _open_source(source: str, out: str, options: dict[str, Any]) -> Source:

@@ -21,6 +21,7 @@ from cliper.settings import (
     RECIPES,
     REFINE_MODES,
     RESIZE_MODES,
+    SYNONYM_MERGES,
     TEMPLATES,
     Settings,
     check_seed,
@@ -146,9 +147,18 @@ _METHOD = option_group(
         "--background-similarity X",
         "With --background auto: similarity to a class from which a background word is left out.",
     ),
+    option(
+        "--background-count N",
+        "With --background auto: number of background words to choose for the classes; 0 takes a fixed list.",
+    ),
     option("--sensitivity X", "Find more (towards 1) or less (towards 0): moves both thresholds; 0.5 leaves them."),
     option("--normalize/--no-normalize", "Stretch class maps to [0, 1] before labels are assigned.", default=None),
     option("--templates", "Text templates: sentences that class names are put into.", type=click.Choice(TEMPLATES)),
+    option(
+        "--merge-synonyms",
+        "Several words for a class: take the mean of their embeddings, or the log-sum-exp of their scores.",
+        type=click.Choice(SYNONYM_MERGES),
+    ),
 )
 
 _REFINER = option_group(

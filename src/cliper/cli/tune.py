@@ -36,10 +36,11 @@ cliper batch photos --settings tuned.yaml -o results"""
     option("-o, --out FILE", "Settings file to write, such as tuned.yaml.", required=True),
     option("--limit N", "Number of images to use, spread over all of them.", type=click.IntRange(min=2), default=40),
     option("--folds N", "Number of folds of the cross-validation.", type=click.IntRange(min=2), default=5),
+    option("--choose-templates", "Try the text templates whose predictions on the images are the surest, too."),
 )
 @model_options
 @message_options
-def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
+def tune(out: Path, limit: int, folds: int, choose_templates: bool, **options: Any) -> int:
     """Choose settings for your own images, on a few with masks.
 
     Thresholds, logit scale and background words are chosen. The networks run once on each labelled image; label 20
@@ -50,6 +51,7 @@ def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
     from cliper.evaluation.labelled_images import load_labelled
     from cliper.evaluation.task import EvaluationTask, Variant
     from cliper.evaluation.tune import tune as search
+    from cliper.template_selection import choose_templates as choose
 
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"--out: expected a name ending in .yaml, got {out}")
@@ -69,9 +71,11 @@ def tune(out: Path, limit: int, folds: int, **options: Any) -> int:
         print_model(segmenter.checkpoint, models.refiner)
         echo_notes(segmenter.checkpoint, benchmark.texts.classes, segmenter.encoder)
         images = load_labelled(task, segmenter, samples, _show_step)
-        texts = benchmark.texts
+        words = benchmark.texts.classes, benchmark.texts.background
+        features = [image.encoded.views[0] for image in images]
+        templates = choose(segmenter, features, *words) if choose_templates else None
         result = search(
-            segmenter, images, texts.classes, texts.background, ignore=benchmark.ignore, folds=folds, notify=_show_step
+            segmenter, images, *words, ignore=benchmark.ignore, templates=templates, folds=folds, notify=_show_step
         )
     write_text(out, _settings_file(task, result, len(images), min(folds, len(images))))
     if is_quiet():
@@ -102,6 +106,8 @@ def _print_result(task: EvaluationTask, result: TuneResult) -> None:
     given = task.models.settings
     for name in ("logit_scale", "score_threshold", "background_threshold"):
         click.echo(f"{name}: {getattr(given, name):g} -> {getattr(result.settings, name):g}")
+    if result.settings.templates != given.templates:
+        click.echo(f"templates: {'; '.join(result.settings.templates)}")
     names_found = result.background if isinstance(result.background, str) else format_classes(result.background)
     click.echo(f"background: {names_found if isinstance(names_found, str) else '; '.join(names_found)}")
 

@@ -94,13 +94,16 @@ class ClassMapPredictor:
         by_view = [[features for batch in view for features in self.encode(batch)] for view in batches]
         return list(zip(*by_view, strict=True))
 
-    def predict_views(self, views: Sequence[ImageFeatures], texts: Tensor, num_classes: int) -> Tensor:
+    def predict_views(
+        self, views: Sequence[ImageFeatures], texts: Tensor, num_classes: int, groups: Tensor | None = None
+    ) -> Tensor:
         """Class maps of one image: the mean over its views, 0 for classes that are not chosen.
 
         Args:
             views: from :meth:`encode_views`.
             texts: as for :meth:`predict`.
             num_classes: as for :meth:`predict`.
+            groups: as for :meth:`predict`.
 
         Returns:
             [C, h, w] float32 at the grid of the first view.
@@ -108,35 +111,43 @@ class ClassMapPredictor:
         Raises:
             ShapeError, CheckpointError, ResourceError: as :meth:`predict`.
         """
-        chosen = self._choose(views, texts, num_classes)
+        chosen = self._choose(views, texts, num_classes, groups)
         if chosen is not None:
-            texts = select_texts(texts, chosen)
+            texts, groups = select_texts(texts, chosen, groups)
         flips = (False, True) if self.settings.flip else (False,)
         count = num_classes if chosen is None else int(chosen.sum())
-        maps = average_views([self.predict(view, texts, count) for view in views], flips * (len(views) // len(flips)))
+        maps = average_views(
+            [self.predict(view, texts, count, groups) for view in views], flips * (len(views) // len(flips))
+        )
         if chosen is None:
             return maps
         filled = maps.new_zeros(num_classes, *maps.shape[1:])
         filled[chosen.to(maps.device)] = maps
         return filled
 
-    def _choose(self, views: Sequence[ImageFeatures], texts: Tensor, num_classes: int) -> Tensor | None:
+    def _choose(
+        self, views: Sequence[ImageFeatures], texts: Tensor, num_classes: int, groups: Tensor | None
+    ) -> Tensor | None:
         """[C] bool, the classes that fit the whole image, on the texts' device; None if all are wanted."""
         settings = self.settings
         if not settings.chooses_classes:
             return None
         embeddings = torch.stack([view.image_embedding for view in views if view.image_embedding is not None])
-        scores = class_probabilities(embeddings, texts.to(embeddings.device), settings.logit_scale, num_classes)
+        device, scale = embeddings.device, settings.logit_scale
+        groups = None if groups is None else groups.to(device)
+        scores = class_probabilities(embeddings, texts.to(device), scale, num_classes, groups)
         chosen = choose_classes(scores.mean(1), top=settings.class_top, min_score=settings.class_min_score)
         return chosen.to(texts.device)
 
-    def predict(self, features: ImageFeatures, texts: Tensor, num_classes: int) -> Tensor:
+    def predict(self, features: ImageFeatures, texts: Tensor, num_classes: int, groups: Tensor | None = None) -> Tensor:
         """Class maps of one view of an image, from its features.
 
         Args:
             features: from :meth:`encode`.
-            texts: [T, D] from :func:`cliper.ops.build_text_classifier`.
+            texts: [T, D] from :func:`cliper.ops.build_text_classifier`, or [R, D] from
+                :func:`cliper.ops.expand_synonyms`.
             num_classes: C; the first C texts are the classes.
+            groups: [R] from :func:`cliper.ops.expand_synonyms`, or None.
 
         Returns:
             [C, h, w] float32, h = H / patch size.
@@ -163,6 +174,7 @@ class ClassMapPredictor:
                 recipe=self._recipe,
                 fuse_features=settings.fuse_features,
                 window_embeddings=features.window_embeddings,
+                groups=None if groups is None else groups.to(encoder.device),
             )
         if not maps.isfinite().all():
             raise CheckpointError(

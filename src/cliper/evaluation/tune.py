@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cliper.errors import InputError
 from cliper.model_config import concurrency
-from cliper.prompts import Classes, ClassPrompt, background_classes, means_no_class, scene_background
+from cliper.prompts import Classes, ClassPrompt, background_classes, scene_background
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +75,7 @@ def tune(
     background: Classes | None = "auto",
     *,
     ignore: Sequence[int] = (255,),
+    templates: tuple[str, ...] | None = None,
     folds: int = 5,
     notify: Callable[[str], None] = lambda step: None,
 ) -> TuneResult:
@@ -89,6 +90,7 @@ def tune(
         classes: C classes; label ``i + 1`` is class i.
         background: the given one, as for :meth:`.Segmenter.__call__`.
         ignore: values of the ground truth that are not counted; with 0 there is no background.
+        templates: other templates to try, such as :func:`.choose_templates` gives, or None.
         folds: of the cross-validation, at least 2; at most one for each image is made.
         notify: is called with the name of each step.
 
@@ -98,7 +100,7 @@ def tune(
     """
     if min(len(images), folds) < 2:
         raise InputError(f"expected at least 2 images and 2 folds, got {len(images)} and {folds}; label more images")
-    search = _Search(segmenter, images, classes, background, ignore)
+    search = _Search(segmenter, images, classes, background, ignore, templates)
     everything = list(range(len(images)))
     folds = min(folds, len(images))
     chosen = []
@@ -157,9 +159,10 @@ def count_thresholds(
 
 
 class _Choice(NamedTuple):
-    """A candidate: logit scale, background names, and indices of the two thresholds."""
+    """A candidate: logit scale, templates, background names, and indices of the two thresholds."""
 
     scale: float
+    templates: str | tuple[str, ...]
     background: Background
     score: int
     threshold: int
@@ -175,6 +178,7 @@ class _Search:
         classes: Sequence[ClassPrompt],
         background: Classes | None,
         ignore: Sequence[int],
+        templates: tuple[str, ...] | None,
     ) -> None:
         import torch
 
@@ -184,47 +188,53 @@ class _Search:
         self._images, self._classes = images, list(classes)
         self._scores = sorted({*_SCORE_THRESHOLDS, score})
         self._thresholds = sorted({*_BACKGROUND_THRESHOLDS, threshold})
-        self._counts: dict[tuple[float, Background], Tensor] = {}
+        self._counts: dict[tuple[object, ...], Tensor] = {}
         truths = [torch.from_numpy(image.truth.astype("int64")).flatten() for image in images]
         self._counted = [~torch.isin(truth, torch.tensor(list(ignore), dtype=torch.int64)) for truth in truths]
         self._truths = [truth[counted] for truth, counted in zip(truths, self._counted, strict=True)]
         self._rows = torch.stack([torch.bincount(truth, minlength=len(classes) + 1) for truth in self._truths])
         self._scene = tuple(scene_background(classes))
-        self._auto = self._without_similar(self._scene)
+        self._auto = segmenter.text_classifier(self._classes, "auto").background
         is_auto = isinstance(background, str) and background.strip().casefold() == "auto"
         names = self._auto if is_auto else tuple(background_classes(background, classes))
         indices = self._scores.index(score), self._thresholds.index(threshold)
-        self.given = _Choice(segmenter.settings.logit_scale, names, *indices)
+        self.given = _Choice(segmenter.settings.logit_scale, segmenter.settings.templates, names, *indices)
+        self._templates = [self.given.templates, *([] if templates is None else [templates])]
 
     def settings(self, choice: _Choice) -> tuple[Settings, str | Background]:
         """Settings and background of a candidate."""
         threshold = self._thresholds[choice.threshold]
         settings = self._segmenter.settings.replace(
             logit_scale=choice.scale,
+            templates=choice.templates,
             score_threshold=self._scores[choice.score],
             background_threshold=0.0 if threshold == _COMPETING else threshold,
             sensitivity=0.5,
         )
         names: str | Background = choice.background or "none"
-        return settings, "auto" if choice.background == self._auto else names
+        # With other templates "auto" might leave out other names.
+        is_auto = choice.background == self._auto and choice.templates == self.given.templates
+        return settings, "auto" if is_auto else names
 
     def choose(self, subset: Sequence[int]) -> _Choice:
-        """The best candidate on some images: first scale and list of background names, then single words."""
+        """The best candidate on some images: first scale, templates and list of background names, then single words."""
         scales = [self.given.scale, *(min(1e4, round(x * self.given.scale, 4)) for x in _SCALES)]
         best, value = self.given, self.measure([(self.given, subset)]).miou
         for background in dict.fromkeys([self.given.background, self._auto, ()]):
-            for scale in scales if background or len(self._classes) > 1 else []:  # one class needs background names
-                found, reached = self._best_thresholds(scale, background, subset)
+            if not background and len(self._classes) == 1:  # one class needs background names
+                continue
+            for scale, templates in itertools.product(scales, self._templates):
+                found, reached = self._best_thresholds(_Choice(scale, templates, background, 0, 0), subset)
                 if reached > value:
                     best, value = found, reached
         alone = []
         for word in dict.fromkeys([*self._scene, *best.background]):
             if changed := _changed(best.background, word):
-                alone.append((self._best_thresholds(best.scale, changed, subset)[1], word))
+                alone.append((self._best_thresholds(best._replace(background=changed), subset)[1], word))
         needed = value + _MIN_GAIN
         for _, word in sorted((one for one in alone if one[0] >= needed), key=lambda one: -one[0]):
             if changed := _changed(best.background, word):
-                found, reached = self._best_thresholds(best.scale, changed, subset)
+                found, reached = self._best_thresholds(best._replace(background=changed), subset)
                 if reached >= value + _MIN_GAIN:
                     best, value = found, reached
         return best
@@ -233,29 +243,28 @@ class _Search:
         """IoU over all given images, each with its candidate."""
         import torch
 
-        counts = [
-            self._tally(one.scale, one.background)[subset, one.score, one.threshold].sum(0) for one, subset in choices
-        ]
+        counts = [self._tally(one)[subset, one.score, one.threshold].sum(0) for one, subset in choices]
         rows = [self._rows[subset].sum(0) for _, subset in choices]
         iou = _iou(torch.stack(counts).sum(0), torch.stack(rows).sum(0))
         return Measure(iou.tolist(), float(iou.nanmean()))
 
-    def _best_thresholds(self, scale: float, background: Background, subset: Sequence[int]) -> tuple[_Choice, float]:
-        """The best thresholds and their mIoU."""
-        counts = self._tally(scale, background)[subset].sum(0)
+    def _best_thresholds(self, choice: _Choice, subset: Sequence[int]) -> tuple[_Choice, float]:
+        """The candidate with the best thresholds, and its mIoU."""
+        counts = self._tally(choice)[subset].sum(0)
         miou = _iou(counts, self._rows[subset].sum(0)).nanmean(-1).nan_to_num(-1)
         score, threshold = divmod(int(miou.argmax()), len(self._thresholds))
-        return _Choice(scale, background, score, threshold), float(miou.max())
+        return choice._replace(score=score, threshold=threshold), float(miou.max())
 
-    def _tally(self, scale: float, background: Background) -> Tensor:
-        """[N, S, B, 2, K]: :func:`count_thresholds` of each image."""
+    def _tally(self, choice: _Choice) -> Tensor:
+        """[N, S, B, 2, K]: :func:`count_thresholds` of each image, with a candidate's scale, templates and names."""
         import torch
 
-        key = (scale, background)
+        key = choice[:3]
         if key not in self._counts:
-            segmenter = self._segmenter.with_settings(self._segmenter.settings.replace(logit_scale=scale))
+            settings = self._segmenter.settings.replace(logit_scale=choice.scale, templates=choice.templates)
+            segmenter = self._segmenter.with_settings(settings)
             with _threads(concurrency(segmenter)) as pool:
-                count = partial(self._count, segmenter, background)
+                count = partial(self._count, segmenter, choice.background)
                 counts = torch.stack(list(pool.map(count, range(len(self._images)))))
             while self._counts and (len(self._counts) + 1) * counts.nbytes > _MAX_COUNTS_BYTES:
                 del self._counts[next(iter(self._counts))]
@@ -275,14 +284,6 @@ class _Search:
         scores = scores.flatten(1)[:, self._counted[index]]
         confidence = torch.from_numpy(result.confidence)
         return count_thresholds(scores, confidence, self._truths[index], self._scores, self._thresholds)
-
-    def _without_similar(self, words: Background) -> Background:
-        """The words that ``background="auto"`` takes: those that mean none of the classes."""
-        if not words:
-            return ()
-        segmenter = self._segmenter
-        kept = means_no_class(segmenter.encode_text(words), segmenter.encode_text(self._classes), segmenter.settings)
-        return tuple(itertools.compress(words, kept.tolist()))
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from cliper.ops.attention import AttentionAccumulator, ablated_attention
 from cliper.ops.class_choice import choose_classes
-from cliper.ops.class_maps import build_text_classifier, class_maps, class_probabilities
+from cliper.ops.class_maps import build_text_classifier, class_maps, class_probabilities, expand_synonyms
 from cliper.ops.cleaning import clean_labels
 from cliper.ops.compensation import compensate
+from cliper.ops.entropy import has_low_entropy, prediction_entropy
+from cliper.ops.facility_location import facility_location
 from cliper.ops.fusion import fuse_values, fused_attention
 from cliper.ops.labels import assign_labels, class_confidence, class_scores
 from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
@@ -33,12 +35,16 @@ __all__ = [
     "clean_labels",
     "compensate",
     "confusion_matrix",
+    "expand_synonyms",
+    "facility_location",
     "fuse_values",
     "fused_attention",
+    "has_low_entropy",
     "interpolate_position_embedding",
     "mean_accuracy",
     "mean_iou",
     "mean_iou_all",
     "pixel_accuracy",
+    "prediction_entropy",
     "window_grid",
 ]

@@ -31,6 +31,20 @@ def choose_classes(scores: Tensor, *, top: int = 0, min_score: float = 0.0) -> T
     return chosen
 
 
-def select_texts(texts: Tensor, chosen: Tensor) -> Tensor:
-    """The texts [T, D] of :func:`.build_text_classifier` without those of the classes that are not chosen, [C] bool."""
-    return torch.cat([texts[: len(chosen)][chosen], texts[len(chosen) :]])
+def select_texts(texts: Tensor, chosen: Tensor, groups: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Leave out the texts of classes that are not chosen.
+
+    Args:
+        texts: [T, D] from :func:`.build_text_classifier`, or [R, D] from :func:`.expand_synonyms`.
+        chosen: [C] bool, for the first C texts.
+        groups: [R] from :func:`.expand_synonyms`, or None.
+
+    Returns:
+        The rows that are left, and the text of each among those that are left, or None.
+    """
+    count = len(texts) if groups is None else int(groups.max()) + 1
+    kept = torch.cat([chosen, chosen.new_ones(count - len(chosen))])
+    if groups is None:
+        return texts[kept], None
+    rows = kept[groups]
+    return texts[rows], (kept.cumsum(0) - 1)[groups[rows]]

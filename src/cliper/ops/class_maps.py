@@ -3,6 +3,8 @@
 Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from cliper.errors import ShapeError
 from cliper.ops.recipes import Recipe
 
-__all__ = ["build_text_classifier", "class_maps", "class_probabilities"]
+__all__ = ["build_text_classifier", "class_maps", "class_probabilities", "expand_synonyms"]
 
 
 def build_text_classifier(foreground: Tensor, background: Tensor | None = None, *, with_mean: bool = True) -> Tensor:
@@ -42,20 +44,46 @@ def build_text_classifier(foreground: Tensor, background: Tensor | None = None, 
     return F.normalize(torch.cat(rows).float(), dim=-1)
 
 
-def class_probabilities(embeddings: Tensor, texts: Tensor, logit_scale: float, num_classes: int) -> Tensor:
+def expand_synonyms(texts: Tensor, synonyms: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
+    """Replace texts by their synonyms, for the soft merge of :func:`class_probabilities`.
+
+    Args:
+        texts: [T, D] from :func:`build_text_classifier`.
+        synonyms: from the index of a text to the [n, D] embeddings of its synonyms, n >= 1, rows of length 1.
+
+    Returns:
+        [R, D] float32, the synonyms in place of each text that has any, and [R] int64, ascending: the text of each row.
+    """
+    parts = [synonyms.get(index, texts[index : index + 1]).to(texts) for index in range(len(texts))]
+    sizes = torch.tensor([len(part) for part in parts], device=texts.device)
+    return torch.cat(parts), torch.arange(len(texts), device=texts.device).repeat_interleave(sizes)
+
+
+def class_probabilities(
+    embeddings: Tensor, texts: Tensor, logit_scale: float, num_classes: int, groups: Tensor | None = None
+) -> Tensor:
     """Softmax over the texts of ``logit_scale * cosine``, for the first ``num_classes`` texts.
+
+    With ``groups`` the logit of a text with n rows is the log-sum-exp of theirs, each with weight 1 / n. Equal
+    synonyms are therefore like one, and a text is not more likely because it has more of them.
 
     Args:
         embeddings: [P, D] float32 patch embeddings of length 1 (or means of such).
-        texts: [T, D] float32 of length 1.
+        texts: [R, D] float32 of length 1.
         logit_scale: multiplies the cosine.
-        num_classes: C <= T.
+        num_classes: C, at most the number of texts.
+        groups: [R] int64 from :func:`expand_synonyms`; None if each row is a text.
 
     Returns:
         [C, P] float32 in [0, 1].
     """
     logits = (embeddings @ texts.t()).mul_(logit_scale)
-    return torch.softmax(logits, dim=-1)[:, :num_classes].t()
+    if groups is None:
+        return torch.softmax(logits, dim=-1)[:, :num_classes].t()
+    # A softmax over the rows, summed over the rows of each text, is the softmax over the texts' log-sum-exp.
+    membership = F.one_hot(groups).to(logits)
+    probabilities = torch.softmax(logits - membership.sum(0).log()[groups], dim=-1)
+    return (probabilities @ membership)[:, :num_classes].t()
 
 
 def class_maps(
@@ -70,13 +98,14 @@ def class_maps(
     recipe: Recipe,
     fuse_features: bool = True,
     window_embeddings: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """Class maps before refinement. Only one layer's scores and the selected layer's are in memory at a time.
 
     Args:
         embeddings: [L', P, D] float32, patches' embeddings by layer, of length 1.
         affinity: [P, P] float32, the last layer's attention averaged over heads, class token dropped.
-        texts: [T, D] from :func:`build_text_classifier`.
+        texts: [T, D] from :func:`build_text_classifier`, or [R, D] from :func:`expand_synonyms`.
         num_classes: how many of the texts are classes.
         logit_scale: multiplies the cosine before the softmax.
         map_threshold: share of a class's own maximum below which the selected layer's map becomes 0.
@@ -84,16 +113,17 @@ def class_maps(
         recipe: see :class:`Recipe`.
         fuse_features: whether the mean over layers is added.
         window_embeddings: [L', P, D], the same from sliding windows; the scores of both are averaged.
+        groups: [R] from :func:`expand_synonyms`, or None.
 
     Returns:
         [C, P] float32.
     """
 
     def probabilities(layer: int) -> Tensor:
-        scores = class_probabilities(embeddings[layer], texts, logit_scale, num_classes)
+        scores = class_probabilities(embeddings[layer], texts, logit_scale, num_classes, groups)
         if window_embeddings is None:
             return scores
-        return (scores + class_probabilities(window_embeddings[layer], texts, logit_scale, num_classes)) / 2
+        return (scores + class_probabilities(window_embeddings[layer], texts, logit_scale, num_classes, groups)) / 2
 
     embeddings, affinity, texts = embeddings.float(), affinity.float(), texts.float()
     if window_embeddings is not None:

@@ -157,7 +157,7 @@ class ServedModel:
         classes = self._parse_names(request.classes, "class")
         given = [request.background] if isinstance(request.background, str) else request.background or ["none"]
         background = background_keyword(given, "background") or tuple(self._parse_names(given, "background name"))
-        named = (*classes, *background_classes(background, classes))
+        named = (*classes, *background_classes(background, classes, lexicon=settings.background_count > 0))
         prompts = tuple(dict.fromkeys(prompt for item in named for prompt in item.prompts))
         texts = len(prompts) * len(load_templates(settings.templates))
         if max(map(len, prompts)) > _MAX_PROMPT:

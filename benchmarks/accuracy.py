@@ -1,0 +1,218 @@
+"""mIoU of settings, refiners and vocabularies on photos of VOC and ADE20K, each compared with a baseline.
+
+    python benchmarks/accuracy.py --voc VOCdevkit/VOC2012 --ade ADEchallengeData2016
+
+Every other image, in the order of their names, is for choosing settings; the others are for the report. An image is
+encoded once for each distinct settings of the networks. The difference to the baseline has a 95 % interval by bootstrap
+over the reported images, the same resamples for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import cliper
+from cliper.datasets import Benchmark, Sample, Vocabulary, find_benchmark, make_vocabulary
+from cliper.errors import SettingsError
+from cliper.evaluation import ConfusionMatrix
+from machine import write_report
+
+VOCABULARIES = ("curated", "plain", "synonyms", "distractors:100")
+RESAMPLES = 1000
+Counts = npt.NDArray[np.int64]  # [images, 3, labels]: pixels of right predictions, ground truth and predictions
+
+
+class Row(NamedTuple):
+    """One line of the table. Rows of one name differ in the vocabulary only; the robust mIoU is over them."""
+
+    name: str
+    settings: dict[str, Any] = {}  # noqa: RUF012 - not changed; what differs from the recommended settings
+    refiner: str | None = None
+    vocabulary: str = "curated"
+    background: str = "none"  # of other vocabularies than curated: "none" or "auto"
+    baseline: str = "recommended"  # name of the rows of the same vocabulary to compare with
+
+
+def vocabulary_rows(name: str, **options: Any) -> list[Row]:
+    """A row for each vocabulary."""
+    return [Row(name, vocabulary=vocabulary, **options) for vocabulary in VOCABULARIES]
+
+
+ROWS = [
+    *vocabulary_rows("recommended"),
+    *vocabulary_rows("automatic background", background="auto"),
+    *vocabulary_rows("self", refiner="self"),
+    *vocabulary_rows("self, automatic background", refiner="self", background="auto", baseline="self"),
+]
+
+
+class Case(NamedTuple):
+    """A row on a data set, ready to be measured."""
+
+    row: Row
+    segmenter: cliper.Segmenter
+    vocabulary: Vocabulary
+
+
+def make_cases(segmenter: cliper.Segmenter, benchmark: Benchmark, rows: list[Row]) -> list[Case]:
+    """One for each row; without a background class nothing is background, as ``cliper evaluate`` sets it."""
+    changes = {"score_threshold": 0.0, "background_threshold": 1e-4} if 0 in benchmark.ignore else {}
+    base = segmenter.settings.replace(**changes)
+    refined = {name: segmenter.with_refiner(name) for name in dict.fromkeys(row.refiner for row in rows)}
+    cases = []
+    for row in rows:
+        background = "auto" if row.background == "auto" else ()
+        vocabulary = make_vocabulary(benchmark, row.vocabulary, background=background)
+        changed = refined[row.refiner].with_settings(base.replace(**row.settings))
+        cases.append(Case(row, changed, vocabulary))
+    return cases
+
+
+def encode(segmenter: cliper.Segmenter, image: Any, known: list[Any]) -> Any:
+    """The image after the networks, from ``known`` if it is there, else added to it."""
+    for encoded in known:
+        try:
+            encoded.check_usable(segmenter.encoder, segmenter.refiner, segmenter.settings, segmenter.seed)
+        except SettingsError:
+            continue
+        return encoded
+    known.append(segmenter.encode_image(image))
+    return known[-1]
+
+
+def measure(benchmark: Benchmark, samples: list[Sample], cases: list[Case]) -> list[Counts]:
+    """Pixels of each case."""
+    counts: list[list[Any]] = [[] for _ in cases]
+    for number, sample in enumerate(samples, start=1):
+        image, truth = benchmark.read_whole(sample)
+        encoded: list[Any] = []
+        pixels: dict[Any, Any] = {}  # cases with the same words and settings are computed once
+        for found, (row, segmenter, vocabulary) in zip(counts, cases, strict=True):
+            texts = vocabulary.texts
+            key = (texts, segmenter.settings, row.refiner)
+            if key not in pixels:
+                result = segmenter(encode(segmenter, image, encoded), texts.classes, texts.background or None)
+                matrix = ConfusionMatrix(benchmark.num_labels + len(vocabulary.distractors), benchmark.ignore)
+                matrix.update(truth, result.labels)
+                counted = matrix.matrix
+                pixels[key] = torch.stack([counted.diagonal(), counted.sum(1), counted.sum(0)]).numpy()
+            found.append(pixels[key])
+        print(f"{benchmark.name}: {number} of {len(samples)} images", file=sys.stderr, flush=True)
+    return [np.stack(found) for found in counts]
+
+
+def measure_seconds(benchmark: Benchmark, samples: list[Sample], cases: list[Case]) -> list[float]:
+    """Median seconds of each case from the decoded image to labels, cases in turn on each image."""
+    seconds: list[list[float]] = [[] for _ in cases]
+    for sample in samples:
+        image, _ = benchmark.read_whole(sample)
+        for used, (_, segmenter, vocabulary) in zip(seconds, cases, strict=True):
+            started = time.perf_counter()
+            segmenter(image, vocabulary.texts.classes, vocabulary.texts.background or None)
+            used.append(time.perf_counter() - started)
+    return [float(np.median(used)) for used in seconds]
+
+
+def class_iou(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """IoU [..., labels] of pixels [..., 3, labels]; NaN for classes that are not in the ground truth."""
+    right, truth, predicted = np.moveaxis(pixels, -2, 0).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where(truth > 0, right / (truth + predicted - right), np.nan)
+
+
+def miou(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Mean IoU [...] over the classes that occur in the ground truth."""
+    return np.nanmean(class_iou(pixels), axis=-1)
+
+
+def miou_all(pixels: npt.NDArray[Any], ignore: tuple[int, ...]) -> float:
+    """Mean IoU over the classes that occur in ground truth or prediction, 0 for those that are only predicted."""
+    occurs = (pixels[1] > 0) | (pixels[2] > 0)
+    occurs[[label for label in ignore if label == 0]] = False
+    return float(np.nan_to_num(class_iou(pixels))[occurs].mean())
+
+
+def difference(pixels: Counts, baseline: Counts) -> dict[str, float]:
+    """Difference of the mIoU of the same images, with the 95 % interval over resampled images."""
+    images = len(pixels)
+    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    resampled = [miou(np.tensordot(weights, counts, axes=1)) for counts in (pixels, baseline)]
+    low, high = np.percentile(resampled[0] - resampled[1], [2.5, 97.5])
+    value = miou(pixels.sum(0)) - miou(baseline.sum(0))
+    return {"miou": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def summarize(
+    benchmark: Benchmark, rows: list[Row], counts: list[Counts], seconds: list[float]
+) -> list[dict[str, Any]]:
+    """The numbers of each row; those of the report are from the second half."""
+    names = ["background", *benchmark.class_names]
+    reported = {(row.name, row.vocabulary): pixels[1::2] for row, pixels in zip(rows, counts, strict=True)}
+    found = []
+    for row, pixels, used in zip(rows, counts, seconds, strict=True):
+        halves = {"choose": pixels[::2].sum(0), "report": pixels[1::2].sum(0)}
+        iou = dict(zip(names, class_iou(halves["report"]), strict=False))  # distractors have none
+        entry: dict[str, Any] = {
+            **row._asdict(),
+            "miou": {half: round(float(miou(sums)), 4) for half, sums in halves.items()},
+            "miou_all": round(miou_all(halves["report"], benchmark.ignore), 4),
+            "seconds_per_image": round(used, 4),
+            "iou": {name: round(float(value), 4) for name, value in iou.items() if value == value},
+        }
+        baseline = reported.get((row.baseline, row.vocabulary))
+        if row.name != row.baseline and baseline is not None:
+            entry["difference"] = difference(pixels[1::2], baseline)
+        same = [miou(other.sum(0)) for (name, _), other in reported.items() if name == row.name]
+        if len(same) > 1:
+            entry["robust_miou"] = {"mean": round(float(np.mean(same)), 4), "minimum": round(float(min(same)), 4)}
+        found.append(entry)
+    return found
+
+
+def main() -> None:
+    """Measure and write ``results/accuracy.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--voc", type=Path, required=True, help="the folder VOCdevkit/VOC2012")
+    parser.add_argument("--ade", type=Path, required=True, help="the folder ADEchallengeData2016")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="names of the rows to measure; all by default")
+    parser.add_argument("--limit", type=int, help="images of each data set")
+    parser.add_argument("--timed", type=int, default=10, help="images of each data set on which seconds are measured")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    rows = [row for row in ROWS if args.rows is None or row.name in args.rows]
+    if not rows:
+        parser.error(f"--rows: expected some of {', '.join(dict.fromkeys(row.name for row in ROWS))}")
+    torch.set_grad_enabled(False)
+    segmenter = cliper.Segmenter.from_pretrained(args.model)
+    report: dict[str, Any] = {
+        "model": segmenter.checkpoint.name,
+        "limit": args.limit,
+        "resamples": RESAMPLES,
+        "recommended": segmenter.settings.to_dict(),
+        "images": {},
+        "rows": {},
+    }
+    for name, root in (("voc21", args.voc.absolute().parents[1]), ("ade150", args.ade.absolute().parent)):
+        benchmark = find_benchmark(name)
+        samples = sorted(benchmark.samples(root), key=lambda sample: sample.name)[: args.limit]
+        cases = make_cases(segmenter, benchmark, rows)
+        counts = measure(benchmark, samples, cases)
+        seconds = measure_seconds(benchmark, samples[1::2][: args.timed], cases)
+        report["images"][name] = {"choose": len(samples[::2]), "report": len(samples[1::2])}
+        report["rows"][name] = summarize(benchmark, rows, counts, seconds)
+        for entry in report["rows"][name]:
+            print(f"{name} {entry['name']:40s} {entry['vocabulary']:16s} {entry['miou']} {entry.get('difference', '')}")
+    print(f"wrote {write_report('accuracy', report, args.out)}")
+
+
+if __name__ == "__main__":
+    main()
