@@ -159,6 +159,14 @@ def test_preset_names_every_setting(name: str) -> None:
         "refine_size",
         "refine_max_patches",
         "refine_resize",
+        "refine_noise",
+        "refine_balance",
+        "refine_vae",
+        "refine_propagation",
+        "refine_neighbors",
+        "refine_alpha",
+        "edge_weight",
+        "edge_sigma",
     }
     assert find_entry(data["model"]).kind == "clip"
     assert find_entry(data["refiner"]).kind == "diffusion"

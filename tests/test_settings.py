@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cliper.errors import SettingsError
 from cliper.settings import (
     ATTENTIONS,
+    PROPAGATIONS,
     RECIPES,
     REFINE_MODES,
     RESIZE_MODES,
@@ -77,6 +78,14 @@ WRONG: dict[str, list[Any]] = {
     "refine_max_patches": [0, 1_000_001, 4096.0, "4096", True],
     "refine_resize": ["lanczos", 3],
     "refine_step": [-1, 50, 45.0, None, True],
+    "refine_noise": [0, 1, "yes", None],
+    "refine_balance": [-1, 101, 1.0, None, True],
+    "refine_vae": ["", "  ", None, 3, ["taesd"]],
+    "refine_propagation": ["both", None, True],
+    "refine_neighbors": [0, 100_001, 4.0, None, True],
+    "refine_alpha": [-0.01, 1.0, "0.9", None, NAN],
+    "edge_weight": [-0.01, 1_000_001, "1", None, NAN, True],
+    "edge_sigma": [0, 10.1, "1", None, NAN, True],
 }
 
 # Valid values, at the limits where there are any.
@@ -111,6 +120,14 @@ RIGHT: dict[str, list[Any]] = {
     "refine_max_patches": [None, 1, 1_000_000],
     "refine_resize": [None, *RESIZE_MODES],
     "refine_step": [0, 49],
+    "refine_noise": [True, False],
+    "refine_balance": [0, 100],
+    "refine_vae": ["full", "taesd", "some/folder"],
+    "refine_propagation": list(PROPAGATIONS),
+    "refine_neighbors": [1, 100_000],
+    "refine_alpha": [0, 0.999],
+    "edge_weight": [0, 1_000_000],
+    "edge_sigma": [0.001, 10],
 }
 
 
@@ -212,6 +229,14 @@ settings_strategy = st.builds(
     refine_max_patches=st.none() | st.integers(1, 1_000_000),
     refine_resize=st.none() | st.sampled_from(RESIZE_MODES),
     refine_step=st.integers(0, 49),
+    refine_noise=st.booleans(),
+    refine_balance=st.integers(0, 100),
+    refine_vae=st.sampled_from(["full", "taesd", "models/my vae"]),
+    refine_propagation=st.sampled_from(PROPAGATIONS),
+    refine_neighbors=st.integers(1, 100_000),
+    refine_alpha=st.floats(0, 0.999),
+    edge_weight=st.floats(0, 1e6),
+    edge_sigma=st.floats(1e-3, 10),
 )
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cliper.errors import SettingsError
+from cliper.images import to_tensor
+from cliper.refiners import smooth_maps
 from cliper.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from cliper.encoders.base import Encoder, ImageFeatures
     from cliper.refiners import Affinity, Refiner
@@ -19,7 +22,10 @@ __all__ = ["EncodedImage", "find_usable"]
 
 # Settings of the encoder's input and output, and those of the refiner's networks. All others apply to class maps.
 _ENCODER = ("recipe", "size", "extra_sizes", "flip", "attention", "fuse_features", "window", "window_context")
-_REFINER = ("refine_size", "refine_resize", "refine_max_patches", "refine_layers", "refine_step")
+_REFINER = (
+    *("refine_size", "refine_resize", "refine_max_patches", "refine_layers", "refine_step"),
+    *("refine_noise", "refine_vae"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,24 @@ class EncodedImage:
         size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
         size += 0 if self.affinity is None else self.affinity.nbytes
         return size + 3 * self.image.width * self.image.height
+
+    def refine(self, maps: Tensor, refiner: Refiner | None, settings: Settings) -> Tensor:
+        """Sharpen class maps by the refiner's affinity and along the image's edges; no network runs.
+
+        Args:
+            maps: [C, h, w] float32.
+            refiner: None, or the refiner that the affinity is of.
+            settings: ``map_threshold``, and those that begin with ``refine_`` and ``edge_``.
+
+        Returns:
+            [C, S, S'] float32; ``maps`` without a refiner and with ``edge_weight`` 0.
+
+        Raises:
+            SettingsError, RefinerError, ResourceError: as :meth:`.Refiner.refine`.
+        """
+        if refiner is not None and self.affinity is not None:
+            maps = refiner.apply(self.affinity, maps, settings)
+        return smooth_maps(maps, to_tensor(self.image), settings) if settings.edge_weight else maps
 
     def check_usable(self, encoder: Encoder, refiner: Refiner | None, settings: Settings, seed: int) -> None:
         """Check that another segmenter's networks would give the same.

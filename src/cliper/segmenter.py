@@ -23,10 +23,11 @@ from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, preprocess, to_tensor
 from cliper.ops.class_maps import build_text_classifier
 from cliper.prompts import Classes, ClassPrompt, encode_classes, parse_classes
-from cliper.refiners import Affinity, Refiner, RefinerLoader, check_proxy, check_refiner
+from cliper.refiners import Affinity, Refiner, RefinerLoader, check_proxy, check_refiner, smooth_maps
 from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
-from cliper.settings import Settings, check_seed, load_settings
+from cliper.setting_checks import check_seed
+from cliper.settings import Settings, load_settings
 from cliper.text_classifier import TEXT_SETTINGS, TextClassifier, make_text_classifier
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ class Segmenter:
         return torch.stack(maps) if pixels.dim() == 4 else maps[0]
 
     def refine(self, image: Tensor, maps: Tensor) -> Tensor:
-        """Sharpen class maps with the refiner; without a refiner, the same maps as float32.
+        """Sharpen class maps with the refiner, if there is one, and along the image's edges if ``edge_weight`` is set.
 
         Source: arXiv 2411.13836; ``docs/method.md``, section 3.
 
@@ -334,6 +335,7 @@ class Segmenter:
         refined = maps.float()
         if self.refiner is not None:
             [refined] = self.refiner.refine([image], [maps], self.settings, seed=self.seed)
+        refined = smooth_maps(refined, image, self.settings)
         return refined.clone() if refined.is_inference() else refined  # an ordinary tensor in any case
 
     def _encode_all(self, images: Sequence[Source]) -> Iterator[EncodedImage]:
@@ -376,9 +378,8 @@ class Segmenter:
         self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: TextClassifier
     ) -> Callable[[], Segmentation]:
         """Class maps of an encoded image; the function that is returned assigns labels."""
-        maps = refined = self._predictor.predict_views(encoded.views, texts.rows, len(classes), texts.groups)
-        if self.refiner is not None and encoded.affinity is not None:
-            refined = self.refiner.apply(encoded.affinity, maps, self.settings)
+        maps = self._predictor.predict_views(encoded.views, texts.rows, len(classes), texts.groups)
+        refined = encoded.refine(maps, self.refiner, self.settings)
         return functools.partial(
             convert_out_of_memory()(Segmentation.from_maps),
             encoded.image,

@@ -15,6 +15,7 @@ __all__ = [
     "check_int",
     "check_model",
     "check_names",
+    "check_seed",
     "check_size",
     "check_sizes",
     "check_templates",
@@ -53,7 +54,7 @@ def check_float(name: str, value: Any, low: float, high: float) -> float:
 def check_model(name: str, value: Any) -> str:
     """A name that is not blank. Raises SettingsError."""
     if not isinstance(value, str) or not value.strip():
-        raise SettingsError(f"{name}: expected the name or folder of a DINO, got {value!r}")
+        raise SettingsError(f"{name}: expected the name or folder of a model, got {value!r}")
     return value
 
 
@@ -93,3 +94,12 @@ def check_sizes(name: str, value: Any, low: int, high: int) -> tuple[int, ...]:
     if not isinstance(value, tuple | list):
         raise SettingsError(f"{name}: expected a list of sizes, got {value!r}")
     return tuple(check_int(name, size, low, high) for size in value)
+
+
+def check_seed(seed: object) -> int:
+    """Check a seed for ``torch.Generator``.
+
+    Raises:
+        SettingsError: it is not a whole number from -2^63 to 2^64 - 1.
+    """
+    return check_int("seed", seed, -(2**63), 2**64 - 1)

@@ -31,12 +31,12 @@ from cliper.settings_file import SettingsFile, read_settings_file
 
 __all__ = [
     "ATTENTIONS",
+    "PROPAGATIONS",
     "RECIPES",
     "SYNONYM_MERGES",
     "TEMPLATES",
     "Preset",
     "Settings",
-    "check_seed",
     "load_preset",
     "load_settings",
     "load_words",
@@ -50,6 +50,7 @@ TEMPLATES = ("imagenet80", "scene15")
 SYNONYM_MERGES = ("mean", "logsumexp")
 REFINE_MODES = ("chain", "mean", "selected")
 RESIZE_MODES = ("nearest", "bilinear", "bicubic", "area")
+PROPAGATIONS = ("product", "solve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +86,24 @@ class Settings:
         refine_threshold: threshold of the self-attention maps; None takes ``map_threshold``.
         refine_mode: ``"chain"``, ``"mean"`` or ``"selected"`` (only the map ``refine_map_index``).
         refine_map_index: index of the self-attention map for ``"selected"``.
-        refine_layers: names of the refiner's self-attention layers; None takes the refiner's default.
+        refine_layers: names of the refiner's self-attention layers, or of its blocks, which mean all layers in them;
+            None takes the refiner's default.
         refine_size: side, or (height, width), in pixels of the refiner's input; None takes the refiner's default.
         refine_max_patches: if ``refine_size`` is None, larger images are reduced to at most this many patches for a
             DINO refiner or ``self``; None takes the refiner's default: no limit for DINO, 4096 for ``self``.
         refine_resize: interpolation of the image for the refiner; None takes the published one, ``"nearest"`` for
             Stable Diffusion and ``"bilinear"`` for DINO. ``self`` ignores it.
         refine_step: index of the denoising step, of 50.
+        refine_noise: whether noise is added to the latents (Stable Diffusion only).
+        refine_balance: number of rounds that make each attention map doubly stochastic; 0 means none.
+        refine_vae: the VAE of Stable Diffusion: ``"full"``, its own, or a tiny one: ``"taesd"``, or a folder.
+        refine_propagation: how DINO refiners and ``self`` apply affinities: ``"product"``, once, as published, or
+            ``"solve"``, label propagation over nearest neighbours. ``docs/method.md``, section 3, "Label propagation".
+        refine_neighbors: number of nearest neighbours of a patch for ``"solve"``.
+        refine_alpha: how far ``"solve"`` spreads class maps; 0 leaves them as they are.
+        edge_weight: weight of the edge-aware smoothing of class maps, after any refiner or none; 0 means none.
+            ``docs/method.md``, section 3, "Edge-aware smoothing".
+        edge_sigma: the colour difference, of channels in [0, 1], that is an edge for it.
 
     Raises:
         SettingsError: a value has the wrong type or is out of range.
@@ -131,6 +143,14 @@ class Settings:
     refine_max_patches: int | None = None
     refine_resize: str | None = None
     refine_step: int = 45
+    refine_noise: bool = True
+    refine_balance: int = 0
+    refine_vae: str = "full"
+    refine_propagation: str = "product"
+    refine_neighbors: int = 400
+    refine_alpha: float = 0.95
+    edge_weight: float = 0.0
+    edge_sigma: float = 0.1
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -324,15 +344,6 @@ def setting_limits(name: str) -> tuple[Any, ...]:
     return _CHECKS[name][1:]
 
 
-def check_seed(seed: object) -> int:
-    """Check a seed for ``torch.Generator``.
-
-    Raises:
-        SettingsError: it is not a whole number from -2^63 to 2^64 - 1.
-    """
-    return check_int("seed", seed, -(2**63), 2**64 - 1)
-
-
 def _moved(threshold: float, sensitivity: float) -> float:
     if threshold == 0 or sensitivity == 0.5:
         return threshold
@@ -373,4 +384,12 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "refine_max_patches": (check_int, 1, 1_000_000),
     "refine_resize": (check_choice, RESIZE_MODES),
     "refine_step": (check_int, 0, 49),
+    "refine_noise": (check_bool,),
+    "refine_balance": (check_int, 0, 100),
+    "refine_vae": (check_model,),
+    "refine_propagation": (check_choice, PROPAGATIONS),
+    "refine_neighbors": (check_int, 1, 100_000),
+    "refine_alpha": (check_float, 0.0, 0.999),
+    "edge_weight": (check_float, 0.0, 1e6),
+    "edge_sigma": (check_float, 1e-3, 10.0),
 }

@@ -20,6 +20,7 @@ ALIASES = {
         *("dino-s16", "dino-s8", "dino-b16", "dino-b8"),
         *("dinov2-s14", "dinov2-b14", "dinov2-l14", "dinov2-g14"),
     ],
+    "vae": ["taesd"],
 }
 
 

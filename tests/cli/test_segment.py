@@ -187,6 +187,14 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "refine_max_patches": (["--refine-max-patches", "900"], 900),
     "refine_resize": (["--refine-resize", "area"], "area"),
     "refine_step": (["--refine-step", "0"], 0),
+    "refine_noise": (["--no-refine-noise"], False),
+    "refine_balance": (["--refine-balance", "15"], 15),
+    "refine_vae": (["--refine-vae", "taesd"], "taesd"),
+    "refine_propagation": (["--refine-propagation", "solve"], "solve"),
+    "refine_neighbors": (["--refine-neighbors", "50"], 50),
+    "refine_alpha": (["--refine-alpha", "0.5"], 0.5),
+    "edge_weight": (["--edge-weight", "20"], 20.0),
+    "edge_sigma": (["--edge-sigma", "0.2"], 0.2),
 }
 
 

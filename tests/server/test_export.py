@@ -33,14 +33,17 @@ def labels_in(response: Any) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(response.content)))
 
 
-@pytest.mark.parametrize(("refiner", "sensitivity"), [(None, 0.5), ("self", 0.5), (None, 0.7)])
+@pytest.mark.parametrize(
+    ("refiner", "sensitivity", "edge_weight"), [(None, 0.5, 0), ("self", 0.5, 0), (None, 0.7, 0), (None, 0.5, 9)]
+)
 def test_labels_of_exported_maps_are_those_of_the_segmenter(
-    start: Any, tiny: Segmenter, image_file: bytes, refiner: str | None, sensitivity: float
+    start: Any, tiny: Segmenter, image_file: bytes, refiner: str | None, sensitivity: float, edge_weight: float
 ) -> None:
-    segmenter = tiny.with_refiner(refiner).with_settings(tiny.settings.replace(sensitivity=sensitivity))
+    settings = tiny.settings.replace(sensitivity=sensitivity, edge_weight=edge_weight)
+    segmenter = tiny.with_refiner(refiner).with_settings(settings)
     server = start(segmenter)
     image = maps_of(server, image_file)
-    assert (image["maps"]["fused"] is None) == (refiner is None)
+    assert (image["maps"]["fused"] is None) == (refiner is None and not edge_weight)
     expected = segmenter(Image.open(io.BytesIO(image_file)), ["cat", "dog"]).labels
     # 16 bit can only change pixels in which two classes are equal to 1e-5.
     assert (labels_in(export(server, "labels", image)) == expected).mean() > 0.999

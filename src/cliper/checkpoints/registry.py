@@ -28,6 +28,7 @@ KINDS = {
     "clip": "a CLIP checkpoint",
     "diffusion": "a Stable Diffusion pipeline",
     "dino": "a DINO or DINOv2 checkpoint",
+    "vae": "a tiny autoencoder (TAESD)",
 }
 
 
@@ -48,7 +49,7 @@ class RegistryEntry:
 
     Args:
         alias: the name that is typed, in its usual spelling; look-ups ignore case.
-        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
+        kind: one of :data:`.KINDS`.
         title: for lists.
         sources: repositories in the order to try; empty for a bundled checkpoint.
         licence: of the weights.

@@ -28,6 +28,7 @@ __all__ = ["ResolvedCheckpoint", "resolve"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _LOG = logging.getLogger("cliper.checkpoints")
+_OPTIONS = {"clip": "--model", "diffusion": "--refiner", "dino": "--refiner", "vae": "--refine-vae"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ResolvedCheckpoint:
 
     Args:
         name: the alias in its usual spelling, or the name that was given.
-        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
+        kind: one of :data:`.KINDS`.
         folder: of the files, in the layout of ``transformers`` or ``diffusers``.
         source: ``"bundled"``, ``"hub"`` or ``"local"``.
         repo: the hub repository; None unless ``source`` is ``"hub"``.
@@ -68,7 +69,7 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
         name: a local folder (an existing one comes first; ``~`` is the home folder), an alias (``"ViT-B/16"``,
             ``"sd2.1"``, in any case), or a hub name (``"owner/name"``, or ``"owner/name@revision"``). A hub name in
             the registry is taken at the registry's pinned commit; ``@main`` asks for the newest.
-        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``: what the checkpoint must be.
+        kind: one of :data:`.KINDS`: what the checkpoint must be.
         download: whether it may be downloaded; if not, a checkpoint that is not on this machine is an error.
 
     Raises:
@@ -128,7 +129,7 @@ def _from_hub(
     some = ' --include "*.json" --include "*.txt" --include "*/*model.safetensors"' if kind == "diffusion" else ""
     hint = (
         f"download it on a machine with network: `hf download {first}{some} --local-dir DIR`, then give "
-        f"{'--model' if kind == 'clip' else '--refiner'} DIR"
+        f"{_OPTIONS[kind]} DIR"
     )
     size = f" (about {entry.megabytes} MB)" if entry else ""
     if not download:

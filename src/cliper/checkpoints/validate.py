@@ -85,6 +85,7 @@ COMPONENTS = {
         Component("unet", weights=_DIFFUSERS),
         Component("vae", weights=_DIFFUSERS),
     ),
+    "vae": (Component(weights=_DIFFUSERS),),
 }
 
 # The file that tells that a folder is meant to be a checkpoint of that kind.
@@ -96,7 +97,7 @@ def needed_files(place: str, kind: str, names: Iterable[str], *, tokenizer: bool
 
     Args:
         place: the checkpoint's folder or repository, for the message.
-        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
+        kind: one of :data:`.KINDS`.
         names: all files that there are: paths with ``/``, relative to the checkpoint's folder.
         tokenizer: whether a CLIP must have one; images can be encoded without it.
 
@@ -152,7 +153,7 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
 
     Args:
         folder: in ``transformers``' layout (``diffusers``' for ``kind="diffusion"``).
-        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``.
+        kind: one of :data:`.KINDS`.
 
     Raises:
         CheckpointError: it is not a folder, a file is missing, truncated, too large or not what its name says, an

@@ -50,7 +50,7 @@ def verify_checkpoint(name: str | os.PathLike[str], kind: str | None = None) -> 
 
     Args:
         name: as for :func:`cliper.checkpoints.resolve`.
-        kind: ``"clip"``, ``"diffusion"`` or ``"dino"``; None takes it from the registry or from a local folder's
+        kind: one of :data:`.KINDS`; None takes it from the registry or from a local folder's
             configuration, and else ``"clip"``.
 
     Raises:
@@ -134,13 +134,15 @@ def _check_part(resolved: ResolvedCheckpoint, part: str) -> tuple[int, list[str]
                 problems.append(f"{name}: has values that are NaN or infinite")
     if resolved.kind == "clip":
         return tensors, problems + read_clip_weights(folder, read_clip_config(folder))[1]
-    return tensors, problems + load_model(_model_class(part), folder)[1]
+    return tensors, problems + load_model(_model_class(resolved.kind, part), folder)[1]
 
 
-def _model_class(part: str) -> Any:
-    if part in ("unet", "vae"):
+def _model_class(kind: str, part: str) -> Any:
+    if kind == "vae" or part in ("unet", "vae"):
         import diffusers
 
+        if kind == "vae":
+            return diffusers.AutoencoderTiny
         return diffusers.UNet2DConditionModel if part == "unet" else diffusers.AutoencoderKL
     import transformers
 

@@ -15,7 +15,7 @@ __all__ = ["models"]
 
 _kind_option = click.option(
     "--kind",
-    type=click.Choice(["clip", "diffusion", "dino"]),
+    type=click.Choice(["clip", "diffusion", "dino", "vae"]),
     show_default="clip; verify reads it from a folder",
     help="Kind of model, where NAME is not from the list.",
 )

@@ -16,15 +16,16 @@ from cliper.cli.completion import complete_models, complete_presets, complete_re
 from cliper.cli.errors import echo_warning, is_quiet
 from cliper.cli.help import option, option_group
 from cliper.errors import ClassListError, OutputError, SettingsError
+from cliper.setting_checks import check_seed
 from cliper.settings import (
     ATTENTIONS,
+    PROPAGATIONS,
     RECIPES,
     REFINE_MODES,
     RESIZE_MODES,
     SYNONYM_MERGES,
     TEMPLATES,
     Settings,
-    check_seed,
     load_preset,
     load_settings,
     load_words,
@@ -176,7 +177,7 @@ _REFINER = option_group(
     option("--refine-map-index INDEX", "Attention map for --refine-mode selected."),
     option(
         "--refine-layer NAME",
-        "Self-attention layer of the refiner's network; repeat for more.",
+        "Self-attention layer of the refiner's network, or a block of layers such as up_blocks.3; repeat for more.",
         "refine_layers",
         multiple=True,
     ),
@@ -191,6 +192,23 @@ _REFINER = option_group(
         show_default="the refiner's own",
     ),
     option("--refine-step INDEX", "Denoising step, 0 to 49, that sets the noise (Stable Diffusion only)."),
+    option(
+        "--refine-propagation",
+        "How DINO refiners and self apply affinities: one product, or solve, over nearest neighbours to the end.",
+        type=click.Choice(PROPAGATIONS),
+    ),
+    option("--refine-neighbors N", "Number of nearest neighbours of a patch for --refine-propagation solve."),
+    option("--refine-alpha X", "How far --refine-propagation solve spreads class maps, 0 to below 1."),
+    option(
+        "--edge-weight X", "Weight of the edge-aware smoothing of class maps, after any refiner or none; 0 for none."
+    ),
+    option("--edge-sigma X", "Colour difference, of channels in [0, 1], that is an edge for --edge-weight."),
+    option("--refine-noise/--no-refine-noise", "Add noise to the latents (Stable Diffusion only).", default=None),
+    option(
+        "--refine-balance N",
+        "Rounds that make each attention map doubly stochastic (Stable Diffusion only); 0 for none.",
+    ),
+    option("--refine-vae NAME", "VAE of Stable Diffusion: full, its own, or a tiny one: taesd, or a folder."),
     option("--seed N", "Seed of the noise (Stable Diffusion only).", default=0),
 )
 

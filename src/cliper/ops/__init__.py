@@ -5,9 +5,11 @@ from cliper.ops.class_choice import choose_classes
 from cliper.ops.class_maps import build_text_classifier, class_maps, class_probabilities, expand_synonyms
 from cliper.ops.cleaning import clean_labels
 from cliper.ops.compensation import compensate
+from cliper.ops.edge_aware import smooth_along_edges
 from cliper.ops.entropy import has_low_entropy, prediction_entropy
 from cliper.ops.facility_location import facility_location
 from cliper.ops.fusion import fuse_values, fused_attention
+from cliper.ops.label_propagation import neighbor_weights, propagate_labels
 from cliper.ops.labels import assign_labels, class_confidence, class_scores
 from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
 from cliper.ops.position_embedding import interpolate_position_embedding
@@ -44,7 +46,10 @@ __all__ = [
     "mean_accuracy",
     "mean_iou",
     "mean_iou_all",
+    "neighbor_weights",
     "pixel_accuracy",
     "prediction_entropy",
+    "propagate_labels",
+    "smooth_along_edges",
     "window_grid",
 ]

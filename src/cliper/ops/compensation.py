@@ -17,11 +17,12 @@ from torch import Tensor
 from cliper.errors import SettingsError, ShapeError
 from cliper.kernels.linear import packed_linear
 
-__all__ = ["MODES", "QueryKey", "compensate", "compensate_query_key"]
+__all__ = ["MODES", "QueryKey", "compensate", "compensate_query_key", "resize_query_key"]
 
 MODES = ("chain", "mean", "selected")
 
 EPS = 1e-5  # the method's constant, added to column maxima and to row sums
+_TINY = 1e-30  # least divisor of rows and columns without any value
 
 # A map is computed in blocks of rows of about 4 MB, so that the passes over a block run in the cache. (Blocks of 1 or
 # 2 MB are a tenth slower; one block per core in parallel is slower by a third.)
@@ -45,6 +46,24 @@ class QueryKey(NamedTuple):
     scale: float
 
 
+def resize_query_key(layer: QueryKey, grid: tuple[int, int], size: tuple[int, int]) -> QueryKey:
+    """Queries and keys of another resolution, resized bilinearly; the same where it is already that.
+
+    Args:
+        layer: with T tokens.
+        grid: (S, S') with S * S' = T.
+        size: the grid that is wanted.
+    """
+    if grid == size:
+        return layer
+    query, key = (
+        F.interpolate(tokens.mT.unflatten(-1, grid).float(), size=size, mode="bilinear", align_corners=False)
+        for tokens in layer[:2]
+    )
+    dtype = layer.query.dtype
+    return QueryKey(query.flatten(2).mT.to(dtype), key.flatten(2).mT.to(dtype), layer.scale)
+
+
 @torch.no_grad()
 def compensate(
     maps: Tensor,
@@ -54,6 +73,7 @@ def compensate(
     map_index: int = 0,
     *,
     size: tuple[int, int] | None = None,
+    balance: int = 0,
 ) -> Tensor:
     """Class maps refined by self-attention maps (``docs/method.md``, section 3).
 
@@ -69,6 +89,8 @@ def compensate(
         mode: ``"chain"``, ``"mean"`` or ``"selected"``.
         map_index: index of the map for ``"selected"``.
         size: (S, S') of the attention's grid; None for a square one.
+        balance: number of rounds that make each thresholded map doubly stochastic, in place of the one division by row
+            sums: in each round columns and then rows are divided by their sums (Sinkhorn and Knopp, 1967).
 
     Returns:
         [C, S, S'] or [B, C, S, S'], dtype and device of ``maps``; float32 is used in between for half types.
@@ -92,7 +114,7 @@ def compensate(
     def apply(index: int, x: Tensor) -> Tensor:
         if _tokens(steps[index]) != tokens:
             raise ShapeError(f"attention: expected maps of one size, got {tokens} and {_tokens(steps[index])} tokens")
-        return _apply_map(x, steps[index], threshold)
+        return _apply_map(x, steps[index], threshold, balance)
 
     return _compensate(maps, len(steps), tokens, apply, threshold, mode, map_index, size)
 
@@ -106,6 +128,7 @@ def compensate_query_key(
     map_index: int = 0,
     *,
     size: tuple[int, int] | None = None,
+    balance: int = 0,
 ) -> Tensor:
     """:func:`compensate` from queries and keys, without storing a stack of attention maps.
 
@@ -114,7 +137,7 @@ def compensate_query_key(
     Args:
         maps: as for :func:`compensate`.
         layers: for each layer its :class:`QueryKey`, any floating dtype; the maps are computed in float32.
-        threshold, mode, map_index, size: as for :func:`compensate`.
+        threshold, mode, map_index, size, balance: as for :func:`compensate`.
 
     Returns:
         As :func:`compensate`.
@@ -137,7 +160,7 @@ def compensate_query_key(
         keep = heads[0].query.new_empty(tokens, tokens, dtype=torch.float32)
 
     def apply(index: int, x: Tensor) -> Tensor:
-        return _apply_head(x, heads[index], threshold, keep)
+        return _apply_head(x, heads[index], threshold, keep, balance)
 
     return _compensate(maps, len(heads), tokens, apply, threshold, mode, map_index, size)
 
@@ -177,15 +200,15 @@ def _compensate(
     return x.T.reshape(*maps.shape[:-2], *grid).to(maps.dtype, memory_format=torch.contiguous_format)
 
 
-def _apply_map(x: Tensor, attention: Tensor, threshold: float) -> Tensor:
+def _apply_map(x: Tensor, attention: Tensor, threshold: float, balance: int) -> Tensor:
     """One softmaxed map [T, T], normalised, times x [T, C] -> [T, C] float32. The map is not changed."""
     attention = attention.to(x.device)
     peak = attention.amax(0).float()  # before the cast: a maximum is exact in any dtype
     rows = _rows(len(x))
-    return _thresholded_product(lambda i: attention[i * rows : (i + 1) * rows].float(), peak, x, threshold)
+    return _thresholded_product(lambda i: attention[i * rows : (i + 1) * rows].float(), peak, x, threshold, balance)
 
 
-def _apply_head(x: Tensor, head: QueryKey, threshold: float, keep: Tensor | None) -> Tensor:
+def _apply_head(x: Tensor, head: QueryKey, threshold: float, keep: Tensor | None, balance: int) -> Tensor:
     """The map of one head, normalised, times x [T, C] -> [T, C] float32.
 
     Column maxima need the whole map before the first row can be thresholded, so there are two passes. Between
@@ -205,20 +228,45 @@ def _apply_head(x: Tensor, head: QueryKey, threshold: float, keep: Tensor | None
         return block(index) if keep is None else keep[index * rows : (index + 1) * rows]
 
     peaks = _map_blocks(x, lambda index: block(index).amax(0))
-    return _thresholded_product(stored_block, torch.stack(peaks).amax(0), x, threshold)
+    return _thresholded_product(stored_block, torch.stack(peaks).amax(0), x, threshold, balance)
 
 
-def _thresholded_product(block: Callable[[int], Tensor], peak: Tensor, x: Tensor, threshold: float) -> Tensor:
+def _thresholded_product(
+    block: Callable[[int], Tensor], peak: Tensor, x: Tensor, threshold: float, balance: int
+) -> Tensor:
     """A map, given by blocks of rows, divided by column maxima, thresholded, divided by row sums, times x."""
     # A column of ones in the product gives the row sums.
     values = torch.cat([x, torch.ones_like(x[:, :1])], 1)
     scale = 1 / (peak + EPS)
     # F.threshold sets values equal to the threshold to 0 too; the method keeps them.
     below = float(torch.nextafter(torch.tensor(threshold), torch.tensor(-1.0)))
+
+    def thresholded(index: int) -> Tensor:
+        return F.threshold(block(index) * scale, below, 0.0, inplace=True)
+
+    if balance:
+        values = values * _column_scale(thresholded, x, balance)
     # Not oneDNN's linear: its rounding error over sums of thousands of products is twice the plain product's.
-    products = _map_blocks(x, lambda i: F.threshold(block(i) * scale, below, 0.0, inplace=True) @ values)
-    product = torch.cat(products)
+    product = torch.cat(_map_blocks(x, lambda i: thresholded(i) @ values))
     return product[:, :-1] / (product[:, -1:] + EPS)
+
+
+def _column_scale(block: Callable[[int], Tensor], x: Tensor, rounds: int) -> Tensor:
+    """Factors [T, 1] of the columns of a map after some rounds; the division by row sums that follows ends the last.
+
+    Dividing columns and rows multiplies the map by diagonal matrices, of which only the diagonals are stored. A round
+    is one pass over the blocks: the factors of a block's rows need only the block.
+    """
+    columns = torch.ones_like(x[:, :1])
+    for index in range(rounds):
+
+        def column_sums(number: int, first: bool = index == 0, columns: Tensor = columns) -> Tensor:
+            part = block(number)
+            return part.sum(0) if first else (1 / (part @ columns).clamp_min(_TINY)).T[0] @ part
+
+        sums = torch.stack(_map_blocks(x, column_sums)).sum(0)
+        columns = (1 / sums.clamp_min(_TINY))[:, None]
+    return columns
 
 
 def _map_blocks(x: Tensor, work: Callable[[int], Tensor]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from cliper.refiners.registry import (
     refiner_checkpoint,
     refiner_names,
 )
+from cliper.refiners.smoothing import smooth_maps
 
 __all__ = [
     "Affinity",
@@ -19,4 +20,5 @@ __all__ = [
     "load_refiner",
     "refiner_checkpoint",
     "refiner_names",
+    "smooth_maps",
 ]

@@ -1,6 +1,6 @@
 """Affinities from patch features, and propagation of class maps along them.
 
-Source: arXiv 2411.13836, appendix; ``docs/method.md``, section 3, last point.
+Source: arXiv 2411.13836, appendix; ``docs/method.md``, section 3, "Without diffusion" and "Label propagation".
 """
 
 import torch
@@ -8,14 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliper.errors import ShapeError
+from cliper.ops.label_propagation import neighbor_weights, propagate_labels
 
-__all__ = ["INVERSE_TEMPERATURE", "MEAN_WEIGHT", "feature_affinity", "propagate"]
+__all__ = ["DECAY", "INVERSE_TEMPERATURE", "MEAN_WEIGHT", "feature_affinity", "propagate", "propagate_to_neighbors"]
 
 MEAN_WEIGHT = 1.2
 """Weight of the mean similarity, which is subtracted from all similarities."""
 
 INVERSE_TEMPERATURE = 3.0
 """Multiplies the remaining similarities before the softmax."""
+
+DECAY = 0.01
+"""Of the weight of a neighbour with its distance, per pixel of the network's input; as published."""
 
 # Rows of the affinity are computed and used in blocks of about this many numbers.
 _BLOCK = 1 << 22
@@ -64,10 +68,7 @@ def propagate(
         raise ShapeError(
             f"features: expected [{grid[0] * grid[1]}, D] for a grid of {grid[0]}x{grid[1]}, got {list(features.shape)}"
         )
-    planes = F.interpolate(
-        maps[:, None].to(features.device, torch.float32), size=grid, mode="bilinear", align_corners=False
-    )
-    x = planes.flatten(1).T
+    x = _rows_of_maps(maps, features, grid)
     unit = F.normalize(features.float(), dim=-1)
     mean = _mean_similarity(unit)
     level = mean_weight * mean
@@ -78,6 +79,30 @@ def propagate(
     for start in range(0, len(unit), rows):
         out[start : start + rows] = _affinity_rows(unit[start : start + rows], unit, level, inverse_temperature) @ x
     return out.T.reshape(len(maps), *grid)
+
+
+@torch.no_grad()
+def propagate_to_neighbors(
+    maps: Tensor, features: Tensor, grid: tuple[int, int], patch_size: int, *, neighbors: int, alpha: float
+) -> Tensor:
+    """Propagate class maps over the graph of nearest neighbours until nothing changes.
+
+    Source: arXiv 2503.19777; ``docs/method.md``, section 3, "Label propagation".
+
+    Args:
+        maps, features, grid: as for :func:`propagate`.
+        patch_size: in pixels, for the distance of patches.
+        neighbors: as for :func:`.neighbor_weights`.
+        alpha: as for :func:`.propagate_labels`.
+
+    Returns:
+        [C, S, S'] float32 on the device of ``features``.
+
+    Raises:
+        ShapeError: features that do not fit the grid.
+    """
+    weights = neighbor_weights(features, grid, neighbors=neighbors, decay=DECAY * patch_size)
+    return propagate_labels(_rows_of_maps(maps, features, grid), weights, alpha).T.reshape(len(maps), *grid)
 
 
 @torch.no_grad()
@@ -96,6 +121,12 @@ def feature_affinity(features: Tensor) -> Tensor:
     """
     unit = F.normalize(features.float(), dim=-1)
     return _affinity_rows(unit, unit, MEAN_WEIGHT * _mean_similarity(unit), INVERSE_TEMPERATURE)
+
+
+def _rows_of_maps(maps: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Class maps [C, h, w], resized to the grid bilinearly, as rows [S * S', C] on the device of ``features``."""
+    maps = maps.to(features.device, torch.float32)
+    return F.interpolate(maps[:, None], size=grid, mode="bilinear", align_corners=False).flatten(1).T
 
 
 def _mean_similarity(unit: Tensor) -> Tensor:

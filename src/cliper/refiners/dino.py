@@ -15,7 +15,7 @@ from torch import Tensor
 from cliper.checkpoints import check_folder
 from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.pretrained import load_pretrained
-from cliper.refiners.affinity import feature_affinity, propagate
+from cliper.refiners.affinity import feature_affinity, propagate, propagate_to_neighbors
 from cliper.refiners.base import Affinity, Refiner, limit_patches, resize_image
 from cliper.settings import Settings
 
@@ -119,6 +119,15 @@ class DinoRefiner(Refiner):
 
     def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
         assert isinstance(affinity.values, Tensor)
+        if settings.refine_propagation == "solve":
+            return propagate_to_neighbors(
+                maps,
+                affinity.values,
+                affinity.grid,
+                self.patch_size,
+                neighbors=settings.refine_neighbors,
+                alpha=settings.refine_alpha,
+            )
         return propagate(maps, affinity.values, affinity.grid)
 
 

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from cliper.checkpoints import ResolvedCheckpoint, entries, find_entry, resolve
-from cliper.checkpoints.registry import entry_of_repo, replacement_for
+from cliper.checkpoints.registry import KINDS, entry_of_repo, replacement_for
 from cliper.checkpoints.validate import kind_of_folder
 from cliper.devices import convert_out_of_memory, resolve_device
 from cliper.encoders.base import Encoder
@@ -162,7 +162,8 @@ def _kind(text: str) -> str:
         entry = find_entry(replacement_for(repo) or "") or entry_of_repo(repo)
     if entry is not None:
         if entry.kind not in ("diffusion", "dino"):
-            raise RefinerError(f"{text} is a CLIP checkpoint, not a refiner; refiners: {', '.join(refiner_names())}")
+            what = KINDS[entry.kind]
+            raise RefinerError(f"{text} is {what}, not a refiner; refiners: {', '.join(refiner_names())}")
         return entry.kind
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         near = difflib.get_close_matches(text.lower(), refiner_names(), n=1)

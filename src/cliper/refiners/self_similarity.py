@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cliper.encoders.base import Encoder
 from cliper.errors import SettingsError
-from cliper.refiners.affinity import propagate
+from cliper.refiners.affinity import propagate, propagate_to_neighbors
 from cliper.refiners.base import Affinity, Refiner, limit_patches
 from cliper.settings import Settings
 
@@ -41,7 +41,8 @@ _MAX_PATCHES = 4096
 class SelfSimilarityRefiner(Refiner):
     """Propagates class maps along the similarity of the CLIP encoder's own patches.
 
-    Of the settings only ``refine_size`` and ``refine_max_patches`` are used; there is no noise.
+    Of the settings only ``refine_size``, ``refine_max_patches``, ``refine_propagation``, ``refine_neighbors`` and
+    ``refine_alpha`` are used; there is no noise.
 
     Args:
         encoder: the CLIP encoder; it is shared, not copied.
@@ -92,6 +93,15 @@ class SelfSimilarityRefiner(Refiner):
 
     def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
         assert isinstance(affinity.values, Tensor)
+        if settings.refine_propagation == "solve":
+            return propagate_to_neighbors(
+                maps,
+                affinity.values,
+                affinity.grid,
+                self.patch_size,
+                neighbors=settings.refine_neighbors,
+                alpha=settings.refine_alpha,
+            )
         return propagate(
             maps,
             affinity.values,

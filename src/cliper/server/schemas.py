@@ -83,12 +83,12 @@ def _constrain(kind: Any, name: str) -> Any:
     return Annotated[kind, Field(ge=limits[0], le=limits[1])] if kind in (int, float) else kind
 
 
-_types = {name: kind for name, kind in typing.get_type_hints(Settings).items() if name != "proxy_model"}
-_fields: Any = {name: (_constrain(kind, name) | None, None) for name, kind in _types.items()}
-_Settings: Any = create_model("_Settings", __base__=StrictModel, **_fields)
+_types = typing.get_type_hints(Settings)
+_models = ("proxy_model", "refine_vae")
+_fields: Any = {name: (_constrain(kind, name) | None, None) for name, kind in _types.items() if name not in _models}
 
 
-class SettingsChange(_Settings):  # type: ignore[misc]
+class SettingsChange(create_model("_Settings", __base__=StrictModel, **_fields)):  # type: ignore[misc]
     """Settings that differ from the served model's own; `docs/method.md` describes them."""
 
 
@@ -164,7 +164,7 @@ class Maps(StrictModel):
     """Class maps after and before refinement; labels are computed from them as `docs/method.md`, section 4, says."""
 
     refined: MapStack
-    fused: MapStack | None = Field(None, description="Null without a refiner: the same.")
+    fused: MapStack | None = Field(None, description="Null if the refined maps are the same.")
 
 
 class Thresholds(StrictModel):

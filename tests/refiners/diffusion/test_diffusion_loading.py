@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import DEFAULT_LAYERS, build_tokenizer
+from tiny_models import DEFAULT_LAYERS, build_tokenizer, plain_attention
 
 from cliper.checkpoints import find_entry
 from cliper.errors import CheckpointError, CliperError, RefinerError
@@ -17,6 +18,7 @@ from cliper.refiners.diffusion import empty_prompt as prompt
 from cliper.refiners.diffusion.empty_prompt import empty_prompt
 from cliper.refiners.diffusion.unet_attention import layer_names
 from cliper.settings import Settings
+from oracle import reference
 
 SETTINGS = Settings(map_threshold=0.1, refine_size=64)
 
@@ -225,6 +227,38 @@ def test_another_scheduler_is_used_with_a_warning(
         load_refiner(pipeline, device="cpu")
 
 
+# BK-SDM removes blocks of Stable Diffusion's UNet: one block in place of two in each level ("small"), then the lowest
+# level and the middle block ("tiny").
+BK_SDM: dict[str, dict[str, Any]] = {
+    "base": {"layers_per_block": 1},
+    "small": {"layers_per_block": 1, "mid_block_type": None},
+    "tiny": {
+        "layers_per_block": 1,
+        "mid_block_type": None,
+        "block_out_channels": (16, 32, 32),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", BK_SDM)
+def test_unets_of_bk_sdm(pipeline: Path, images, maps, kind: str) -> None:
+    from diffusers import UNet2DConditionModel
+
+    shutil.rmtree(pipeline / "unet")
+    shape = {"sample_size": 8, "block_out_channels": (16, 32, 32, 32), "norm_num_groups": 8, "attention_head_dim": 2}
+    unet = UNet2DConditionModel(cross_attention_dim=24, **{**shape, **BK_SDM[kind]})
+    unet.save_pretrained(pipeline / "unet")
+    top = len(unet.up_blocks) - 1
+    layers = (f"up_blocks.{top}.attentions.1", f"up_blocks.{top}.attentions.0")
+    mean = SETTINGS.replace(refine_mode="mean", refine_threshold=0)
+    refined = load_refiner(pipeline, device="cpu").refine(images[:1], maps[:1], mean)[0]
+    attention = plain_attention(pipeline, images[0], 0, layers=layers)
+    expected = torch.stack([reference.refine(maps[0], one[None], 0) for one in attention]).mean(0)
+    torch.testing.assert_close(refined, expected, atol=1e-4, rtol=0)
+
+
 def test_unet_without_the_methods_layers(pipeline: Path, images, maps) -> None:
     from diffusers import UNet2DConditionModel
 
@@ -233,16 +267,16 @@ def test_unet_without_the_methods_layers(pipeline: Path, images, maps) -> None:
         sample_size=8,
         block_out_channels=(16, 16),
         norm_num_groups=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=24,
         attention_head_dim=2,
     ).save_pretrained(pipeline / "unet")
     refiner = load_refiner(pipeline, device="cpu")
-    with pytest.raises(RefinerError, match=r"no self-attention layer 'up_blocks.3.attentions.1'.*up_blocks.1.attent"):
+    with pytest.raises(RefinerError, match=r"no self-attention layer 'up_blocks.1.attentions.1'.*up_blocks.0.attent"):
         refiner.refine(images, maps, SETTINGS)
-    layers = ("up_blocks.1.attentions.1",)
-    assert refiner.refine(images, maps, SETTINGS.replace(refine_layers=layers))[0].shape == (3, 8, 8)
+    layers = ("up_blocks.0.attentions.1",)
+    assert refiner.refine(images, maps, SETTINGS.replace(refine_layers=layers))[0].shape == (3, 4, 4)
 
 
 def test_broken_pipelines(pipeline: Path) -> None:

@@ -9,7 +9,7 @@ the files piece by piece.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cliper.errors import CheckpointError, reraise
 from cliper.kernels import optimize_for_cpu
 from cliper.kernels.diffusers_modules import precompute_prompt
 
-__all__ = ["check_pipeline", "load_unet", "load_vae_encoder"]
+__all__ = ["check_pipeline", "load_tiny_encoder", "load_unet", "load_vae_encoder"]
 
 # Files are mapped into memory, and mapped pages count as used until the file is closed: it is closed and
 # opened again after this many bytes.
@@ -83,7 +83,7 @@ def load_unet(folder: Path, prompt: Tensor, *, device: torch.device, dtype: torc
         )
     precompute_prompt(unet, prompt)
     optimize_for_cpu(unet, device, dtype)
-    _fill(unet, folder, "unet", device, dtype)
+    _fill(unet, weight_paths(folder, "diffusion", "unet"), device, dtype)
     return unet
 
 
@@ -99,7 +99,28 @@ def load_vae_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) 
     del vae.decoder
     vae.post_quant_conv = None
     optimize_for_cpu(vae, device, dtype)
-    _fill(vae, folder, "vae", device, dtype)
+    _fill(vae, weight_paths(folder, "diffusion", "vae"), device, dtype)
+    return vae
+
+
+def load_tiny_encoder(folder: Path, channels: int, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """An ``AutoencoderTiny`` with its encoder only, for a UNet that takes latents of ``channels`` channels.
+
+    Raises:
+        CheckpointError: it is something else, its latents have another number of channels, or weights are missing.
+    """
+    from diffusers import AutoencoderTiny
+
+    check_folder(folder, "vae")
+    config = read_json(folder / "config.json", "an autoencoder has one")
+    got = f"{config.get('_class_name')} with {config.get('latent_channels', 4)} channels"
+    if got != f"AutoencoderTiny with {channels} channels":
+        raise CheckpointError(
+            f"{folder}: expected an AutoencoderTiny with {channels} channels, such as taesd, got {got}"
+        )
+    vae = _build(AutoencoderTiny, folder)
+    del vae.decoder
+    _fill(vae, weight_paths(folder, "vae"), device, dtype)
     return vae
 
 
@@ -112,14 +133,14 @@ def _build(model_class: Any, folder: Path) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Load the weights of a model on the meta device.
+def _fill(model: nn.Module, paths: Sequence[Path], device: torch.device, dtype: torch.dtype) -> None:
+    """Load the weights of a model on the meta device from files.
 
     Raises:
         CheckpointError: a tensor that is missing or has another shape, or a file that cannot be read.
     """
     wanted = {*model.state_dict()}
-    for path in weight_paths(folder, "diffusion", part):
+    for path in paths:
         for stored, tensor in _tensors(path, wanted):
             name = _current_name(stored)
             wanted.remove(name)
@@ -138,7 +159,7 @@ def _fill(model: nn.Module, folder: Path, part: str, device: torch.device, dtype
     if wanted:
         names = sorted(wanted)
         raise CheckpointError(
-            f"{folder / part}: {len(names)} weights are missing, {names[0]} first; get the checkpoint again"
+            f"{paths[0].parent}: {len(names)} weights are missing, {names[0]} first; get the checkpoint again"
         )
 
 

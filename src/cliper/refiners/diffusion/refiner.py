@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cliper.checkpoints import resolve
 from cliper.errors import SettingsError
-from cliper.ops.compensation import compensate_query_key
+from cliper.ops.compensation import QueryKey, compensate_query_key, resize_query_key
 from cliper.refiners.base import Affinity, Refiner, resize_image
 from cliper.refiners.diffusion.empty_prompt import empty_prompt
-from cliper.refiners.diffusion.loading import check_pipeline, load_unet, load_vae_encoder
+from cliper.refiners.diffusion.loading import check_pipeline, load_tiny_encoder, load_unet, load_vae_encoder
 from cliper.refiners.diffusion.scheduler import add_noise, load_scheduler
 from cliper.refiners.diffusion.unet_attention import capture_query_key, count_maps, find_layers, tokens_grid
-from cliper.settings import Settings, check_seed
+from cliper.setting_checks import check_seed
+from cliper.settings import Settings
 
 __all__ = ["DiffusionRefiner"]
 
@@ -59,6 +61,7 @@ class DiffusionRefiner(Refiner):
         self.prompt = empty_prompt(folder).to(device, dtype)
         self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
         self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
+        self._tiny_vaes: dict[str, Any] = {}
         # The UNet's attention processors are replaced during a call: one thread at a time.
         self._lock = threading.Lock()
         timestep = int(self.scheduler.timesteps[METHOD_STEP])
@@ -69,18 +72,28 @@ class DiffusionRefiner(Refiner):
             )  # fmt: skip
 
     @torch.inference_mode()
-    def encode_latents(self, image: Tensor, size: tuple[int, int], resize: str = "nearest") -> Tensor:
+    def encode_latents(
+        self, image: Tensor, size: tuple[int, int], resize: str = "nearest", vae: str = "full"
+    ) -> Tensor:
         """The image's latents: mean of the VAE's posterior, times the pipeline's scaling factor.
 
         Args:
             image: [3, H, W] in [0, 1].
             size: to which it is resized; multiples of 8.
             resize: how.
+            vae: ``"full"``, the pipeline's own, or the name of a tiny one, whose output is the latents.
 
         Returns:
             [1, 4, size / 8, size / 8] in the refiner's dtype.
+
+        Raises:
+            CheckpointError: the tiny VAE is missing, damaged, of another kind, or cannot be downloaded.
         """
         pixels = resize_image(image.to(self.device), size, resize)[None] * 2 - 1
+        if vae != "full":
+            tiny = self._load_tiny_vae(vae)
+            output: Tensor = tiny.encoder(pixels.to(self.dtype).contiguous()) * tiny.config.scaling_factor
+            return output
         # An image cut from [H, W, 3] is in channels-last memory, where norms and convolutions are less accurate.
         moments = self.vae.encoder(pixels.to(self.dtype).contiguous())
         if self.vae.quant_conv is not None:
@@ -90,15 +103,19 @@ class DiffusionRefiner(Refiner):
         latents: Tensor = (mean - (config.shift_factor or 0)) * config.scaling_factor
         return latents
 
-    def add_noise(self, latents: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+    def add_noise(self, latents: Tensor, step: int, seed: int | None) -> tuple[Tensor, Tensor]:
         """Latents as they are before that denoising step, and its time.
 
-        The noise depends on shape and seed only: it is the same for every image.
+        The noise depends on shape and seed only: it is the same for every image. Without a seed it is 0: the latents
+        are only scaled as for that step.
 
         Raises:
             RefinerError: the scheduler has no such step.
         """
-        noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
+        if seed is None:
+            noise = torch.zeros(latents.shape[1:])
+        else:
+            noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed))
         noise = noise.to(latents.device).expand_as(latents)
         noisy, timestep = add_noise(self.scheduler, latents.float(), noise, step)
         return noisy.to(self.dtype), timestep.to(latents.device)
@@ -116,11 +133,11 @@ class DiffusionRefiner(Refiner):
             raise SettingsError(f"refine_map_index: there are {count} attention maps, 0 to {count - 1}; got {index}")
         with self._lock:
             resize = settings.refine_resize or "nearest"
-            latents = torch.cat([self.encode_latents(image, size, resize) for image in images])
-            noisy, timestep = self.add_noise(latents, settings.refine_step, seed)
+            latents = torch.cat([self.encode_latents(image, size, resize, settings.refine_vae) for image in images])
+            noisy, timestep = self.add_noise(latents, settings.refine_step, seed if settings.refine_noise else None)
             captured = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
         latent_size = (latents.shape[-2], latents.shape[-1])
-        return [Affinity(tuple(layers), tokens_grid(latent_size, layers[0].query.shape[-2])) for layers in captured]
+        return [_one_resolution(layers, latent_size) for layers in captured]
 
     def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
         assert isinstance(affinity.values, tuple)
@@ -131,4 +148,19 @@ class DiffusionRefiner(Refiner):
             settings.refine_mode,
             settings.refine_map_index,
             size=affinity.grid,
+            balance=settings.refine_balance,
         )
+
+    def _load_tiny_vae(self, name: str) -> Any:
+        if name not in self._tiny_vaes:
+            folder = resolve(name, "vae").folder
+            channels = self.unet.config.in_channels
+            self._tiny_vaes[name] = load_tiny_encoder(folder, channels, device=self.device, dtype=self.dtype)
+        return self._tiny_vaes[name]
+
+
+def _one_resolution(layers: Sequence[QueryKey], latent_size: tuple[int, int]) -> Affinity:
+    """The affinity of layers at the finest of their resolutions."""
+    grids = [tokens_grid(latent_size, layer.query.shape[-2]) for layer in layers]
+    finest = max(grids)
+    return Affinity(tuple(map(resize_query_key, layers, grids, [finest] * len(layers))), finest)

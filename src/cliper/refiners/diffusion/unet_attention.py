@@ -18,10 +18,7 @@ from cliper.kernels.attention import chunked_attention
 from cliper.ops.attention import split_heads
 from cliper.ops.compensation import QueryKey
 
-__all__ = ["DEFAULT_LAYERS", "capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
-
-DEFAULT_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
-"""The method's layers, in its order."""
+__all__ = ["capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
 
 _SELF_ATTENTION = ".attn1.processor"
 
@@ -46,28 +43,31 @@ def layer_names(unet: Any) -> dict[str, str]:
 
 
 def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
-    """The wanted layers as :func:`layer_names` has them, in the wanted order; None means :data:`DEFAULT_LAYERS`.
+    """The wanted layers as :func:`layer_names` has them, in the wanted order.
+
+    Args:
+        unet: a ``UNet2DConditionModel``.
+        wanted: names of layers, or of blocks such as ``"up_blocks.2"``, which mean all of their layers, the last first;
+            None means the method's: the second and the first of the last upward block.
 
     Raises:
-        RefinerError: the UNet has no such layer (the message lists those that it has), or the layers see the latents
-            at different resolutions.
+        RefinerError: the UNet has no such layer or block (the message lists its layers).
     """
     known = layer_names(unet)
-    names = DEFAULT_LAYERS if wanted is None else tuple(wanted)
-    for name in names:
-        if name not in known:
+    top = f"up_blocks.{len(unet.up_blocks) - 1}.attentions"
+    names: list[str] = []
+    for name in (f"{top}.1", f"{top}.0") if wanted is None else wanted:
+        members = [name] if name in known else [layer for layer in known if layer.startswith(f"{name}.")][::-1]
+        if not members:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise RefinerError(
                 f"refine_layers: this UNet has no self-attention layer {name!r}{hint}; "
                 f"it has: {', '.join(known) or 'none'}"
             )
+        names += members
     if len(set(names)) < len(names):
         raise RefinerError(f"refine_layers: expected each layer once, got {', '.join(names)}")
-    factors = {name: _downsampling(unet, known[name]) for name in names}
-    if len(set(factors.values())) > 1:
-        got = ", ".join(f"{name} (1/{factor})" for name, factor in factors.items())
-        raise RefinerError(f"refine_layers: expected layers of one resolution, got {got} of the latents'")
     return {name: known[name] for name in names}
 
 
@@ -100,10 +100,10 @@ def capture_query_key(
         latents: [B, 4, h, w] with noise.
         timestep: scalar.
         prompt: [1, T, D].
-        wanted: names of layers as :func:`layer_names` has them; None means :data:`DEFAULT_LAYERS`.
+        wanted: as for :func:`find_layers`.
 
     Returns:
-        For each of the B images, for each layer in the order of ``wanted``, its :class:`QueryKey`.
+        For each of the B images, for each layer in the wanted order, its :class:`QueryKey`.
 
     Raises:
         RefinerError: no such layer, or its attention is more than projections and softmax.
@@ -140,16 +140,6 @@ def _is_plain(unet: Any, module: str) -> bool:
     attn = unet.get_submodule(module)
     extras = (attn.group_norm, attn.spatial_norm, attn.norm_q, attn.norm_k, attn.norm_cross)
     return all(extra is None for extra in extras) and not (attn.added_kv_proj_dim or attn.residual_connection)
-
-
-def _downsampling(unet: Any, module: str) -> int:
-    """The factor between the latents' resolution and that of the module."""
-    part, index = module.split(".")[:2]
-    downs = [block.downsamplers is not None for block in unet.down_blocks]
-    ups = [block.upsamplers is not None for block in unet.up_blocks]
-    if part == "down_blocks":
-        return 1 << sum(downs[: int(index)])
-    return 1 << (sum(downs) - (sum(ups[: int(index)]) if part == "up_blocks" else 0))
 
 
 class _ChunkedProcessor:
