@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "kernels",
         "ops",
         "pretrained",
+        "setting_checks",
         "settings",
     },
     "formats": BASE | {"files", "images"},
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoded_image": BASE | {"encoders", "images", "refiners", "settings"},
     "segmenter": BASE
     | {"cache", "checkpoints", "devices", "encoded_image", "encoders", "images", "ops"}
-    | {"prompts", "refiners", "result", "settings", "text_classifier"},
+    | {"prompts", "refiners", "result", "setting_checks", "settings", "text_classifier"},
     "template_selection": BASE | {"encoders", "ops", "prompts", "segmenter"},
     "vocabulary": BASE | {"checkpoints", "encoders", "prompts"},
     "provenance": BASE | {"checkpoints", "refiners"},

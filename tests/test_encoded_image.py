@@ -85,7 +85,7 @@ def test_a_refiner_needs_an_image_that_was_encoded_with_it(
 def test_nbytes_counts_image_features_and_affinity(tiny: Segmenter, make_image: Callable[..., Image.Image]) -> None:
     image = make_image(width=96, height=64)
     encoded = tiny.encode_image(image)
-    tensors = [encoded.features.embeddings, encoded.features.affinity]
+    tensors = [encoded.views[0].embeddings, encoded.views[0].affinity]
     assert encoded.nbytes == 3 * 96 * 64 + sum(4 * tensor.numel() for tensor in tensors)
     refined = tiny.with_refiner("self").encode_image(image)
     assert refined.affinity is not None

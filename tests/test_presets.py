@@ -142,7 +142,12 @@ def test_preset_names_every_setting(name: str) -> None:
     missing = {field.name for field in dataclasses.fields(Settings)} - set(data["settings"])
     # The published settings leave these at their defaults.
     assert missing <= {
+        "extra_sizes",
+        "flip",
+        "window_context",
         "proxy_model",
+        "class_top",
+        "class_min_score",
         "background_similarity",
         "background_count",
         "merge_synonyms",

@@ -23,7 +23,7 @@ def test_templates_of_low_entropy_are_chosen(
 ) -> None:
     settings = tiny.settings.replace(templates=TEMPLATES, **changes)
     segmenter = tiny.with_settings(settings)
-    features = [segmenter.encode_image(make_image(*size)).features for size in ((96, 64), (64, 128))]
+    features = [segmenter.encode_image(make_image(*size)).views[0] for size in ((96, 64), (64, 128))]
     entropies = []
     for template in TEMPLATES:
         one = tiny.with_settings(settings.replace(templates=(template,)))
@@ -47,7 +47,7 @@ def test_templates_of_low_entropy_are_chosen(
 
 
 def test_single_template_is_kept(tiny: Any, make_image: Callable[..., Image.Image]) -> None:
-    image = tiny.encode_image(make_image()).features
+    image = tiny.encode_image(make_image()).views[0]
     assert choose_templates(tiny, [image], CLASSES, "auto") == tiny.settings.templates
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["EncodedImage", "find_usable"]
 
 # Settings of the encoder's input and output, and those of the refiner's networks. All others apply to class maps.
-_ENCODER = ("recipe", "size", "attention", "fuse_features", "window")
+_ENCODER = ("recipe", "size", "extra_sizes", "flip", "attention", "fuse_features", "window", "window_context")
 _REFINER = (
     *("refine_size", "refine_resize", "refine_max_patches", "refine_layers", "refine_step"),
     *("refine_noise", "refine_vae"),
@@ -37,7 +37,7 @@ class EncodedImage:
 
     Args:
         image: RGB, as :func:`cliper.images.load_image` gives it.
-        features: of CLIP's image tower.
+        views: features of CLIP's image tower, of each view of the image.
         affinity: of the refiner, or None without a refiner.
         settings: the settings in use.
         encoder: the encoder in use.
@@ -46,7 +46,7 @@ class EncodedImage:
     """
 
     image: Image.Image
-    features: ImageFeatures
+    views: tuple[ImageFeatures, ...]
     affinity: Affinity | None
     settings: Settings
     encoder: Encoder
@@ -56,8 +56,11 @@ class EncodedImage:
     @property
     def nbytes(self) -> int:
         """Size of image, features and affinity in bytes."""
-        features = self.features
-        tensors = [features.embeddings, features.affinity, features.window_embeddings]
+        tensors = [
+            tensor
+            for view in self.views
+            for tensor in (view.embeddings, view.affinity, view.window_embeddings, view.image_embedding)
+        ]
         size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
         size += 0 if self.affinity is None else self.affinity.nbytes
         return size + 3 * self.image.width * self.image.height
@@ -103,7 +106,10 @@ class EncodedImage:
             names.append("proxy_model")
         if not settings.fuse_features:
             names.append("select_layer")
-        return ([] if encoder is self.encoder else ["model"]) + self._changed_settings(names, settings)
+        problems = [] if encoder is self.encoder else ["model"]
+        if settings.chooses_classes and self.views[0].image_embedding is None:
+            problems.append("choice of classes")
+        return problems + self._changed_settings(names, settings)
 
     def refiner_changes(self, refiner: Refiner, settings: Settings, seed: int) -> list[str]:
         """What differs from another segmenter so that its refiner would give another affinity."""

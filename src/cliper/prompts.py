@@ -327,6 +327,7 @@ def encode_background(
         if count:
             kept = kept[facility_location(embedded[kept], count)]
         names, embedded = [names[index] for index in kept.tolist()], embedded[kept]
+        _LOG.info("background: %s", "; ".join(item.name for item in names) or "none")
     if not names and len(classes) == 1:
         raise ClassListError(
             f"one class without background names would cover the whole image: {_short(classes[0].name)}; add a class, "

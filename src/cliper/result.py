@@ -338,6 +338,11 @@ def why_absent(confidence: float, settings: Settings) -> str:
         'below the threshold 0.6: 0.52; sensitivity 0.57 turns it on'
     """
     threshold, _ = settings.thresholds()
+    if confidence == 0 and settings.chooses_classes:
+        top, share = settings.class_top, settings.class_min_score
+        reasons = [f"not among the {top} most likely classes of the image (class_top)"] if top else []
+        reasons += [f"less than {share:g} times as likely as the most likely one (class_min_score)"] if share else []
+        return " or ".join(reasons)
     if confidence > threshold:
         return "other classes, or background, score higher everywhere; fewer classes, or other words, may help"
     needed = settings.sensitivity_for(confidence)

@@ -26,7 +26,8 @@ from cliper.prompts import Classes, ClassPrompt, encode_classes, parse_classes
 from cliper.refiners import Affinity, Refiner, RefinerLoader, check_proxy, check_refiner, smooth_maps
 from cliper.refiners.dino import DinoRefiner
 from cliper.result import Segmentation
-from cliper.settings import Settings, check_seed, load_settings
+from cliper.setting_checks import check_seed
+from cliper.settings import Settings, load_settings
 from cliper.text_classifier import TEXT_SETTINGS, TextClassifier, make_text_classifier
 
 if TYPE_CHECKING:
@@ -220,12 +221,15 @@ class Segmenter:
         return next(self._encode_all([image]))
 
     @convert_out_of_memory()
-    def preprocess(self, image: Image.Image, column: tuple[int, int] | None = None) -> Tensor:
+    def preprocess(
+        self, image: Image.Image, column: tuple[int, int] | None = None, *, size: int | None = None
+    ) -> Tensor:
         """The encoder's input for an image: resized and normalised.
 
         Args:
             image: as :func:`cliper.images.load_image` gives it.
             column: None, or (i, n) for the i-th of n columns of the resized image; see :func:`.preprocess`.
+            size: short side of the resized image; None takes the settings' ``size``.
 
         Returns:
             [3, H, W] float32 on the CPU, H and W multiples of the patch size.
@@ -234,15 +238,9 @@ class Segmenter:
             ImageError: the image has too many patches.
             ResourceError: memory ran out.
         """
-        encoder = self.encoder
-        return preprocess(
-            image,
-            size=self.settings.size,
-            patch=encoder.patch_size,
-            mean=encoder.pixel_mean,
-            std=encoder.pixel_std,
-            column=column,
-        )
+        encoder, side = self.encoder, size or self.settings.size
+        mean, std = encoder.pixel_mean, encoder.pixel_std
+        return preprocess(image, size=side, patch=encoder.patch_size, mean=mean, std=std, column=column)
 
     def encode_images(
         self, images: Sequence[Image.Image], pixels: Sequence[Tensor], known: Sequence[Sequence[EncodedImage]] = ()
@@ -281,7 +279,7 @@ class Segmenter:
             return encode_classes(self.encoder, parse_classes(classes), self.settings.templates, self.cache)
 
     def text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> TextClassifier:
-        """The texts of a call. Those of the last calls are cached: many images are often given the same words."""
+        """The texts of a call, with its arguments and errors. Those of the last calls are cached, for many images."""
         names = background if background is None or isinstance(background, str) else repr(list(background))
         key = (tuple(classes), names, *(getattr(self.settings, name) for name in TEXT_SETTINGS))
         if (texts := self._texts.get(key)) is None:
@@ -294,7 +292,7 @@ class Segmenter:
         return texts
 
     def class_maps(self, pixels: Tensor, foreground: Tensor, background: Tensor | None = None) -> Tensor:
-        """Class maps before refinement, from pixels and text embeddings.
+        """Class maps before refinement of one view and of all classes, from pixels and text embeddings.
 
         Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 
@@ -364,14 +362,15 @@ class Segmenter:
         """Encode images of one size; pixels [B, 3, H, W]."""
         refiner, settings, seed = self.refiner, self.settings, self.seed
         found = find_usable(known, lambda one: not one.encoder_changes(self.encoder, settings))
-        features = [one.features for one in found] or self._predictor.encode(pixels)
+        extra = (torch.stack([self.preprocess(one, size=side) for one in images]) for side in settings.extra_sizes)
+        views = [one.views for one in found] or self._predictor.encode_views([pixels, *extra])
         affinities: Sequence[Affinity | None] = [None] * len(images)
         if refiner is not None:
             found = find_usable(known, lambda one: not one.refiner_changes(refiner, settings, seed))
             affinities = [one.affinity for one in found] or refiner.encode(list(map(to_tensor, images)), settings, seed)
         return [
             EncodedImage(image, one, affinity, settings, self.encoder, refiner, seed)
-            for image, one, affinity in zip(images, features, affinities, strict=True)
+            for image, one, affinity in zip(images, views, affinities, strict=True)
         ]
 
     @convert_out_of_memory()
@@ -379,7 +378,7 @@ class Segmenter:
         self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: TextClassifier
     ) -> Callable[[], Segmentation]:
         """Class maps of an encoded image; the function that is returned assigns labels."""
-        maps = self._predictor.predict(encoded.features, texts.rows, len(classes), texts.groups)
+        maps = self._predictor.predict_views(encoded.views, texts.rows, len(classes), texts.groups)
         refined = encoded.refine(maps, self.refiner, self.settings)
         return functools.partial(
             convert_out_of_memory()(Segmentation.from_maps),

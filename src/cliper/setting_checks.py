@@ -15,7 +15,9 @@ __all__ = [
     "check_int",
     "check_model",
     "check_names",
+    "check_seed",
     "check_size",
+    "check_sizes",
     "check_templates",
 ]
 
@@ -85,3 +87,19 @@ def check_size(name: str, value: Any, low: int, high: int) -> int | tuple[int, i
     for side in sides:
         check_int(name, side, low, high)
     return value if isinstance(value, int) else (int(sides[0]), int(sides[-1]))
+
+
+def check_sizes(name: str, value: Any, low: int, high: int) -> tuple[int, ...]:
+    """A list of whole numbers from ``low`` to ``high``, perhaps empty. Raises SettingsError."""
+    if not isinstance(value, tuple | list):
+        raise SettingsError(f"{name}: expected a list of sizes, got {value!r}")
+    return tuple(check_int(name, size, low, high) for size in value)
+
+
+def check_seed(seed: object) -> int:
+    """Check a seed for ``torch.Generator``.
+
+    Raises:
+        SettingsError: it is not a whole number from -2^63 to 2^64 - 1.
+    """
+    return check_int("seed", seed, -(2**63), 2**64 - 1)

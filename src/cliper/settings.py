@@ -24,6 +24,7 @@ from cliper.setting_checks import (
     check_model,
     check_names,
     check_size,
+    check_sizes,
     check_templates,
 )
 from cliper.settings_file import SettingsFile, read_settings_file
@@ -36,7 +37,6 @@ __all__ = [
     "TEMPLATES",
     "Preset",
     "Settings",
-    "check_seed",
     "load_preset",
     "load_settings",
     "load_words",
@@ -64,10 +64,15 @@ class Settings:
         logit_scale: multiplies the cosine of patch and text before the softmax over texts.
         map_threshold: share of a class's own maximum below which the selected layer's map is set to 0.
         select_layer: the layer whose scores become the class maps; -1 is the last.
+        extra_sizes: further short sides at which the image is encoded; the class maps of all sizes are averaged.
+        flip: whether the mirror image is encoded too, and its class maps are averaged with those of the image.
         window: side of the sliding windows in pixels (stride 112); 0 means no windows.
+        window_context: whether each window attends to all windows of the image. ``docs/method.md``, section 2.
         attention: the last layer's attention: ``"fused"``, one of the ablations, or ``"proxy"``, a DINO's affinity.
         proxy_model: the DINO for ``attention="proxy"``: an alias, a hub name or a folder.
         fuse_features: whether the mean over all layers' scores is added to the selected layer's maps.
+        class_top: number of classes that an image is searched for, those that fit the whole image best; 0 means all.
+        class_min_score: classes that fit the whole image less than this share of the best one are left out.
         score_threshold: classes whose confidence is not above this get no pixel.
         background_threshold: value below which a pixel is background; 0 lets background compete as ``(1 - max) ** 2``.
         sensitivity: moves both thresholds together, see :meth:`thresholds`; above 0.5 more is found, below it less.
@@ -113,10 +118,15 @@ class Settings:
     logit_scale: float = 100.0
     map_threshold: float = 0.1
     select_layer: int = -1
+    extra_sizes: tuple[int, ...] = ()
+    flip: bool = False
     window: int = 0
+    window_context: bool = False
     attention: str = "fused"
     proxy_model: str = "dino-b8"
     fuse_features: bool = True
+    class_top: int = 0
+    class_min_score: float = 0.0
     score_threshold: float = 0.7
     background_threshold: float = 0.6
     sensitivity: float = 0.5
@@ -179,6 +189,11 @@ class Settings:
             return dataclasses.replace(self, **changes)
         except SettingsError as error:
             raise SettingsError(f"{origin}: {error}") from None
+
+    @property
+    def chooses_classes(self) -> bool:
+        """Whether an image is searched only for classes that fit the whole image."""
+        return self.class_top > 0 or self.class_min_score > 0
 
     def thresholds(self) -> tuple[float, float]:
         """``score_threshold`` and ``background_threshold``, moved by ``sensitivity`` s.
@@ -329,15 +344,6 @@ def setting_limits(name: str) -> tuple[Any, ...]:
     return _CHECKS[name][1:]
 
 
-def check_seed(seed: object) -> int:
-    """Check a seed for ``torch.Generator``.
-
-    Raises:
-        SettingsError: it is not a whole number from -2^63 to 2^64 - 1.
-    """
-    return check_int("seed", seed, -(2**63), 2**64 - 1)
-
-
 def _moved(threshold: float, sensitivity: float) -> float:
     if threshold == 0 or sensitivity == 0.5:
         return threshold
@@ -353,10 +359,15 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "logit_scale": (check_float, 0.0, 1e4),
     "map_threshold": (check_float, 0.0, 1.0),
     "select_layer": (check_int, -1000, 999),
+    "extra_sizes": (check_sizes, 1, 4096),
+    "flip": (check_bool,),
     "window": (check_int, 0, 4096),
+    "window_context": (check_bool,),
     "attention": (check_choice, ATTENTIONS),
     "proxy_model": (check_model,),
     "fuse_features": (check_bool,),
+    "class_top": (check_int, 0, 10_000),
+    "class_min_score": (check_float, 0.0, 1.0),
     "score_threshold": (check_float, 0.0, 1.0),
     "background_threshold": (check_float, 0.0, 1.0),
     "sensitivity": (check_float, 0.0, 1.0),

@@ -35,7 +35,7 @@ def test_chosen_templates_are_those_of_the_run(
     first = sorted(path for path in photos.iterdir() if path.is_file())
     found = {line["input"]: line for line in map(json.loads, (tmp_path / "out" / "manifest.jsonl").open())}
     names = list(found)[:2]
-    features = [segmenter.encode_image(photos / name).features for name in names]
+    features = [segmenter.encode_image(photos / name).views[0] for name in names]
     kept = choose_templates(segmenter, features, parse_classes(CLASSES), "auto")
     assert 0 < len(kept) < len(TEMPLATES)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["config"]["settings"]["templates"] == list(kept)

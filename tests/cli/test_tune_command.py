@@ -51,6 +51,22 @@ def test_tuned_settings_are_used_by_the_other_commands(
 
 
 @pytest.mark.full
+def test_templates_are_all_or_those_of_low_entropy(
+    command: Any, clip_folder: Path, data: tuple[object, ...], tmp_path: Path
+) -> None:
+    templates = ["a photo of a {}.", "{}", "the {} in an old drawing"]
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump({"templates": templates, "background_count": 4}))
+    words = ("--classes-file", tmp_path / "classes.txt", "-s", tmp_path / "given.yaml")
+    file = tmp_path / "tuned.yaml"
+    ended = command("tune", *data, *words, "-m", clip_folder, "-o", file, "--folds", 2, "--choose-templates")
+    assert ended.code == 0, ended.err
+    content = yaml.safe_load(file.read_text())
+    assert set(content["templates"]) <= set(templates)
+    assert ("templates: " in ended.out) == (content["templates"] != templates)
+    assert content["background_count"] == 4
+
+
+@pytest.mark.full
 def test_given_settings_are_written_where_tuning_does_not_help(
     command: Any, clip_folder: Path, data: tuple[object, ...], tmp_path: Path
 ) -> None:

@@ -57,7 +57,7 @@ def test_reduced_image_has_the_labels_of_its_pixels(tiny: Segmenter, make_image:
     height, width = small.truth.shape
     assert height * width <= MAX_PIXELS < 1.1 * height * width
     assert small.encoded.image.size == (width, height)
-    assert small.encoded.features is encoded.features
+    assert small.encoded.views is encoded.views
     rows, columns = np.divmod(small.truth, 600)
     # The pixel's centre, half a step of the smaller grid from the border.
     assert abs(rows[0, 0] - 150 / height) <= 1

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliper.errors import ShapeError
-from cliper.ops import WindowMerger, window_grid
+from cliper.ops import WindowMerger, average_windows, window_grid
+from cliper.ops.windows import sum_windows
 
 
 def published_grid(height: int, width: int, crop: int, stride: int) -> list[tuple[int, int, int, int]]:
@@ -59,3 +60,17 @@ def test_single_window_propagates_by_its_own_attention(grid: tuple[int, int], se
     merger = WindowMerger(2, grid, 3, 16, torch.device("cpu"))
     merger.add(window_grid(grid[0] * 16, grid[1] * 16, 10_000)[0], embeddings, affinity)
     torch.testing.assert_close(merger.merged(), affinity.T @ embeddings, atol=1e-5, rtol=0)  # 1e-5 in the counts
+
+
+def test_sum_and_mean_over_windows_are_those_of_a_loop() -> None:
+    grid, windows = (5, 7), window_grid(5 * 16, 7 * 16, 48, 32)
+    values = torch.randn(len(windows), 9, 2, generator=torch.Generator().manual_seed(1))
+    total, count = torch.zeros(35, 2), torch.zeros(35, 1)
+    for window, value in zip(windows, values, strict=True):
+        for index in range(9):
+            patch = (window.top // 16 + index // 3) * 7 + window.left // 16 + index % 3
+            total[patch] += value[index]
+            count[patch] += 1
+    assert count.max() > 1
+    torch.testing.assert_close(sum_windows(values, windows, grid, 16), total)
+    torch.testing.assert_close(average_windows(values, windows, grid, 16), total / count)

@@ -108,7 +108,7 @@ def test_settings_have_the_names_and_limits_of_the_package() -> None:
     assert set(schema) == {field.name for field in dataclasses.fields(Settings)} - {"proxy_model", "refine_vae"}
     narrower = {"attention", "refine_size", "refine_max_patches"}
     for name in set(schema) - narrower:
-        first = schema[name]["anyOf"][0]
+        first = schema[name]["anyOf"][0].get("items", schema[name]["anyOf"][0])
         limits = setting_limits(name)
         if len(limits) == 1:
             assert tuple(first["enum"]) == limits[0], name

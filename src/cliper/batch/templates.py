@@ -48,4 +48,4 @@ def _encode(segmenter: Segmenter, task: SegmentTask, source: Source, count: int)
             except ImageError:  # the run reports it
                 continue
             [encoded] = segmenter.encode_images([image], [pixels])
-            yield encoded.features
+            yield encoded.views[0]

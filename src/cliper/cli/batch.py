@@ -125,6 +125,9 @@ def batch(source: str, out: str, **options: Any) -> int:
         advice = "use --engine local, or unpack it first"
         raise InputError(f"--engine ray: a {kind} can only be read from its beginning; {advice}")
     task = _make_task(images, options)
+    checkpoint = resolve(task.models.model, "clip")
+    print_model(checkpoint, task.models.refiner)
+    echo_notes(checkpoint, task.classes)
     if options["choose_templates"]:
         task = _choose_templates(task, images, options["choose_templates"])
     source_config = {
@@ -137,9 +140,6 @@ def batch(source: str, out: str, **options: Any) -> int:
     def finish(run: Run) -> tuple[list[Path], Mapping[str, Any]]:
         return _write_run_files(run, task, options), summarize(run, task)
 
-    checkpoint = resolve(task.models.model, "clip")
-    print_model(checkpoint, task.models.refiner)
-    echo_notes(checkpoint, task.classes)
     engine = make_engine(task, options)
     run, paths = run_task(task, images, out, source_config | task.config(), engine, progress, finish, run_options)
     log_stats(run)

@@ -16,6 +16,7 @@ from cliper.cli.completion import complete_models, complete_presets, complete_re
 from cliper.cli.errors import echo_warning, is_quiet
 from cliper.cli.help import option, option_group
 from cliper.errors import ClassListError, OutputError, SettingsError
+from cliper.setting_checks import check_seed
 from cliper.settings import (
     ATTENTIONS,
     PROPAGATIONS,
@@ -25,7 +26,6 @@ from cliper.settings import (
     SYNONYM_MERGES,
     TEMPLATES,
     Settings,
-    check_seed,
     load_preset,
     load_settings,
     load_words,
@@ -117,7 +117,15 @@ _METHOD = option_group(
     "Method (default: from --settings)",
     option("--recipe", "Published version of the method.", type=click.Choice(RECIPES)),
     option("--size PIXELS", "Length to which the shorter side of the image is resized."),
+    option(
+        "--extra-size PIXELS",
+        "Further length of the shorter side, whose class maps are averaged with those of --size; repeat for more.",
+        "extra_sizes",
+        multiple=True,
+    ),
+    option("--flip/--no-flip", "Average the class maps with those of the mirror image.", default=None),
     option("--window PIXELS", "Side of the sliding windows; 0 for none."),
+    option("--window-context/--no-window-context", "Let each sliding window attend to all windows.", default=None),
     option(
         "--attention",
         "Attention in the image encoder's last layer: fused is the method, proxy the affinity of a DINO; the others "
@@ -129,6 +137,8 @@ _METHOD = option_group(
     option("--fuse-features/--no-fuse-features", "Add the mean over all layers to the class maps.", default=None),
     option("--logit-scale X", "Factor on the similarities of image and text before the softmax over classes."),
     option("--map-threshold X", "Share of a class map's maximum below which the map is set to 0."),
+    option("--class-top N", "Look only for the N classes that fit the whole image best; 0 for all."),
+    option("--class-min-score X", "Look only for classes that fit the whole image at least this share of the best."),
     option("--score-threshold X", "Confidence that a class must exceed to be in the result."),
     option(
         "--background-threshold X",

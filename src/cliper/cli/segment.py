@@ -297,8 +297,6 @@ def _print_result(result: Segmentation, image: Path, files: list[Path], seconds:
     if len(classes) > _MAX_ROWS:
         click.echo(f"... and {len(classes) - _MAX_ROWS} more classes (--json has them all)")
     if len(absent) == len(classes):
-        click.echo(
-            "nothing was found; --sensitivity 0.7 finds more, and other words may help: see docs/nothing-found.md"
-        )
+        click.echo("nothing was found; a higher --sensitivity or other words may help: see docs/nothing-found.md")
     for file in files:
         click.echo(printable(f"wrote {file}"))

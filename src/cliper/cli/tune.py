@@ -72,7 +72,7 @@ def tune(out: Path, limit: int, folds: int, choose_templates: bool, **options: A
         echo_notes(segmenter.checkpoint, benchmark.texts.classes, segmenter.encoder)
         images = load_labelled(task, segmenter, samples, _show_step)
         words = benchmark.texts.classes, benchmark.texts.background
-        features = [image.encoded.features for image in images]
+        features = [image.encoded.views[0] for image in images]
         templates = choose(segmenter, features, *words) if choose_templates else None
         result = search(
             segmenter, images, *words, ignore=benchmark.ignore, templates=templates, folds=folds, notify=_show_step

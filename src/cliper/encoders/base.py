@@ -24,12 +24,14 @@ class ImageFeatures:
         affinity: [h * w, h * w] float32, the last layer's attention, mean over heads, without the class token.
         grid: (h, w) patches.
         window_embeddings: [L', h * w, D] float32, the embeddings from sliding windows, or None.
+        image_embedding: [D] float32 of length 1, of the whole image (CLIP's class token), or None.
     """
 
     embeddings: Tensor
     affinity: Tensor
     grid: tuple[int, int]
     window_embeddings: Tensor | None = None
+    image_embedding: Tensor | None = None
 
 
 class Encoder(Protocol):
@@ -44,7 +46,15 @@ class Encoder(Protocol):
     dtype: dtype
 
     def encode_images(
-        self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
+        self,
+        pixels: Tensor,
+        *,
+        recipe: Recipe,
+        attention: str | ProxyAffinity,
+        layers: Sequence[int],
+        window: int = 0,
+        window_context: bool = False,
+        whole_image: bool = False,
     ) -> list[ImageFeatures]:
         """[B, 3, H, W] normalised pixels -> features of each image, with embeddings after the given layers."""
         ...

@@ -13,8 +13,10 @@ from torch import Tensor
 from cliper.devices import convert_out_of_memory
 from cliper.encoders.base import Encoder, ImageFeatures, ProxyAffinity
 from cliper.errors import CheckpointError, SettingsError, ShapeError
-from cliper.ops.class_maps import class_maps
+from cliper.ops.class_choice import choose_classes, select_texts
+from cliper.ops.class_maps import class_maps, class_probabilities
 from cliper.ops.recipes import RECIPES
+from cliper.ops.views import average_views
 from cliper.settings import Settings
 
 __all__ = ["ClassMapPredictor"]
@@ -71,13 +73,74 @@ class ClassMapPredictor:
                 attention=self._attention,
                 layers=range(depth) if settings.fuse_features else [settings.select_layer % depth],
                 window=settings.window,
+                window_context=settings.window_context,
+                whole_image=settings.chooses_classes,
             )
         if not pixels.isfinite().all():
             raise ShapeError("pixels: expected finite numbers, got NaN or infinity")
         return features
 
+    def encode_views(self, pixels: Sequence[Tensor]) -> list[tuple[ImageFeatures, ...]]:
+        """Features of the views of each image: every size, and with ``flip`` the mirror image after each.
+
+        Args:
+            pixels: for each size, [B, 3, H, W] as for :meth:`encode`.
+
+        Raises:
+            ShapeError, ResourceError: as :meth:`encode`.
+        """
+        sizes = [view for one in pixels for view in ((one, one.flip(-1)) if self.settings.flip else (one,))]
+        batches = [view.split(self.max_batch_size(view.shape[1:])) for view in sizes]
+        by_view = [[features for batch in view for features in self.encode(batch)] for view in batches]
+        return list(zip(*by_view, strict=True))
+
+    def predict_views(
+        self, views: Sequence[ImageFeatures], texts: Tensor, num_classes: int, groups: Tensor | None = None
+    ) -> Tensor:
+        """Class maps of one image: the mean over its views, 0 for classes that are not chosen.
+
+        Args:
+            views: from :meth:`encode_views`.
+            texts: as for :meth:`predict`.
+            num_classes: as for :meth:`predict`.
+            groups: as for :meth:`predict`.
+
+        Returns:
+            [C, h, w] float32 at the grid of the first view.
+
+        Raises:
+            ShapeError, CheckpointError, ResourceError: as :meth:`predict`.
+        """
+        chosen = self._choose(views, texts, num_classes, groups)
+        if chosen is not None:
+            texts, groups = select_texts(texts, chosen, groups)
+        flips = (False, True) if self.settings.flip else (False,)
+        count = num_classes if chosen is None else int(chosen.sum())
+        maps = average_views(
+            [self.predict(view, texts, count, groups) for view in views], flips * (len(views) // len(flips))
+        )
+        if chosen is None:
+            return maps
+        filled = maps.new_zeros(num_classes, *maps.shape[1:])
+        filled[chosen.to(maps.device)] = maps
+        return filled
+
+    def _choose(
+        self, views: Sequence[ImageFeatures], texts: Tensor, num_classes: int, groups: Tensor | None
+    ) -> Tensor | None:
+        """[C] bool, the classes that fit the whole image, on the texts' device; None if all are wanted."""
+        settings = self.settings
+        if not settings.chooses_classes:
+            return None
+        embeddings = torch.stack([view.image_embedding for view in views if view.image_embedding is not None])
+        device, scale = embeddings.device, settings.logit_scale
+        groups = None if groups is None else groups.to(device)
+        scores = class_probabilities(embeddings, texts.to(device), scale, num_classes, groups)
+        chosen = choose_classes(scores.mean(1), top=settings.class_top, min_score=settings.class_min_score)
+        return chosen.to(texts.device)
+
     def predict(self, features: ImageFeatures, texts: Tensor, num_classes: int, groups: Tensor | None = None) -> Tensor:
-        """Class maps of one image, from its features.
+        """Class maps of one view of an image, from its features.
 
         Args:
             features: from :meth:`encode`.

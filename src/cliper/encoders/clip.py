@@ -42,11 +42,25 @@ class ClipEncoder:
         self.dtype: torch.dtype = weights["visual_projection.weight"].dtype
 
     def encode_images(
-        self, pixels: Tensor, *, recipe: Recipe, attention: str | ProxyAffinity, layers: Sequence[int], window: int = 0
+        self,
+        pixels: Tensor,
+        *,
+        recipe: Recipe,
+        attention: str | ProxyAffinity,
+        layers: Sequence[int],
+        window: int = 0,
+        window_context: bool = False,
+        whole_image: bool = False,
     ) -> list[ImageFeatures]:
         """See :meth:`VisionTower.encode`."""
         return self.vision.encode(
-            pixels.to(self.device), recipe=recipe, attention=attention, layers=layers, window=window
+            pixels.to(self.device),
+            recipe=recipe,
+            attention=attention,
+            layers=layers,
+            window=window,
+            window_context=window_context,
+            whole_image=whole_image,
         )
 
     def patch_features(self, pixels: Tensor, layer: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The formulas of the method as pure functions on tensors: no model, no I/O, no argument changed."""
 
 from cliper.ops.attention import AttentionAccumulator, ablated_attention
+from cliper.ops.class_choice import choose_classes
 from cliper.ops.class_maps import build_text_classifier, class_maps, class_probabilities, expand_synonyms
 from cliper.ops.cleaning import clean_labels
 from cliper.ops.compensation import compensate
@@ -13,7 +14,8 @@ from cliper.ops.labels import assign_labels, class_confidence, class_scores
 from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
 from cliper.ops.position_embedding import interpolate_position_embedding
 from cliper.ops.recipes import RECIPES, Recipe
-from cliper.ops.windows import Window, WindowMerger, window_grid
+from cliper.ops.views import average_views
+from cliper.ops.windows import Window, WindowMerger, average_windows, window_grid
 
 __all__ = [
     "RECIPES",
@@ -23,7 +25,10 @@ __all__ = [
     "WindowMerger",
     "ablated_attention",
     "assign_labels",
+    "average_views",
+    "average_windows",
     "build_text_classifier",
+    "choose_classes",
     "class_confidence",
     "class_iou",
     "class_maps",

@@ -1,5 +1,7 @@
 """Self-attention that returns its maps besides its output."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,7 +82,7 @@ class AttentionAccumulator:
 
     @property
     def total(self) -> Tensor:
-        """[B, H, N, N] float32, the sum of the maps so far.
+        """[B, H, N, M] float32, the sum of the maps so far.
 
         Raises:
             RuntimeError: no layer was computed yet.
@@ -94,12 +96,12 @@ class AttentionAccumulator:
 
         Args:
             query: [B, H, N, d], not yet scaled.
-            key: [B, H, N, d].
-            value: [B, H, N, d].
+            key: [B, H, M, d]; M, the number of tokens that are attended to, is N unless the context is larger.
+            value: [B, H, M, d].
         """
         batch, heads, tokens, dim = query.shape
         if self._total is None:
-            self._total = query.new_zeros((batch, heads, tokens, tokens), dtype=torch.float32)
+            self._total = query.new_zeros((batch, heads, tokens, key.shape[2]), dtype=torch.float32)
         scale = dim**-0.5
         if query.dtype != torch.float32 or not use_cpu_kernels(query):
             attention = torch.softmax((query * scale) @ key.transpose(-1, -2), dim=-1, dtype=torch.float32)
@@ -115,7 +117,9 @@ class AttentionAccumulator:
         return out
 
 
-def ablated_attention(kind: str, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def ablated_attention(
+    kind: str, query: Tensor, key: Tensor, value: Tensor, context: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """The last layer's own attention, for the ablations.
 
     Args:
@@ -123,20 +127,19 @@ def ablated_attention(kind: str, query: Tensor, key: Tensor, value: Tensor) -> t
         query: [B, H, N, d], as are the other two; those that ``kind`` does not need are ignored.
         key: see ``query``.
         value: see ``query``.
+        context: query, key and value, each [B, H, M, d], of the tokens that are attended to; None: the same tokens.
+            ``"identity"`` ignores it.
 
     Returns:
-        The output [B, H, N, d] in the dtype of ``value`` and the map, averaged over heads, [B, N, N] float32.
+        The output [B, H, N, d] in the dtype of ``value`` and the map, averaged over heads, [B, N, M] float32.
     """
     batch, heads, tokens, _ = value.shape
     if kind == "identity":
         eye = torch.eye(tokens, dtype=torch.float32, device=value.device)
         return value, eye.expand(batch, tokens, tokens)
-    left, right = {
-        "vanilla": (query, key),
-        "q-q": (query, query),
-        "k-k": (key, key),
-        "v-v": (value, value),
-    }[kind]
-    summed = AttentionAccumulator()  # over heads instead of layers: their mean without storing [H, N, N]
-    heads_out = [summed.attend(left[:, h : h + 1], right[:, h : h + 1], value[:, h : h + 1]) for h in range(heads)]
+    own, others = (query, key, value), context or (query, key, value)
+    index, other_index = {"vanilla": (0, 1), "q-q": (0, 0), "k-k": (1, 1), "v-v": (2, 2)}[kind]
+    left, right, mixed = own[index], others[other_index], others[2]
+    summed = AttentionAccumulator()  # over heads instead of layers: their mean without storing [H, N, M]
+    heads_out = [summed.attend(left[:, h : h + 1], right[:, h : h + 1], mixed[:, h : h + 1]) for h in range(heads)]
     return torch.cat(heads_out, dim=1), summed.total[:, 0] / heads

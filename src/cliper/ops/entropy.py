@@ -15,8 +15,7 @@ def prediction_entropy(probabilities: Tensor) -> Tensor:
     Returns:
         A float32 scalar, from 0 to ``log(T)``.
     """
-    entropies: Tensor = torch.special.entr(probabilities).sum(0)
-    return entropies.mean()
+    return -torch.xlogy(probabilities, probabilities).sum(0).mean()
 
 
 def has_low_entropy(entropies: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ def facility_location(embeddings: Tensor, count: int) -> Tensor:
     Returns:
         [min(count, N)] int64, positions in the order in which they were chosen.
     """
-    similarity = embeddings.double() @ embeddings.double().t()
+    rows = embeddings.cpu().double()  # not every device has float64
+    similarity = rows @ rows.t()
     largest = torch.full_like(similarity[:1], -1.0)  # of each embedding to a chosen one, so far
     chosen: list[int] = []
     for _ in range(min(count, len(embeddings))):

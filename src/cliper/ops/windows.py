@@ -3,6 +3,7 @@
 Source: ``docs/method.md``, section 2, "Sliding windows".
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from cliper.errors import ShapeError
 
-__all__ = ["STRIDE", "Window", "WindowMerger", "window_grid"]
+__all__ = ["STRIDE", "Window", "WindowMerger", "average_windows", "propagate_windows", "sum_windows", "window_grid"]
 
 STRIDE = 112
 
@@ -23,6 +24,10 @@ class Window(NamedTuple):
     bottom: int
     left: int
     right: int
+
+    def patches(self, patch: int) -> tuple[slice, slice]:
+        """Rows and columns of its patches in the image's grid."""
+        return slice(self.top // patch, self.bottom // patch), slice(self.left // patch, self.right // patch)
 
 
 def window_grid(height: int, width: int, crop: int, stride: int = STRIDE) -> list[Window]:
@@ -81,8 +86,7 @@ class WindowMerger:
 
     def add(self, window: Window, embeddings: Tensor, affinity: Tensor) -> None:
         """Add one window: embeddings [L, p, D], affinity [p, p], p patches row by row."""
-        rows = slice(window.top // self._patch, window.bottom // self._patch)
-        columns = slice(window.left // self._patch, window.right // self._patch)
+        rows, columns = window.patches(self._patch)
         h, w = rows.stop - rows.start, columns.stop - columns.start
         self._sum[:, rows, columns] += embeddings.reshape(len(embeddings), h, w, -1)
         self._count[rows, columns] += 1
@@ -93,7 +97,36 @@ class WindowMerger:
         """[L, P, D]: mean embeddings, propagated by the windows' mean attention."""
         patches = self._count.numel()
         attention = (self._attention / (self._attention_count + 1e-5)).reshape(patches, patches)
-        # The row of a patch that attends to no other stays zero.
-        attention = attention / attention.sum(-1, keepdim=True).clamp_min(1e-30)
-        mean = (self._sum / self._count[..., None]).flatten(1, 2)
-        return attention.t() @ mean
+        return propagate_windows((self._sum / self._count[..., None]).flatten(1, 2), attention)
+
+
+def propagate_windows(embeddings: Tensor, attention: Tensor) -> Tensor:
+    """Embeddings [L, P, D] of an image's patches, propagated by attention [P, P] whose rows are first scaled to 1."""
+    # The row of a patch that attends to no other stays zero.
+    attention = attention / attention.sum(-1, keepdim=True).clamp_min(1e-30)
+    return attention.t() @ embeddings
+
+
+def sum_windows(values: Tensor, windows: Sequence[Window], grid: tuple[int, int], patch: int) -> Tensor:
+    """Sum of what windows of one size have for each patch of the image.
+
+    Args:
+        values: [W, p, D], of the p patches of each window, row by row.
+        windows: W windows.
+        grid: (h, w), the image's patches.
+        patch: side of a patch in pixels.
+
+    Returns:
+        [h * w, D].
+    """
+    total = values.new_zeros(*grid, values.shape[-1])
+    for window, value in zip(windows, values, strict=True):
+        part = total[window.patches(patch)]
+        part += value.reshape(part.shape)
+    return total.flatten(0, 1)
+
+
+def average_windows(values: Tensor, windows: Sequence[Window], grid: tuple[int, int], patch: int) -> Tensor:
+    """Mean over the windows that contain a patch, [h * w, D]; arguments as for :func:`sum_windows`."""
+    counts = sum_windows(torch.ones_like(values[..., :1]), windows, grid, patch)
+    return sum_windows(values, windows, grid, patch) / counts

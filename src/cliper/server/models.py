@@ -211,12 +211,14 @@ class ServedModel:
 
     def _check_patches(self, size: tuple[int, int], settings: Settings) -> None:
         """Refuse images that would occupy the model for long: attention grows with the square of the patches."""
-        patch, limit = self._segmenter.encoder.patch_size, self.limits.patches
-        height, width = resized_shape(*size, settings.size, patch)
-        patches = height * width // patch**2
-        if settings.window and patches <= limit:
-            windows = window_grid(height, width, settings.window)
-            patches += sum((w.bottom - w.top) * (w.right - w.left) for w in windows) // patch**2
+        patch, limit, pixels = self._segmenter.encoder.patch_size, self.limits.patches, 0
+        for side in (settings.size, *settings.extra_sizes):
+            height, width = resized_shape(*size, side, patch)
+            pixels += height * width
+            if settings.window and pixels // patch**2 <= limit:
+                windows = window_grid(height, width, settings.window)
+                pixels += sum((w.bottom - w.top) * (w.right - w.left) for w in windows)
+        patches = (1 + settings.flip) * pixels // patch**2
         if patches > limit:
             raise ImageError(
                 f"expected an image of at most {limit} patches, got {size[0]}x{size[1]} pixels, which at size "

@@ -54,9 +54,7 @@ def _output(result: Segmentation, request: SegmentRequest) -> dict[str, Any]:
         file = encode_label_png(result.labels, max_label=len(result.classes))
         return {"png": base64.b64encode(file).decode("ascii")}
     if request.output == "maps":
-        fused = None
-        if result.refiner is not None or result.settings.edge_weight:
-            fused = encode_maps(result.maps)
+        fused = None if np.array_equal(result.maps, result.refined) else encode_maps(result.maps)
         return {"maps": {"refined": encode_maps(result.refined), "fused": fused}}
     return {"masks": encode_masks(result.labels)}
 

@@ -66,7 +66,7 @@ _NARROWER: dict[str, tuple[Any, ...]] = {
     "refine_size": (64, 512),
     "refine_max_patches": (1, 4096),
 }
-_MAX_LENGTHS = {"templates": 16, "refine_layers": 4, "refine_size": 2}
+_MAX_LENGTHS = {"templates": 16, "refine_layers": 4, "refine_size": 2, "extra_sizes": 2}
 
 
 def _constrain(kind: Any, name: str) -> Any:
@@ -83,14 +83,12 @@ def _constrain(kind: Any, name: str) -> Any:
     return Annotated[kind, Field(ge=limits[0], le=limits[1])] if kind in (int, float) else kind
 
 
-_types = {
-    name: kind for name, kind in typing.get_type_hints(Settings).items() if name not in ("proxy_model", "refine_vae")
-}
-_fields: Any = {name: (_constrain(kind, name) | None, None) for name, kind in _types.items()}
-_Settings: Any = create_model("_Settings", __base__=StrictModel, **_fields)
+_types = typing.get_type_hints(Settings)
+_models = ("proxy_model", "refine_vae")
+_fields: Any = {name: (_constrain(kind, name) | None, None) for name, kind in _types.items() if name not in _models}
 
 
-class SettingsChange(_Settings):  # type: ignore[misc]
+class SettingsChange(create_model("_Settings", __base__=StrictModel, **_fields)):  # type: ignore[misc]
     """Settings that differ from the served model's own; `docs/method.md` describes them."""
 
 

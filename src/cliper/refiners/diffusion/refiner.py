@@ -20,7 +20,8 @@ from cliper.refiners.diffusion.empty_prompt import empty_prompt
 from cliper.refiners.diffusion.loading import check_pipeline, load_tiny_encoder, load_unet, load_vae_encoder
 from cliper.refiners.diffusion.scheduler import add_noise, load_scheduler
 from cliper.refiners.diffusion.unet_attention import capture_query_key, count_maps, find_layers, tokens_grid
-from cliper.settings import Settings, check_seed
+from cliper.setting_checks import check_seed
+from cliper.settings import Settings
 
 __all__ = ["DiffusionRefiner"]
 
