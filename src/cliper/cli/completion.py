@@ -21,8 +21,8 @@ __all__ = [
     "complete_path",
     "complete_presets",
     "complete_refiners",
-    "complete_vaes",
     "complete_targets",
+    "complete_vaes",
 ]
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

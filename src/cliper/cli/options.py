@@ -204,10 +204,7 @@ _REFINER = option_group(
     ),
     option("--edge-sigma X", "Colour difference, of channels in [0, 1], that is an edge for --edge-weight."),
     option("--refine-noise/--no-refine-noise", "Add noise to the latents (Stable Diffusion only).", default=None),
-    option(
-        "--refine-balance N",
-        "Rounds that make each attention map doubly stochastic (Stable Diffusion only); 0 for none.",
-    ),
+    option("--refine-balance N", "Rounds that make attention maps doubly stochastic (Stable Diffusion only)."),
     option(
         "--refine-vae NAME",
         "VAE of Stable Diffusion: full, its own, or a tiny one: taesd, or a folder.",
