@@ -39,18 +39,36 @@ class Row(NamedTuple):
     vocabulary: str = "curated"
     background: str = "none"  # of other vocabularies than curated: "none" or "auto"
     baseline: str = "recommended"  # name of the rows of the same vocabulary to compare with
+    data: tuple[str, ...] = ("voc21", "ade150")
 
 
-def vocabulary_rows(name: str, **options: Any) -> list[Row]:
+def vocabulary_rows(name: str, settings: dict[str, Any] | None = None, **options: Any) -> list[Row]:
     """A row for each vocabulary."""
-    return [Row(name, vocabulary=vocabulary, **options) for vocabulary in VOCABULARIES]
+    return [Row(name, settings or {}, vocabulary=vocabulary, **options) for vocabulary in VOCABULARIES]
 
 
+VOC = ("voc21",)
+WINDOWS = {"window": 224}
+EDGES = {"edge_weight": 30.0, "edge_sigma": 0.05}
+NEAR = {"refine_neighbors": 20, "refine_alpha": 0.8}
 ROWS = [
     *vocabulary_rows("recommended"),
     *vocabulary_rows("automatic background", background="auto"),
+    *vocabulary_rows("64 chosen background words", {"background_count": 64}, background="auto", data=VOC),
     *vocabulary_rows("self", refiner="self"),
     *vocabulary_rows("self, automatic background", refiner="self", background="auto", baseline="self"),
+    Row("self by a solve", {"refine_propagation": "solve"}, "self", baseline="self"),
+    Row("self by a solve, 20 neighbours", {"refine_propagation": "solve", **NEAR}, "self", baseline="self"),
+    Row("self, edges", EDGES, "self", baseline="self", data=VOC),
+    Row("edges", EDGES, data=VOC),
+    Row("mirror image", {"flip": True}),
+    Row("two sizes", {"extra_sizes": (448,)}),
+    Row("mirror image, two sizes", {"flip": True, "extra_sizes": (448,)}),
+    Row("mirror image, two sizes, against self", {"flip": True, "extra_sizes": (448,)}, baseline="self"),
+    Row("5 classes of each image", {"class_top": 5}),
+    Row("classes above half of the best", {"class_min_score": 0.5}),
+    Row("windows", WINDOWS),
+    Row("windows in context", {**WINDOWS, "window_context": True}, baseline="windows"),
 ]
 
 
@@ -204,11 +222,12 @@ def main() -> None:
     for name, root in (("voc21", args.voc.absolute().parents[1]), ("ade150", args.ade.absolute().parent)):
         benchmark = find_benchmark(name)
         samples = sorted(benchmark.samples(root), key=lambda sample: sample.name)[: args.limit]
-        cases = make_cases(segmenter, benchmark, rows)
+        asked = [row for row in rows if name in row.data]
+        cases = make_cases(segmenter, benchmark, asked)
         counts = measure(benchmark, samples, cases)
         seconds = measure_seconds(benchmark, samples[1::2][: args.timed], cases)
         report["images"][name] = {"choose": len(samples[::2]), "report": len(samples[1::2])}
-        report["rows"][name] = summarize(benchmark, rows, counts, seconds)
+        report["rows"][name] = summarize(benchmark, asked, counts, seconds)
         for entry in report["rows"][name]:
             print(f"{name} {entry['name']:40s} {entry['vocabulary']:16s} {entry['miou']} {entry.get('difference', '')}")
     print(f"wrote {write_report('accuracy', report, args.out)}")

@@ -47,7 +47,7 @@ def test_a_folder_of_images(batch: Any, photos: Path, tmp_path: Path, own_tiny: 
     assert f"wrote {out / 'manifest.jsonl'}" in ended.out.splitlines()
 
 
-@pytest.mark.parametrize("kind", ["list", "tar", "tar.gz"])
+@pytest.mark.parametrize("kind", ["list", "tar", pytest.param("tar.gz", marks=pytest.mark.full)])
 def test_a_list_and_a_tar_give_what_the_folder_gives(batch: Any, photos: Path, tmp_path: Path, kind: str) -> None:
     names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("p*.*"))]
     if kind == "list":

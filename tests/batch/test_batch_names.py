@@ -110,7 +110,14 @@ def test_files_of_the_run_that_are_not_made_again(
     assert any(name.startswith("garden/") for name in found) is ("--resume" in again)
 
 
-@pytest.mark.parametrize("name", ["coco", "coco-panoptic", "cvat", "label-studio", "gallery"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "coco",
+        "gallery",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("coco-panoptic", "cvat", "label-studio")),
+    ],
+)
 def test_damaged_files_are_made_again(batch: Any, photos: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     assert batch(photos, "-f", name, "-f", "labels").code == 0

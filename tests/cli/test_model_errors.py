@@ -102,6 +102,7 @@ def test_unknown_model_is_refused(refused: Any, photo: Path, tmp_path: Path) -> 
     assert "got a file" in refused(*arguments, "-m", photo)
 
 
+@pytest.mark.full
 def test_without_network_the_error_names_a_manual_download(tmp_path: Path, photo: Path, tree: Any) -> None:
     """In a process whose hub is a closed port."""
     surroundings = {

@@ -16,7 +16,7 @@ def dark_cells(image: Image.Image) -> int:
     return int((np.abs(pixels - (8, 48, 107)).max(-1) < 12).sum())
 
 
-@pytest.mark.parametrize("count", [1, 21, 151])
+@pytest.mark.parametrize("count", [1, 21, pytest.param(151, marks=pytest.mark.full)])
 def test_full_cells_are_dark_and_as_many_as_classes(count: int) -> None:
     names = [f"class {number}" for number in range(count)]
     full = draw_confusion(5 * np.eye(count, dtype=int), names, "title")

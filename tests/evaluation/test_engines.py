@@ -81,7 +81,12 @@ class Silent(contextlib.nullcontext[Any]):
 
 @pytest.mark.parametrize(
     ("engine", "allow"),
-    [("threads", False), ("threads", True), ("processes", False), pytest.param("ray", False, marks=pytest.mark.full)],
+    [
+        ("threads", False),
+        ("threads", True),
+        pytest.param("processes", False, marks=pytest.mark.full),
+        pytest.param("ray", False, marks=pytest.mark.full),
+    ],
 )
 def test_tf32_is_off_unless_it_is_allowed(
     clip_folder: Path, own_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, allow: bool

@@ -36,6 +36,7 @@ def conjugate_gradient(
         x, of the shape and dtype of ``target``.
 
     Example:
+        >>> import torch
         >>> conjugate_gradient(lambda x: 2 * x, torch.ones(3, 4), torch.zeros(3, 4), dim=0, iterations=1)[0]
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """

@@ -56,11 +56,11 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + b" " * 60_000 + b"</x:xmpmeta>"
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def jpeg_of_a_phone() -> bytes:
-    """Progressive, 50 megapixels."""
+def jpeg_of_a_phone(width: int = 8160, height: int = 6120) -> bytes:
+    """Progressive, with metadata."""
     return encoded(
         "JPEG",
-        photo().resize((8160, 6120)),
+        photo().resize((width, height)),
         progressive=True,
         quality=90,
         exif=phone_exif(),
@@ -136,6 +136,7 @@ def animation(format: str, **options: Any) -> bytes:
 
 COMMON: dict[str, Callable[[], bytes]] = {
     "a phone's progressive JPEG of 50 megapixels": jpeg_of_a_phone,
+    "a phone's progressive JPEG of 3 megapixels": lambda: jpeg_of_a_phone(2040, 1530),
     "a JPEG with a thumbnail and depth maps": jpeg_with_thumbnail,
     "a grey JPEG": lambda: encoded("JPEG", photo().convert("L")),
     "a CMYK JPEG": lambda: encoded("JPEG", photo().convert("CMYK")),
@@ -181,7 +182,10 @@ COMMON: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("case", COMMON)
+LARGE = "a phone's progressive JPEG of 50 megapixels"
+
+
+@pytest.mark.parametrize("case", [pytest.param(name, marks=[pytest.mark.full] * (name == LARGE)) for name in COMMON])
 def test_common_file_has_the_same_pixels_as_with_pillow(case: str) -> None:
     data = COMMON[case]()
     np.testing.assert_array_equal(loaded(data), of_pillow(data))

@@ -19,7 +19,7 @@ SETTINGS = Settings(map_threshold=0.1, refine_size=128)
 
 
 @pytest.mark.parametrize("kind", ["sd2.1", "sd1.5"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in (1, 2))])
 def test_whole_path_equals_a_plain_one(
     pipelines: dict[str, Path], images: list[Tensor], maps: list[Tensor], kind: str, seed: int
 ) -> None:
