@@ -47,28 +47,30 @@ def vocabulary_rows(name: str, settings: dict[str, Any] | None = None, **options
     return [Row(name, settings or {}, vocabulary=vocabulary, **options) for vocabulary in VOCABULARIES]
 
 
-VOC = ("voc21",)
-WINDOWS = {"window": 224}
+VOC, ADE = ("voc21",), ("ade150",)
 EDGES = {"edge_weight": 30.0, "edge_sigma": 0.05}
 NEAR = {"refine_neighbors": 20, "refine_alpha": 0.8}
+WINDOWS = {"window": 224}
 ROWS = [
     *vocabulary_rows("recommended"),
     *vocabulary_rows("automatic background", background="auto"),
     *vocabulary_rows("64 chosen background words", {"background_count": 64}, background="auto", data=VOC),
-    *vocabulary_rows("self", refiner="self"),
-    *vocabulary_rows("self, automatic background", refiner="self", background="auto", baseline="self"),
+    *vocabulary_rows("self", refiner="self", data=VOC),
+    *vocabulary_rows("self, automatic background", refiner="self", background="auto", baseline="self", data=VOC),
+    Row("self", refiner="self", data=ADE),
     Row("self by a solve", {"refine_propagation": "solve"}, "self", baseline="self"),
     Row("self by a solve, 20 neighbours", {"refine_propagation": "solve", **NEAR}, "self", baseline="self"),
     Row("self, edges", EDGES, "self", baseline="self", data=VOC),
     Row("edges", EDGES, data=VOC),
     Row("mirror image", {"flip": True}),
-    Row("two sizes", {"extra_sizes": (448,)}),
-    Row("mirror image, two sizes", {"flip": True, "extra_sizes": (448,)}),
-    Row("mirror image, two sizes, against self", {"flip": True, "extra_sizes": (448,)}, baseline="self"),
+    Row("two sizes", {"extra_sizes": (448,)}, data=VOC),
+    Row("mirror image, two sizes", {"flip": True, "extra_sizes": (448,)}, data=VOC),
+    Row("mirror image, two sizes, against self", {"flip": True, "extra_sizes": (448,)}, baseline="self", data=VOC),
     Row("5 classes of each image", {"class_top": 5}),
+    Row("20 classes of each image", {"class_top": 20}, data=ADE),
     Row("classes above half of the best", {"class_min_score": 0.5}),
-    Row("windows", WINDOWS),
-    Row("windows in context", {**WINDOWS, "window_context": True}, baseline="windows"),
+    Row("windows", WINDOWS, data=VOC),
+    Row("windows in context", {**WINDOWS, "window_context": True}, baseline="windows", data=VOC),
 ]
 
 

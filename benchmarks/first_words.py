@@ -89,7 +89,7 @@ def main() -> None:
         for refiner in args.refiners:
             segmenter = cliper.Segmenter.from_pretrained(model, refiner=None if refiner == "none" else refiner)
             found = measure(segmenter, asked, args)
-            name = f"{segmenter.checkpoint.name}, {refiner}"
+            name = f"{Path(segmenter.checkpoint.name).name}, {refiner}"
             report["models"][name] = {**found, "settings": segmenter.settings.to_dict()}
             for question in asked:
                 shown = {way: f"{values['miou']:.3f}" for way, values in found[question].items()}

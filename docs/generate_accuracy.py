@@ -12,6 +12,7 @@ from typing import Any
 
 from generate_performance import RESULTS, read, source
 
+MIN_SHOWN_IOU = 0.3  # of a class of ADE20K
 PAGE = Path(__file__).with_name("accuracy.md")
 
 
@@ -77,11 +78,37 @@ def data_section(data: str) -> str:
     return "\n\n".join([robust_table(report, data), row_table(report, data), text])
 
 
+def first_words() -> str:
+    """mIoU of both versions of the bundled checkpoint, with and without the filter of background words."""
+    if not (RESULTS / "first_words.json").is_file():
+        return "Not measured yet."
+    report = read("first_words")
+    asked = [name for name in next(iter(report["models"].values())) if ", " in name]
+    table = [["checkpoint, refiner", *asked], ["---"] + ["---:"] * len(asked)]
+    for model, found in report["models"].items():
+        cells = [
+            f"{percent(found[one]['filtered']['miou'])} / {percent(found[one]['not filtered']['miou'])}"
+            for one in asked
+        ]
+        table.append([model, *cells])
+    both = [name for name in report["models"] if name.endswith(", none")]
+    classes = [["IoU, no refiner", *both], ["---"] + ["---:"] * len(both)]
+    for one in asked[1:]:
+        by_model = [report["models"][name][one]["filtered"]["iou"] for name in both]
+        for label in by_model[-1]:
+            values = [iou.get(label) for iou in by_model]
+            if one.startswith("voc") or max(value or 0 for value in values) >= MIN_SHOWN_IOU:
+                classes.append([f"{one.partition(',')[0]}: {label}", *map(percent, values)])
+    parts = ["\n".join(f"| {' | '.join(cells)} |" for cells in rows) for rows in (table, classes)]
+    return "\n\n".join([*parts, source("first_words", report)])
+
+
 def filled() -> str:
     """The text of the page with all tables regenerated."""
     text = PAGE.read_text(encoding="utf-8")
-    for data in ("voc21", "ade150"):
-        pattern, section = rf"(<!-- table: {data} -->\n).*?(<!-- end -->)", data_section(data)
+    sections = {"first_words": first_words(), **{data: data_section(data) for data in ("voc21", "ade150")}}
+    for data, section in sections.items():
+        pattern = rf"(<!-- table: {data} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda m, s=section: f"{m[1]}{s}\n{m[2]}", text, flags=re.DOTALL)
         if count != 1:
             raise SystemExit(f"{PAGE.name}: expected one table {data}, found {count}")

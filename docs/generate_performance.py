@@ -261,6 +261,32 @@ def self_refiner() -> str:
     return "\n".join([*lines, "", f"{text} {source('self_refiner', report)}"])
 
 
+def tuning() -> str:
+    """mIoU of the given settings and of those that cliper tune chose."""
+    report = read("tune")
+    lines = [
+        "| refiner | images drawn | cross-validation: before | after | the other images: before | after | change |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for refiner, trials in report["trials"].items():
+        for number, trial in enumerate(trials, start=1):
+            folds, others = trial["cross_validation"], trial["others"]
+            before, after = (others[when]["miou"] for when in ("before", "after"))
+            kept = "" if trial["improved"] else " (given settings kept)"
+            lines.append(
+                f"| {refiner} | draw {number} of {len(trials)}{kept} | {folds['before']:.1f} | {folds['after']:.1f} | "
+                f"{before:.1f} | {after:.1f} | {after - before:+.1f} |"
+            )
+    first = next(iter(report["trials"].values()))[0]
+    seconds = max(trial["search_seconds"] for trials in report["trials"].values() for trial in trials)
+    text = (
+        f"`{report['model']}`, {report['count']} images of VOC 2012 val drawn at random, each class in at least one, "
+        f"and {first['others']['images']} other images; VOC's 20 names, background `auto`; mIoU (voc21) in percent. "
+        f"The search took at most {seconds:.0f} s. {source('tune', report)}"
+    )
+    return "\n".join([text, "", *lines])
+
+
 def published() -> str:
     """The published table, from the presets."""
     names = [n for n in cliper.presets() if not n.endswith("-preprint")]
@@ -329,6 +355,7 @@ PAGES = {
         "voc_attention": voc_attention,
         "published": published,
     },
+    "docs/tuning.md": {"tuning": tuning},
     "README.md": {"summary": summary},
 }
 
