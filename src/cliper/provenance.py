@@ -34,8 +34,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def checkpoint_record(name: str, refiner: bool = False) -> dict[str, Any] | None:
-    """Where a model's, or a refiner's, weights came from, and their checksums; None for a refiner without any.
+def checkpoint_record(name: str, refiner: bool = False, kind: str = "clip") -> dict[str, Any] | None:
+    """Where the weights of a model, or of a refiner, came from, and their checksums; None for a refiner without any.
+
+    Args:
+        name: of the model.
+        refiner: whether it is a refiner.
+        kind: of another model, as for :func:`cliper.checkpoints.resolve`.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -43,7 +48,7 @@ def checkpoint_record(name: str, refiner: bool = False) -> dict[str, Any] | None
     from cliper.checkpoints import resolve, weight_hashes
     from cliper.refiners import refiner_checkpoint
 
-    found = refiner_checkpoint(name) if refiner else resolve(name, "clip")
+    found = refiner_checkpoint(name) if refiner else resolve(name, kind)
     if found is None:
         return None
     return {

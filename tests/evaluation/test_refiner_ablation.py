@@ -43,3 +43,10 @@ def test_both_ablations_are_refused(evaluate: Callable[..., Any]) -> None:
     ended = evaluate("--ablation", "--ablate-refiner")
     assert ended.code == 2
     assert "expected --ablation or --ablate-refiner, got both" in ended.err
+
+
+def test_a_tiny_vae_that_is_missing_ends_the_run_before_it_begins(evaluate: Callable[..., Any], tmp_path: Path) -> None:
+    ended = evaluate("--refine-vae", tmp_path / "nothing", "--refiner", "self")
+    assert ended.code == 2
+    assert "no checkpoint is called" in ended.err
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()

@@ -60,6 +60,7 @@ def make_report(
         **{key: config[key] for key in _KEYS},
         "refiner_weights": config["refiners"],
         "proxy_weights": config["proxy_models"],
+        "vae_weights": config["refine_vaes"],
         "data": {name: str(folder) for name, folder in task.folders.items()},
         "versions": versions(),
         "machine": machine(),

@@ -141,6 +141,7 @@ class EvaluationTask(Task):
         refiners = dict.fromkeys(variant.models.refiner for variant in self.variants)
         settings = [variant.models.settings for variant in self.variants]
         proxies = dict.fromkeys(one.proxy_model for one in settings if one.attention == "proxy")
+        vaes = dict.fromkeys(one.refine_vae for one in settings if one.refine_vae != "full")
         return {
             "benchmark": benchmark.name,
             "images": len(samples),
@@ -149,6 +150,7 @@ class EvaluationTask(Task):
             **{key: first[key] for key in ("model", "device", "dtype", "seed", "versions")},
             "refiners": {name or "none": checkpoint_record(name, refiner=True) for name in refiners if name},
             "proxy_models": {name: checkpoint_record(name, refiner=True) for name in proxies},
+            "refine_vaes": {name: checkpoint_record(name, kind="vae") for name in vaes},
             "variants": [
                 {"label": label, "refiner": models.refiner or "none", "settings": models.settings.to_dict()}
                 for label, models, _ in self.variants
