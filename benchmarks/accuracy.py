@@ -10,8 +10,10 @@ over the reported images, the same resamples for both.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +65,6 @@ ROWS = [
     Row("self, edges", EDGES, "self", baseline="self", data=VOC),
     Row("edges", EDGES, data=VOC),
     Row("mirror image", {"flip": True}),
-    Row("two sizes", {"extra_sizes": (448,)}, data=VOC),
     Row("mirror image, two sizes", {"flip": True, "extra_sizes": (448,)}, data=VOC),
     Row("mirror image, two sizes, against self", {"flip": True, "extra_sizes": (448,)}, baseline="self", data=VOC),
     Row("5 classes of each image", {"class_top": 5}),
@@ -197,6 +198,24 @@ def summarize(
     return found
 
 
+def measure_data(
+    name: str, root: Path, rows: list[Row], args: argparse.Namespace
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Number of images of both halves, and the summary of each row."""
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    benchmark = find_benchmark(name)
+    samples = sorted(benchmark.samples(root), key=lambda sample: sample.name)[: args.limit]
+    asked = [row for row in rows if name in row.data]
+    cases = make_cases(cliper.Segmenter.from_pretrained(args.model), benchmark, asked)
+    counts = measure(benchmark, samples, cases)
+    seconds = measure_seconds(benchmark, samples[1::2][: args.timed], cases)
+    summary = summarize(benchmark, asked, counts, seconds)
+    for entry in summary:
+        print(f"{name} {entry['name']:40s} {entry['vocabulary']:16s} {entry['miou']} {entry.get('difference', '')}")
+    return {"choose": len(samples[::2]), "report": len(samples[1::2])}, summary
+
+
 def main() -> None:
     """Measure and write ``results/accuracy.json``."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -211,7 +230,7 @@ def main() -> None:
     rows = [row for row in ROWS if args.rows is None or row.name in args.rows]
     if not rows:
         parser.error(f"--rows: expected some of {', '.join(dict.fromkeys(row.name for row in ROWS))}")
-    torch.set_grad_enabled(False)
+    folders = {"voc21": args.voc.absolute().parents[1], "ade150": args.ade.absolute().parent}
     segmenter = cliper.Segmenter.from_pretrained(args.model)
     report: dict[str, Any] = {
         "model": segmenter.checkpoint.name,
@@ -221,17 +240,11 @@ def main() -> None:
         "images": {},
         "rows": {},
     }
-    for name, root in (("voc21", args.voc.absolute().parents[1]), ("ade150", args.ade.absolute().parent)):
-        benchmark = find_benchmark(name)
-        samples = sorted(benchmark.samples(root), key=lambda sample: sample.name)[: args.limit]
-        asked = [row for row in rows if name in row.data]
-        cases = make_cases(segmenter, benchmark, asked)
-        counts = measure(benchmark, samples, cases)
-        seconds = measure_seconds(benchmark, samples[1::2][: args.timed], cases)
-        report["images"][name] = {"choose": len(samples[::2]), "report": len(samples[1::2])}
-        report["rows"][name] = summarize(benchmark, asked, counts, seconds)
-        for entry in report["rows"][name]:
-            print(f"{name} {entry['name']:40s} {entry['vocabulary']:16s} {entry['miou']} {entry.get('difference', '')}")
+    # A process for each data set, in which PyTorch has half of the cores.
+    with ProcessPoolExecutor(len(folders), multiprocessing.get_context("spawn")) as pool:
+        found = pool.map(measure_data, folders, folders.values(), [rows] * len(folders), [args] * len(folders))
+        for name, (images, summary) in zip(folders, found, strict=True):
+            report["images"][name], report["rows"][name] = images, summary
     print(f"wrote {write_report('accuracy', report, args.out)}")
 
 
