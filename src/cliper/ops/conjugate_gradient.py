@@ -7,7 +7,7 @@ from torch import Tensor
 __all__ = ["conjugate_gradient"]
 
 # Divisors of systems that are solved exactly: their residual is 0.
-_TINY = 1e-30
+_MIN_DIVISOR = 1e-30
 
 
 def conjugate_gradient(
@@ -49,9 +49,9 @@ def conjugate_gradient(
         if bool((square <= enough).all()):
             break
         product = multiply(direction)
-        step = square / (direction * product).sum(dim, keepdim=True).clamp_min(_TINY)
+        step = square / (direction * product).sum(dim, keepdim=True).clamp_min(_MIN_DIVISOR)
         x.addcmul_(step, direction)
         residual.addcmul_(step, product, value=-1)
         previous, square = square, residual.square().sum(dim, keepdim=True)
-        direction.mul_(square / previous.clamp_min(_TINY)).add_(residual)
+        direction.mul_(square / previous.clamp_min(_MIN_DIVISOR)).add_(residual)
     return x
