@@ -97,7 +97,7 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
         ['dog', 'person']
     """
     if not isinstance(source, Iterable):
-        raise ClassListError(f'expected {what} names, got {source!r}; give names such as "dog; grass"')
+        raise ClassListError(f'expected a {what} list, got {source!r}; give names such as "dog; grass"')
     if isinstance(source, Set | Mapping):
         raise ClassListError(f"expected {what} names in their order, got a {type(source).__name__}; give a list")
     texts = [source] if isinstance(source, str) else list(source)
