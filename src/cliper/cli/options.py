@@ -314,7 +314,7 @@ def read_class_options(classes: tuple[str, ...], file: Path | None, settings: st
     Raises:
         CliperError: no classes, or a list that cannot be used.
     """
-    from cliper.prompts import parse_classes, read_classes
+    from cliper.prompts import parse_classes, read_classes, split_commas
 
     if not classes and file is None:
         if (entries := load_words(settings).classes) is not None:
@@ -323,7 +323,10 @@ def read_class_options(classes: tuple[str, ...], file: Path | None, settings: st
     if file is None and len(classes) == 1 and Path(classes[0]).suffix == ".txt" and Path(classes[0]).is_file():
         echo_warning(f"reading the classes from the file {classes[0]}")
         return read_classes(classes[0])
-    typed = [entry for text in classes for entry in _split_commas(text)]
+    notices: list[str] = []
+    typed = [entry for text in classes for entry in split_commas(text, notices.append)]
+    for notice in notices:
+        echo_warning(f"{notice}; a class with a comma needs --classes-file")
     return parse_classes([*typed, *([] if file is None else read_classes(file))])
 
 
@@ -334,19 +337,6 @@ def _parse_entries(settings: str | None, entries: tuple[str, ...], what: str) ->
         return parse_classes(entries, what=what)
     except ClassListError as error:
         raise ClassListError(f"{settings}: {error}") from None
-
-
-def _split_commas(text: str) -> list[str]:
-    """Entries of a class list that a person typed: commas separate classes, but not in ``person: man, woman``."""
-    entries: list[str] = []
-    for entry in text.split(";"):
-        parts = [part for part in entry.split(",") if part.strip()]
-        if ":" in entry or len(parts) < 2:
-            entries.append(entry)
-        else:
-            entries += parts
-            echo_warning(f"{entry.strip()!r} names {len(parts)} classes; a class with a comma needs --classes-file")
-    return [entry for entry in entries if entry.strip()] or [text]
 
 
 def read_background(
