@@ -20,7 +20,7 @@ __all__ = ["AccessMiddleware", "TokenAuth", "is_loopback", "listen"]
 
 _BASIC = HTTPBasic(auto_error=False)
 _METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cliper", Basic realm="cliper"'}
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cliper"'}  # for Basic a browser shows its own dialog before the page's
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
