@@ -51,6 +51,7 @@ def test_png_and_polygons_are_of_the_same_labels(usual: Any, image_file: bytes) 
     labels = labels_of(usual.segment(image_file).json())
     drawn = Image.open(io.BytesIO(base64.b64decode(usual.segment(image_file, output="png").json()["png"])))
     assert drawn.mode == "P"
+    assert json.loads(drawn.info["classes"]) == ["cat", "dog"]
     assert np.array_equal(np.asarray(drawn), labels)
     response = usual.segment(image_file, output="polygons", tolerance=0).json()
     assert not {"masks", "png", "maps"} & set(response)  # only what was requested

@@ -51,7 +51,8 @@ def _output(result: Segmentation, request: SegmentRequest) -> dict[str, Any]:
     if request.output == "polygons":
         return {"polygons": encode_polygons(result.labels, request.tolerance)}
     if request.output == "png":
-        return {"png": base64.b64encode(encode_label_png(result.labels, max_label=len(result.classes))).decode()}
+        file = encode_label_png(result.labels, max_label=len(result.classes), classes=result.classes)
+        return {"png": base64.b64encode(file).decode("ascii")}
     if request.output == "maps":
         fused = None if np.array_equal(result.maps, result.refined) else encode_maps(result.maps)
         return {"maps": {"refined": encode_maps(result.refined), "fused": fused}}
