@@ -124,12 +124,13 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
     return classes
 
 
-def split_commas(text: str, notify: Callable[[str], object]) -> list[str]:
+def split_commas(text: str, notify: Callable[[str], object], *, what: str = "classes") -> list[str]:
     """Entries of a class list that a person typed: commas separate classes, but not in ``person: man, woman``.
 
     Args:
         text: entries separated by semicolons.
         notify: called with a notice about each entry that commas separate.
+        what: the word for entries in notices.
 
     Example:
         >>> split_commas("dog, cat; person: man, woman", print)
@@ -143,7 +144,7 @@ def split_commas(text: str, notify: Callable[[str], object]) -> list[str]:
             entries.append(entry)
         else:
             entries += parts
-            notify(f"{_short(entry.strip())} names {len(parts)} classes")
+            notify(f"{_short(entry.strip())} names {len(parts)} {what}")
     return [entry for entry in entries if entry.strip()] or [text]
 
 

@@ -314,7 +314,7 @@ def read_class_options(classes: tuple[str, ...], file: Path | None, settings: st
     Raises:
         CliperError: no classes, or a list that cannot be used.
     """
-    from cliper.prompts import parse_classes, read_classes, split_commas
+    from cliper.prompts import parse_classes, read_classes
 
     if not classes and file is None:
         if (entries := load_words(settings).classes) is not None:
@@ -323,10 +323,7 @@ def read_class_options(classes: tuple[str, ...], file: Path | None, settings: st
     if file is None and len(classes) == 1 and Path(classes[0]).suffix == ".txt" and Path(classes[0]).is_file():
         echo_warning(f"reading the classes from the file {classes[0]}")
         return read_classes(classes[0])
-    notices: list[str] = []
-    typed = [entry for text in classes for entry in split_commas(text, notices.append)]
-    for notice in notices:
-        echo_warning(f"{notice}; a class with a comma needs --classes-file")
+    typed = _split_commas(classes, "classes", "a class with a comma needs --classes-file")
     return parse_classes([*typed, *([] if file is None else read_classes(file))])
 
 
@@ -339,6 +336,16 @@ def _parse_entries(settings: str | None, entries: tuple[str, ...], what: str) ->
         raise ClassListError(f"{settings}: {error}") from None
 
 
+def _split_commas(texts: Sequence[str], what: str, hint: str) -> list[str]:
+    from cliper.prompts import split_commas
+
+    notices: list[str] = []
+    entries = [entry for text in texts for entry in split_commas(text, notices.append, what=what)]
+    for notice in notices:
+        echo_warning(f"{notice}; {hint}")
+    return entries
+
+
 def read_background(
     names: tuple[str, ...], settings: str | None = None, *, origin: str = "--background"
 ) -> str | list[ClassPrompt] | None:
@@ -349,7 +356,7 @@ def read_background(
     """
     from cliper.prompts import background_keyword, parse_classes
 
-    entries = names
+    entries = tuple(_split_commas(names, "background names", "a name with a comma needs a file of --settings"))
     if not names:
         origin, entries = f"{settings}: background", load_words(settings).background or ("auto",)
     if len(entries) == 1 and re.fullmatch(r"[\d.]+%?", entries[0].strip(" ;")):
@@ -360,7 +367,7 @@ def read_background(
     if keyword := background_keyword(entries, origin):
         return "auto" if keyword == "auto" else None
     what = "background name"
-    return parse_classes(names, what=what) if names else _parse_entries(settings, entries, what)
+    return parse_classes(entries, what=what) if names else _parse_entries(settings, entries, what)
 
 
 def check_out_folder(out: Path) -> None:
