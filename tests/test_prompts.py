@@ -210,8 +210,10 @@ def test_background_classes_are_scene_words_given_names_or_none() -> None:
     classes = parse_classes("dog; sky")
     assert background_classes(" auto ", classes) == scene_background(classes)
     assert pairs(background_classes("wall; old wood", classes)) == [("wall", ("wall",)), ("old wood", ("old wood",))]
-    assert background_classes(["auto", "wall"], classes) == parse_classes(["auto", "wall"])
-    for nothing in (None, "", []):
+    assert background_classes(["auto"], classes) == scene_background(classes)
+    with pytest.raises(ClassListError, match="expected auto or none alone"):
+        background_classes(["auto", "wall"], classes)
+    for nothing in (None, "", [], "none", ["None"]):
         assert background_classes(nothing, classes) == []
     with pytest.raises(ClassListError, match="background name 'Wall' is given twice"):
         background_classes("wall; Wall", classes)

@@ -203,17 +203,15 @@ def background_classes(
 
     Args:
         background: names as for :func:`parse_classes`; ``"auto"`` for :func:`scene_background`; ``"none"``, None or
-            empty for none.
+            empty for none; a list of one of these words is that word.
         classes: the classes.
         lexicon: as for :func:`scene_background`.
 
     Raises:
         ClassListError: the names cannot be read.
     """
-    if _is_auto(background):
-        return scene_background(classes, lexicon=lexicon)
-    if isinstance(background, str) and background.strip().casefold() == "none":
-        return []
+    if keyword := _keyword(background):
+        return scene_background(classes, lexicon=lexicon) if keyword == "auto" else []
     return parse_classes(background, what="background name") if background else []
 
 
@@ -347,7 +345,7 @@ def encode_background(
     count = settings.background_count
     names = background_classes(background, classes, lexicon=count > 0)
     embedded = encode_classes(encoder, names, settings.templates, cache) if names else foreground[:0]
-    if _is_auto(background):
+    if _keyword(background) == "auto":
         kept = ((embedded @ foreground.T).amax(1) < settings.background_similarity).nonzero().flatten()
         if count:
             kept = kept[facility_location(embedded[kept], count)]
@@ -361,8 +359,9 @@ def encode_background(
     return names, embedded
 
 
-def _is_auto(background: Classes | None) -> bool:
-    return isinstance(background, str) and background.strip().casefold() == "auto"
+def _keyword(background: Classes | None) -> str | None:
+    names = [background] if isinstance(background, str) else background or []
+    return background_keyword([name for name in names if isinstance(name, str)], "background")
 
 
 def _entry(text: str, what: str) -> ClassPrompt:
