@@ -62,6 +62,8 @@ WRONG_VALUES: list[dict[str, Any]] = [
     {"settings": {"proxy_model": "dino-b8"}},
     {"settings": {"refine_size": 1024}},
     {"settings": {"refine_max_patches": 4097}},
+    {"settings": {"refine_balance": 16}},
+    {"settings": {"refine_layers": ["up_blocks"]}},
     {"settings": []},
     {"image": None},
     {"image": 3},

@@ -211,13 +211,12 @@ class ServedModel:
 
     def _check_patches(self, size: tuple[int, int], settings: Settings) -> None:
         """Refuse images that would occupy the model for long: attention grows with the square of the patches."""
-        patch, limit, pixels = self._segmenter.encoder.patch_size, self.limits.patches, 0
+        patch, limit, crop, pixels = self._segmenter.encoder.patch_size, self.limits.patches, settings.window, 0
         for side in (settings.size, *settings.extra_sizes):
             height, width = resized_shape(*size, side, patch)
             pixels += height * width
-            if settings.window and pixels // patch**2 <= limit:
-                windows = window_grid(height, width, settings.window)
-                pixels += sum((w.bottom - w.top) * (w.right - w.left) for w in windows)
+            if crop and pixels // patch**2 <= limit:  # all windows have one size
+                pixels += len(window_grid(height, width, crop)) * min(crop, height) * min(crop, width)
         patches = (1 + settings.flip) * pixels // patch**2
         if patches > limit:
             raise ImageError(
