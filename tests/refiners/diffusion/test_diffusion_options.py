@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -84,9 +85,12 @@ def test_balance_reaches_the_maps(
 
 
 def test_tiny_vae_gives_the_latents_of_diffusers(
-    refiner: DiffusionRefiner, taesd: Path, images: list[Tensor], maps: list[Tensor]
+    refiner: DiffusionRefiner, taesd: Path, images: list[Tensor], maps: list[Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
+    logging.getLogger("diffusers").addHandler(caplog.handler)
     latents = refiner.encode_latents(images[0], (64, 64), "bilinear", str(taesd))
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert not caplog.records  # the configuration has a key that the library itself does not know
     pixels = F.interpolate(images[0][None], (64, 64), mode="bilinear", align_corners=False) * 2 - 1
     with torch.no_grad():
         expected = AutoencoderTiny.from_pretrained(taesd).encode(pixels).latents
