@@ -234,7 +234,7 @@ class ServedModel:
 
     def describe(self) -> dict[str, Any]:
         """As in ``GET /v1/models``."""
-        encoder, checkpoint = self._segmenter.encoder, self._segmenter.checkpoint
+        encoder, checkpoint, own = self._segmenter.encoder, self._segmenter.checkpoint, self.settings
         return {
             "name": self.name,
             "source": checkpoint.source,
@@ -243,6 +243,6 @@ class ServedModel:
             "device": str(encoder.device),
             "dtype": str(encoder.dtype).removeprefix("torch."),
             "batch": self.batch,
-            "settings": {**self.settings.to_dict(), "proxy_model": display_name(self.settings.proxy_model)},
+            "settings": {**own.to_dict(), **{n: display_name(getattr(own, n)) for n in ("proxy_model", "refine_vae")}},
             "limits": asdict(self.limits),
         }
