@@ -91,3 +91,5 @@ def test_reasons_are_those_of_python() -> None:
     expected = [why_absent(confidence, Settings(score_threshold=threshold)) for confidence, threshold in pairs]
     assert run({"reasons": [(confidence, 0, threshold, threshold) for confidence, threshold in pairs]}) == expected
     assert run({"reasons": [(0.8, 0.1, 0.65, 0.65)]}) == [""]
+    not_chosen = "not among the most likely classes of the image (class_top, class_min_score)"
+    assert run({"reasons": [(0, 0, 0, 0.65)]}) == [not_chosen]
