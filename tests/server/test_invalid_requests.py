@@ -144,3 +144,5 @@ def test_cost_of_an_image_is_limited(start: Any, image_file: bytes) -> None:
     refused(server.segment(png(Image.new("RGB", (2000, 2)))), 422, "patches")
     refused(server.segment(image_file, settings={"size": 128, "window": 112}), 422, "window 112 make")
     refused(server.segment(image_file, settings={"size": 128, "window": 16}), 422, "at least 112")
+    views = {"size": 64, "extra_sizes": [112], "flip": True}
+    refused(server.segment(image_file, settings=views), 422, "sizes [64, 112], flip True, window 0 make")

@@ -212,7 +212,7 @@ class ServedModel:
     def _check_patches(self, size: tuple[int, int], settings: Settings) -> None:
         """Refuse images that would occupy the model for long: attention grows with the square of the patches."""
         patch, limit, crop, pixels = self._segmenter.encoder.patch_size, self.limits.patches, settings.window, 0
-        for side in (settings.size, *settings.extra_sizes):
+        for side in (sizes := [settings.size, *settings.extra_sizes]):
             height, width = resized_shape(*size, side, patch)
             pixels += height * width
             if crop and pixels // patch**2 <= limit:  # all windows have one size
@@ -220,8 +220,8 @@ class ServedModel:
         patches = (1 + settings.flip) * pixels // patch**2
         if patches > limit:
             raise ImageError(
-                f"expected an image of at most {limit} patches, got {size[0]}x{size[1]} pixels, which at size "
-                f"{settings.size} and window {settings.window} make {patches}; lower size or cut the image"
+                f"expected an image of at most {limit} patches, got {size[0]}x{size[1]} pixels, which at sizes "
+                f"{sizes}, flip {settings.flip}, window {crop} make {patches}; lower size or cut the image"
             )
 
     def _parse_names(self, names: str | list[str], what: str) -> list[ClassPrompt]:
