@@ -73,4 +73,7 @@ def test_nginx_example_fits_the_limits_and_the_host_check() -> None:
     assert int(set_by["proxy_read_timeout"].rstrip("s")) > Limits().seconds
     assert set_by["proxy_pass"] == "http://127.0.0.1:8000"
     # The server answers to a Host of its own machine only, which is what nginx sends unless told otherwise.
-    assert re.findall(r"proxy_set_header (\S+) (\S+);", text) == [("Connection", '""'), ("X-Forwarded-Host", "$host")]
+    assert re.findall(r"proxy_set_header (\S+) (\S+);", text) == [
+        ("Connection", '""'),
+        ("X-Forwarded-Host", "$http_host"),
+    ]

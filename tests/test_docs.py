@@ -66,6 +66,11 @@ def test_links_resolve(page: Path) -> None:
     assert not broken, f"{page.name}: {broken}"
 
 
+def test_site_lists_every_page() -> None:
+    listed = re.findall(r"^ +- .*: ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {path.name for path in DOCS.glob("*.md")} <= set(listed)
+
+
 def test_sections_that_the_source_names_exist() -> None:
     numbered = {text.split(".")[0] for text in headings(DOCS / "method.md") if re.match(r"\d+\. ", text)}
     plain = set(headings(DOCS / "method.md"))

@@ -120,6 +120,8 @@ def test_background_auto_none_or_names(tiny: Any, photo: Path) -> None:
     assert_same(named, tiny(photo, "dog; sky", background=["wall", "old wood"]))
     assert not np.array_equal(auto.maps, none.maps)
     assert not np.array_equal(auto.maps, named.maps)
+    with pytest.raises(ClassListError, match=r"expected a background name list, got 0\.4"):
+        tiny(photo, "dog; sky", background=0.4)
 
 
 def test_all_scene_words_as_classes_equal_no_background(tiny: Any, photo: Path) -> None:

@@ -310,6 +310,7 @@ def test_yaml_exponents_are_numbers(tmp_path: Path, number: str) -> None:
         ("a.json", "{", "could not read them"),
         ("a.yaml", "{[1]: 2}", "could not read them"),
         ("a.yaml", "treshold: 0.1", "did you mean 'map_threshold'"),
+        ("a.yaml", "clases: [dog]", "did you mean 'classes'"),
         ("a.yaml", "size: 2020-01-01", "size: expected a whole number"),
         ("a.yaml", "origin: 1", "unknown setting 'origin'"),
         ("a.yaml", "self: 1", "unknown setting 'self'"),

@@ -39,6 +39,12 @@ def test_other_words_are_guesses(mini: Any, word: str, hint: str) -> None:
     assert note == f"{word}: not among the words that mini was taught, so its result is a guess; {hint}"
 
 
+def test_text_that_is_not_the_name_is_shown(mini: Any) -> None:
+    [note] = notes(mini, "rider: hrose")
+    assert note.startswith("rider (hrose): not among the words")
+    assert note.endswith("did you mean 'horse'?")
+
+
 def test_encoder_is_loaded_if_it_is_not_given(mini: Any) -> None:
     words = TaughtWords(mini.checkpoint)
     assert words.notes(parse_classes("dog; Hund")) == notes(mini, "dog; Hund") != []

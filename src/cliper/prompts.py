@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -38,6 +38,7 @@ __all__ = [
     "parse_classes",
     "read_classes",
     "scene_background",
+    "split_commas",
     "word_forms",
 ]
 
@@ -97,7 +98,7 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
         ['dog', 'person']
     """
     if not isinstance(source, Iterable):
-        raise ClassListError(f'expected {what} names, got {source!r}; give names such as "dog; grass"')
+        raise ClassListError(f'expected a {what} list, got {source!r}; give names such as "dog; grass"')
     if isinstance(source, Set | Mapping):
         raise ClassListError(f"expected {what} names in their order, got a {type(source).__name__}; give a list")
     texts = [source] if isinstance(source, str) else list(source)
@@ -121,6 +122,30 @@ def parse_classes(source: str | Iterable[str | ClassPrompt], *, what: str = "cla
             raise ClassListError(f"{what} {_short(item.name)} is given twice; name it once")
         seen[key] = item.name
     return classes
+
+
+def split_commas(text: str, notify: Callable[[str], object], *, what: str = "classes") -> list[str]:
+    """Entries of a class list that a person typed: commas separate classes, but not in ``person: man, woman``.
+
+    Args:
+        text: entries separated by semicolons.
+        notify: called with a notice about each entry that commas separate.
+        what: the word for entries in notices.
+
+    Example:
+        >>> split_commas("dog, cat; person: man, woman", print)
+        'dog, cat' names 2 classes
+        ['dog', ' cat', ' person: man, woman']
+    """
+    entries: list[str] = []
+    for entry in text.split(";"):
+        parts = [part for part in entry.split(",") if part.strip()]
+        if ":" in entry or len(parts) < 2:
+            entries.append(entry)
+        else:
+            entries += parts
+            notify(f"{_short(entry.strip())} names {len(parts)} {what}")
+    return [entry for entry in entries if entry.strip()] or [text]
 
 
 def read_classes(path: str | Path) -> list[ClassPrompt]:

@@ -280,7 +280,8 @@ class Segmenter:
 
     def text_classifier(self, classes: Sequence[ClassPrompt], background: Classes | None) -> TextClassifier:
         """The texts of a call, with its arguments and errors. Those of the last calls are cached, for many images."""
-        names = background if background is None or isinstance(background, str) else repr(list(background))
+        is_list = isinstance(background, Iterable) and not isinstance(background, str)
+        names = repr(list(background or ())) if is_list else background
         key = (tuple(classes), names, *(getattr(self.settings, name) for name in TEXT_SETTINGS))
         if (texts := self._texts.get(key)) is None:
             foreground = self.encode_text(classes)

@@ -177,12 +177,12 @@ class Settings:
         """
         return self._changed(changes, origin)
 
-    def _changed(self, changes: Mapping[str, Any], origin: str) -> Settings:
+    def _changed(self, changes: Mapping[str, Any], origin: str, others: tuple[str, ...] = ()) -> Settings:
         # A mapping, not keywords: a file may have a key "origin" or "self".
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
+                near = difflib.get_close_matches(str(name), [*known, *others], n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
                 raise SettingsError(f"{origin}: unknown setting {name!r}; {hint}")
         try:
@@ -301,7 +301,7 @@ def load_settings(source: str | Path | Settings, *, base: Settings | None = None
     path = _settings_path(source)
     if path is None:
         return load_preset(str(source)).settings
-    return (base or Settings())._changed(read_settings_file(path).settings, str(path))
+    return (base or Settings())._changed(read_settings_file(path).settings, str(path), ("classes", "background"))
 
 
 def load_words(source: str | Path | None) -> SettingsFile:

@@ -78,8 +78,10 @@ class TaughtWords:
         for item, similarity, position in zip(unknown, nearest.tolist(), index.tolist(), strict=True):
             if similarity >= _SAME:
                 continue
-            note = f"{item.name}: not among the words that {model} was taught, so its result is a guess; "
-            close = difflib.get_close_matches(item.prompts[0].casefold(), self._words, cutoff=0.75)
+            text = item.prompts[0]
+            shown = item.name if text == item.name else f"{item.name} ({text})"
+            note = f"{shown}: not among the words that {model} was taught, so its result is a guess; "
+            close = difflib.get_close_matches(text.casefold(), self._words, cutoff=0.75)
             if close:
                 likely = min(close, key=self._words.index)  # training showed it most
                 note += f"did you mean {likely!r}?"

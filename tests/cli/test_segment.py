@@ -119,6 +119,7 @@ def test_classes_of_options_and_file_are_joined(
         (["-b", " AUTO "], "auto"),
         (["-b", "none"], None),
         (["-b", "wall; sky"], ["wall", "sky"]),
+        (["-b", "wall, sky"], ["wall", "sky"]),
         (["-b", "wall", "--background", "sky"], ["wall", "sky"]),
     ],
 )

@@ -100,9 +100,11 @@ def test_folder_names_the_command_for_folders(command: Any, tmp_path: Path) -> N
 
 
 def test_commas_separate_classes_with_a_notice(command: Any, clip_folder: Path, photo: Path, tmp_path: Path) -> None:
-    ended = command("segment", photo, "-c", "dog, grass; person: man, woman", "-m", clip_folder, "-o", tmp_path)
+    words = ["-c", "dog, grass; person: man, woman", "-b", "wall, sky, sea"]
+    ended = command("segment", photo, *words, "-m", clip_folder, "-o", tmp_path)
     assert ended.code == 0
     assert "'dog, grass' names 2 classes" in ended.err
+    assert "'wall, sky, sea' names 3 background names" in ended.err
     for name in ("dog", "grass", "person"):
         assert any(line.startswith(name) for line in ended.out.splitlines())
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cliper.errors import InputError
 from cliper.formats import FormatOptions, ImageInfo, find_format
+from cliper.formats.json_result import encode_polygons
 
 LABELS = np.zeros((100, 250), int)  # of which 0.01 % are 2.5 pixels
 LABELS[10:30, 10:40] = 1
@@ -94,3 +95,8 @@ def test_clean_takes_a_share() -> None:
 def test_wrong_area_is_refused(area: int | str) -> None:
     with pytest.raises(InputError, match=r"min_area: expected pixels or a share such as 0\.01%"):
         FormatOptions(min_area=area)
+
+
+def test_polygons_of_the_api_leave_out_specks() -> None:
+    assert [one["area"] for one in encode_polygons(LABELS)] == [600, 4]
+    assert len(encode_polygons(LABELS, min_area=0)) == 4

@@ -71,7 +71,8 @@ def test_token(start: Any, image_file: bytes) -> None:
     for path in ("/v1/models", "/metrics", "/health"):
         response = server.client.get(path)
         refused(response, 401, "Authorization")
-        assert "Bearer" in response.headers["www-authenticate"]
+        assert response.headers["www-authenticate"].split()[0] == "Bearer"
+        assert "Basic" not in response.headers["www-authenticate"]  # a browser would ask before the page does
     for path in ("/v1/segment", "/v1/export", "/v1/predict", "/predict", "/setup"):
         refused(server.client.post(path, content=b"x"), 401)
     for path in ("/", "/healthz", "/openapi.json"):

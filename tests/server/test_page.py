@@ -283,11 +283,12 @@ def test_class_names_are_text_not_markup(page: Page) -> None:
     assert page.all("img") == []
 
 
-def test_token_is_asked_for_and_first_words_are_set(
+def test_token_is_asked_for_and_served_words_and_sensitivity_are_set(
     driver: Any, serve_page: Callable[..., str], segmenter: Segmenter
 ) -> None:
     example = {"classes": ["dog", "person: man, woman"], "background": ["wall"]}
-    page = Page(driver, serve_page(segmenter, token="secret", example=example))
+    keen = segmenter.with_settings(segmenter.settings.replace(sensitivity=0.7))
+    page = Page(driver, serve_page(keen, token="secret", example=example))
     page.wait(lambda: page.one("#login").is_displayed())
     page.one("#token").send_keys("wrong\n")
     page.wait(lambda: page.one("#login").is_displayed() and not page.one("#token").get_attribute("value"))
@@ -296,3 +297,4 @@ def test_token_is_asked_for_and_first_words_are_set(
     assert page.words() == example["classes"]
     assert page.text("#background-words .word") == "wall"
     assert "mini" in page.segment()
+    assert page.text("#sensitivity-value") == "0.70"  # the served one

@@ -323,7 +323,7 @@ def read_class_options(classes: tuple[str, ...], file: Path | None, settings: st
     if file is None and len(classes) == 1 and Path(classes[0]).suffix == ".txt" and Path(classes[0]).is_file():
         echo_warning(f"reading the classes from the file {classes[0]}")
         return read_classes(classes[0])
-    typed = [entry for text in classes for entry in _split_commas(text)]
+    typed = _split_commas(classes, "classes", "a class with a comma needs --classes-file")
     return parse_classes([*typed, *([] if file is None else read_classes(file))])
 
 
@@ -336,17 +336,14 @@ def _parse_entries(settings: str | None, entries: tuple[str, ...], what: str) ->
         raise ClassListError(f"{settings}: {error}") from None
 
 
-def _split_commas(text: str) -> list[str]:
-    """Entries of a class list that a person typed: commas separate classes, but not in ``person: man, woman``."""
-    entries: list[str] = []
-    for entry in text.split(";"):
-        parts = [part for part in entry.split(",") if part.strip()]
-        if ":" in entry or len(parts) < 2:
-            entries.append(entry)
-        else:
-            entries += parts
-            echo_warning(f"{entry.strip()!r} names {len(parts)} classes; a class with a comma needs --classes-file")
-    return [entry for entry in entries if entry.strip()] or [text]
+def _split_commas(texts: Sequence[str], what: str, hint: str) -> list[str]:
+    from cliper.prompts import split_commas
+
+    notices: list[str] = []
+    entries = [entry for text in texts for entry in split_commas(text, notices.append, what=what)]
+    for notice in notices:
+        echo_warning(f"{notice}; {hint}")
+    return entries
 
 
 def read_background(
@@ -359,7 +356,7 @@ def read_background(
     """
     from cliper.prompts import background_keyword, parse_classes
 
-    entries = names
+    entries = tuple(_split_commas(names, "background names", "a name with a comma needs a file of --settings"))
     if not names:
         origin, entries = f"{settings}: background", load_words(settings).background or ("auto",)
     if len(entries) == 1 and re.fullmatch(r"[\d.]+%?", entries[0].strip(" ;")):
@@ -370,7 +367,7 @@ def read_background(
     if keyword := background_keyword(entries, origin):
         return "auto" if keyword == "auto" else None
     what = "background name"
-    return parse_classes(names, what=what) if names else _parse_entries(settings, entries, what)
+    return parse_classes(entries, what=what) if names else _parse_entries(settings, entries, what)
 
 
 def check_out_folder(out: Path) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cliper.errors import InputError
 from cliper.formats.coco_rle import decompress_counts, encode_coco_rle
 from cliper.formats.polygons import region_polygon
-from cliper.formats.regions import class_regions, find_regions
+from cliper.formats.regions import DEFAULT_MIN_AREA, class_regions, find_regions
 
 __all__ = ["decode_maps", "decode_masks", "encode_maps", "encode_masks", "encode_polygons"]
 
@@ -57,12 +57,15 @@ def decode_masks(masks: Sequence[Mapping[str, Any]], size: tuple[int, int], clas
     return labels.reshape(width, height).T.copy()
 
 
-def encode_polygons(labels: npt.NDArray[Any], tolerance: float = 0.0) -> list[dict[str, Any]]:
+def encode_polygons(
+    labels: npt.NDArray[Any], tolerance: float = 0.0, min_area: int | str = DEFAULT_MIN_AREA
+) -> list[dict[str, Any]]:
     """A polygon for each connected region of [H, W] integers: ``label``, ``area`` in pixels, and ``points`` [x, y].
 
     Args:
         labels: 0 is background.
         tolerance: largest distance of the polygon from the exact border, in pixels.
+        min_area: smaller regions are left out; pixels, or a share of the image.
 
     Example:
         >>> encode_polygons(np.array([[0, 2], [0, 0]]))
@@ -70,7 +73,7 @@ def encode_polygons(labels: npt.NDArray[Any], tolerance: float = 0.0) -> list[di
     """
     return [
         {"label": one.label, "area": one.area, "points": region_polygon(one, tolerance).tolist()}
-        for one in find_regions(labels)
+        for one in find_regions(labels, min_area)
     ]
 
 

@@ -18,9 +18,8 @@ from cliper.server.service import Service
 
 __all__ = ["AccessMiddleware", "TokenAuth", "is_loopback", "listen"]
 
-_BASIC = HTTPBasic(auto_error=False)
 _METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cliper", Basic realm="cliper"'}
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cliper"'}  # for Basic a browser shows its own dialog before the page's
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -75,7 +74,7 @@ class TokenAuth(HTTPBearer):
         if self._token is None:
             return
         bearer = await super().__call__(request)
-        basic = None if bearer else await _BASIC(request)
+        basic = None if bearer else await HTTPBasic(auto_error=False)(request)
         given = bearer.credentials if bearer else basic.password if basic else request.headers.get("Token", "")
         if not secrets.compare_digest(given.encode(), self._token.encode()):
             raise HTTPException(401, "expected 'Authorization: Bearer TOKEN' with this server's token", _CHALLENGE)

@@ -123,10 +123,10 @@ def _add_posts(router: APIRouter, service: Service) -> None:
     model, run = service.model, service.run_in_thread
 
     @router.post(_SEGMENT, response_model=schemas.SegmentResponse, openapi_extra=_form_body())
-    async def segment(body: schemas.SegmentRequest) -> Response:
+    async def segment(body: schemas.SegmentRequest, request: Request) -> Response:
         """Segment an image."""
         prediction = await service.segment(body)
-        return await run(lambda: _json(segment_response(model, prediction, body)))
+        return await run(lambda: _json(segment_response(model, prediction, body, getattr(request.state, "notes", []))))
 
     @router.post("/v1/export")
     async def export(body: schemas.ExportRequest) -> Response:

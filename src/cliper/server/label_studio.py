@@ -75,8 +75,7 @@ async def predict(service: Service, request: LabelStudioPredict) -> dict[str, An
         except ImageError as error:
             return {"model_version": model.model_version, "error": str(error)}
         options = {"model_version": model.model_version, "from_name": config.brush, "to_name": config.image}
-        named = replace(result, classes=names)
-        return await service.run_in_thread(lambda: label_studio_prediction(named, **options))
+        return await service.run_in_thread(lambda: label_studio_prediction(replace(result, classes=names), **options))
 
     results: list[dict[str, Any]] = []
     tasks = request.tasks if len(request.tasks) <= model.limits.tasks else request.tasks[:1]

@@ -35,7 +35,7 @@ CODEC_THREADS = 2
 
 _CACHED_BYTES = 256 * 2**20  # of encoded images
 _CACHED_TEXTS = 20_000  # embeddings in memory: 40 MB at a width of 512
-_REFINE_PATCHES = 4096  # of an image that no refine_size reduces: DINO refiners have no limit of their own
+_MAX_PATCHES = 4096  # of an image that no refine_size reduces: DINO refiners have no limit of their own
 _MAX_CHARACTERS, _MAX_PROMPT = 100_000, 500
 
 
@@ -126,8 +126,7 @@ class ServedModel:
     ) -> None:
         self.limits, self._decoders, self._threads = limits, decoders, threads
         self.texts = LRUTextCache(_CACHED_TEXTS, fallback=loaded.cache)
-        settings = loaded.settings
-        self.settings = settings.replace(refine_max_patches=settings.refine_max_patches or _REFINE_PATCHES)
+        self.settings = loaded.settings.replace(refine_max_patches=loaded.settings.refine_max_patches or _MAX_PATCHES)
         self.name = display_name(loaded.checkpoint.name)  # of a local folder the last part
         self.refiner = None if loaded.refiner is None else display_name(str(loaded.refiner.name))
         self.version = version("cliper")
@@ -152,7 +151,7 @@ class ServedModel:
             raise HTTPException(404, f"model: expected {self.name}, which is served here, got another; leave it out")
         refiner = None if request.refiner is None else request.refiner.casefold()
         if refiner not in (None, "none", str(self.refiner).casefold()):
-            raise InputError(f"refiner: expected none or {self.refiner}, which is served here, got another")
+            raise InputError(f"refiner: expected none{f' or {self.refiner}' if self.refiner else ''}, got another")
         settings = self.settings.replace(**request.settings.model_dump(exclude_none=True))
         classes = self._parse_names(request.classes, "class")
         given = [request.background] if isinstance(request.background, str) else request.background or ["none"]

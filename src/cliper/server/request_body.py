@@ -13,14 +13,15 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from cliper.prompts import split_commas
+
 __all__ = ["MAX_ITEMS", "ParsedRequest", "read_body"]
 
 MAX_ITEMS = 20_000
 """Of a list or an object: each wrong item takes memory for its message."""
 
 _JSON, _FORM = "application/json", "multipart/form-data"
-_LISTS = ("classes", "background")
-_JSON_FIELDS = ("settings", "tolerance")
+_LISTS, _JSON_FIELDS = ("classes", "background"), ("settings", "tolerance")
 
 
 class ParsedRequest(Request):
@@ -42,7 +43,7 @@ class ParsedRequest(Request):
 
 
 async def read_body(request: Request, max_bytes: int, *, forms: bool) -> dict[str, Any]:
-    """The values of a JSON object or, if allowed, of a form, in which ``image`` is a file.
+    """The values of a JSON object or, if allowed, of a form, in which ``image`` is a file and commas divide classes.
 
     Raises:
         HTTPException: 400 malformed or incomplete, 413 too large, 415 another type, 422 another file.
@@ -92,6 +93,9 @@ async def _read_form(request: Request, max_bytes: int) -> dict[str, Any]:
             else:
                 values[name] = _parse_json(read) if name in _JSON_FIELDS else read
         await form.close()
+        if 0 < sum(map(len, values.get("classes", ()))) <= 100_000:  # more are refused later
+            notes = request.state.notes = list[str]()
+            values["classes"] = [one for text in values["classes"] for one in split_commas(text, notes.append)]
     except (MultiPartException, FormParserError) as error:
         raise HTTPException(400, f"expected a form, could not read it ({error}); send it again") from None
     except UnicodeDecodeError:

@@ -26,7 +26,7 @@ from cliper.server.service import Prediction
 __all__ = ["segment_response", "shapes_response", "write_export"]
 
 
-def segment_response(model: ServedModel, prediction: Prediction, request: SegmentRequest) -> dict[str, Any]:
+def segment_response(model: ServedModel, prediction: Prediction, request: SegmentRequest, notes: list[str]) -> Any:
     """As :class:`cliper.server.schemas.SegmentResponse` describes it."""
     result, seconds = prediction
     score, low = result.settings.thresholds()
@@ -41,7 +41,7 @@ def segment_response(model: ServedModel, prediction: Prediction, request: Segmen
             for label, (name, confidence, area) in enumerate(rows, start=1)
         ],
         "thresholds": {"score_threshold": score, "background_threshold": low, "normalize": result.settings.normalize},
-        "notes": model.taught.notes(parse_classes(request.classes)),
+        "notes": [*notes, *model.taught.notes(parse_classes(request.classes))],
         "seconds": round(seconds, 4),
         **_output(result, request),
     }
@@ -51,7 +51,7 @@ def _output(result: Segmentation, request: SegmentRequest) -> dict[str, Any]:
     if request.output == "polygons":
         return {"polygons": encode_polygons(result.labels, request.tolerance)}
     if request.output == "png":
-        file = encode_label_png(result.labels, max_label=len(result.classes))
+        file = encode_label_png(result.labels, max_label=len(result.classes), classes=result.classes)
         return {"png": base64.b64encode(file).decode("ascii")}
     if request.output == "maps":
         fused = None if np.array_equal(result.maps, result.refined) else encode_maps(result.maps)

@@ -141,7 +141,7 @@ class Mask(BaseModel):
 
 
 class Polygon(BaseModel):
-    """The border of a connected region of `area` pixels as [x, y]; holes are joined to the outside by bridges."""
+    """The border of a region of `area` pixels, at least 0.01 % of the image, as [x, y]; bridges lead to holes."""
 
     label: int
     area: int
@@ -185,7 +185,7 @@ class SegmentResponse(BaseModel):
     height: int
     classes: list[ClassResult]
     thresholds: Thresholds
-    notes: list[str] = Field(description="On classes that the model was not taught: their results are guesses.")
+    notes: list[str] = Field(description="On classes that the model was not taught, and commas that separated classes.")
     masks: list[Mask] | None = None
     polygons: list[Polygon] | None = None
     png: Base64 | None = Field(None, description="The label map: an indexed PNG; above 255 labels grey of 16 bit.")

@@ -230,7 +230,6 @@ async def cancel_on_disconnect(work: Awaitable[T], request: Request) -> T:
     Raises:
         HTTPException: 499 the client disconnected.
     """
-
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait({task}, timeout=_POLL_SECONDS))[0]:

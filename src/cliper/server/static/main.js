@@ -218,9 +218,9 @@ function onThresholds() {
   viewer.relabel();
 }
 
-function setBase(score, background) {
+function setBase({ score_threshold: score, background_threshold: background, sensitivity = 0.5 }) {
   state.base = { score, background };
-  $("#sensitivity").value = 0.5;
+  $("#sensitivity").value = sensitivity;
   onThresholds();
 }
 
@@ -299,8 +299,7 @@ async function start() {
   $("#format").replaceChildren(
     ...state.formats.map((one) => new Option(`${one.name}: ${one.summary}`, one.name))
   );
-  const { score_threshold, background_threshold } = state.model.settings;
-  setBase(score_threshold, background_threshold);
+  setBase(state.model.settings);
   if (!strip.items.length) {
     const photo = await (await fetch("static/example.jpg")).blob();
     await strip.add([new File([photo], "example.jpg", { type: "image/jpeg" })]);
@@ -329,13 +328,11 @@ $("#background").addEventListener("change", () => {
 $("#sensitivity").addEventListener("input", onThresholds);
 for (const id of ["#score", "#pixel"]) {
   $(id).addEventListener("input", () => {
-    setBase(Number($("#score").value), Number($("#pixel").value));
+    const [score, background] = [$("#score").value, $("#pixel").value].map(Number);
+    setBase({ score_threshold: score, background_threshold: background });
   });
 }
-$("#reset").addEventListener("click", () => {
-  const { score_threshold, background_threshold } = state.model.settings;
-  setBase(score_threshold, background_threshold);
-});
+$("#reset").addEventListener("click", () => setBase(state.model.settings));
 $("#opacity").addEventListener("input", () => {
   viewer.opacity = Number($("#opacity").value) / 100;
   viewer.draw();
