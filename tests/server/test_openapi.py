@@ -115,4 +115,4 @@ def test_settings_have_the_names_and_limits_of_the_package() -> None:
         elif limits:
             assert (first["minimum"], first["maximum"]) == limits, name
     assert "proxy" not in schema["attention"]["anyOf"][0]["enum"]
-    assert schema["refine_size"]["anyOf"][0]["maximum"] == 512
+    assert [schema[name]["anyOf"][0]["maximum"] for name in ("refine_size", "refine_balance")] == [512, 15]
