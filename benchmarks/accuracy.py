@@ -198,12 +198,17 @@ def summarize(
     return found
 
 
+def halve_threads() -> None:
+    """Leave half of the cores to the process of the other data set."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+
+
 def measure_data(
     name: str, root: Path, rows: list[Row], args: argparse.Namespace
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Number of images of both halves, and the summary of each row."""
     torch.set_grad_enabled(False)
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    halve_threads()
     benchmark = find_benchmark(name)
     samples = sorted(benchmark.samples(root), key=lambda sample: sample.name)[: args.limit]
     asked = [row for row in rows if name in row.data]
@@ -240,7 +245,7 @@ def main() -> None:
         "images": {},
         "rows": {},
     }
-    # A process for each data set, in which PyTorch has half of the cores.
+    halve_threads()  # in this process for the record of the machine only
     with ProcessPoolExecutor(len(folders), multiprocessing.get_context("spawn")) as pool:
         found = pool.map(measure_data, folders, folders.values(), [rows] * len(folders), [args] * len(folders))
         for name, (images, summary) in zip(folders, found, strict=True):

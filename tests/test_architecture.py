@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "template_selection": BASE | {"encoders", "ops", "prompts", "segmenter"},
     "vocabulary": BASE | {"checkpoints", "encoders", "prompts"},
     "provenance": BASE | {"checkpoints", "refiners"},
-    "model_config": BASE | {"devices", "provenance", "segmenter", "settings"},
+    "model_config": BASE | {"devices", "provenance", "refiners", "segmenter", "settings"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},
     "runner": BASE | {"decode_pool", "devices", "files"},
     "batch": BASE

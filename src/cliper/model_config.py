@@ -31,7 +31,10 @@ class ModelConfig:
     seed: int = 0
 
     def load(self, device: str | None = None) -> Segmenter:
-        """The segmenter, on ``device`` if one is given. Raises as :meth:`cliper.Segmenter.from_pretrained`."""
+        """The segmenter, on ``device`` if one is given, with all weights that its settings need.
+
+        Raises as :meth:`cliper.Segmenter.from_pretrained`.
+        """
         from cliper.segmenter import Segmenter
 
         started = time.perf_counter()
@@ -43,6 +46,8 @@ class ModelConfig:
             dtype=self.dtype,
             seed=self.seed,
         )
+        if segmenter.refiner is not None:
+            segmenter.refiner.prepare(self.settings)
         where = segmenter.encoder.device
         _LOG.info("model %s on %s; ready in %.2f s", segmenter.checkpoint, where, time.perf_counter() - started)
         given = {name: value for name, value in self.settings.to_dict().items() if value is not None}
@@ -57,10 +62,14 @@ class ModelConfig:
         """
         from cliper.devices import resolve_device
         from cliper.provenance import checkpoint_record, versions
+        from cliper.refiners import refiner_kind
 
+        vae = self.settings.refine_vae
+        needs_vae = vae != "full" and refiner_kind(self.refiner or "none") == "diffusion"
         return {
             "model": checkpoint_record(self.model),
             "refiner": None if self.refiner is None else checkpoint_record(self.refiner, refiner=True) or self.refiner,
+            **({"refine_vae": checkpoint_record(vae, kind="vae")} if needs_vae else {}),
             "settings": self.settings.to_dict(),
             "device": resolve_device(self.device).type,
             "dtype": self.dtype or "float32",

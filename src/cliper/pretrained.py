@@ -55,15 +55,15 @@ def load_model(model_class: Any, folder: Path, **options: Any) -> tuple[Any, lis
             config_class = getattr(model_class, "config_class", transformers.AutoConfig)
             options["config"] = config = config_class.from_pretrained(path, local_files_only=True)
             build = getattr(model_class, "from_config", model_class)  # that of an AutoModel
-        with torch.device("meta"):
-            described = sum(parameter.numel() for parameter in build(config).parameters())
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-        if described > size:  # memory would be allocated for what is missing
-            raise ValueError(f"config.json describes {described:,} weights, the files have {size:,} bytes")
         logger = logging.getLogger("diffusers")
         level = logger.level
         logger.setLevel(logging.ERROR)  # it would log the problems
         try:
+            with torch.device("meta"):
+                described = sum(parameter.numel() for parameter in build(config).parameters())
+            size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+            if described > size:  # memory would be allocated for what is missing
+                raise ValueError(f"config.json describes {described:,} weights, the files have {size:,} bytes")
             model, info = model_class.from_pretrained(path, **options)
         finally:
             logger.setLevel(level)

@@ -38,7 +38,8 @@ class Segmentation:
         confidence: [C] float32; above 1 for some refiners; a class whose confidence is not above the
             score threshold (``settings.thresholds()``) gets no pixel.
         maps: [C, h, w] float32, class maps before refinement.
-        refined: [C, S, S'] float32, class maps after refinement (the same as ``maps`` without a refiner).
+        refined: [C, S, S'] float32, class maps after refinement and edge-aware smoothing (the same as ``maps`` without
+            both).
         settings: the settings in use.
         model: name of the checkpoint, or path of its folder.
         refiner: name of the refiner, or None.

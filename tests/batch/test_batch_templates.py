@@ -49,6 +49,19 @@ def test_chosen_templates_are_those_of_the_run(
     assert set(statuses(tmp_path / "out").values()) == {"done"}
 
 
+def test_views_and_windows_do_not_change_the_choice(
+    batch: Any, photos: Path, tmp_path: Path, own_tiny: Any, templates_file: Path
+) -> None:
+    """An extra size at which no image can be encoded fails the images of the run, not the choice."""
+    flags = ("--choose-templates", 1, "--flip", "--window", 112, "--extra-size", 4096)
+    assert batch(photos, "-f", "labels", "-s", templates_file, *flags).code == 1
+    assert set(statuses(tmp_path / "out").values()) == {"failed"}
+    segmenter = own_tiny.with_settings(own_tiny.settings.replace(templates=TEMPLATES))
+    name = min(json.loads(line)["input"] for line in (tmp_path / "out" / "manifest.jsonl").open())
+    kept = choose_templates(segmenter, [segmenter.encode_image(photos / name).views[0]], parse_classes(CLASSES), "auto")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["config"]["settings"]["templates"] == list(kept)
+
+
 def test_images_that_cannot_be_used_are_left_out_of_the_choice(
     batch: Any, photos: Path, tmp_path: Path, templates_file: Path
 ) -> None:

@@ -185,6 +185,19 @@ def test_diffusion_of_old_and_new_releases(tiny_pipeline, caplog):
     assert not caplog.records  # the library's own report is not shown
 
 
+def test_tiny_vae_is_recognised_by_its_configuration(tmp_path, caplog):
+    from diffusers import AutoencoderTiny
+
+    channels = (8, 8, 8, 8)
+    AutoencoderTiny(encoder_block_out_channels=channels, decoder_block_out_channels=channels).save_pretrained(tmp_path)
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    report = verify_checkpoint(tmp_path)
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert (report.problems, report.files[0]) == ([], "config.json")
+    assert report.tensors > 100
+    assert not caplog.records
+
+
 def test_hub_checksums_are_compared(hub, tiny_clip):
     content = {name: (tiny_clip / name).read_bytes() for name in ("config.json", "model.safetensors")}
     hub.repos["me/tiny"] = {"a" * 40: content}

@@ -39,6 +39,17 @@ def test_variants_differ_and_begin_with_the_given_settings(kind: str, refiner: s
         assert variants[2].models == models
 
 
+def test_rows_are_with_and_without_what_they_name_whatever_the_settings_have() -> None:
+    models = ModelConfig("mini", Settings(edge_weight=5, refine_vae="models/my vae"), "sd2.1")
+    rows = {one.label: one.models.settings for one in refiner_variants(models, "diffusion")}
+    assert {label for label, one in rows.items() if one.edge_weight} == {"none, edges", "sd2.1, edges"}
+    assert {label: one.refine_vae for label, one in rows.items() if one.refine_vae != "full"} == {
+        "sd2.1, tiny VAE": "models/my vae"
+    }
+    given = refiner_variants(ModelConfig("mini", Settings(), "sd2.1"), "diffusion")[-1]
+    assert (given.label, given.models.settings.refine_vae) == ("sd2.1, tiny VAE", "taesd")
+
+
 def test_both_ablations_are_refused(evaluate: Callable[..., Any]) -> None:
     ended = evaluate("--ablation", "--ablate-refiner")
     assert ended.code == 2

@@ -62,6 +62,7 @@ WRONG_VALUES: list[dict[str, Any]] = [
     {"settings": {"proxy_model": "dino-b8"}},
     {"settings": {"refine_size": 1024}},
     {"settings": {"refine_max_patches": 4097}},
+    {"settings": {"refine_layers": ["up_blocks"]}},
     {"settings": []},
     {"image": None},
     {"image": 3},
@@ -140,5 +141,5 @@ def test_cost_of_an_image_is_limited(start: Any, image_file: bytes) -> None:
     server = start(patches=100)
     refused(server.segment(image_file, settings={"size": 4096}), 422, "at most 100 patches", "98304")
     refused(server.segment(png(Image.new("RGB", (2000, 2)))), 422, "patches")
-    refused(server.segment(image_file, settings={"size": 128, "window": 112}), 422, "window 112 make")
+    refused(server.segment(image_file, settings={"size": 112, "extra_sizes": [64], "window": 112}), 422, "[112, 64]")
     refused(server.segment(image_file, settings={"size": 128, "window": 16}), 422, "at least 112")

@@ -106,7 +106,7 @@ def test_settings_have_the_names_and_limits_of_the_package() -> None:
     # A request names no model: it would be fetched, or read from a path of the caller's choice.
     schema = SettingsChange.model_json_schema()["properties"]
     assert set(schema) == {field.name for field in dataclasses.fields(Settings)} - {"proxy_model", "refine_vae"}
-    narrower = {"attention", "refine_size", "refine_max_patches"}
+    narrower = {"attention", "refine_size", "refine_max_patches", "refine_balance"}
     for name in set(schema) - narrower:
         first = schema[name]["anyOf"][0].get("items", schema[name]["anyOf"][0])
         limits = setting_limits(name)
@@ -115,4 +115,4 @@ def test_settings_have_the_names_and_limits_of_the_package() -> None:
         elif limits:
             assert (first["minimum"], first["maximum"]) == limits, name
     assert "proxy" not in schema["attention"]["anyOf"][0]["enum"]
-    assert schema["refine_size"]["anyOf"][0]["maximum"] == 512
+    assert [schema[name]["anyOf"][0]["maximum"] for name in ("refine_size", "refine_balance")] == [512, 15]

@@ -124,7 +124,7 @@ def test_refiner_on_and_off(start: Any, tiny: Segmenter, image_file: bytes) -> N
 def test_request_does_not_load_a_proxy_model(
     start: Any, tiny: Segmenter, dino_folder: Path, image_file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = tiny.settings.replace(attention="proxy", proxy_model=str(dino_folder))
+    proxy = tiny.settings.replace(attention="proxy", proxy_model=str(dino_folder), refine_vae=str(dino_folder))
     service = start(tiny.with_settings(proxy))
     monkeypatch.setattr("cliper.refiners.registry.load_refiner", None)
     answer = service.segment(image_file).json()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cliper.batch.task import SegmentTask
 from cliper.decode_pool import DecodePool
-from cliper.errors import ImageError
+from cliper.errors import ImageError, ResourceError
 from cliper.template_selection import choose_templates
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def with_chosen_templates(task: SegmentTask, source: Source, count: int) -> Segm
         CliperError: as :meth:`.ModelConfig.load` and :func:`.choose_templates`.
     """
     models = task.models
-    segmenter = dataclasses.replace(models, refiner=None).load()
+    # Only the patches of the whole image are looked at.
+    plain = models.settings.replace(extra_sizes=(), flip=False, window=0, class_top=0, class_min_score=0)
+    segmenter = dataclasses.replace(models, refiner=None, settings=plain).load()
     templates = choose_templates(segmenter, _encode(segmenter, task, source, count), task.classes, task.background)
     return dataclasses.replace(
         task, models=dataclasses.replace(models, settings=models.settings.replace(templates=templates))
@@ -45,7 +47,7 @@ def _encode(segmenter: Segmenter, task: SegmentTask, source: Source, count: int)
         for item in itertools.islice(source.items(), count):
             try:
                 _, (image, pixels) = task.read(segmenter, item, decoder)
-            except ImageError:  # the run reports it
+                [encoded] = segmenter.encode_images([image], [pixels])
+            except (ImageError, ResourceError):  # the run reports it
                 continue
-            [encoded] = segmenter.encode_images([image], [pixels])
             yield encoded.views[0]

@@ -209,7 +209,10 @@ def kind_of_folder(folder: Path) -> str | None:
     """
     if (folder / MARKER_FILES["diffusion"]).is_file():
         return "diffusion"
-    model_type = read_json(folder / "config.json", "a model has one").get("model_type")
+    config = read_json(folder / "config.json", "a model has one")
+    if config.get("_class_name") == "AutoencoderTiny":
+        return "vae"
+    model_type = config.get("model_type")
     return next((kind for kind, parts in COMPONENTS.items() if model_type in parts[0].model_types), None)
 
 

@@ -95,6 +95,8 @@ def read_model_config(options: dict[str, Any], settings: Settings) -> ModelConfi
         return str(folder.absolute()) if folder.is_dir() else name
 
     refiner = None if options["refiner"] in (None, "none") else absolute(options["refiner"])
+    vae = settings.refine_vae if settings.refine_vae == "full" else absolute(settings.refine_vae)
+    settings = settings.replace(refine_vae=vae, proxy_model=absolute(settings.proxy_model))
     return ModelConfig(
         absolute(str(options["model"])), settings, refiner, options["device"], options["dtype"], options["seed"]
     )

@@ -29,7 +29,6 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "both upper blocks": _UPPER,
         "doubly stochastic": _BALANCE,
         "no noise, both upper blocks, doubly stochastic": {**_NO_NOISE, **_UPPER, **_BALANCE},
-        "tiny VAE": {"refine_vae": "taesd"},
     },
 }
 
@@ -38,7 +37,8 @@ def refiner_variants(models: ModelConfig, kind: str) -> tuple[Variant, ...]:
     """No refiner and the refiner, each with and without edge-aware smoothing, and the refiner with each of its options.
 
     Args:
-        models: with the refiner and settings that the options change.
+        models: with the refiner and settings that the options change. Of these ``edge_weight`` is ignored, and a tiny
+            ``refine_vae`` is that of the variant ``"tiny VAE"`` only.
         kind: of the refiner, as :func:`cliper.refiners.refiner_kind` gives it.
     """
     name = models.refiner or "none"
@@ -46,7 +46,11 @@ def refiner_variants(models: ModelConfig, kind: str) -> tuple[Variant, ...]:
     if kind != "none":
         ways |= {name: (models.refiner, {}), f"{name}, edges": (models.refiner, _EDGES)}
         ways |= {f"{name}, {label}": (models.refiner, changes) for label, changes in _OPTIONS[kind].items()}
+        if kind == "diffusion":
+            given = models.settings.refine_vae
+            ways[f"{name}, tiny VAE"] = (models.refiner, {"refine_vae": "taesd" if given == "full" else given})
+    base = models.settings.replace(edge_weight=0, refine_vae="full")
     return tuple(
-        Variant(label, replace(models, refiner=refiner, settings=models.settings.replace(**changes)))
+        Variant(label, replace(models, refiner=refiner, settings=base.replace(**changes)))
         for label, (refiner, changes) in ways.items()
     )

@@ -71,6 +71,13 @@ class Refiner(ABC):
         self.patch_size = patch_size
         self.batch_size = batch_size
 
+    def prepare(self, settings: Settings) -> None:  # noqa: B027 - most refiners need nothing
+        """Load what the settings need besides the refiner's own networks; else the first image does it.
+
+        Raises:
+            CheckpointError: weights are missing, damaged, of another kind, or cannot be downloaded.
+        """
+
     def refine(
         self, images: Sequence[Tensor], maps: Sequence[Tensor], settings: Settings, seed: int = 0
     ) -> list[Tensor]:

@@ -210,18 +210,17 @@ class ServedModel:
 
     def _check_patches(self, size: tuple[int, int], settings: Settings) -> None:
         """Refuse images that would occupy the model for long: attention grows with the square of the patches."""
-        patch, limit, pixels = self._segmenter.encoder.patch_size, self.limits.patches, 0
-        for side in (settings.size, *settings.extra_sizes):
+        patch, limit, crop, pixels = self._segmenter.encoder.patch_size, self.limits.patches, settings.window, 0
+        for side in (sizes := [settings.size, *settings.extra_sizes]):
             height, width = resized_shape(*size, side, patch)
             pixels += height * width
-            if settings.window and pixels // patch**2 <= limit:
-                windows = window_grid(height, width, settings.window)
-                pixels += sum((w.bottom - w.top) * (w.right - w.left) for w in windows)
+            if crop and pixels // patch**2 <= limit:  # all windows have one size
+                pixels += len(window_grid(height, width, crop)) * min(crop, height) * min(crop, width)
         patches = (1 + settings.flip) * pixels // patch**2
         if patches > limit:
             raise ImageError(
-                f"expected an image of at most {limit} patches, got {size[0]}x{size[1]} pixels, which at size "
-                f"{settings.size} and window {settings.window} make {patches}; lower size or cut the image"
+                f"expected an image of at most {limit} patches, got {size[0]}x{size[1]} pixels, which at sizes "
+                f"{sizes}, flip {settings.flip}, window {crop} make {patches}; lower size or cut the image"
             )
 
     def _parse_names(self, names: str | list[str], what: str) -> list[ClassPrompt]:
@@ -234,7 +233,7 @@ class ServedModel:
 
     def describe(self) -> dict[str, Any]:
         """As in ``GET /v1/models``."""
-        encoder, checkpoint = self._segmenter.encoder, self._segmenter.checkpoint
+        encoder, checkpoint, own = self._segmenter.encoder, self._segmenter.checkpoint, self.settings
         return {
             "name": self.name,
             "source": checkpoint.source,
@@ -243,6 +242,6 @@ class ServedModel:
             "device": str(encoder.device),
             "dtype": str(encoder.dtype).removeprefix("torch."),
             "batch": self.batch,
-            "settings": {**self.settings.to_dict(), "proxy_model": display_name(self.settings.proxy_model)},
+            "settings": {**own.to_dict(), **{n: display_name(getattr(own, n)) for n in ("proxy_model", "refine_vae")}},
             "limits": asdict(self.limits),
         }

@@ -52,6 +52,7 @@ Pixels = Annotated[float, Field(ge=0, le=1000)]
 Extremes = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(max_length=MAX_ITEMS)]
 _BASE64_SCHEMA = {"type": "string", "contentEncoding": "base64"}
 Base64 = Annotated[bytes, BeforeValidator(decode_base64), WithJsonSchema(_BASE64_SCHEMA)]
+Layer = Annotated[str, Field(pattern=r"attentions\.\d")]  # one layer, not a block of them
 
 
 class StrictModel(BaseModel):
@@ -65,6 +66,7 @@ _NARROWER: dict[str, tuple[Any, ...]] = {
     "attention": (tuple(name for name in setting_limits("attention")[0] if name != "proxy"),),
     "refine_size": (64, 512),
     "refine_max_patches": (1, 4096),
+    "refine_balance": (0, 15),
 }
 _MAX_LENGTHS = {"templates": 16, "refine_layers": 4, "refine_size": 2, "extra_sizes": 2}
 
@@ -73,8 +75,8 @@ def _constrain(kind: Any, name: str) -> Any:
     """The type of a setting within its limits, with lists for tuples: JSON has no others."""
     limits = _NARROWER.get(name, setting_limits(name))
     if typing.get_origin(kind) is tuple:
-        item: Any = typing.get_args(kind)[0]
-        items = list[item] if item is str else list[_constrain(item, name)]  # type: ignore[misc]
+        item: Any = Layer if name == "refine_layers" else typing.get_args(kind)[0]
+        items = list[_constrain(item, name) if item is int else item]  # type: ignore[misc]
         return Annotated[items, Field(min_length=1, max_length=_MAX_LENGTHS[name])]
     if alternatives := typing.get_args(kind):
         return Union[tuple(_constrain(one, name) for one in alternatives)]  # noqa: UP007
@@ -83,8 +85,7 @@ def _constrain(kind: Any, name: str) -> Any:
     return Annotated[kind, Field(ge=limits[0], le=limits[1])] if kind in (int, float) else kind
 
 
-_types = typing.get_type_hints(Settings)
-_models = ("proxy_model", "refine_vae")
+_types, _models = typing.get_type_hints(Settings), ("proxy_model", "refine_vae")
 _fields: Any = {name: (_constrain(kind, name) | None, None) for name, kind in _types.items() if name not in _models}
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
+from PIL import Image
 from tiny_models import plain_attention
 from torch import Tensor
 
 from cliper.errors import CheckpointError
+from cliper.model_config import ModelConfig
 from cliper.ops import compensate
 from cliper.refiners import load_refiner
 from cliper.refiners.diffusion import DiffusionRefiner
@@ -84,9 +89,12 @@ def test_balance_reaches_the_maps(
 
 
 def test_tiny_vae_gives_the_latents_of_diffusers(
-    refiner: DiffusionRefiner, taesd: Path, images: list[Tensor], maps: list[Tensor]
+    refiner: DiffusionRefiner, taesd: Path, images: list[Tensor], maps: list[Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
+    logging.getLogger("diffusers").addHandler(caplog.handler)
     latents = refiner.encode_latents(images[0], (64, 64), "bilinear", str(taesd))
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert not caplog.records  # the configuration has a key that the library itself does not know
     pixels = F.interpolate(images[0][None], (64, 64), mode="bilinear", align_corners=False) * 2 - 1
     with torch.no_grad():
         expected = AutoencoderTiny.from_pretrained(taesd).encode(pixels).latents
@@ -113,3 +121,36 @@ def test_tiny_vaes_that_cannot_be_used(
     config = json.loads((other / "config.json").read_text()) | {"latent_channels": 16}
     (other / "config.json").write_text(json.dumps(config))
     refused(other, "with 16 channels")
+
+
+def test_tiny_vae_of_a_command_is_found_before_it_begins(
+    command: Callable[..., Any],
+    clip_folder: Path,
+    pipelines: dict[str, Path],
+    taesd: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_image: Callable[..., Image.Image],
+) -> None:
+    """A run has the absolute path of its folder and its checksum, for workers and later runs."""
+    (tmp_path / "photos").mkdir()
+    make_image().save(tmp_path / "photos" / "a.png")
+    models = ("-m", clip_folder, "-r", pipelines["sd2.1"], "--refine-size", 64)
+    monkeypatch.chdir(taesd.parent)
+
+    def batch(vae: str) -> Any:
+        return command(
+            "batch", tmp_path / "photos", "-c", "dog; cat", "-o", tmp_path / "out", *models, "--refine-vae", vae
+        )
+
+    ended = batch("nothing")
+    assert ended.code == 2
+    assert "no checkpoint is called 'nothing'" in ended.err
+    assert not (tmp_path / "out").exists()
+    assert batch(taesd.name).code == 0
+    config = json.loads((tmp_path / "out" / "run.json").read_text())["config"]
+    assert config["settings"]["refine_vae"] == str(taesd)
+    assert list(config["refine_vae"]["sha256"]) == ["diffusion_pytorch_model.safetensors"]
+    settings = SETTINGS.replace(refine_vae="nothing")
+    with pytest.raises(CheckpointError, match="no checkpoint is called 'nothing'"):
+        ModelConfig(str(clip_folder), settings, str(pipelines["sd2.1"])).load()

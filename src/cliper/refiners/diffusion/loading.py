@@ -128,6 +128,8 @@ def _build(model_class: Any, folder: Path) -> Any:
     """A model from its configuration, on the meta device."""
     with reraise(Exception, CheckpointError, f"{folder}: not the configuration of its {model_class.__name__}"):
         config = model_class.load_config(str(folder))
+        if "encoder_block_out_channels" in config:  # AutoencoderTiny writes this one too, and warns when it reads it
+            config.pop("block_out_channels", None)
         with torch.device("meta"):
             model = model_class.from_config(config)
     return model.eval().requires_grad_(False)

@@ -71,6 +71,11 @@ class DiffusionRefiner(Refiner):
                 name, type(self.scheduler).__name__, timestep, METHOD_STEP, METHOD_TIMESTEP,
             )  # fmt: skip
 
+    def prepare(self, settings: Settings) -> None:
+        """Load the tiny VAE of ``refine_vae``, if it is one."""
+        if settings.refine_vae != "full":
+            self._load_tiny_vae(settings.refine_vae)
+
     @torch.inference_mode()
     def encode_latents(
         self, image: Tensor, size: tuple[int, int], resize: str = "nearest", vae: str = "full"

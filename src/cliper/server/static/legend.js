@@ -11,9 +11,12 @@ function percent(share) {
 }
 
 // Why a class has no pixels and what would change that, in words; empty if it has some. base is
-// the score threshold at sensitivity 0.5. The words are those of why_absent in cliper/result.py.
+// the score threshold at sensitivity 0.5. The words are those of why_absent in cliper/result.py,
+// but the page does not know which setting left a class out.
 export function reason(confidence, area, score, base) {
-  if (confidence === 0) return "not among the most likely classes of the image (class_top)";
+  if (confidence === 0) {
+    return "not among the most likely classes of the image (class_top, class_min_score)";
+  }
   if (confidence > score) {
     const why = "other classes, or background, score higher everywhere";
     return area > 0 ? "" : why + "; fewer classes, or other words, may help";
