@@ -179,7 +179,7 @@ def evaluate(context: click.Context, /, target: str | None, **options: Any) -> i
     models = task.variants[0].models
     checkpoint = resolve(models.model, "clip")
     print_model(checkpoint, None if options["ablation"] else models.refiner)
-    echo_notes(checkpoint, task.benchmark.texts.classes)
+    echo_notes(checkpoint, task.texts(task.variants[0]).classes)
     engine = make_engine(task, options)
     with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
         source = SampleSource(task.benchmark.name, samples)
