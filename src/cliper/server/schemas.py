@@ -76,7 +76,7 @@ def _constrain(kind: Any, name: str) -> Any:
     limits = _NARROWER.get(name, setting_limits(name))
     if typing.get_origin(kind) is tuple:
         item: Any = Layer if name == "refine_layers" else typing.get_args(kind)[0]
-        items = list[_constrain(item, name) if item is int else item]  # type: ignore[valid-type]
+        items = list[_constrain(item, name) if item is int else item]  # type: ignore[misc, valid-type]
         return Annotated[items, Field(min_length=1, max_length=_MAX_LENGTHS[name])]
     if alternatives := typing.get_args(kind):
         return Union[tuple(_constrain(one, name) for one in alternatives)]  # noqa: UP007
