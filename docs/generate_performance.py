@@ -287,6 +287,31 @@ def tuning() -> str:
     return "\n".join([text, "", *lines])
 
 
+def costs() -> str:
+    """Seconds and memory by model and refiner."""
+    clip, refined, once = read("clip_stage_vit-b16"), read("compensation"), read("encode_once")
+    own = once["refiners"]["self"]
+    memory = clip["peak_bytes_above_start"]["cliper"] / 2**20
+    lines = [
+        "| | seconds an image | peak memory | source |",
+        "| --- | --- | --- | --- |",
+        f"| `mini`, refiner `self`, new words | {own['first_seconds']:.1f} | | {link('encode_once')} |",
+        f"| the same image again, other new words | {own['second_seconds']:.2f} | | {link('encode_once')} |",
+        f"| `ViT-B/16`, no refiner | {clip['seconds']['cliper']['median']:.1f} | {memory:.0f} MiB above the model | "
+        f"{link('clip_stage_vit-b16')} |",
+    ]
+    for alias, model in refined["models"].items():
+        ours = model["ours"]
+        cells = f"{ours['seconds']['total']:.1f} | {ours['peak_gib']:.1f} GiB"
+        lines.append(f"| refiner `{alias}` alone | {cells} | {link('compensation')} |")
+    return "\n".join([*lines, "", "Two cores of a processor, float32; random weights except for `mini`."])
+
+
+def link(name: str) -> str:
+    """To a file of results."""
+    return f"[{name}.json](../benchmarks/results/{name}.json)"
+
+
 def published() -> str:
     """The published table, from the presets."""
     names = [n for n in cliper.presets() if not n.endswith("-preprint")]
@@ -356,6 +381,7 @@ PAGES = {
         "published": published,
     },
     "docs/tuning.md": {"tuning": tuning},
+    "docs/choosing.md": {"costs": costs},
     "README.md": {"summary": summary},
 }
 
