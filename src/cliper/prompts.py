@@ -360,7 +360,9 @@ def encode_background(
 
 
 def _keyword(background: Classes | None) -> str | None:
-    names = [background] if isinstance(background, str) else background or []
+    if not isinstance(background, Iterable):
+        return None
+    names = [background] if isinstance(background, str) else background
     return background_keyword([name for name in names if isinstance(name, str)], "background")
 
 

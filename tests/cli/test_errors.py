@@ -199,7 +199,7 @@ def test_unusable_class_file_is_refused(refused: Any, clip_folder: Path, photo: 
     ("arguments", "words"),
     [
         (["segment", "-c", "dog"], "expected an image, got none"),
-        (["segment", "--clases", "dog"], "No such option '--clases'. (Did you mean one of: '--classes'"),
+        (["segment", "--clases", "dog"], "No such option '--clases'. (Did you mean one of: '--class-top', '--classes'"),
         (["segment", "--scale", "3"], "'--logit-scale'"),
         (["segmnt"], "No such command 'segmnt'. Did you mean 'segment'? (see cliper --help)"),
         (["segment", "--example", "--size", "big"], "--size"),
