@@ -200,6 +200,8 @@ def test_unusable_class_file_is_refused(refused: Any, clip_folder: Path, photo: 
     [
         (["segment", "-c", "dog"], "expected an image, got none"),
         (["segment", "--clases", "dog"], "No such option '--clases'. (Did you mean one of: '--class-top', '--classes'"),
+        (["segment", "https://example.org/a.jpg", "-c", "dog"], "got an address of a.jpg; download it first"),
+        (["segment", "a.jpg", "-c", "dog", "-f", "label"], "got 'label'; did you mean 'labels'?"),
         (["segment", "--scale", "3"], "'--logit-scale'"),
         (["segmnt"], "No such command 'segmnt'. Did you mean 'segment'? (see cliper --help)"),
         (["segment", "--example", "--size", "big"], "--size"),

@@ -38,7 +38,7 @@ def test_table_and_confusion_matrix_of_an_evaluation(command: Any, report_file: 
 def test_bad_use_is_one_line(command: Any, report_file: Path, tmp_path: Path) -> None:
     for flags, words in (
         (("report", tmp_path / "none.json"), "cannot read the report"),
-        (("report", report_file, report_file, "--confusion", "a.png"), "expected one report with one variant, got 2"),
+        (("report", report_file, report_file, "--confusion", "a.png"), "expected one evaluation, got 2"),
         (("report", report_file, "--confusion", "a.jpg"), "expected a name ending in .png"),
         (("report", report_file, "-o", report_file / "x"), "expected a folder that can be written"),
     ):

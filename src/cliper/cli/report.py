@@ -51,7 +51,7 @@ def report(
         if path is not None:
             check_out_folder(path.parent)
     if confusion is not None and len(rows) != 1:
-        raise InputError(f"--confusion: expected one report with one variant, got {len(rows)}; give one report")
+        raise InputError(f"--confusion: expected one evaluation, got {len(rows)}; give one report, of one variant")
     if confusion is not None and confusion.suffix.lower() != ".png":
         raise InputError(f"--confusion: expected a name ending in .png, got {confusion}")
     text = TABLE_FORMATS[table_format](class_table(rows) if per_class else summary_table(rows))

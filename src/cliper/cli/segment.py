@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import logging
@@ -117,10 +118,12 @@ def segment(
         raise click.UsageError("expected an image, got none; name one, or give --example")
     if folder := next((image for image in images if image.is_dir()), None):
         raise click.UsageError(f"expected images, got the folder {folder}; cliper batch segments folders")
+    if address := next((image for image in images if str(image).startswith(("http:/", "https:/"))), None):
+        raise click.UsageError(f"expected files, got an address of {address.name}; download it first")
     if unknown := next((name for name in formats if name not in _FILE_FORMATS), None):
-        raise InputError(
-            f"--format: expected one of {', '.join(_FILE_FORMATS)}, got {unknown!r}; cliper batch writes others"
-        )
+        near = difflib.get_close_matches(unknown, _FILE_FORMATS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "cliper batch writes others"
+        raise InputError(f"--format: expected one of {', '.join(_FILE_FORMATS)}, got {unknown!r}; {hint}")
     class_list = read_class_options(classes, classes_file, options["settings"])
     background = read_background(background_names, options["settings"])
     stdin = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1) if _STREAM in images else b""
