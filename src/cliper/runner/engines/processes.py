@@ -122,16 +122,17 @@ def _worker_main(task: Task, device: str | None, torch_threads: int, threads: in
                 return
             yield item
 
-    message: Any
-    try:
-        with task.load(device) as model, DecodePool(threads, handler=task.decoder) as decoder:
-            send("loaded")
-            storage = Storage(parent.recv())
-            message = process_items(task, model, decoder, items(), storage, lambda *r: send(r), threads=threads)
-    except (KeyboardInterrupt, EOFError):
-        message = EngineStats()
-    except Exception as error:
-        message = portable_error(error)
+    message: Any = EngineStats()
+    with contextlib.suppress(KeyboardInterrupt, EOFError):  # SIGTERM may come while an error is handled, too
+        try:
+            with task.load(device) as model, DecodePool(threads, handler=task.decoder) as decoder:
+                send("loaded")
+                storage = Storage(parent.recv())
+                message = process_items(task, model, decoder, items(), storage, lambda *r: send(r), threads=threads)
+        except EOFError:
+            raise
+        except Exception as error:
+            message = portable_error(error)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent ends it once it has the message
     send(message)
 
