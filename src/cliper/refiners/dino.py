@@ -15,8 +15,9 @@ from torch import Tensor
 from cliper.checkpoints import check_folder
 from cliper.ops.position_embedding import interpolate_dino_positions
 from cliper.pretrained import load_pretrained
-from cliper.refiners.affinity import feature_affinity, propagate, propagate_to_neighbors
-from cliper.refiners.base import Affinity, Refiner, limit_patches, resize_image
+from cliper.refiners.affinity import feature_affinity
+from cliper.refiners.base import Affinity, limit_patches, resize_image
+from cliper.refiners.feature_refiner import FeatureRefiner
 from cliper.settings import Settings
 
 __all__ = ["DinoRefiner"]
@@ -26,7 +27,7 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-class DinoRefiner(Refiner):
+class DinoRefiner(FeatureRefiner):
     """A ViT of the DINO or DINOv2 family.
 
     There is no noise and no chain: the seed and ``refine_mode`` change nothing. Without ``refine_size`` the image is
@@ -116,19 +117,6 @@ class DinoRefiner(Refiner):
         grid = (size[0] // self.patch_size, size[1] // self.patch_size)
         resize = settings.refine_resize or "bilinear"
         return [Affinity(self.features(image, size, resize), grid) for image in images]
-
-    def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
-        assert isinstance(affinity.values, Tensor)
-        if settings.refine_propagation == "solve":
-            return propagate_to_neighbors(
-                maps,
-                affinity.values,
-                affinity.grid,
-                self.patch_size,
-                neighbors=settings.refine_neighbors,
-                alpha=settings.refine_alpha,
-            )
-        return propagate(maps, affinity.values, affinity.grid)
 
 
 def _positions(table: Tensor, patch_size: int, embeddings: Tensor, height: int, width: int) -> Tensor:

@@ -5,7 +5,8 @@ patches in a finer grid. Layer, grid and inverse temperature were chosen by ``be
 of its images, with the bundled checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from cliper.encoders.base import Encoder
 from cliper.errors import SettingsError
-from cliper.refiners.affinity import propagate, propagate_to_neighbors
-from cliper.refiners.base import Affinity, Refiner, limit_patches
+from cliper.refiners.base import Affinity, limit_patches
+from cliper.refiners.feature_refiner import FeatureRefiner
 from cliper.settings import Settings
 
 __all__ = ["SelfSimilarityRefiner"]
@@ -38,7 +39,7 @@ then no patch would keep anything. The limit matters where the mean is above 0.6
 _MAX_PATCHES = 4096
 
 
-class SelfSimilarityRefiner(Refiner):
+class SelfSimilarityRefiner(FeatureRefiner):
     """Propagates class maps along the similarity of the CLIP encoder's own patches.
 
     Of the settings only ``refine_size``, ``refine_max_patches``, ``refine_propagation``, ``refine_neighbors`` and
@@ -53,6 +54,11 @@ class SelfSimilarityRefiner(Refiner):
     """
 
     advice = "lower refine_size or refine_max_patches"
+    product_options: ClassVar[Mapping[str, float]] = {
+        "mean_weight": MEAN_WEIGHT,
+        "inverse_temperature": INVERSE_TEMPERATURE,
+        "max_level": MAX_LEVEL,
+    }
 
     def __init__(self, encoder: Encoder, *, layer: int | None = None) -> None:
         super().__init__(name="self", device=encoder.device, dtype=encoder.dtype, patch_size=encoder.patch_size)
@@ -90,23 +96,3 @@ class SelfSimilarityRefiner(Refiner):
     ) -> list[Affinity]:
         grid = (size[0] // self.patch_size, size[1] // self.patch_size)
         return [Affinity(self.features(image, size), grid) for image in images]
-
-    def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
-        assert isinstance(affinity.values, Tensor)
-        if settings.refine_propagation == "solve":
-            return propagate_to_neighbors(
-                maps,
-                affinity.values,
-                affinity.grid,
-                self.patch_size,
-                neighbors=settings.refine_neighbors,
-                alpha=settings.refine_alpha,
-            )
-        return propagate(
-            maps,
-            affinity.values,
-            affinity.grid,
-            mean_weight=MEAN_WEIGHT,
-            inverse_temperature=INVERSE_TEMPERATURE,
-            max_level=MAX_LEVEL,
-        )
