@@ -22,7 +22,7 @@ __all__ = ["MODES", "QueryKey", "compensate", "compensate_query_key", "resize_qu
 MODES = ("chain", "mean", "selected")
 
 EPS = 1e-5  # the method's constant, added to column maxima and to row sums
-_TINY = 1e-30  # least divisor of rows and columns without any value
+_MIN_DIVISOR = 1e-30  # of rows and columns without any value
 
 # A map is computed in blocks of rows of about 4 MB, so that the passes over a block run in the cache. (Blocks of 1 or
 # 2 MB are a tenth slower; one block per core in parallel is slower by a third.)
@@ -249,7 +249,7 @@ def _thresholded_product(
     # Not oneDNN's linear: its rounding error over sums of thousands of products is twice the plain product's.
     product = torch.cat(_map_blocks(x, lambda i: thresholded(i) @ values))
     sums = product[:, -1:]
-    return product[:, :-1] / (sums.clamp_min(_TINY) if balance else sums + EPS)
+    return product[:, :-1] / (sums.clamp_min(_MIN_DIVISOR) if balance else sums + EPS)
 
 
 def _column_scale(block: Callable[[int], Tensor], x: Tensor, rounds: int) -> Tensor:
@@ -263,10 +263,10 @@ def _column_scale(block: Callable[[int], Tensor], x: Tensor, rounds: int) -> Ten
 
         def column_sums(number: int, first: bool = index == 0, columns: Tensor = columns) -> Tensor:
             part = block(number)
-            return part.sum(0) if first else (1 / (part @ columns).clamp_min(_TINY)).T[0] @ part
+            return part.sum(0) if first else (1 / (part @ columns).clamp_min(_MIN_DIVISOR)).T[0] @ part
 
         sums = torch.stack(_map_blocks(x, column_sums)).sum(0)
-        columns = (1 / sums.clamp_min(_TINY))[:, None]
+        columns = (1 / sums.clamp_min(_MIN_DIVISOR))[:, None]
     return columns
 
 
