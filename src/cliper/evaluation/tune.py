@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cliper.errors import InputError
 from cliper.model_config import concurrency
-from cliper.prompts import Classes, ClassPrompt, background_classes, scene_background
+from cliper.prompts import Classes, ClassPrompt, scene_background
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,8 +197,7 @@ class _Search:
         self._rows = torch.stack([torch.bincount(truth, minlength=len(classes) + 1) for truth in self._truths])
         self._scene = tuple(scene_background(classes))
         self._auto = segmenter.text_classifier(self._classes, "auto").background
-        is_auto = isinstance(background, str) and background.strip().casefold() == "auto"
-        names = self._auto if is_auto else tuple(background_classes(background, classes))
+        names = segmenter.text_classifier(self._classes, background).background
         indices = self._scores.index(score), self._thresholds.index(threshold)
         self.given = _Choice(segmenter.settings.logit_scale, segmenter.settings.templates, names, *indices)
         self._templates = [self.given.templates, *([] if templates is None else [templates])]
