@@ -1,19 +1,16 @@
-"""Write the tables of docs/accuracy.md from benchmarks/results/accuracy.json.
+"""Write the tables of docs/accuracy.md from benchmarks/results.
 
 ``python docs/generate_accuracy.py`` writes the page; with ``--check`` it fails if it is out of date.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from generate_performance import RESULTS, read, source
+from generate_performance import RESULTS, read, source, write_pages
 
 MIN_SHOWN_IOU = 0.3  # of a class of ADE20K
-PAGE = Path(__file__).with_name("accuracy.md")
 
 
 def percent(value: float | None) -> str:
@@ -103,26 +100,14 @@ def first_words() -> str:
     return "\n\n".join([*parts, source("first_words", report)])
 
 
-def filled() -> str:
-    """The text of the page with all tables regenerated."""
-    text = PAGE.read_text(encoding="utf-8")
-    sections = {"first_words": first_words(), **{data: data_section(data) for data in ("voc21", "ade150")}}
-    for data, section in sections.items():
-        pattern = rf"(<!-- table: {data} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda m, s=section: f"{m[1]}{s}\n{m[2]}", text, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"{PAGE.name}: expected one table {data}, found {count}")
-    return text
-
-
-def main() -> None:
-    """Write the page, or with ``--check`` fail if it is out of date."""
-    new = filled()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(new, encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != new:
-        raise SystemExit(f"{PAGE.name}: its tables differ from benchmarks/results; run docs/generate_accuracy.py")
+PAGES = {
+    "docs/accuracy.md": {
+        "first_words": first_words,
+        "voc21": partial(data_section, "voc21"),
+        "ade150": partial(data_section, "ade150"),
+    }
+}
 
 
 if __name__ == "__main__":
-    main()
+    write_pages(PAGES)

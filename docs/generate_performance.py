@@ -1,6 +1,6 @@
-"""Write the tables of docs/performance.md and the README from benchmarks/results.
+"""Write the tables of docs/performance.md and other pages from benchmarks/results.
 
-``python docs/generate_performance.py`` writes both pages; with ``--check`` it fails if one of them is out of date.
+``python docs/generate_performance.py`` writes the pages; with ``--check`` it fails if one of them is out of date.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -386,10 +387,10 @@ PAGES = {
 }
 
 
-def filled(page: str) -> str:
+def filled(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
     """The text of a page with all tables regenerated."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    for name, make in PAGES[page].items():
+    for name, make in tables.items():
         table = make()
         pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
@@ -398,15 +399,15 @@ def filled(page: str) -> str:
     return text
 
 
-def main() -> None:
-    """Write the pages, or with ``--check`` fail if one is out of date."""
-    for page in PAGES:
-        path, new = ROOT / page, filled(page)
+def write_pages(pages: Mapping[str, Mapping[str, Callable[[], str]]]) -> None:
+    """Write the tables of pages, or with ``--check`` fail if one is out of date."""
+    for page, tables in pages.items():
+        path, new = ROOT / page, filled(page, tables)
         if "--check" not in sys.argv[1:]:
             path.write_text(new, encoding="utf-8")
         elif path.read_text(encoding="utf-8") != new:
-            raise SystemExit(f"{page}: its tables differ from benchmarks/results; run docs/generate_performance.py")
+            raise SystemExit(f"{page}: its tables differ from benchmarks/results; run docs/{Path(sys.argv[0]).name}")
 
 
 if __name__ == "__main__":
-    main()
+    write_pages(PAGES)
