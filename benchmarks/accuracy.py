@@ -23,7 +23,6 @@ import torch
 
 import cliper
 from cliper.datasets import Benchmark, Sample, Vocabulary, find_benchmark, make_vocabulary
-from cliper.errors import SettingsError
 from cliper.evaluation import ConfusionMatrix
 from machine import write_report
 
@@ -97,30 +96,21 @@ def make_cases(segmenter: cliper.Segmenter, benchmark: Benchmark, rows: list[Row
     return cases
 
 
-def encode(segmenter: cliper.Segmenter, image: Any, known: list[Any]) -> Any:
-    """The image after the networks, from ``known`` if it is there, else added to it."""
-    for encoded in known:
-        try:
-            encoded.check_usable(segmenter.encoder, segmenter.refiner, segmenter.settings, segmenter.seed)
-        except SettingsError:
-            continue
-        return encoded
-    known.append(segmenter.encode_image(image))
-    return known[-1]
-
-
 def measure(benchmark: Benchmark, samples: list[Sample], cases: list[Case]) -> list[Counts]:
     """Pixels of each case."""
     counts: list[list[Any]] = [[] for _ in cases]
     for number, sample in enumerate(samples, start=1):
         image, truth = benchmark.read_whole(sample)
         encoded: list[Any] = []
+        inputs = [cases[0].segmenter.preprocess(image)]  # all rows have one size
         pixels: dict[Any, Any] = {}  # cases with the same words and settings are computed once
         for found, (row, segmenter, vocabulary) in zip(counts, cases, strict=True):
             texts = vocabulary.texts
             key = (texts, segmenter.settings, row.refiner)
             if key not in pixels:
-                result = segmenter(encode(segmenter, image, encoded), texts.classes, texts.background or None)
+                # What an earlier row's networks gave is taken from there.
+                encoded += segmenter.encode_images([image], inputs, [[one] for one in encoded])
+                result = segmenter(encoded[-1], texts.classes, texts.background or None)
                 matrix = ConfusionMatrix(benchmark.num_labels + len(vocabulary.distractors), benchmark.ignore)
                 matrix.update(truth, result.labels)
                 counted = matrix.matrix
