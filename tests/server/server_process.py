@@ -20,7 +20,7 @@ import httpx
 
 TIMEOUT = 120  # seconds that anything may take on a busy machine
 
-# The model waits while the file sys.argv[1] exists.
+# The model waits while the file sys.argv[1] exists, and says by another file that it does.
 _HELD = """
 import pathlib, sys, time
 from cliper.cli.main import run
@@ -28,6 +28,7 @@ from cliper.segmenter import Segmenter
 held, segment = pathlib.Path(sys.argv[1]), Segmenter.__call__
 def wait_and_segment(self, *given):
     while held.exists():
+        held.with_suffix(".begun").touch()
         time.sleep(0.01)
     return segment(self, *given)
 Segmenter.__call__ = wait_and_segment

@@ -166,6 +166,7 @@ def held(serve: Serve, tmp_path: Path) -> Process:
 def test_second_ctrl_c_stops_after_the_current_batch(held: Process, image_file: bytes, tmp_path: Path) -> None:
     (tmp_path / "held").touch()
     threads, responses = ask_in_threads(held, image_file, 3)
+    wait_for((tmp_path / "held.begun").exists)
     held.process.send_signal(signal.SIGINT)
     wait_for(lambda: not held.listens)
     held.process.send_signal(signal.SIGINT)

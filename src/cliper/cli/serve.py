@@ -203,7 +203,11 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
         segmenter = load_segmenter(options)
         segmenter(Image.new("RGB", (64, 64), "grey"), "thing")  # finds broken weights, and caches background words
         decoders = DecodePool(CODEC_THREADS) if os.name == "posix" else None
-        with decoders or contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            for number in (signal.SIGINT, signal.SIGTERM):  # restored when all has ended: a late Ctrl-C is not an error
+                stack.callback(signal.signal, number, signal.getsignal(number))
+            if decoders is not None:
+                stack.enter_context(decoders)
             model = ServedModel(segmenter, limits, batch=options["batch_size"], decoders=decoders, threads=threads)
             service = Service(
                 model,
@@ -217,8 +221,7 @@ def _serve(options: dict[str, Any], ready: Callable[[str, str], None]) -> None:
             address, port = socket.getsockname()[:2]
             name = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
             server = Server(service, lambda: ready(model.name, name))
-            with contextlib.ExitStack() as stack:
-                for number in (signal.SIGINT, signal.SIGTERM):  # from here on they do not interrupt the model
-                    stack.callback(signal.signal, number, signal.signal(number, server.handle_exit))
-                stack.enter_context(service)
-                server.run(sockets=[socket])
+            for number in (signal.SIGINT, signal.SIGTERM):  # from here on they do not interrupt the model
+                signal.signal(number, server.handle_exit)
+            stack.enter_context(service)
+            server.run(sockets=[socket])
