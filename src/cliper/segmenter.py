@@ -126,8 +126,8 @@ class Segmenter:
         with convert_out_of_memory():
             encoder = load_clip(checkpoint.folder, device=target, dtype=clip_dtype)
         refiner_dtype = None if dtype is None else clip_dtype
-        cache = SQLiteTextCache()
-        return cls(encoder, checkpoint, chosen, seed=seed, cache=cache, dtype=refiner_dtype).with_refiner(refiner)
+        segmenter = cls(encoder, checkpoint, chosen, seed=seed, cache=SQLiteTextCache(), dtype=refiner_dtype)
+        return segmenter.with_refiner(refiner)
 
     @property
     def settings(self) -> Settings:
@@ -141,8 +141,7 @@ class Segmenter:
         SettingsError if settings and encoder do not fit, CheckpointError and ResourceError as :meth:`from_pretrained`.
         """
         other = copy.copy(self)
-        other._settings = settings
-        other._predictor = self._make_predictor(settings)
+        other._settings, other._predictor = settings, self._make_predictor(settings)
         return other
 
     def with_refiner(self, refiner: str | Path | None) -> Segmenter:
