@@ -125,7 +125,7 @@ _METHOD = option_group(
     ),
     option("--flip/--no-flip", "Average the class maps with those of the mirror image.", default=None),
     option("--window PIXELS", "Side of the sliding windows; 0 for none."),
-    option("--window-context/--no-window-context", "Let each sliding window attend to all windows.", default=None),
+    option("--window-context/--no-window-context", "Let each window of --window attend to all windows.", default=None),
     option(
         "--attention",
         "Attention in the image encoder's last layer: fused is the method, proxy the affinity of a DINO; the others "
