@@ -18,7 +18,7 @@ from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
 from cliper.encoded_image import EncodedImage, find_usable
 from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
-from cliper.encoders.clip import load_clip
+from cliper.encoders.clip import load_encoder
 from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, preprocess, to_tensor
 from cliper.ops.class_maps import build_text_classifier
@@ -96,7 +96,7 @@ class Segmenter:
         """Load a checkpoint, and download it first if it is not on this machine.
 
         Args:
-            model: an alias (``"mini"``, ``"ViT-B/16"`` ...), a hub name, or a local folder in ``transformers`` format.
+            model: an alias (``"mini"``, ``"ViT-B/16"`` ...), a hub name, a folder or a file; see :func:`.resolve`.
             refiner: None, or the name of a refiner.
             settings: a preset's name, a YAML file, or :class:`Settings`; None takes the settings recommended for the
                 checkpoint. A file changes the recommended settings that it names.
@@ -124,7 +124,7 @@ class Segmenter:
         chosen = base if settings is None else load_settings(settings, base=base)
         check_proxy(chosen)
         with convert_out_of_memory():
-            encoder = load_clip(checkpoint.folder, device=target, dtype=clip_dtype)
+            encoder = load_encoder(checkpoint, device=target, dtype=clip_dtype)
         refiner_dtype = None if dtype is None else clip_dtype
         segmenter = cls(encoder, checkpoint, chosen, seed=seed, cache=SQLiteTextCache(), dtype=refiner_dtype)
         return segmenter.with_refiner(refiner)

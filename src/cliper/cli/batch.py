@@ -67,7 +67,7 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
     option(
         "-f, --format NAME",
         "Format of the results; repeat for more: labels, overlay, overlay-jpg, overlay-webp, masks, cutouts, npz, "
-        "coco, coco-panoptic, cvat, label-studio, labelme, yolo, gallery.",
+        "coco, coco-panoptic, cvat, label-studio, labelme, yolo, yolo-semantic, hf-dataset, images, gallery.",
         "formats",
         multiple=True,
         default=["labels", "overlay-jpg"],
@@ -105,6 +105,10 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
     option("--smooth-borders PIXELS", "Radius for smoothing borders.", type=click.IntRange(min=0), default=0),
     option("--tolerance PIXELS", "Distance of polygons from the borders at most.", type=float, default=1.0),
     label_mode_option,
+    option(
+        "--ignore-background",
+        "Store background as 255, which training ignores, instead of as class 0, in yolo-semantic and hf-dataset.",
+    ),
     option("--quality N", "Quality of JPEG and WebP overlays, 1 to 100.", default=90),
 )
 @model_options
@@ -185,6 +189,7 @@ def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
             min_area=options["min_area"] or DEFAULT_MIN_AREA,
             label_mode=options["label_mode"],
             image_folder=folder,
+            ignore_background=options["ignore_background"],
         ),
     )
     return SmoothVideoTask(*arguments, frames=options["smooth"]) if options["smooth"] else SegmentTask(*arguments)
