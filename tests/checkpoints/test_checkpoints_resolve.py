@@ -88,7 +88,7 @@ def test_unknown_names_are_refused_without_network(hub, name, kind, words):
 
 
 def test_file_in_place_of_a_folder_is_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / "config.json"
     path.write_bytes(b"")
     assert "got a file" in failure(path, cls=CheckpointError)
 

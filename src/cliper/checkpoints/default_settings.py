@@ -31,7 +31,7 @@ def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
         return load_settings(path)
     if resolved.entry is not None and resolved.entry.recommended is not None:
         return load_preset(resolved.entry.recommended).settings
-    vision = read_clip_config(resolved.folder).vision
+    vision = read_clip_config(resolved.folder, resolved.activation).vision
     large = vision.patch_size == 14 and vision.num_hidden_layers >= 24
     return load_preset("vit-l-14/voc21" if large else "vit-b-16/voc21").settings
 
@@ -46,6 +46,6 @@ def resolve_recipe(recipe: str, resolved: ResolvedCheckpoint) -> str:
     """
     if recipe != "preprint":
         return recipe
-    vision = read_clip_config(resolved.folder).vision
+    vision = read_clip_config(resolved.folder, resolved.activation).vision
     shape = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size)
     return "preprint-h" if shape == (32, 1280, 14) else recipe

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.checkpoints.clip import TextConfig, VisionConfig
+from cliper.checkpoints.clip_config import TextConfig, VisionConfig
 from cliper.kernels.linear import packed_linear
 from cliper.ops.attention import merge_heads, split_heads
 

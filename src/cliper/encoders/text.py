@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.checkpoints.clip import TextConfig
+from cliper.checkpoints.clip_config import TextConfig
 from cliper.encoders.layers import TransformerLayer, layer_norm, linear
 from cliper.encoders.tokenizer import load_tokenizer
 from cliper.errors import ClassListError

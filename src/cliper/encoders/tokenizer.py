@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliper.checkpoints.validate import read_json
+from cliper.checkpoints.validate import is_open_clip, read_json
 from cliper.errors import CheckpointError, reraise
 
 if TYPE_CHECKING:
@@ -13,11 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["load_tokenizer"]
 
+_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The byte-level BPE of ``tokenizer.json``, or of ``vocab.json`` and ``merges.txt``.
+
+    Weights of OpenCLIP or OpenAI without such files have CLIP's own vocabulary, which is bundled.
 
     As in ``transformers``, how a text is normalised and split into words is CLIP's, whatever ``tokenizer.json`` says.
     Texts are neither truncated nor padded.
@@ -29,7 +34,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     from tokenizers.models import BPE
 
     whole, vocabulary, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
-    if not whole.is_file() and not vocabulary.is_file():
+    bundled = is_open_clip(folder)
+    if not whole.is_file() and not vocabulary.is_file() and not bundled:
         raise CheckpointError(
             f"{folder}: expected a tokenizer (tokenizer.json, or vocab.json and merges.txt) beside the "
             f"weights, found none; copy it from the source of the checkpoint"
@@ -40,8 +46,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         if whole.is_file():
             tokenizer = Tokenizer.from_file(str(whole))
         else:
-            model = BPE.from_file(str(vocabulary), str(merges), unk_token=unknown, end_of_word_suffix="</w>")
-            tokenizer = Tokenizer(model)
+            parts = BPE.read_file(str(vocabulary), str(merges)) if vocabulary.is_file() else _clip_vocabulary()
+            tokenizer = Tokenizer(BPE(*parts, unk_token=unknown, end_of_word_suffix="</w>"))
         tokenizer.add_special_tokens([start, end, unknown, padding])
         tokenizer.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -61,6 +67,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def _clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Ids of the tokens and the merges of CLIP's own vocabulary."""
+    packed = (resources.files("cliper.checkpoints") / "clip_vocabulary" / "merges.txt.gz").read_bytes()
+    merges = [(first, second) for first, second in map(str.split, gzip.decompress(packed).decode().splitlines())]
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    # A byte that is no printable character of Latin-1 is shown as one of those from 256 on.
+    characters = [*map(chr, printable), *map(chr, range(256, 512 - len(printable)))]
+    tokens = [*characters, *(f"{one}</w>" for one in characters), *map("".join, merges), *_SPECIAL]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
 def _special_tokens(folder: Path) -> list[str]:
     """The tokens of a text's start and end, of an unknown byte and of padding, as the checkpoint calls them."""
     config: dict[str, Any] = {}
@@ -72,5 +89,5 @@ def _special_tokens(folder: Path) -> list[str]:
     for kind in ("bos_token", "eos_token", "unk_token", "pad_token"):
         token = config.get(kind)
         text = token.get("content") if isinstance(token, dict) else token
-        names.append(str(text or ("<|startoftext|>" if kind == "bos_token" else "<|endoftext|>")))
+        names.append(str(text or _SPECIAL[kind != "bos_token"]))
     return names

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.checkpoints.clip import VisionConfig
+from cliper.checkpoints.clip_config import VisionConfig
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
 from cliper.encoders.layers import TransformerLayer, layer_norm, linear
 from cliper.errors import ShapeError

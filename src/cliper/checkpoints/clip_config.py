@@ -1,0 +1,126 @@
+"""Configuration of a CLIP: fields with the names and defaults of ``transformers``; others are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+__all__ = ["ACTIVATIONS", "ClipConfig", "TextConfig", "VisionConfig"]
+
+T = TypeVar("T")
+
+ACTIVATIONS = ("gelu", "quick_gelu")
+"""Activations of CLIP's layers."""
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The text tower."""
+
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
+    eos_token_id: int = 49407
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The image tower."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    image_size: int = 224
+    patch_size: int = 32
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Both towers and the width of their joint embeddings."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    projection_dim: int = 512
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ClipConfig:
+        """From the content of ``config.json``.
+
+        Old files have ``text_config_dict`` and ``vision_config_dict``, which replace the sections without ``_dict``.
+
+        Raises:
+            ValueError: a value of another type, or sizes that do not fit together.
+        """
+        return cls(
+            _section(TextConfig, "text_config", data),
+            _section(VisionConfig, "vision_config", data),
+            _value("projection_dim", data.get("projection_dim", cls.projection_dim), cls.projection_dim),
+        )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight by its name."""
+        text, vision, patch = self.text, self.vision, self.vision.patch_size
+        positions = (vision.image_size // patch) ** 2 + 1
+        shapes: dict[str, tuple[int, ...]] = {
+            "logit_scale": (),
+            "text_projection.weight": (self.projection_dim, text.hidden_size),
+            "visual_projection.weight": (self.projection_dim, vision.hidden_size),
+            "text_model.embeddings.token_embedding.weight": (text.vocab_size, text.hidden_size),
+            "text_model.embeddings.position_embedding.weight": (text.max_position_embeddings, text.hidden_size),
+            "vision_model.embeddings.class_embedding": (vision.hidden_size,),
+            "vision_model.embeddings.patch_embedding.weight": (vision.hidden_size, 3, patch, patch),
+            "vision_model.embeddings.position_embedding.weight": (positions, vision.hidden_size),
+        }
+        for tower, config in (("text_model", text), ("vision_model", vision)):
+            width, hidden = config.hidden_size, config.intermediate_size
+            norms = ("final_layer_norm",) if tower == "text_model" else ("pre_layrnorm", "post_layernorm")
+            shapes |= {f"{tower}.{norm}.{leaf}": (width,) for norm in norms for leaf in ("weight", "bias")}
+            layer: dict[str, tuple[int, ...]] = {
+                **{f"self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")},
+                "mlp.fc1": (hidden, width),
+                "mlp.fc2": (width, hidden),
+                "layer_norm1": (width,),
+                "layer_norm2": (width,),
+            }
+            for index in range(config.num_hidden_layers):
+                for name, shape in layer.items():
+                    shapes[f"{tower}.encoder.layers.{index}.{name}.weight"] = shape
+                    shapes[f"{tower}.encoder.layers.{index}.{name}.bias"] = shape[:1]
+        return shapes
+
+
+def _section(config_class: type[T], name: str, data: Mapping[str, Any]) -> T:
+    """One of the towers' configurations."""
+    old = data.get(f"{name}_dict")
+    given = (data.get(name) or {}) if old is None else old
+    if not isinstance(given, dict):
+        raise ValueError(f"{name}: expected an object, got {type(given).__name__}")
+    values: dict[str, Any] = {
+        item.name: _value(f"{name}.{item.name}", given.get(item.name, item.default), item.default)
+        for item in fields(config_class)  # type: ignore[arg-type]
+    }
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    if width % heads:
+        raise ValueError(f"{name}: expected a hidden_size that {heads} attention heads divide, got {width}")
+    if values["hidden_act"] not in ACTIVATIONS:
+        raise ValueError(f"{name}.hidden_act: expected one of {', '.join(ACTIVATIONS)}, got {values['hidden_act']!r}")
+    return config_class(**values)
+
+
+def _value(name: str, value: Any, default: Any) -> Any:
+    """The value, which must have the type of the default; numbers must be above 0, except the number of a token."""
+    kind = int | float if isinstance(default, float) else type(default)
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    if not fits or (not isinstance(value, str) and value <= 0 and not name.endswith("_id")):
+        what = {int: "a whole number above 0", float: "a number above 0", str: "a name"}[type(default)]
+        raise ValueError(f"{name}: expected {what}, got {value!r}")
+    return value
