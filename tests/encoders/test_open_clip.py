@@ -20,8 +20,10 @@ from transformers import CLIPTokenizer
 from cliper import Segmenter
 from cliper.checkpoints import check_folder, resolve, verify_checkpoint
 from cliper.checkpoints.torchscript import iter_torchscript
+from cliper.cli.runs import read_model_config
 from cliper.encoders.tokenizer import _clip_vocabulary, load_tokenizer
 from cliper.errors import CheckpointError, CliperError
+from cliper.settings import Settings
 
 TEXTS = ["dog", "a photo of a wooden bench by the sea.", "naïve, 12 Äpfel & 犬"]
 # The same numbers in the same order of operations: only the memory layout of the weights may change a sum.
@@ -339,6 +341,18 @@ def test_other_files_and_kinds_are_refused(tmp_path: Path) -> None:
         resolve(tmp_path / "photo.jpg", "clip")
     with pytest.raises(CheckpointError, match="got a file"):
         resolve(tmp_path / "x.pt", "dino")
+
+
+def test_runs_in_other_folders_find_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    for name, expected in (
+        ("x.pt@gelu", f"{tmp_path / 'x.pt'}@gelu"),
+        ("x.pt", f"{tmp_path / 'x.pt'}"),
+        ("a/b", "a/b"),
+    ):
+        options = {"model": name, "refiner": None, "device": None, "dtype": None, "seed": 0}
+        assert read_model_config(options, Settings()).model == expected
 
 
 def test_activation_is_an_option_of_the_command_line(
