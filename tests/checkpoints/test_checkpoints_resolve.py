@@ -69,7 +69,7 @@ def test_only_a_checkpoint_folder_hides_an_alias(tmp_path, monkeypatch):
     [
         ("ViT-B/61", "clip", ["'ViT-B/61'", "ViT-B/16", "hub name", "folder"]),
         ("vitl14", "clip", ["ViT-L/14"]),
-        ("sd9", "diffusion", ["sd2.1, sd1.5, sd1.4"]),
+        ("sd9", "diffusion", ["sdxl, sd2.1, sd1.5"]),
         ("", "clip", ["mini"]),
         ("./no/such", "clip", ["no such folder"]),
         ("/no", "dino", ["no such folder"]),
