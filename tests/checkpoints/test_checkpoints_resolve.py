@@ -126,6 +126,14 @@ def test_unknown_hub_name_is_downloaded(hub):
     assert len(hub.asked) == 1
 
 
+def test_repository_in_the_layout_of_open_clip_is_downloaded_once(hub):
+    hub.add("me/open", ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+    found = resolve("me/open", "clip")
+    assert sorted(name for _, name in hub.fetched) == ["open_clip_config.json", "open_clip_model.safetensors"]
+    assert resolve("me/open", "clip").folder == found.folder
+    assert len(hub.asked) == 1
+
+
 def test_repository_without_tokenizer_is_downloaded_once(hub):
     hub.add("me/blind", NEEDED[:2])
     resolve("me/blind", "clip")
