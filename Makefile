@@ -58,7 +58,7 @@ docs: .venv-docs
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
-test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics
+test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-integrations
 	$(PARALLEL)
 	$(PYTEST) $(THREADED)
 
@@ -77,6 +77,12 @@ test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultra
 	$(PYTHON) -m venv .venv-ultralytics
 	$(SEE_PACKAGES) .venv-ultralytics
 	.venv-ultralytics/bin/$(PIP) --constraint constraints.txt "ultralytics==8.4.190"
+
+# For tests/integrations. fiftyone-db cannot fetch its database where there is no network, and is installed without.
+.venv-integrations: | $(VENV)/dev
+	$(PYTHON) -m venv .venv-integrations
+	$(SEE_PACKAGES) .venv-integrations
+	.venv-integrations/bin/$(PIP) "cvat-cli==2.80.0" "datasets==5.2.0" "fiftyone==1.22.1" "gradio==6.31.0"
 
 # The files that a code host and a citation manager read.
 check-project: setup

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliper.checkpoints.clip_config import ClipConfig
+from cliper.checkpoints.families import CONFIGS
 from cliper.checkpoints.open_clip import convert_open_clip, read_open_clip_config
 from cliper.checkpoints.tensors import iter_tensors
 from cliper.checkpoints.validate import is_open_clip, read_json, weight_paths
@@ -36,7 +37,7 @@ def read_clip_config(folder: Path, activation: str | None = None) -> ClipConfig:
         raise CheckpointError(f"{folder}: expected no activation beside that of config.json, got {activation}")
     data = read_json(folder / "config.json", "it describes the model")
     with reraise(ValueError, CheckpointError, f"{folder}: could not read the weights: config.json"):
-        return ClipConfig.from_dict(data)
+        return CONFIGS.get(str(data.get("model_type")), ClipConfig).from_dict(data)
 
 
 def read_clip_weights(
@@ -68,7 +69,7 @@ def read_clip_weights(
     tensors: dict[str, torch.Tensor] = {}
     mismatched = []
     for path in paths:
-        for name, tensor in _iter_weights(path, is_open_clip(folder)):
+        for name, tensor in _iter_weights(path, config, is_open_clip(folder)):
             if name in shapes and tensor.shape != shapes[name]:
                 mismatched.append((name, tensor.shape, shapes[name]))
             elif name in shapes:
@@ -77,7 +78,9 @@ def read_clip_weights(
     return tensors, list_problems(mismatched, missing)
 
 
-def _iter_weights(path: Path, open_clip: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a file, with the names of ``transformers``."""
+def _iter_weights(path: Path, config: ClipConfig, open_clip: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file, with the names of :meth:`.ClipConfig.shapes`."""
     for stored, tensor in iter_tensors(path):
-        yield from convert_open_clip(stored, tensor) if open_clip else [(stored, tensor)]
+        with reraise(ValueError, CheckpointError, f"{path}: expected the weights of {type(config).__name__}"):
+            converted = list(convert_open_clip(stored, tensor) if open_clip else config.convert(stored, tensor))
+        yield from converted

@@ -55,6 +55,7 @@ _READ_WHOLE = {
     *(f"{name}.index.json" for name in (*_TRANSFORMERS, *_DIFFUSERS)),
 }
 _MAX_BYTES = 10_000_000
+_MAX_TOKENIZER_BYTES = 200_000_000  # of tokenizer.json, which holds 900,000 tokens for MetaCLIP 2
 _SIZES = ("_size", "_dim", "_channels", "_embeddings", "_timesteps")  # ends of the names of sizes in configurations
 
 
@@ -78,7 +79,7 @@ class Component:
 
 
 COMPONENTS = {
-    "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip",)),),
+    "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip", "metaclip_2", "siglip", "tipsv2")),),
     "dino": (Component(weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
     "diffusion": (
         Component(config="model_index.json"),
@@ -284,8 +285,9 @@ def _check_file(path: Path) -> None:
     """Refuse a pipe, socket or device, or too large a file, before it is opened; a missing file passes."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
-    if path.name in _READ_WHOLE and path.is_file() and (size := path.stat().st_size) > _MAX_BYTES:
-        raise CheckpointError(f"{path}: expected at most {_MAX_BYTES:,} bytes, got {size:,}; download it again")
+    limit = _MAX_TOKENIZER_BYTES if path.name == "tokenizer.json" else _MAX_BYTES
+    if path.name in _READ_WHOLE and path.is_file() and (size := path.stat().st_size) > limit:
+        raise CheckpointError(f"{path}: expected at most {limit:,} bytes, got {size:,}; download it again")
 
 
 def _check_values(path: Path, config: dict[str, Any]) -> None:

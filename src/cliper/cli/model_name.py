@@ -25,8 +25,8 @@ def _append_activation(context: click.Context, parameter: click.Parameter, value
 
 model_option = option(
     "-m, --model NAME",
-    "CLIP checkpoint: mini (bundled), ViT-B/16, ViT-L/14, ViT-H/14, a Hugging Face repository, a folder, or a file of "
-    "OpenCLIP or OpenAI (ViT-B-16.pt).",
+    "CLIP checkpoint: mini (bundled), ViT-B/16, ViT-L/14, ViT-H/14, another encoder (SigLIP2-B/16, MetaCLIP2-B/16, "
+    "TIPSv2-B/14), a Hugging Face repository, a folder, or a file of OpenCLIP or OpenAI (ViT-B-16.pt).",
     default="mini",
     shell_complete=complete_models,
     callback=_append_activation,

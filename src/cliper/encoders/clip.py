@@ -18,17 +18,13 @@ from cliper.pretrained import check_problems
 
 __all__ = ["ClipEncoder", "load_clip", "load_encoder"]
 
-# Normalisation in the training of OpenAI's and OpenCLIP's checkpoints.
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
-
 
 class ClipEncoder:
-    """Image and text tower of a CLIP; implements the protocol ``Encoder``.
+    """Image and text tower of a CLIP, or of another family; implements the protocol ``Encoder``.
 
     Args:
-        config: shape of the towers.
-        weights: all that the configuration describes, by their names in ``transformers``.
+        config: family and shape of the towers.
+        weights: all that the configuration describes, by the names of :meth:`.ClipConfig.shapes`.
         folder: of the checkpoint, for its tokenizer.
     """
 
@@ -38,10 +34,11 @@ class ClipEncoder:
         self.patch_size = self.vision.patch_size
         self.num_layers = self.vision.num_layers
         self.embedding_width = self.vision.embedding_width
-        self.pixel_mean = _MEAN
-        self.pixel_std = _STD
-        self.device: torch.device = weights["visual_projection.weight"].device
-        self.dtype: torch.dtype = weights["visual_projection.weight"].dtype
+        self.pixel_mean = config.pixel_mean
+        self.pixel_std = config.pixel_std
+        kernel = weights["vision_model.embeddings.patch_embedding.weight"]
+        self.device: torch.device = kernel.device
+        self.dtype: torch.dtype = kernel.dtype
 
     def encode_images(
         self,
