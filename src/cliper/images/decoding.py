@@ -17,7 +17,7 @@ from typing import IO
 
 from PIL import Image, ImageFile
 
-from cliper.errors import ImageError, ResourceError, quote_path, reraise, short_reason
+from cliper.errors import ImageError, ImageSizeError, ResourceError, quote_path, reraise, short_reason
 from cliper.images.limits import LimitExceededError, check_limits, without_exif
 
 __all__ = [
@@ -169,7 +169,7 @@ def check_pixels(size: tuple[int, int], max_pixels: int, name: str) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"expected an image of at least 1x1 pixels, got {width}x{height}: {name}")
     if width * height > max_pixels:
-        raise ImageError(
+        raise ImageSizeError(
             f"expected an image of at most {max_pixels / 1e6:.4g} megapixels, got {width}x{height} = "
             f"{width * height / 1e6:.4g} megapixels: {name}; make it smaller first"
         )

@@ -5,7 +5,7 @@
 """
 
 from cliper.raster.reader import RasterReader, open_raster
-from cliper.raster.segment import RASTER_SUFFIXES, RasterResult, segment_raster
+from cliper.raster.segment import RASTER_SUFFIXES, RasterResult, check_installed, segment_raster
 from cliper.raster.tiles import Tiling, segment_tiled, tile_maps
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "RasterReader",
     "RasterResult",
     "Tiling",
+    "check_installed",
     "open_raster",
     "segment_raster",
     "segment_tiled",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cliper.errors import ImageError, OutputError, quote_path
 from cliper.files import atomic_write
-from cliper.raster.reader import open_raster
+from cliper.raster.reader import import_rasterio, open_raster
 from cliper.raster.tiles import Tiling, tile_maps
 from cliper.raster.writer import import_pyogrio, write_category_names, write_labels, write_polygons
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cliper.segmenter import Segmenter
     from cliper.settings import Settings
 
-__all__ = ["RASTER_SUFFIXES", "RasterResult", "segment_raster"]
+__all__ = ["RASTER_SUFFIXES", "RasterResult", "check_installed", "segment_raster"]
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".gpkg")
 """Of the files that :func:`segment_raster` writes."""
@@ -83,8 +83,7 @@ def segment_raster(
     suffix, names = out.suffix.lower(), [item.name for item in parse_classes(classes)]
     if suffix not in RASTER_SUFFIXES:
         raise OutputError(f"{quote_path(out)}: expected a name ending in {', '.join(RASTER_SUFFIXES)}")
-    if suffix == ".gpkg":
-        import_pyogrio()
+    check_installed(out)
     with open_raster(path, bands) as reader:
         if reader.width * min(tiling.size, reader.height) > _MAX_TILE_ROW:
             raise ImageError(
@@ -97,15 +96,22 @@ def segment_raster(
         if suffix == ".gpkg":
             with tempfile.TemporaryDirectory(prefix="cliper-") as folder:
                 labels = Path(folder) / "labels.tif"
-                counts = write_labels(labels, reader, strips, names)
+                counts = write_labels(labels, reader, strips, names, out)
                 write_polygons(out, labels, names)
         else:
             with atomic_write(out) as temporary:
-                counts = write_labels(temporary, reader, strips, names)
+                counts = write_labels(temporary, reader, strips, names, out)
             write_category_names(out, names)
     shares = (counts / max(1, counts.sum())).tolist()
     areas, scores = dict(zip(names, shares[1:], strict=True)), dict(zip(names, confidence, strict=True))
     return RasterResult(reader.width, reader.height, areas, scores)
+
+
+def check_installed(out: Path) -> None:
+    """Check that the packages for a file of :func:`segment_raster` are installed. Raises MissingExtraError."""
+    import_rasterio()
+    if out.suffix.lower() == ".gpkg":
+        import_pyogrio()
 
 
 def _strips(

@@ -32,7 +32,7 @@ def import_pyogrio() -> Any:
 
 
 def write_labels(
-    path: Path, reader: RasterReader, strips: Iterable[npt.NDArray[np.integer[Any]]], classes: Sequence[str]
+    path: Path, reader: RasterReader, strips: Iterable[npt.NDArray[np.integer[Any]]], classes: Sequence[str], name: Path
 ) -> npt.NDArray[np.int64]:
     """Write a GeoTIFF of labels: tiled, deflated, with VOC's colours, the classes' names and the raster's reference.
 
@@ -44,6 +44,7 @@ def write_labels(
         reader: the raster; its reference and its valid pixels are taken over.
         strips: [rows, W] labels from the top, as many rows as the raster has.
         classes: C names; label ``i + 1`` is ``classes[i]``.
+        name: of the file in error messages.
 
     Returns:
         [C + 1] numbers of pixels by label, background first.
@@ -64,7 +65,7 @@ def write_labels(
         options |= {"gcps": source.gcps[0], "crs": source.gcps[1]}
     size = {"width": reader.width, "height": reader.height, "count": 1, "dtype": np.dtype(dtype).name}
     layout = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "compress": "deflate", "bigtiff": "if_safer"}
-    with _write_errors(path), rasterio.open(path, "w", driver="GTiff", **size, **layout, **options) as out:
+    with _write_errors(name), rasterio.open(path, "w", driver="GTiff", **size, **layout, **options) as out:
         colours = voc_palette(len(classes) + 1).tolist()
         out.write_colormap(1, {index: (*colour, 255) for index, colour in enumerate(colours)})
         out.update_tags(1, **{f"LABEL_{i}": name for i, name in enumerate(("background", *classes))})
@@ -77,13 +78,13 @@ def write_labels(
             counts += np.bincount(labels.ravel(), minlength=nodata + 1)
             top += rows
     # A full disk is not always reported before the file is closed.
-    with _write_errors(path), rasterio.open(path) as written:
+    with _write_errors(name), rasterio.open(path) as written:
         found = sum(
             np.bincount(written.read(1, window=window).ravel(), minlength=nodata + 1)
             for _, window in written.block_windows(1)
         )
     if not np.array_equal(found, counts):
-        raise OutputError(f"cannot write {quote_path(path)}: what was written cannot be read; is the disk full?")
+        raise OutputError(f"cannot write {quote_path(name)}: what was written cannot be read; is the disk full?")
     return counts[: len(classes) + 1]
 
 
