@@ -52,7 +52,7 @@ cliper segment photo.jpg -c "dog; cat; person: man, woman"
 cliper segment *.jpg -c car --background "road; sky" -o results
 cliper segment photo.jpg -c dog --refiner self --score-threshold 0.4
 cliper segment - -c dog -o - < photo.jpg > labels.png
-cliper segment aerial.tif -c "building; tree; road" --tile 1024 -o labels.tif
+cliper segment aerial.tif -c car --tile 1024 -o labels.tif
 cliper segment --example"""
 
 # Formats of one file for each image, without files about a whole run.
@@ -137,10 +137,10 @@ def segment(
         from cliper.images import load_image
 
         load_image(images[0])  # raises before anything is downloaded or loaded
-    tiling, bands = read_tiling(options)
     silent = is_quiet() or out == _STREAM
     if not silent:
         echo_status(f"loading {options['model']} ...")  # before torch and Pillow are imported, which takes a second
+    tiling, bands = read_tiling(options)
     class_file: Path | None = None
     write: Write | None = None  # None for a raster from file to file
     in_folder = False
