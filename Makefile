@@ -60,7 +60,7 @@ docs: .venv-docs
 
 test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-integrations .venv-geo
 	$(PARALLEL)
-	OMP_NUM_THREADS=1 .venv-geo/bin/python -m pytest tests/raster
+	OMP_NUM_THREADS=1 .venv-geo/bin/python -m pytest tests/raster tests/cli/test_segment_tiles.py
 	$(PYTEST) $(THREADED)
 
 # An S3 protocol server for tests/batch/test_s3.py; moto and s3fs need different versions of botocore.

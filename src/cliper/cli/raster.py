@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from cliper.cli.errors import echo_status, is_quiet
 from cliper.cli.help import option, option_group
-from cliper.errors import InputError
+from cliper.errors import ImageError, ImageSizeError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from cliper.prompts import Classes
     from cliper.raster import RasterResult, Tiling
     from cliper.segmenter import Segmenter
 
-__all__ = ["check_raster_out", "read_tiling", "segment_to_file", "tile_options"]
+__all__ = ["check_raster_out", "read_tiling", "require_packages", "segment_to_file", "tile_options"]
 
 _INTERVAL = 20.0  # seconds between lines of progress
 
@@ -67,6 +67,16 @@ def check_raster_out(out: Path, images: Sequence[Path], formats: Sequence[str]) 
         raise InputError(f"--format: {out} holds labels or polygons only; leave it out, or name a folder with --out")
     if out.resolve() == images[0].resolve():
         raise InputError(f"{out} is the image itself; give another name with --out")
+
+
+def require_packages(out: Path, error: ImageSizeError) -> None:
+    """Raise ImageError with the reason if an image above the pixel limit cannot be segmented in tiles either."""
+    from cliper.raster import check_installed
+
+    try:
+        check_installed(out)
+    except MissingExtraError as missing:
+        raise ImageError(f"{error}, or segment it in tiles: {missing}") from None
 
 
 def segment_to_file(

@@ -27,10 +27,10 @@ from cliper.cli.options import (
     read_background,
     read_class_options,
 )
-from cliper.cli.raster import check_raster_out, read_tiling, segment_to_file, tile_options
+from cliper.cli.raster import check_raster_out, read_tiling, require_packages, segment_to_file, tile_options
 from cliper.cli.results import Summary
 from cliper.cli.tables import print_model
-from cliper.errors import ImageError, ImageSizeError, InputError, MissingExtraError, ResourceError
+from cliper.errors import ImageError, ImageSizeError, InputError, ResourceError
 
 if TYPE_CHECKING:
     from cliper.prompts import ClassPrompt
@@ -176,6 +176,7 @@ def segment(
                 if image == _STREAM or not in_folder:
                     raise
                 raster_out = (out or Path()) / f"{image.stem}.labels.tif"
+                require_packages(raster_out, error)
                 echo_warning(f"{error}; segmenting it in tiles into {raster_out}, without other formats")
         assert raster_out is not None
         raster = segment_to_file(segmenter, image, raster_out, class_list, background, tiling, bands)
@@ -186,7 +187,7 @@ def segment(
         started = time.perf_counter()
         try:
             found, files = process(image)
-        except (ImageError, MissingExtraError, ResourceError) as error:
+        except (ImageError, ResourceError) as error:
             failed += 1
             echo_error(str(error))
             continue
