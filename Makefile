@@ -58,8 +58,9 @@ docs: .venv-docs
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
-test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-integrations
+test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-integrations .venv-geo
 	$(PARALLEL)
+	OMP_NUM_THREADS=1 .venv-geo/bin/python -m pytest tests/raster tests/cli/test_segment_tiles.py
 	$(PYTEST) $(THREADED)
 
 # An S3 protocol server for tests/batch/test_s3.py; moto and s3fs need different versions of botocore.
@@ -83,6 +84,12 @@ test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultra
 	$(PYTHON) -m venv .venv-integrations
 	$(SEE_PACKAGES) .venv-integrations
 	.venv-integrations/bin/$(PIP) "cvat-cli==2.80.0" "datasets==5.2.0" "fiftyone==1.22.1" "gradio==6.31.0"
+
+# For tests/raster/test_raster.py: the extra geo takes 210 MB.
+.venv-geo: | $(VENV)/dev
+	$(PYTHON) -m venv .venv-geo
+	$(SEE_PACKAGES) .venv-geo
+	.venv-geo/bin/$(PIP) --constraint constraints.txt rasterio pyogrio
 
 # The files that a code host and a citation manager read.
 check-project: setup

@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_config": BASE | {"devices", "provenance", "refiners", "segmenter", "settings"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},
     "runner": BASE | {"decode_pool", "devices", "files"},
+    "raster": BASE | {"files", "formats", "images", "ops", "prompts", "result", "segmenter", "settings"},
     "batch": BASE
     | {
         "decode_pool",
@@ -99,6 +100,8 @@ LIBRARIES: dict[str, set[str]] = {
     "supervision": {"formats"},
     "av": {"batch", "runner"},
     "pillow_heif": {"images"},
+    "rasterio": {"raster"},
+    "pyogrio": {"raster"},
     "ray": {"runner"},
     "fsspec": {"runner"},
     "gradio": set(),
@@ -124,6 +127,8 @@ LATE = {
     "supervision",
     "av",
     "pillow_heif",
+    "rasterio",
+    "pyogrio",
     "ray",
     "fsspec",
 }

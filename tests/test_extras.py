@@ -45,6 +45,16 @@ def check_coco(model: Path, photo: Path, folder: Path) -> None:
     run("data", "prepare", "coco-object", folder)
 
 
+def check_geo(model: Path, photo: Path, folder: Path) -> None:
+    import rasterio
+
+    with rasterio.open(folder / "in.tif", "w", driver="GTiff", width=90, height=70, count=3, dtype="uint8") as out:
+        out.write(rasterio.open(photo).read()[:, :70, :90], window=((0, 64), (0, 90)))
+    for name in ("out.tif", "out.gpkg"):
+        run("segment", folder / "in.tif", "-c", "dog", "-m", model, "--tile", 48, "-o", folder / name)
+        assert (folder / name).is_file()
+
+
 def check_heif(model: Path, photo: Path, folder: Path) -> None:
     import pillow_heif
     from PIL import Image
@@ -93,6 +103,7 @@ def check_video(model: Path, photo: Path, folder: Path) -> None:
 
 CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
     "coco": check_coco,
+    "geo": check_geo,
     "heif": check_heif,
     "s3": check_s3,
     "scale": check_scale,
