@@ -44,6 +44,7 @@ class TextTower:
         self._final_norm = layer_norm(weights, "text_model.final_layer_norm", config.layer_norm_eps)
         self._projection = linear(weights, "text_projection")
         self._width = len(weights["text_projection.weight"])
+        self.max_tokens = config.max_position_embeddings
         self.fingerprint = _fingerprint(config, weights, folder)
         """SHA-256 of what embeddings depend on: weights, configuration, tokenizer, dtype, type of device."""
 
@@ -70,11 +71,14 @@ class TextTower:
             longest = max(len(tokens[i]) for i in batch)
             # Attention is causal and the output is read at the end token, so padding after it has no effect.
             ids = torch.tensor([tokens[i] + [0] * (longest - len(tokens[i])) for i in batch], device=device)
-            hidden = self._hidden_states(ids)
-            ends = torch.tensor([self._end(tokens[i]) for i in batch], device=device)
-            pooled = self._final_norm(hidden[torch.arange(len(batch), device=device), ends])
-            out[batch] = F.normalize(self._projection(pooled).float(), dim=-1)
+            out[batch] = self.embed_tokens(ids)
         return out
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Embed token ids [n, T] int64, each text with its start and end token, padded by 0: [n, D] float32."""
+        hidden = self._hidden_states(ids)
+        pooled = self._final_norm(hidden[torch.arange(ids.shape[0], device=ids.device), self._ends(ids)])
+        return F.normalize(self._projection(pooled).float(), dim=-1)
 
     def _hidden_states(self, ids: Tensor) -> Tensor:
         """Token ids [n, T] -> output of the last layer [n, T, width]."""
@@ -83,20 +87,18 @@ class TextTower:
             x, _ = layer.run(x, _attend_causally)
         return x
 
-    def _end(self, tokens: list[int]) -> int:
-        """Position of the token whose output is the text's embedding: the first end token.
+    def _ends(self, ids: Tensor) -> Tensor:
+        """Positions [n] of the tokens whose outputs are the texts' embeddings: the first end tokens.
 
         Old configurations have 2 as ``eos_token_id``, which is wrong; ``transformers`` then takes the largest id.
         """
         end = self._config.eos_token_id
-        if end == 2:
-            return tokens.index(max(tokens))
-        return tokens.index(end) if end in tokens else 0
+        return ids.argmax(1) if end == 2 else (ids == end).int().argmax(1)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self._folder)
-        limit = self._config.max_position_embeddings
+        limit = self.max_tokens
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         for text, tokens in zip(texts, ids, strict=True):
             if len(tokens) > limit:
