@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2
 THREADED := tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/diffusion/test_whole_path.py
 
-.PHONY: setup demo test test-all lint typecheck check-project unit test-oldest test-extra wheel check-tag image docs clean
+.PHONY: setup demo test test-all onnxruntime-web lint typecheck check-project unit test-oldest test-extra wheel check-tag image docs clean
 
 # --- what a user runs --------------------------------------------------------------------------------------------
 
@@ -55,8 +55,9 @@ docs: .venv-docs
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
-test-all: lint typecheck check-project .venv-moto .venv-label-studio
+test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-export onnxruntime-web
 	$(PARALLEL)
+	OMP_NUM_THREADS=1 .venv-export/bin/python -m pytest tests/export tests/test_extras.py -k "export"
 	$(PYTEST) $(THREADED)
 
 # An S3 protocol server for tests/batch/test_s3.py; moto and s3fs need different versions of botocore.
@@ -68,6 +69,18 @@ test-all: lint typecheck check-project .venv-moto .venv-label-studio
 .venv-label-studio:
 	$(PYTHON) -m venv .venv-label-studio
 	.venv-label-studio/bin/$(PIP) "label-studio==1.23.2"
+
+# For tests/export: the extra export takes 280 MB. It sees the packages of the other environment.
+.venv-export: setup pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-export
+	for folder in .venv-export/lib/python3*/site-packages; do \
+	  for main in $(abspath $(VENV))/lib/python3*/site-packages; do echo "$$main" > "$$folder/main.pth"; done; done
+	.venv-export/bin/$(PIP) --constraint constraints.txt onnx onnxscript onnxruntime openvino
+	touch $@
+
+# What the page in examples/browser runs on, from the npm registry; its test is skipped where that cannot be reached.
+onnxruntime-web:
+	test -d examples/browser/onnxruntime-web || sh examples/browser/fetch.sh || echo "onnxruntime-web could not be fetched"
 
 # The files that a code host and a citation manager read.
 check-project: setup
