@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; compiling all that is installed takes half of the time.
 PIP := pip install --quiet --disable-pip-version-check --no-compile
 PYTEST := $(BIN)/python -m pytest
+# Run with the folder of another environment: lets it import what is installed in $(VENV).
+SEE_PACKAGES := $(BIN)/python -c 'import sys, sysconfig as s; where = s.get_path("purelib", vars={"base": sys.argv[1]}); \
+	open(f"{where}/packages.pth", "w").write(s.get_path("purelib"))'
 # Two processes of one thread each: two of two would wait for each other most of the time. What is computed with
 # several threads is tested with several, too.
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2
@@ -55,7 +58,7 @@ docs: .venv-docs
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
-test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-export onnxruntime-web
+test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-export onnxruntime-web
 	$(PARALLEL)
 	OMP_NUM_THREADS=1 .venv-export/bin/python -m pytest tests/export tests/test_extras.py -k "export"
 	$(PYTEST) $(THREADED)
@@ -70,11 +73,16 @@ test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-expor
 	$(PYTHON) -m venv .venv-label-studio
 	.venv-label-studio/bin/$(PIP) "label-studio==1.23.2"
 
-# For tests/export: the extra export takes 280 MB. It sees the packages of the other environment.
-.venv-export: setup pyproject.toml constraints.txt
+# For tests/formats/test_ultralytics_package.py; it sees the packages of the developer's environment, such as torch.
+.venv-ultralytics: | $(VENV)/dev
+	$(PYTHON) -m venv .venv-ultralytics
+	$(SEE_PACKAGES) .venv-ultralytics
+	.venv-ultralytics/bin/$(PIP) --constraint constraints.txt "ultralytics==8.4.190"
+
+# For tests/export: the extra export takes 280 MB. It sees the packages of the developer's environment.
+.venv-export: pyproject.toml constraints.txt | $(VENV)/dev
 	$(PYTHON) -m venv .venv-export
-	for folder in .venv-export/lib/python3*/site-packages; do \
-	  for main in $(abspath $(VENV))/lib/python3*/site-packages; do echo "$$main" > "$$folder/main.pth"; done; done
+	$(SEE_PACKAGES) .venv-export
 	.venv-export/bin/$(PIP) --constraint constraints.txt onnx onnxscript onnxruntime openvino
 	touch $@
 

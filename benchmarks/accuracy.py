@@ -2,7 +2,8 @@
 
     python benchmarks/accuracy.py --voc VOCdevkit/VOC2012 --ade ADEchallengeData2016
 
-Every other image, in the order of their names, is for choosing settings; the others are for the report. An image is
+Every other image, in the order of their names, is for choosing settings and templates; the others are for the report.
+With the vocabulary "aliases" the prompts of a class are its plain name and all of its synonyms. An image is
 encoded once for each distinct settings of the networks. The difference to the baseline has a 95 % interval by bootstrap
 over the reported images, the same resamples for both.
 """
@@ -13,6 +14,7 @@ import argparse
 import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +24,15 @@ import numpy.typing as npt
 import torch
 
 import cliper
-from cliper.datasets import Benchmark, Sample, Vocabulary, find_benchmark, make_vocabulary
+from cliper.datasets import Benchmark, BenchmarkTexts, Sample, Vocabulary, find_benchmark, make_vocabulary
 from cliper.evaluation import ConfusionMatrix
+from cliper.prompts import ClassPrompt
+from cliper.template_selection import choose_templates
 from machine import write_report
 
 VOCABULARIES = ("curated", "plain", "synonyms", "distractors:100")
 RESAMPLES = 1000
+SEEDS = 60  # of the vocabulary "synonyms", so that each synonym of a class is chosen at least once
 Counts = npt.NDArray[np.int64]  # [images, 3, labels]: pixels of right predictions, ground truth and predictions
 
 
@@ -41,6 +46,7 @@ class Row(NamedTuple):
     background: str = "none"  # of other vocabularies than curated: "none" or "auto"
     baseline: str = "recommended"  # name of the rows of the same vocabulary to compare with
     data: tuple[str, ...] = ("voc21", "ade150")
+    choose_templates: bool = False  # of those in the settings, on the half for choosing
 
 
 def vocabulary_rows(name: str, settings: dict[str, Any] | None = None, **options: Any) -> list[Row]:
@@ -52,10 +58,17 @@ VOC, ADE = ("voc21",), ("ade150",)
 EDGES = {"edge_weight": 30.0, "edge_sigma": 0.05}
 NEAR = {"refine_neighbors": 20, "refine_alpha": 0.8}
 WINDOWS = {"window": 224}
+MERGED, IMAGENET = {"merge_synonyms": "logsumexp"}, {"templates": "imagenet80"}
 ROWS = [
     *vocabulary_rows("recommended"),
     *vocabulary_rows("automatic background", background="auto"),
     *vocabulary_rows("64 chosen background words", {"background_count": 64}, background="auto", data=VOC),
+    Row("aliases by their mean", vocabulary="aliases", background="auto"),
+    Row("aliases by log-sum-exp", MERGED, None, "aliases", "auto", "aliases by their mean"),
+    Row("prompts by log-sum-exp", MERGED),
+    Row("chosen of 15 templates", choose_templates=True),
+    Row("80 templates", IMAGENET),
+    Row("chosen of 80 templates", IMAGENET, baseline="80 templates", choose_templates=True),
     *vocabulary_rows("self", refiner="self", data=VOC),
     *vocabulary_rows("self, automatic background", refiner="self", background="auto", baseline="self", data=VOC),
     Row("self", refiner="self", data=ADE),
@@ -64,13 +77,14 @@ ROWS = [
     Row("self, edges", EDGES, "self", baseline="self", data=VOC),
     Row("edges", EDGES, data=VOC),
     Row("mirror image", {"flip": True}),
-    Row("mirror image, two sizes", {"flip": True, "extra_sizes": (448,)}, data=VOC),
-    Row("mirror image, two sizes, against self", {"flip": True, "extra_sizes": (448,)}, baseline="self", data=VOC),
+    Row("mirror image, against self", {"flip": True}, baseline="self", data=VOC),
+    Row("two sizes", {"extra_sizes": (448,)}, data=VOC),
+    Row("mirror image, two sizes", {"flip": True, "extra_sizes": (448,)}),
     Row("5 classes of each image", {"class_top": 5}),
     Row("20 classes of each image", {"class_top": 20}, data=ADE),
     Row("classes above half of the best", {"class_min_score": 0.5}),
-    Row("windows", WINDOWS, data=VOC),
-    Row("windows in context", {**WINDOWS, "window_context": True}, baseline="windows", data=VOC),
+    Row("windows", WINDOWS),
+    Row("windows in context", {**WINDOWS, "window_context": True}, baseline="windows"),
 ]
 
 
@@ -82,16 +96,38 @@ class Case(NamedTuple):
     vocabulary: Vocabulary
 
 
-def make_cases(segmenter: cliper.Segmenter, benchmark: Benchmark, rows: list[Row]) -> list[Case]:
+def find_vocabulary(benchmark: Benchmark, row: Row) -> Vocabulary:
+    """The vocabulary of a row."""
+    background = "auto" if row.background == "auto" else ()
+    if row.vocabulary != "aliases":
+        return make_vocabulary(benchmark, row.vocabulary, background=background)
+    plain = make_vocabulary(benchmark, "plain", background=background)
+    others = [make_vocabulary(benchmark, "synonyms", seed=seed).texts.classes for seed in range(SEEDS)]
+    classes = tuple(
+        ClassPrompt(one.name, tuple(dict.fromkeys([*one.prompts, *(other[index].prompts[0] for other in others)])))
+        for index, one in enumerate(plain.texts.classes)
+    )
+    return Vocabulary(row.vocabulary, BenchmarkTexts(classes, plain.texts.background))
+
+
+def make_cases(
+    segmenter: cliper.Segmenter, benchmark: Benchmark, rows: list[Row], choose: Sequence[Sample]
+) -> list[Case]:
     """One for each row; without a background class nothing is background, as ``cliper evaluate`` sets it."""
     changes = {"score_threshold": 0.0, "background_threshold": 1e-4} if 0 in benchmark.ignore else {}
     base = segmenter.settings.replace(**changes)
     refined = {name: segmenter.with_refiner(name) for name in dict.fromkeys(row.refiner for row in rows)}
-    cases = []
+    cases, features = [], []
     for row in rows:
-        background = "auto" if row.background == "auto" else ()
-        vocabulary = make_vocabulary(benchmark, row.vocabulary, background=background)
+        vocabulary = find_vocabulary(benchmark, row)
         changed = refined[row.refiner].with_settings(base.replace(**row.settings))
+        if row.choose_templates:
+            images = (benchmark.read_whole(sample)[0] for sample in choose)
+            features = features or [changed.encode_image(image).views[0] for image in images]
+            texts = vocabulary.texts
+            chosen = choose_templates(changed, features, texts.classes, texts.background or None)
+            print(f"{benchmark.name}: {row.name}: {len(chosen)}: {'; '.join(chosen)}", file=sys.stderr, flush=True)
+            changed = changed.with_settings(changed.settings.replace(templates=chosen))
         cases.append(Case(row, changed, vocabulary))
     return cases
 
@@ -202,7 +238,7 @@ def measure_data(
     benchmark = find_benchmark(name)
     samples = sorted(benchmark.samples(root), key=lambda sample: sample.name)[: args.limit]
     asked = [row for row in rows if name in row.data]
-    cases = make_cases(cliper.Segmenter.from_pretrained(args.model), benchmark, asked)
+    cases = make_cases(cliper.Segmenter.from_pretrained(args.model), benchmark, asked, samples[::2])
     counts = measure(benchmark, samples, cases)
     seconds = measure_seconds(benchmark, samples[1::2][: args.timed], cases)
     summary = summarize(benchmark, asked, counts, seconds)

@@ -190,7 +190,7 @@ def ways(
     """The ways, on equal random weights and inputs."""
     from transformers import CLIPModel
 
-    from cliper.checkpoints.clip import ClipConfig
+    from cliper.checkpoints.clip_config import ClipConfig
     from cliper.encoders.clip import ClipEncoder
     from cliper.ops import RECIPES, build_text_classifier, class_maps
     from oracle import reference

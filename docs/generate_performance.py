@@ -315,7 +315,7 @@ def link(name: str) -> str:
 
 def published() -> str:
     """The published table, from the presets."""
-    names = [n for n in cliper.presets() if not n.endswith("-preprint")]
+    names = [n for n in cliper.presets() if not n.endswith("-preprint") and n.startswith("vit-")]
     benchmarks = list(dict.fromkeys(n.split("/")[1].removesuffix("-windows") for n in names))
     lines = [
         "| published mIoU | refined / not | with windows |",

@@ -8,7 +8,7 @@ import numpy as np
 from transformers import CLIPModel
 
 import cliper
-from cliper.checkpoints.clip import ClipConfig
+from cliper.checkpoints.clip_config import ClipConfig
 from cliper.encoders.clip import ClipEncoder
 
 CLASSES = "dog; green grass; person: man, woman"

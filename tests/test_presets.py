@@ -53,6 +53,14 @@ PREPRINT_BUT = {
 }
 
 
+# Encoders beside CLIP: ViT-B/16's settings for voc21 but for these. No number was published or measured.
+OTHERS = {
+    "siglip2-b-16/voc21": ("SigLIP2-B/16", {"templates": ("This is a photo of {}.",)}),
+    "metaclip2-b-16/voc21": ("MetaCLIP2-B/16", {"templates": "imagenet80"}),
+    "tipsv2-b-14/voc21": ("TIPSv2-B/14", {"templates": ("a photo of a {}",), "logit_scale": 197.0}),
+}
+
+
 def rows(table: str = CONFERENCE) -> dict[tuple[str, str], list[str]]:
     cells = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in table.strip().splitlines()]
     return {(row[0], row[1]): row[2:] for row in cells}
@@ -111,13 +119,15 @@ def expected() -> dict[str, tuple[str, str, Settings, dict[str, float]]]:
     row = rows(CONFERENCE_H14)["H/14", "voc21"]
     table["vit-h-14/voc21"] = ("ViT-H/14", "voc21", settings_of(row), {})
     table["vit-h-14/voc21-windows"] = ("ViT-H/14", "voc21", settings_of(row).replace(window=int(row[8])), {})
+    for name, (model, changes) in OTHERS.items():
+        table[name] = (model, "voc21", settings_of(rows()["B/16", "voc21"]).replace(**changes), {})
     return table
 
 
 def test_presets_are_those_of_the_table() -> None:
     assert len(rows()) == 16
     assert presets() == sorted(expected())
-    assert len(presets()) == 2 * 16 + 3 * 7 + 2
+    assert len(presets()) == 2 * 16 + 3 * 7 + 2 + len(OTHERS)
 
 
 @pytest.mark.parametrize("name", sorted(expected()))

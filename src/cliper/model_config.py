@@ -54,6 +54,14 @@ class ModelConfig:
         _LOG.info("settings: %s", ", ".join(f"{name} {value}" for name, value in given.items()))
         return segmenter
 
+    @property
+    def tiny_vae(self) -> str | None:
+        """The VAE that the refiner loads in place of its own; None if there is none, or the refiner has no VAE."""
+        from cliper.refiners import refiner_kind
+
+        vae = self.settings.refine_vae
+        return vae if vae != "full" and refiner_kind(self.refiner or "none") == "diffusion" else None
+
     def to_dict(self) -> dict[str, Any]:
         """The values, with the device's type, the checksums of the weights, and versions.
 
@@ -62,14 +70,12 @@ class ModelConfig:
         """
         from cliper.devices import resolve_device
         from cliper.provenance import checkpoint_record, versions
-        from cliper.refiners import refiner_kind
 
-        vae = self.settings.refine_vae
-        needs_vae = vae != "full" and refiner_kind(self.refiner or "none") == "diffusion"
+        vae = self.tiny_vae
         return {
             "model": checkpoint_record(self.model),
             "refiner": None if self.refiner is None else checkpoint_record(self.refiner, refiner=True) or self.refiner,
-            **({"refine_vae": checkpoint_record(vae, kind="vae")} if needs_vae else {}),
+            **({"refine_vae": checkpoint_record(vae, kind="vae")} if vae else {}),
             "settings": self.settings.to_dict(),
             "device": resolve_device(self.device).type,
             "dtype": self.dtype or "float32",

@@ -18,7 +18,7 @@ from cliper.devices import convert_out_of_memory, resolve_device, resolve_dtype
 from cliper.encoded_image import EncodedImage, find_usable
 from cliper.encoders.base import Encoder
 from cliper.encoders.class_map_predictor import ClassMapPredictor
-from cliper.encoders.clip import load_clip
+from cliper.encoders.clip import load_encoder
 from cliper.errors import ShapeError
 from cliper.images import ImageSource, load_image, preprocess, to_tensor
 from cliper.ops.class_maps import build_text_classifier
@@ -96,7 +96,7 @@ class Segmenter:
         """Load a checkpoint, and download it first if it is not on this machine.
 
         Args:
-            model: an alias (``"mini"``, ``"ViT-B/16"`` ...), a hub name, or a local folder in ``transformers`` format.
+            model: an alias (``"mini"``, ``"ViT-B/16"`` ...), a hub name, a folder or a file; see :func:`.resolve`.
             refiner: None, or the name of a refiner.
             settings: a preset's name, a YAML file, or :class:`Settings`; None takes the settings recommended for the
                 checkpoint. A file changes the recommended settings that it names.
@@ -124,10 +124,10 @@ class Segmenter:
         chosen = base if settings is None else load_settings(settings, base=base)
         check_proxy(chosen)
         with convert_out_of_memory():
-            encoder = load_clip(checkpoint.folder, device=target, dtype=clip_dtype)
+            encoder = load_encoder(checkpoint, device=target, dtype=clip_dtype)
         refiner_dtype = None if dtype is None else clip_dtype
-        cache = SQLiteTextCache()
-        return cls(encoder, checkpoint, chosen, seed=seed, cache=cache, dtype=refiner_dtype).with_refiner(refiner)
+        segmenter = cls(encoder, checkpoint, chosen, seed=seed, cache=SQLiteTextCache(), dtype=refiner_dtype)
+        return segmenter.with_refiner(refiner)
 
     @property
     def settings(self) -> Settings:
@@ -137,27 +137,18 @@ class Segmenter:
     def with_settings(self, settings: Settings) -> Segmenter:
         """A segmenter with the same models and other settings.
 
-        Models are not loaded again. For ``attention="proxy"`` the settings' DINO is loaded unless it is in use.
-
-        Raises:
-            SettingsError: the settings do not fit the encoder.
-            CheckpointError: the DINO for ``attention="proxy"`` is missing, damaged, or cannot be downloaded.
-            ResourceError: memory ran out.
+        Models are not loaded again. For ``attention="proxy"`` the settings' DINO is loaded unless it is in use. Raises
+        SettingsError if settings and encoder do not fit, CheckpointError and ResourceError as :meth:`from_pretrained`.
         """
         other = copy.copy(self)
-        other._settings = settings
-        other._predictor = self._make_predictor(settings)
+        other._settings, other._predictor = settings, self._make_predictor(settings)
         return other
 
     def with_refiner(self, refiner: str | Path | None) -> Segmenter:
         """A segmenter with the same CLIP and another refiner, or none.
 
-        The refiner's dtype is the one given to :meth:`from_pretrained`, else float32 on a CPU and float16 elsewhere.
-
-        Raises:
-            RefinerError: there is no such refiner.
-            CheckpointError: weights are missing, damaged, of another kind, or cannot be downloaded.
-            ResourceError: memory ran out.
+        Its dtype is the one given to :meth:`from_pretrained`, else float32 on a CPU and float16 elsewhere. Raises
+        RefinerError if there is no such refiner, CheckpointError and ResourceError as :meth:`from_pretrained`.
         """
         other = copy.copy(self)
         other.refiner = None if refiner is None else self._refiners.load(str(refiner))
@@ -193,9 +184,9 @@ class Segmenter:
             'horse'
         """
         named = parse_classes(classes)
-        texts = self.text_classifier(named, background)
-        images: Sequence[Source] = image if isinstance(image, list) else [image]
-        results = [self._predict(one, named, texts)() for one in self._encode_all(images)]
+        self.text_classifier(named, background)  # raises before the networks run
+        encoded = self._encode_all(image if isinstance(image, list) else [image])
+        results = [self.assign_labels(one.image, named, *self.predict_maps(one, named, background)) for one in encoded]
         return results if isinstance(image, list) else results[0]
 
     def encode_image(self, image: ImageSource) -> EncodedImage:
@@ -258,10 +249,37 @@ class Segmenter:
     def segment_deferred(
         self, images: Sequence[EncodedImage], classes: Classes, background: Classes | None = "auto"
     ) -> list[Callable[[], Segmentation]]:
-        """As :meth:`__call__`; labels are assigned when the returned functions are called, in any thread."""
+        """As :meth:`__call__`; labels are assigned when the functions are called, in any thread."""
+        named = parse_classes(classes)
+        self.text_classifier(named, background)  # raises without images, too
+        maps = [self.predict_maps(one, named, background) for one in images]
+        return [functools.partial(self.assign_labels, i.image, named, *m) for i, m in zip(images, maps, strict=True)]
+
+    @convert_out_of_memory()
+    def predict_maps(
+        self, image: EncodedImage, classes: Classes, background: Classes | None = "auto"
+    ) -> tuple[Tensor, Tensor]:
+        """Class maps of an encoded image, [C, h, w] before and [C, S, S'] after refinement, float32, on the device.
+
+        Arguments and errors are those of :meth:`__call__`.
+        """
         named = parse_classes(classes)
         texts = self.text_classifier(named, background)
-        return [self._predict(one, named, texts) for one in images]
+        maps = self._predictor.predict_views(image.views, texts.rows, len(named), texts.groups)
+        return maps, image.refine(maps, self.refiner, self.settings)
+
+    @convert_out_of_memory()
+    def assign_labels(self, image: Image.Image, classes: Classes, maps: Tensor, refined: Tensor) -> Segmentation:
+        """The result for class maps, such as those of :meth:`predict_maps`; may be called in any thread."""
+        return Segmentation.from_maps(
+            image,
+            [item.name for item in parse_classes(classes)],
+            maps,
+            refined,
+            settings=self.settings,
+            model=self.checkpoint.name,
+            refiner=None if self.refiner is None else str(self.refiner.name),
+        )
 
     def encode_text(self, classes: Classes) -> Tensor:
         """Embeddings of classes in the settings' templates, from the cache or added to it.
@@ -373,24 +391,6 @@ class Segmenter:
             EncodedImage(image, one, affinity, settings, self.encoder, refiner, seed)
             for image, one, affinity in zip(images, views, affinities, strict=True)
         ]
-
-    @convert_out_of_memory()
-    def _predict(
-        self, encoded: EncodedImage, classes: Sequence[ClassPrompt], texts: TextClassifier
-    ) -> Callable[[], Segmentation]:
-        """Class maps of an encoded image; the function that is returned assigns labels."""
-        maps = self._predictor.predict_views(encoded.views, texts.rows, len(classes), texts.groups)
-        refined = encoded.refine(maps, self.refiner, self.settings)
-        return functools.partial(
-            convert_out_of_memory()(Segmentation.from_maps),
-            encoded.image,
-            [item.name for item in classes],
-            maps,
-            refined,
-            settings=self.settings,
-            model=self.checkpoint.name,
-            refiner=None if self.refiner is None else str(self.refiner.name),
-        )
 
     def _make_predictor(self, settings: Settings) -> ClassMapPredictor:
         check_proxy(settings)

@@ -98,9 +98,9 @@ class TaughtWords:
             return self._given_encoder
         import torch
 
-        from cliper.encoders.clip import load_clip
+        from cliper.encoders.clip import load_encoder
 
-        return load_clip(self._checkpoint.folder, device=torch.device("cpu"), dtype=torch.float32)
+        return load_encoder(self._checkpoint, device=torch.device("cpu"), dtype=torch.float32)
 
     @cached_property
     def _embeddings(self) -> Tensor:

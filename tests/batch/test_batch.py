@@ -113,7 +113,7 @@ def test_notes_on_words_are_printed_once(command: Any, photos: Path, tmp_path: P
 
 
 def test_labels_are_cleaned(batch: Any, photos: Path, tmp_path: Path, own_tiny: Any) -> None:
-    flags = ["--min-area", 40, "--fill-holes", "--smooth", 1]
+    flags = ["--min-area", 40, "--fill-holes", "--smooth-borders", 1]
     assert batch(photos, *flags).code == 0
     changed = 0
     for line in records(tmp_path / "out"):

@@ -59,6 +59,19 @@ def test_formats_do_not_share_names(batch: Any, folder: Path, tmp_path: Path, ma
     assert batch(folder, "-f", "labelme", out=tmp_path / "one").code == 0
 
 
+def test_formats_of_a_folder_do_not_share_names_with_the_others(
+    batch: Any, folder: Path, tmp_path: Path, make_image: Draw
+) -> None:
+    (folder / "masks").mkdir()
+    for number, name in enumerate(("a.labels.jpg", "masks/a.jpg")):
+        make_image(seed=number).save(folder / name)
+    assert batch(folder, "-f", "yolo-semantic", "-f", "labels").code == 1
+    assert statuses(tmp_path / "out") == {"a.labels.jpg": "done", "masks/a.jpg": "failed"}
+    error = by_input(tmp_path / "out")["masks/a.jpg"]["error"]
+    assert error == "its result could have the name of another image's: masks/a is in masks/; rename it"
+    assert batch(folder, "-f", "yolo-semantic", out=tmp_path / "one").code == 0
+
+
 def test_files_of_the_run_are_its_own(batch: Any, folder: Path, tmp_path: Path, make_image: Draw) -> None:
     for name in ("label-studio.jpg", "coco.jpg", "manifest.jpg", "run.jpg"):
         make_image().save(folder / name)

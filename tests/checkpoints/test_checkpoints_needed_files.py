@@ -95,3 +95,19 @@ def test_pipeline_needs_full_precision_weights_of_its_parts_only():
         "got no model_index.json, no vae/diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin "
         "(found diffusion_pytorch_model.fp16.bin);"
     ) in refusal("diffusion", *PARTS[1:], *wanted[:2], *unwanted)
+
+
+def test_layout_of_open_clip_is_used_where_there_is_no_configuration_of_transformers():
+    open_clip = [
+        "open_clip_config.json",
+        "open_clip_pytorch_model.bin",
+        "open_clip_model.safetensors",
+        "tokenizer.json",
+    ]
+    assert needed_files("repo", "clip", open_clip) == [
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "tokenizer.json",
+    ]
+    both = [*open_clip, "config.json", "pytorch_model.bin"]
+    assert needed_files("repo", "clip", both) == ["config.json", "pytorch_model.bin", "tokenizer.json"]

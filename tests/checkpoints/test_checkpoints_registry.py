@@ -14,7 +14,7 @@ from cliper.checkpoints.registry import KINDS, RegistryEntry, entry_of_repo, nea
 from cliper.settings import load_preset, presets
 
 ALIASES = {
-    "clip": ["mini", "ViT-B/16", "ViT-L/14", "ViT-H/14"],
+    "clip": ["mini", "ViT-B/16", "ViT-L/14", "ViT-H/14", "SigLIP2-B/16", "MetaCLIP2-B/16", "TIPSv2-B/14"],
     "diffusion": ["sd2.1", "sd1.5", "sd1.4"],
     "dino": [
         *("dino-s16", "dino-s8", "dino-b16", "dino-b8"),

@@ -88,7 +88,7 @@ def test_unknown_names_are_refused_without_network(hub, name, kind, words):
 
 
 def test_file_in_place_of_a_folder_is_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / "config.json"
     path.write_bytes(b"")
     assert "got a file" in failure(path, cls=CheckpointError)
 
@@ -135,9 +135,9 @@ def test_repository_without_tokenizer_is_downloaded_once(hub):
 
 def test_wrong_kind_is_refused_before_download(hub):
     hub.add("google/siglip", CLIP_FILES)
-    hub.model_types["google/siglip"] = "siglip"
+    hub.model_types["google/siglip"] = "siglip2"
     message = failure("google/siglip", cls=CheckpointError)
-    assert "(model_type 'clip'), got 'siglip'" in message
+    assert "or 'tipsv2'), got 'siglip2'" in message
     assert "no model_index.json" in failure("google/siglip", "diffusion", CheckpointError)
     hub.add("me/weightless", ["config.json", "tokenizer.json"])
     assert "no model.safetensors or pytorch_model.bin" in failure("me/weightless", cls=CheckpointError)

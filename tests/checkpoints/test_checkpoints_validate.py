@@ -40,8 +40,8 @@ def test_missing_folder_or_file_is_refused(tmp_path):
     [
         ("{", "expected JSON"),
         ("[1]", "expected a JSON object, got list"),
-        ('{"model_type": "siglip"}', "expected a CLIP checkpoint (model_type 'clip'), got 'siglip'"),
-        ("{}", "(model_type 'clip'), got none"),
+        ('{"model_type": "siglip2"}', "expected a CLIP checkpoint (model_type 'clip' or 'metaclip_2' or"),
+        ("{}", "or 'tipsv2'), got none"),
         ("\udcff", "expected JSON"),
     ],
 )
@@ -51,13 +51,18 @@ def test_bad_config_is_refused(tiny_clip, text, words):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "tokenizer.json", "merges.txt", "tokenizer_config.json", "model.safetensors.index.json"]
+    ("name", "limit"),
+    [
+        *((name, 10_000_000) for name in ("config.json", "merges.txt", "tokenizer_config.json")),
+        ("model.safetensors.index.json", 10_000_000),
+        ("tokenizer.json", 200_000_000),
+    ],
 )
-def test_too_large_text_file_is_refused(tiny_clip, name):
+def test_too_large_text_file_is_refused(tiny_clip, name, limit):
     path = tiny_clip / name
     path.touch()
-    os.truncate(path, 10_000_001)  # sparse
-    expected = f"{name}: expected at most 10,000,000 bytes, got 10,000,001; download it again"
+    os.truncate(path, limit + 1)  # sparse
+    expected = f"{name}: expected at most {limit:,} bytes, got {limit + 1:,}; download it again"
     assert problem(tiny_clip) == f"{tiny_clip}/{expected}"
     assert verify_checkpoint(tiny_clip, "clip").problems == [expected]
 

@@ -94,6 +94,15 @@ def test_distractors_name_no_class(name: str) -> None:
         assert not everything & {"lion", "parrot", "ant"}
 
 
+def test_wild_cats_are_no_distractors_where_cat_is_a_class() -> None:
+    for name, cats in (("voc21", set()), ("cityscapes", {"leopard", "lion", "tiger"})):
+        with pytest.raises(InputError, match=r"at most (\d+)") as caught:
+            make_vocabulary(find_benchmark(name), "distractors:999")
+        most = str(caught.value).split("at most ")[1].split()[0]
+        found = make_vocabulary(find_benchmark(name), f"distractors:{most}").distractors
+        assert {"leopard", "lion", "tiger"} & set(found) == cats
+
+
 def test_seed_alone_chooses_the_words() -> None:
     benchmark = find_benchmark("voc21")
     for name in ("synonyms", "distractors:50"):

@@ -114,6 +114,17 @@ class RecordingRefiner:
         return [None] * len(images)
 
 
+@pytest.mark.parametrize(("refiner", "vae"), [("self", None), ("sd2.1", "taesd")])
+def test_tiny_vae_is_recorded_for_refiners_that_have_a_vae(
+    own_tiny: Any, monkeypatch: pytest.MonkeyPatch, refiner: str, vae: str | None
+) -> None:
+    resolved: list[str] = []
+    monkeypatch.setattr("cliper.provenance.checkpoint_record", lambda name, **_: resolved.append(name) or {})
+    models = ModelConfig("tiny", own_tiny.settings.replace(refine_vae="taesd"), refiner)
+    config = EvaluationTask("voc21", {}, (Variant("", models),)).config([])
+    assert ("taesd" in resolved, list(config["refine_vaes"])) == (vae is not None, [vae] if vae else [])
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 def test_refiner_gets_halves_of_the_original_image(own_tiny: Any, trees: Path, batch: int) -> None:
     variant = Variant("", ModelConfig("tiny", own_tiny.settings))

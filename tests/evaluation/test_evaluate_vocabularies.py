@@ -196,6 +196,7 @@ def test_bad_use_of_vocabularies_is_one_line(evaluate: Any) -> None:
         (("--vocabulary", ","), "--vocabulary: expected a name such as plain, got none"),
         (("--vocabulary-seed", 3), "--vocabulary-seed is for other words; give --vocabulary"),
         (("--vocabulary", "plain", "--vocabulary-background", "auto; wall"), "--vocabulary-background: expected auto"),
+        (("--vocabulary", "curated", "--vocabulary-background", "auto"), "is for other words than the benchmark's own"),
     ):
         ended = evaluate(*flags)
         assert (ended.code, ended.err.count("\n")) == (2, 1)

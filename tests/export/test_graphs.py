@@ -19,12 +19,18 @@ from cliper.ops.class_maps import build_text_classifier
 Export = Callable[..., Path]
 TEXTS = ["a photo of a dog.", "There is a wooden bench in the scene, isn't it?", "x"]
 
-# Sums in another order, in layers of which each adds to the error, and a logit scale of 30 before the softmax. Random
-# weights amplify more than trained ones. Values are up to 2.
-TOLERANCE = 1e-4
-# The largest error of a weight in float16 is 2^-11 of it; in int8 it is 1/254 of the largest weight of its channel.
-# What that does to class maps was measured: at most 0.004 and 0.09 (mini), where values are up to 2.
-STORED = {"float32": TOLERANCE, "float16": 0.02, "int8": 0.2}
+# Sums in another order, in layers of which each adds to the error, and a logit scale of 30 before the softmax: at most
+# 6e-6 was measured, where maps reach 1.6.
+TOLERANCE = 2e-5
+# The error of a weight in float16 is at most 2^-11 of it, in int8 1/254 of the largest weight of its channel. Values
+# near the map threshold become 0 or not, and random weights amplify more than trained ones. Measured: at most 0.034 and
+# 0.17 for the tiny model, 0.038 in int8 for mini, whose weights are float16 numbers.
+STORED = {
+    ("tiny", "float16"): 0.05,
+    ("tiny", "int8"): 0.25,
+    ("mini", "float16"): TOLERANCE,
+    ("mini", "int8"): 0.06,
+}
 
 
 def unit(rows: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -104,7 +110,7 @@ def test_stored_weights_are_smaller_and_maps_are_near(
     segmenter, folder = request.getfixturevalue(model), export_to(model, target, precision=precision)
     inputs = inputs_for(segmenter, 8, 6, 4, 5)
     (maps,) = load(folder, "image")(to_numpy(inputs))
-    np.testing.assert_allclose(maps, expected_maps(segmenter, inputs), atol=STORED[precision], rtol=0)
+    np.testing.assert_allclose(maps, expected_maps(segmenter, inputs), atol=STORED[model, precision], rtol=0)
     if model == "mini":  # of the tiny one most is the graph, not its weights
         share = {"float16": 0.55, "int8": 0.3}[precision]
         assert size(folder) < share * size(export_to(model, target)), (size(folder), size(export_to(model, target)))
@@ -164,4 +170,4 @@ def test_weights_too_large_for_one_file_get_their_own(
         assert (folder / "image.onnx.data").exists() == (target == "onnx")
         inputs = inputs_for(tiny, 4, 6, 3, 2)
         (maps,) = load(folder, "image")(to_numpy(inputs))
-        np.testing.assert_allclose(maps, expected_maps(tiny, inputs), atol=STORED["int8"], rtol=0)
+        np.testing.assert_allclose(maps, expected_maps(tiny, inputs), atol=STORED["tiny", "int8"], rtol=0)

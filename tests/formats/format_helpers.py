@@ -73,7 +73,7 @@ def make_run(folder: Path, format: Format, options: FormatOptions | None = None)
     for number, name in enumerate(NAMES, start=7):
         results[name] = result = result_of(labels_of(number))
         info = ImageInfo(name, 60, 40, number)
-        path = folder / (info.stem + format.suffix)
+        path = folder / format.file_name(info.stem)
         format.write(result, path, info, options)
         items.append(ImageOutput(info, path))
     outputs = Outputs(items)

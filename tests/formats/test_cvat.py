@@ -102,7 +102,7 @@ def test_image_names_that_cvat_finds_are_listed(stem: str, tmp_path: Path) -> No
 def test_class_names_that_cvat_cannot_have_are_refused(name: str, tmp_path: Path) -> None:
     format = find_format("cvat")
     with pytest.raises(InputError, match=r"CVAT.*give it another name"):
-        format.check_classes(("dog", name))
+        format.check_classes(("dog", name), FormatOptions())
     with pytest.raises(InputError, match="CVAT"):
         format.write(result_of(labels_of(1), ("dog", name, "x")), tmp_path / "a", ImageInfo("a", 60, 40), OPTIONS)
     assert list(tmp_path.iterdir()) == []
@@ -110,9 +110,9 @@ def test_class_names_that_cvat_cannot_have_are_refused(name: str, tmp_path: Path
 
 def test_more_than_255_classes_are_refused() -> None:
     format = find_format("cvat")
-    format.check_classes([f"class {i}" for i in range(255)])
+    format.check_classes([f"class {i}" for i in range(255)], FormatOptions())
     with pytest.raises(InputError, match=r"at most 255 classes.*256"):
-        format.check_classes([f"class {i}" for i in range(256)])
+        format.check_classes([f"class {i}" for i in range(256)], FormatOptions())
 
 
 def test_large_runs_are_split_into_several_zips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

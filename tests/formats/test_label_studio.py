@@ -90,13 +90,13 @@ def test_model_version_has_no_folders(model: str, shown: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["bell\a", "nul\0", "two\nlines", "tab\t", "\uffff", "surrogate \udcff", "\x85"])
 def test_class_names_that_xml_cannot_hold_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"Label Studio.*a class.*give it another name") as caught:
-        FORMAT.check_classes(("dog", name))
+        FORMAT.check_classes(("dog", name), FormatOptions())
     assert str(caught.value).isprintable()
 
 
 def test_class_names_are_read_back() -> None:
     names = ("yes", "a: b", "<&>", "'", '"', "狗 🐕", "é\u2028x", "", " a  b ")
-    FORMAT.check_classes(names)
+    FORMAT.check_classes(names, FormatOptions())
     labels = ElementTree.fromstring(labeling_config(names)).iter("Label")
     assert tuple(label.get("value") for label in labels) == names
 

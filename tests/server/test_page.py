@@ -290,8 +290,10 @@ def test_token_is_asked_for_and_served_words_and_sensitivity_are_set(
     keen = segmenter.with_settings(segmenter.settings.replace(sensitivity=0.7))
     page = Page(driver, serve_page(keen, token="secret", example=example))
     page.wait(lambda: page.one("#login").is_displayed())
+    assert page.text("#login-text") == "This server requires a token."
     page.one("#token").send_keys("wrong\n")
     page.wait(lambda: page.one("#login").is_displayed() and not page.one("#token").get_attribute("value"))
+    assert page.text("#login-text") == "The token was refused. Enter another one."
     page.one("#token").send_keys("secret\n")
     page.ready()
     assert page.words() == example["classes"]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cliper.formats import Format, FormatOptions, ImageInfo, find_format
+from cliper.formats import Format, FormatOptions, ImageInfo, find_formats
 from cliper.model_config import ModelConfig, concurrency
 from cliper.prompts import ClassPrompt
 from cliper.runner.items import ImageItem
@@ -64,7 +64,7 @@ class SegmentTask(Task):
     def __post_init__(self) -> None:
         for format in self.found_formats:
             if format.check_classes is not None:
-                format.check_classes(self.class_names)
+                format.check_classes(self.class_names, self.options)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -73,8 +73,8 @@ class SegmentTask(Task):
 
     @functools.cached_property
     def found_formats(self) -> tuple[Format, ...]:
-        """The formats, in order."""
-        return tuple(find_format(name) for name in self.formats)
+        """The formats, in order, then those of files that their readers need, too."""
+        return find_formats(self.formats)
 
     def config(self) -> dict[str, Any]:
         """All that the files depend on, as plain values. Raises CliperError if a model cannot be found or fetched."""
@@ -87,14 +87,15 @@ class SegmentTask(Task):
             "quality": self.options.quality,
             "label_mode": self.options.label_mode,
             "min_area": self.options.min_area,
+            "ignore_background": self.options.ignore_background,
             "cleaning": asdict(self.cleaning),
             **self.models.to_dict(),
         }
 
     def outputs(self, name: str) -> list[str]:
-        """Names of the files of an image, in the order of the formats: its stem and their suffixes."""
+        """Names of the files of an image, in the order of the formats: their folders, its stem, their suffixes."""
         stem = ImageInfo(name, 0, 0).stem
-        return [stem + format.suffix for format in self.found_formats]
+        return [format.file_name(stem) for format in self.found_formats]
 
     def check_name(self, name: str) -> str | None:
         """Why the files of an image cannot have their names: those of the run's own files, or of other formats'."""
@@ -104,11 +105,13 @@ class SegmentTask(Task):
             if self._run_files.fullmatch(path):
                 return f"its result would have the name of a file of the run: {path}; rename it, or use --glob"
         # With COCO (.coco.json) and LabelMe (.json), "a.coco" in LabelMe and "a" in COCO would have one name.
-        suffixes = [format.suffix for format in self.found_formats]
-        for long, short in itertools.permutations(suffixes, 2):
-            ending = long.removesuffix(short)
-            if ending != long and stem.endswith(ending):
+        for long, short in itertools.permutations(self.found_formats, 2):
+            ending = long.suffix.removesuffix(short.suffix)
+            if long.folder == short.folder and ending != long.suffix and stem.endswith(ending):
                 return f"its result could have the name of another image's: {stem} ends in {ending}; rename it"
+            # "masks/a.labels.png" is the label map of "masks/a.jpg", and the mask of "a.labels.jpg".
+            if long.folder != short.folder == "" and stem.startswith(long.folder):
+                return f"its result could have the name of another image's: {stem} is in {long.folder}; rename it"
         return None
 
     @functools.cached_property

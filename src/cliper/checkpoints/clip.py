@@ -1,123 +1,43 @@
-"""Configuration and weights of a CLIP, read from a folder in ``transformers`` format.
-
-The fields of a configuration have the names and defaults of ``transformers``; others are not read.
-"""
+"""Configuration and weights of a CLIP, read from files in the format of ``transformers`` or OpenCLIP."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+from cliper.checkpoints.clip_config import ClipConfig
+from cliper.checkpoints.families import CONFIGS
+from cliper.checkpoints.open_clip import convert_open_clip, read_open_clip_config
 from cliper.checkpoints.tensors import iter_tensors
-from cliper.checkpoints.validate import read_json, weight_paths
+from cliper.checkpoints.validate import is_open_clip, read_json, weight_paths
 from cliper.errors import CheckpointError, reraise
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ClipConfig", "TextConfig", "VisionConfig", "read_clip_config", "read_clip_weights"]
-
-T = TypeVar("T")
-
-_ACTIVATIONS = ("gelu", "quick_gelu")
+__all__ = ["read_clip_config", "read_clip_weights"]
 
 
-@dataclass(frozen=True)
-class TextConfig:
-    """The text tower."""
+def read_clip_config(folder: Path, activation: str | None = None) -> ClipConfig:
+    """The configuration of the CLIP in a folder, or in a weight file of OpenCLIP or OpenAI.
 
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    vocab_size: int = 49408
-    max_position_embeddings: int = 77
-    eos_token_id: int = 49407
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """The image tower."""
-
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    image_size: int = 224
-    patch_size: int = 32
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """Both towers and the width of their joint embeddings."""
-
-    text: TextConfig = field(default_factory=TextConfig)
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    projection_dim: int = 512
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ClipConfig:
-        """From the content of ``config.json``.
-
-        Old files have ``text_config_dict`` and ``vision_config_dict``, which replace the sections without ``_dict``.
-
-        Raises:
-            ValueError: a value of another type, or sizes that do not fit together.
-        """
-        return cls(
-            _section(TextConfig, "text_config", data),
-            _section(VisionConfig, "vision_config", data),
-            _value("projection_dim", data.get("projection_dim", cls.projection_dim), cls.projection_dim),
-        )
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each weight by its name."""
-        text, vision, patch = self.text, self.vision, self.vision.patch_size
-        positions = (vision.image_size // patch) ** 2 + 1
-        shapes: dict[str, tuple[int, ...]] = {
-            "logit_scale": (),
-            "text_projection.weight": (self.projection_dim, text.hidden_size),
-            "visual_projection.weight": (self.projection_dim, vision.hidden_size),
-            "text_model.embeddings.token_embedding.weight": (text.vocab_size, text.hidden_size),
-            "text_model.embeddings.position_embedding.weight": (text.max_position_embeddings, text.hidden_size),
-            "vision_model.embeddings.class_embedding": (vision.hidden_size,),
-            "vision_model.embeddings.patch_embedding.weight": (vision.hidden_size, 3, patch, patch),
-            "vision_model.embeddings.position_embedding.weight": (positions, vision.hidden_size),
-        }
-        for tower, config in (("text_model", text), ("vision_model", vision)):
-            width, hidden = config.hidden_size, config.intermediate_size
-            norms = ("final_layer_norm",) if tower == "text_model" else ("pre_layrnorm", "post_layernorm")
-            shapes |= {f"{tower}.{norm}.{leaf}": (width,) for norm in norms for leaf in ("weight", "bias")}
-            layer: dict[str, tuple[int, ...]] = {
-                **{f"self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")},
-                "mlp.fc1": (hidden, width),
-                "mlp.fc2": (width, hidden),
-                "layer_norm1": (width,),
-                "layer_norm2": (width,),
-            }
-            for index in range(config.num_hidden_layers):
-                for name, shape in layer.items():
-                    shapes[f"{tower}.encoder.layers.{index}.{name}.weight"] = shape
-                    shapes[f"{tower}.encoder.layers.{index}.{name}.bias"] = shape[:1]
-        return shapes
-
-
-def read_clip_config(folder: Path) -> ClipConfig:
-    """The configuration of the CLIP in a folder.
+    Args:
+        folder: accepted by :func:`cliper.checkpoints.check_folder`.
+        activation: as for :func:`.read_open_clip_config`; only for such weights.
 
     Raises:
-        CheckpointError: ``config.json`` is missing, cannot be read, or describes no CLIP.
+        CheckpointError: ``config.json`` is missing, cannot be read, or describes no CLIP; or as
+            :func:`.read_open_clip_config`.
     """
+    if is_open_clip(folder):
+        return read_open_clip_config(folder, activation)
+    if activation is not None:
+        raise CheckpointError(f"{folder}: expected no activation beside that of config.json, got {activation}")
     data = read_json(folder / "config.json", "it describes the model")
     with reraise(ValueError, CheckpointError, f"{folder}: could not read the weights: config.json"):
-        return ClipConfig.from_dict(data)
+        return CONFIGS.get(str(data.get("model_type")), ClipConfig).from_dict(data)
 
 
 def read_clip_weights(
@@ -149,7 +69,7 @@ def read_clip_weights(
     tensors: dict[str, torch.Tensor] = {}
     mismatched = []
     for path in paths:
-        for name, tensor in iter_tensors(path):
+        for name, tensor in _iter_weights(path, config, is_open_clip(folder)):
             if name in shapes and tensor.shape != shapes[name]:
                 mismatched.append((name, tensor.shape, shapes[name]))
             elif name in shapes:
@@ -158,29 +78,9 @@ def read_clip_weights(
     return tensors, list_problems(mismatched, missing)
 
 
-def _section(config_class: type[T], name: str, data: Mapping[str, Any]) -> T:
-    """One of the towers' configurations."""
-    old = data.get(f"{name}_dict")
-    given = (data.get(name) or {}) if old is None else old
-    if not isinstance(given, dict):
-        raise ValueError(f"{name}: expected an object, got {type(given).__name__}")
-    values: dict[str, Any] = {
-        item.name: _value(f"{name}.{item.name}", given.get(item.name, item.default), item.default)
-        for item in fields(config_class)  # type: ignore[arg-type]
-    }
-    width, heads = values["hidden_size"], values["num_attention_heads"]
-    if width % heads:
-        raise ValueError(f"{name}: expected a hidden_size that {heads} attention heads divide, got {width}")
-    if values["hidden_act"] not in _ACTIVATIONS:
-        raise ValueError(f"{name}.hidden_act: expected one of {', '.join(_ACTIVATIONS)}, got {values['hidden_act']!r}")
-    return config_class(**values)
-
-
-def _value(name: str, value: Any, default: Any) -> Any:
-    """The value, which must have the type of the default; numbers must be above 0, except the number of a token."""
-    kind = int | float if isinstance(default, float) else type(default)
-    fits = isinstance(value, kind) and not isinstance(value, bool)
-    if not fits or (not isinstance(value, str) and value <= 0 and not name.endswith("_id")):
-        what = {int: "a whole number above 0", float: "a number above 0", str: "a name"}[type(default)]
-        raise ValueError(f"{name}: expected {what}, got {value!r}")
-    return value
+def _iter_weights(path: Path, config: ClipConfig, open_clip: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file, with the names of :meth:`.ClipConfig.shapes`."""
+    for stored, tensor in iter_tensors(path):
+        with reraise(ValueError, CheckpointError, f"{path}: expected the weights of {type(config).__name__}"):
+            converted = list(convert_open_clip(stored, tensor) if open_clip else config.convert(stored, tensor))
+        yield from converted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cliper.checkpoints.clip import read_clip_config
+from cliper.checkpoints.clip_config import ClipConfig
 from cliper.checkpoints.resolve import ResolvedCheckpoint
 from cliper.settings import Settings, load_preset, load_settings
 
@@ -13,8 +14,8 @@ def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
     """Settings for arbitrary images with this CLIP.
 
     The first of: ``settings.json`` in a bundled or local folder (what it does not name keeps its default); the preset
-    that the registry names; by architecture, the preset of ViT-L/14 for patches of 14 pixels and at least 24 layers,
-    and of ViT-B/16 otherwise.
+    that the registry names; that of the family, for an encoder beside CLIP; by architecture, the preset of ViT-L/14 for
+    patches of 14 pixels and at least 24 layers, and of ViT-B/16 otherwise.
 
     Raises:
         SettingsError: ``settings.json`` cannot be read or has an unknown or impossible setting (it is named).
@@ -31,7 +32,10 @@ def recommended_settings(resolved: ResolvedCheckpoint) -> Settings:
         return load_settings(path)
     if resolved.entry is not None and resolved.entry.recommended is not None:
         return load_preset(resolved.entry.recommended).settings
-    vision = read_clip_config(resolved.folder).vision
+    config = read_clip_config(resolved.folder, resolved.activation)
+    if config.preset is not None:
+        return load_preset(config.preset).settings
+    vision = config.vision
     large = vision.patch_size == 14 and vision.num_hidden_layers >= 24
     return load_preset("vit-l-14/voc21" if large else "vit-b-16/voc21").settings
 
@@ -46,6 +50,7 @@ def resolve_recipe(recipe: str, resolved: ResolvedCheckpoint) -> str:
     """
     if recipe != "preprint":
         return recipe
-    vision = read_clip_config(resolved.folder).vision
+    config = read_clip_config(resolved.folder, resolved.activation)
+    vision = config.vision
     shape = (vision.num_hidden_layers, vision.hidden_size, vision.patch_size)
-    return "preprint-h" if shape == (32, 1280, 14) else recipe
+    return "preprint-h" if shape == (32, 1280, 14) and type(config) is ClipConfig else recipe

@@ -8,7 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliper.checkpoints.registry import HubRepo
-from cliper.checkpoints.validate import COMPONENTS, MARKER_FILES, check_model_type, list_files, needed_files
+from cliper.checkpoints.validate import (
+    COMPONENTS,
+    MARKER_FILES,
+    OPEN_CLIP_CONFIG,
+    check_model_type,
+    list_files,
+    needed_files,
+)
 from cliper.errors import CheckpointError, short_reason
 
 __all__ = ["cached_folder", "download_folder", "download_reason"]
@@ -31,7 +38,7 @@ def cached_folder(source: HubRepo, kind: str) -> Path | None:
     import huggingface_hub as hub
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-    marker = [MARKER_FILES[kind]]
+    marker = [MARKER_FILES[kind], OPEN_CLIP_CONFIG]
     try:
         path = hub.snapshot_download(
             source.repo, revision=source.revision, allow_patterns=marker, local_files_only=True

@@ -6,9 +6,10 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cliper.checkpoints.clip_config import ACTIVATIONS
 from cliper.checkpoints.download import cached_folder, download_folder, download_reason
 from cliper.checkpoints.registry import (
     KINDS,
@@ -21,7 +22,7 @@ from cliper.checkpoints.registry import (
     nearest_aliases,
     replacement_for,
 )
-from cliper.checkpoints.validate import MARKER_FILES, weight_paths
+from cliper.checkpoints.validate import MARKER_FILES, is_weight_file, weight_paths
 from cliper.errors import CheckpointError, DownloadError
 
 __all__ = ["ResolvedCheckpoint", "resolve"]
@@ -38,11 +39,12 @@ class ResolvedCheckpoint:
     Args:
         name: the alias in its usual spelling, or the name that was given.
         kind: one of :data:`.KINDS`.
-        folder: of the files, in the layout of ``transformers`` or ``diffusers``.
+        folder: of the files, in the layout of ``transformers``, ``diffusers`` or OpenCLIP; or a weight file of a CLIP.
         source: ``"bundled"``, ``"hub"`` or ``"local"``.
         repo: the hub repository; None unless ``source`` is ``"hub"``.
         revision: its commit; None unless ``source`` is ``"hub"``.
         entry: of the registry; None for an unknown checkpoint.
+        activation: of a CLIP's layers, where its name ends with it; else None.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ResolvedCheckpoint:
     repo: str | None = None
     revision: str | None = None
     entry: RegistryEntry | None = None
+    activation: str | None = None
 
     def __str__(self) -> str:
         """Name, origin, folder and size: ``mini (bundled, 45 MB in /...)``."""
@@ -66,7 +69,8 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
     here: see :func:`cliper.checkpoints.check_folder`.
 
     Args:
-        name: a local folder (an existing one comes first; ``~`` is the home folder), an alias (``"ViT-B/16"``,
+        name: a local folder or, of OpenCLIP's or OpenAI's weights, a file, to which ``@gelu`` or ``@quick_gelu`` may be
+            appended (an existing one comes first; ``~`` is the home folder), an alias (``"ViT-B/16"``,
             ``"sd2.1"``, in any case), or a hub name (``"owner/name"``, or ``"owner/name@revision"``). A hub name in
             the registry is taken at the registry's pinned commit; ``@main`` asks for the newest.
         kind: one of :data:`.KINDS`: what the checkpoint must be.
@@ -86,9 +90,12 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
     path = Path(os.path.expanduser(text))  # noqa: PTH111 (it raises nothing for a name of an unknown user)
     # A folder that happens to be named like an alias (an output folder "mini", say) must not hide the alias.
     if text and os.path.exists(path) and (entry is None or (path / MARKER_FILES[kind]).is_file()):  # noqa: PTH110
-        if not path.is_dir():
+        if not path.is_dir() and not is_weight_file(path, kind):
             raise CheckpointError(f"{text}: expected the folder of {KINDS[kind]}, got a file")
         return ResolvedCheckpoint(text, kind, path, "local")
+    place, _, activation = text.rpartition("@")
+    if activation in ACTIVATIONS and (os.path.isdir(place) or is_weight_file(Path(place), kind)):  # noqa: PTH112
+        return replace(resolve(place, kind, download=False), name=text, activation=activation)
     if entry is None and (not _HUB_NAME.fullmatch(text) or _resembles_alias(text)):
         raise CheckpointError(
             f"no checkpoint is called {text!r} (try {', '.join(nearest_aliases(text, kind))}), and there is no such "

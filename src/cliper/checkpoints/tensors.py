@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliper.checkpoints.torchscript import is_torchscript, iter_torchscript
 from cliper.errors import CheckpointError, short_reason
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ __all__ = ["iter_tensors"]
 
 
 def iter_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of one weight file, one at a time; safetensors and PyTorch's zip files are memory-mapped.
+    """The tensors of one weight file, one at a time; safetensors, PyTorch's zip files and TorchScript archives are
+    memory-mapped.
 
     Raises:
         CheckpointError: the file cannot be read, is truncated, or holds more than tensors.
@@ -41,6 +43,9 @@ def _read(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         with safe_open(str(path), framework="pt") as stream:
             for name in stream.keys():  # noqa: SIM118 (it is not a mapping)
                 yield name, stream.get_tensor(name)
+        return
+    if is_torchscript(path):
+        yield from iter_torchscript(path)
         return
     # weights_only: a pickle from the network must not run code.
     loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=start.startswith(b"PK"))

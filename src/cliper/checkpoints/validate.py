@@ -24,9 +24,12 @@ from cliper.errors import CheckpointError, short_reason
 __all__ = [
     "COMPONENTS",
     "MARKER_FILES",
+    "OPEN_CLIP_CONFIG",
     "Component",
     "check_folder",
     "check_model_type",
+    "is_open_clip",
+    "is_weight_file",
     "kind_of_folder",
     "list_files",
     "needed_files",
@@ -52,6 +55,7 @@ _READ_WHOLE = {
     *(f"{name}.index.json" for name in (*_TRANSFORMERS, *_DIFFUSERS)),
 }
 _MAX_BYTES = 10_000_000
+_MAX_TOKENIZER_BYTES = 200_000_000  # of tokenizer.json, which holds 900,000 tokens for MetaCLIP 2
 _SIZES = ("_size", "_dim", "_channels", "_embeddings", "_timesteps")  # ends of the names of sizes in configurations
 
 
@@ -75,7 +79,7 @@ class Component:
 
 
 COMPONENTS = {
-    "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip",)),),
+    "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip", "metaclip_2", "siglip", "tipsv2")),),
     "dino": (Component(weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
     "diffusion": (
         Component(config="model_index.json"),
@@ -88,8 +92,32 @@ COMPONENTS = {
     "vae": (Component(weights=_DIFFUSERS),),
 }
 
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+"""The configuration of OpenCLIP."""
+
+# A CLIP in OpenCLIP's layout, which a folder has that lacks config.json.
+_OPEN_CLIP = Component(
+    config=OPEN_CLIP_CONFIG, tokenizer=True, weights=("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+)
+
 # The file that tells that a folder is meant to be a checkpoint of that kind.
 MARKER_FILES = {kind: parts[0].config for kind, parts in COMPONENTS.items()}
+
+
+def is_weight_file(path: Path, kind: str) -> bool:
+    """Whether a checkpoint of that kind may be this single file, which only a CLIP of OpenCLIP or OpenAI may."""
+    return kind == "clip" and path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors") and path.is_file()
+
+
+def is_open_clip(place: Path) -> bool:
+    """Whether a CLIP is a weight file of OpenCLIP or OpenAI, or a folder in OpenCLIP's layout."""
+    return place.is_file() or (not (place / "config.json").is_file() and (place / OPEN_CLIP_CONFIG).is_file())
+
+
+def _parts(kind: str, names: Collection[str]) -> tuple[Component, ...]:
+    """The parts of a checkpoint that has files of these names."""
+    open_clip = kind == "clip" and OPEN_CLIP_CONFIG in names and "config.json" not in names
+    return (_OPEN_CLIP,) if open_clip else COMPONENTS[kind]
 
 
 def needed_files(place: str, kind: str, names: Iterable[str], *, tokenizer: bool = False) -> list[str]:
@@ -111,7 +139,7 @@ def needed_files(place: str, kind: str, names: Iterable[str], *, tokenizer: bool
     names = list(names)
     files: list[str] = []
     missing: list[str] = []
-    for part in COMPONENTS[kind]:
+    for part in _parts(kind, names):
         prefix = f"{part.folder}/" if part.folder else ""
         here = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
         found, lacking = _weight_files(here, part.weights)
@@ -152,7 +180,8 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     A CLIP folder without a tokenizer passes: images can be encoded without one.
 
     Args:
-        folder: in ``transformers``' layout (``diffusers``' for ``kind="diffusion"``).
+        folder: in ``transformers``' layout (``diffusers``' for ``kind="diffusion"``); a CLIP may be in OpenCLIP's, or a
+            weight file of OpenCLIP or OpenAI.
         kind: one of :data:`.KINDS`.
 
     Raises:
@@ -165,10 +194,13 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
     """
     check_kind(kind)
     root = Path(folder)
-    if not root.is_dir():
+    if is_weight_file(root, kind):
+        files = []
+    elif not root.is_dir():
         what = "a file" if root.exists() else "nothing there"
         raise CheckpointError(f"{root}: expected the folder of {KINDS[kind]}, got {what}")
-    files = needed_files(str(root), kind, list_files(root, kind))
+    else:
+        files = needed_files(str(root), kind, list_files(root, kind))
     for index in (root / name for name in files if name.endswith(".index.json")):
         # transformers opens every path that the index names.
         shards = {path.name for path in weight_paths(root, kind) if path.parent == index.parent}
@@ -177,8 +209,8 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
             raise CheckpointError(
                 f"{index}: expected a 'weight_map' with the names of the {len(shards)} shards; download it again"
             )
-    for part in COMPONENTS[kind]:
-        if part.config:
+    for part in _parts(kind, files):
+        if part.config and files:
             path = root / part.folder / part.config
             config = read_json(path, f"{KINDS[kind]} has one")
             check_model_type(str(path), kind, part, config.get("model_type"))
@@ -209,6 +241,8 @@ def kind_of_folder(folder: Path) -> str | None:
     """
     if (folder / MARKER_FILES["diffusion"]).is_file():
         return "diffusion"
+    if is_open_clip(folder):
+        return "clip"
     config = read_json(folder / "config.json", "a model has one")
     if config.get("_class_name") == "AutoencoderTiny":
         return "vae"
@@ -217,11 +251,14 @@ def kind_of_folder(folder: Path) -> str | None:
 
 
 def weight_paths(root: Path, kind: str, part: str | None = None) -> list[Path]:
-    """The weight files of a checkpoint, or of the part in one of its folders, without the index of shards.
+    """The weight files of a checkpoint, or of the part in one of its folders, without the index of shards; of a weight
+    file that file.
 
     Raises:
         CheckpointError: the checkpoint is not complete.
     """
+    if root.is_file():
+        return [root]
     files = [root / name for name in needed_files(str(root), kind, list_files(root, kind))]
     return [path for path in files if path.suffix in (".safetensors", ".bin") and part in (None, path.parent.name)]
 
@@ -248,8 +285,9 @@ def _check_file(path: Path) -> None:
     """Refuse a pipe, socket or device, or too large a file, before it is opened; a missing file passes."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise CheckpointError(f"{path}: expected a file, got a pipe, socket or device; remove it")
-    if path.name in _READ_WHOLE and path.is_file() and (size := path.stat().st_size) > _MAX_BYTES:
-        raise CheckpointError(f"{path}: expected at most {_MAX_BYTES:,} bytes, got {size:,}; download it again")
+    limit = _MAX_TOKENIZER_BYTES if path.name == "tokenizer.json" else _MAX_BYTES
+    if path.name in _READ_WHOLE and path.is_file() and (size := path.stat().st_size) > limit:
+        raise CheckpointError(f"{path}: expected at most {limit:,} bytes, got {size:,}; download it again")
 
 
 def _check_values(path: Path, config: dict[str, Any]) -> None:

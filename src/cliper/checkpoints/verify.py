@@ -71,9 +71,12 @@ def verify_checkpoint(name: str | os.PathLike[str], kind: str | None = None) -> 
     problems: list[str] = []
     tensors = 0
     try:
-        names = list_files(folder, resolved.kind)
         bundled = resolved.entry.sha256 if resolved.entry is not None else {}
-        files = sorted({*needed_files(str(folder), resolved.kind, names), *(bundled.keys() & set(names))})
+        if folder.is_file():
+            files = [folder.name]
+        else:
+            names = list_files(folder, resolved.kind)
+            files = sorted({*needed_files(str(folder), resolved.kind, names), *(bundled.keys() & set(names))})
         known = {file: digest for file in files if (digest := lfs_sha256(folder / file))}
         problems += _check_hashes(folder, known if resolved.source == "hub" else bundled)
         check_folder(folder, resolved.kind)
@@ -98,7 +101,8 @@ def weight_hashes(resolved: ResolvedCheckpoint) -> dict[str, str]:
         ['model.safetensors']
     """
     paths = weight_paths(resolved.folder, resolved.kind)
-    return {path.relative_to(resolved.folder).as_posix(): lfs_sha256(path) or _sha256(path) for path in paths}
+    root = resolved.folder if resolved.folder.is_dir() else resolved.folder.parent
+    return {path.relative_to(root).as_posix(): lfs_sha256(path) or _sha256(path) for path in paths}
 
 
 def lfs_sha256(path: Path) -> str | None:
@@ -133,7 +137,7 @@ def _check_part(resolved: ResolvedCheckpoint, part: str) -> tuple[int, list[str]
             if not bool(tensor.isfinite().all()):
                 problems.append(f"{name}: has values that are NaN or infinite")
     if resolved.kind == "clip":
-        return tensors, problems + read_clip_weights(folder, read_clip_config(folder))[1]
+        return tensors, problems + read_clip_weights(folder, read_clip_config(folder, resolved.activation))[1]
     return tensors, problems + load_model(_model_class(resolved.kind, part), folder)[1]
 
 

@@ -46,7 +46,7 @@ _EXAMPLES = """\
 cliper batch photos -c "dog; cat" -o results
 cliper batch photos -c "dog; cat" -o results --resume
 cliper batch photos -c "person; car" -o results -f coco -f gallery --min-area 200
-cliper batch film.mp4 -c person -o frames --every 10 --overlay-video
+cliper batch film.mp4 -c person -o frames --every 10 --smooth 8 --overlay-video
 cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
 
 
@@ -67,13 +67,20 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
     option(
         "-f, --format NAME",
         "Format of the results; repeat for more: labels, overlay, overlay-jpg, overlay-webp, masks, cutouts, npz, "
-        "coco, coco-panoptic, cvat, label-studio, labelme, yolo, gallery.",
+        "coco, coco-panoptic, cvat, label-studio, labelme, yolo, yolo-semantic, hf-dataset, images, gallery.",
         "formats",
         multiple=True,
         default=["labels", "overlay-jpg"],
         shell_complete=complete_formats,
     ),
     option("--overlay-video", "Write OUT/overlay.mp4, too, if INPUT is a video."),
+    option(
+        "--smooth FRAMES",
+        "Average the class maps of about so many frames of a video where it does not change, against labels that "
+        "flicker; 8 is a good value.",
+        type=click.IntRange(min=2),
+        show_default="off",
+    ),
 )
 @run_options
 @class_options
@@ -95,9 +102,13 @@ cliper batch s3://bucket/photos -c cat -o s3://bucket/labels --engine ray"""
         show_default="0.01%, and only left out of coco, cvat, label-studio, labelme and yolo",
     ),
     option("--fill-holes", "Turn background that one class encloses into that class."),
-    option("--smooth PIXELS", "Radius for smoothing borders.", type=click.IntRange(min=0), default=0),
+    option("--smooth-borders PIXELS", "Radius for smoothing borders.", type=click.IntRange(min=0), default=0),
     option("--tolerance PIXELS", "Distance of polygons from the borders at most.", type=float, default=1.0),
     label_mode_option,
+    option(
+        "--ignore-background",
+        "Store background as 255, which training ignores, instead of as class 0, in yolo-semantic and hf-dataset.",
+    ),
     option("--quality N", "Quality of JPEG and WebP overlays, 1 to 100.", default=90),
 )
 @model_options
@@ -115,6 +126,10 @@ def batch(source: str, out: str, **options: Any) -> int:
     from cliper.runner.run import run_task
     from cliper.runner.storage import hide_credentials, is_remote, normalize_uri
 
+    if options["smooth"] and max(options["workers"] or 1, options["threads"] or 1) > 1:
+        raise click.UsageError(
+            "--smooth: frames are processed in their order by one worker; leave out --workers and --threads"
+        )
     source, out = normalize_uri(source), normalize_uri(out)
     run_options = read_run_options(options)
     if options["engine"] == "ray" and not is_remote(source):  # workers run in other folders
@@ -140,7 +155,7 @@ def batch(source: str, out: str, **options: Any) -> int:
     def finish(run: Run) -> tuple[list[Path], Mapping[str, Any]]:
         return _write_run_files(run, task, options), summarize(run, task)
 
-    engine = make_engine(task, options)
+    engine = make_engine(task, {**options, "threads": 1} if options["smooth"] else options)
     run, paths = run_task(task, images, out, source_config | task.config(), engine, progress, finish, run_options)
     log_stats(run)
     print_summary(run.counts, paths, progress.seconds)
@@ -149,6 +164,7 @@ def batch(source: str, out: str, **options: Any) -> int:
 
 
 def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
+    from cliper.batch.smooth_video import SmoothVideoTask
     from cliper.batch.task import Cleaning, SegmentTask
     from cliper.formats import FormatOptions, find_format
     from cliper.formats.regions import DEFAULT_MIN_AREA
@@ -161,20 +177,22 @@ def _make_task(source: Source, options: dict[str, Any]) -> SegmentTask:
         formats.append("labels")  # the video is drawn from them
     # Label Studio's addresses begin with the name of the images' folder.
     folder = folder_name(source.uri, is_folder=source.kind == "folder")
-    return SegmentTask(
+    arguments = (
         tuple(classes),
         background if background is None or isinstance(background, str) else tuple(background),
         tuple(dict.fromkeys(formats)),
         read_model_config(options, read_settings(options)),
-        Cleaning(options["min_area"] or 0, options["fill_holes"], options["smooth"]),
+        Cleaning(options["min_area"] or 0, options["fill_holes"], options["smooth_borders"]),
         FormatOptions(
             tolerance=options["tolerance"],
             quality=options["quality"],
             min_area=options["min_area"] or DEFAULT_MIN_AREA,
             label_mode=options["label_mode"],
             image_folder=folder,
+            ignore_background=options["ignore_background"],
         ),
     )
+    return SmoothVideoTask(*arguments, frames=options["smooth"]) if options["smooth"] else SegmentTask(*arguments)
 
 
 def _choose_templates(task: SegmentTask, images: Source, count: int) -> SegmentTask:
@@ -201,6 +219,8 @@ def _open_source(source: str, out: str, options: dict[str, Any]) -> Source:
     found = find_source(source, glob=options["glob"], every=options["every"], skip=out)
     if options["overlay_video"] and found.kind != "video":
         raise InputError(f"--overlay-video: expected a video, got a {found.kind}; leave it out")
+    if options["smooth"] and found.kind != "video":
+        raise InputError(f"--smooth: expected a video, got a {found.kind}; leave it out")
     if next(found.items(), None) is None:
         hint = "the pattern of --glob matches none" if options["glob"] else "give --glob if their names end unusually"
         raise InputError(f"expected images in {hide_credentials(source)}, got none; {hint}")

@@ -64,7 +64,7 @@ def _benchmarks() -> Iterable[str]:
 
 
 complete_path = complete((), paths="file")
-complete_models = complete(lambda: _aliases("clip"), paths="dir")
+complete_models = complete(lambda: _aliases("clip"), paths="file")
 complete_refiners = complete(lambda: ["none", "self", *_aliases("diffusion", "dino")], paths="dir")
 complete_vaes = complete(lambda: ["full", *_aliases("vae")], paths="dir")
 complete_checkpoints = complete(lambda: _aliases("clip", "diffusion", "dino", "vae"), paths="dir")

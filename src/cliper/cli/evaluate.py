@@ -283,6 +283,8 @@ def _read_vocabularies(benchmark: Benchmark, options: dict[str, Any]) -> list[Vo
     names = _split_names(",".join(options["vocabularies"]))
     if not names:
         raise click.UsageError("--vocabulary: expected a name such as plain, got none")
+    if background and {*names} == {"curated"}:
+        raise click.UsageError("--vocabulary-background is for other words than the benchmark's own; leave it out")
     found = [make_vocabulary(benchmark, name, background=background, seed=seed) for name in names]
     return list(dict.fromkeys(found))
 

@@ -40,9 +40,10 @@ cliper export onnx exported --refiner self --shape 336x448 --precision float16""
 @method_options
 @message_options
 def export(target: str, out: Path, precision: str, shape: str | None, **options: Any) -> int:
-    """Export a checkpoint as two graphs to the new folder OUT: texts to embeddings, and an image with them to maps.
+    """Export a checkpoint to run without PyTorch.
 
-    TARGET is onnx (for ONNX Runtime, also in a browser) or openvino. Text embeddings are an input of the second graph,
+    Writes two graphs to the new folder OUT: texts to embeddings, and an image with embeddings to class maps. The format
+    is onnx (for ONNX Runtime, also in a browser) or openvino. Text embeddings are an input of the second graph,
     so that an export knows as many words as its checkpoint. The folder also has the tokenizer, and config.json with
     what a program without cliper needs. Needs the extra export.
     """

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cliper.cli.completion import complete_models, complete_presets, complete_refiners, complete_vaes
+from cliper.cli.completion import complete_presets, complete_refiners, complete_vaes
 from cliper.cli.errors import echo_warning, is_quiet
 from cliper.cli.help import option, option_group
+from cliper.cli.model_name import activation_option, model_option
 from cliper.errors import ClassListError, OutputError, SettingsError
 from cliper.setting_checks import check_seed
 from cliper.settings import (
@@ -90,12 +91,8 @@ class_options = option_group(
 
 _MODEL = option_group(
     "Model",
-    option(
-        "-m, --model NAME",
-        "CLIP checkpoint: mini (bundled), ViT-B/16, ViT-L/14, ViT-H/14, a Hugging Face repository or a folder.",
-        default="mini",
-        shell_complete=complete_models,
-    ),
+    model_option,
+    activation_option,
     option(
         "-r, --refiner NAME",
         "Refinement of the class maps: none, self (no download), Stable Diffusion (sd2.1, sd1.5, sd1.4), DINO "
@@ -126,7 +123,7 @@ _METHOD = option_group(
     ),
     option("--flip/--no-flip", "Average the class maps with those of the mirror image.", default=None),
     option("--window PIXELS", "Side of the sliding windows; 0 for none."),
-    option("--window-context/--no-window-context", "Let each sliding window attend to all windows.", default=None),
+    option("--window-context/--no-window-context", "Let each window of --window attend to all windows.", default=None),
     option(
         "--attention",
         "Attention in the image encoder's last layer: fused is the method, proxy the affinity of a DINO; the others "

@@ -234,10 +234,10 @@ def _single_writer(out: Path, formats: Sequence[str], images: Sequence[Path], la
 
 def _folder_writer(out: Path, formats: Sequence[str], images: Sequence[Path], label_mode: str) -> Write:
     """Writes the results of an image into a folder, in several formats."""
-    from cliper.formats import FormatOptions, ImageInfo, find_format
+    from cliper.formats import FormatOptions, ImageInfo, find_formats
 
-    found, options = [find_format(name) for name in formats], FormatOptions(label_mode=label_mode)
-    outputs = {(out / f"{image.stem}{format.suffix}").resolve() for image in images for format in found}
+    found, options = find_formats(formats), FormatOptions(label_mode=label_mode)
+    outputs = {(out / format.file_name(image.stem)).resolve() for image in images for format in found}
     first: dict[str, Path] = {}
     for image in images:
         if image.resolve() in outputs:
@@ -245,7 +245,7 @@ def _folder_writer(out: Path, formats: Sequence[str], images: Sequence[Path], la
         other = first.setdefault(image.stem, image)
         if other is not image:
             raise InputError(
-                f"{other} and {image} would both be written to {image.stem}{found[0].suffix}; "
+                f"{other} and {image} would both be written to {found[0].file_name(image.stem)}; "
                 f"segment them one by one with different --out folders"
             )
     check_out_folder(out)
@@ -253,7 +253,7 @@ def _folder_writer(out: Path, formats: Sequence[str], images: Sequence[Path], la
     def write(result: Segmentation, name: Path) -> list[Path]:
         files = []
         for format in found:
-            files.append(out / f"{name}{format.suffix}")
+            files.append(out / format.file_name(str(name)))
             format.write(result, files[-1], ImageInfo(str(name), *result.image.size), options)
         return files
 

@@ -1,16 +1,17 @@
-"""The layers of CLIP's towers, with weights packed for the CPU."""
+"""The layers of the towers, with weights packed for the CPU."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.checkpoints.clip import TextConfig, VisionConfig
+from cliper.checkpoints.clip_config import TextConfig, VisionConfig
 from cliper.kernels.linear import packed_linear
 from cliper.ops.attention import merge_heads, split_heads
 
-__all__ = ["TransformerLayer", "layer_norm", "linear"]
+__all__ = ["TransformerLayer", "activation", "layer_norm", "linear"]
 
 Function = Callable[[Tensor], Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -31,9 +32,11 @@ class TransformerLayer:
         self.norm1 = layer_norm(weights, f"{prefix}.layer_norm1", eps)
         self.norm2 = layer_norm(weights, f"{prefix}.layer_norm2", eps)
         self.qkv = linear(weights, *(f"{attention}.{name}_proj" for name in "qkv"))
-        self.out = linear(weights, f"{attention}.out_proj")
-        self.fc1, self.fc2 = linear(weights, f"{prefix}.mlp.fc1", gelu=gelu), linear(weights, f"{prefix}.mlp.fc2")
-        self._activate: Function = (lambda x: x) if gelu else _quick_gelu  # the exact GELU is part of fc1
+        scales = [weights.get(f"{prefix}.layer_scale{number}") for number in (1, 2)]
+        self.out = linear(weights, f"{attention}.out_proj", scale=scales[0])
+        self.fc1 = linear(weights, f"{prefix}.mlp.fc1", gelu=gelu)
+        self.fc2 = linear(weights, f"{prefix}.mlp.fc2", scale=scales[1])
+        self._activate: Function = (lambda x: x) if gelu else activation(config.hidden_act)  # fc1 includes exact GELU
         self._heads = config.num_attention_heads
 
     def run(self, x: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
@@ -59,20 +62,34 @@ def layer_norm(weights: Mapping[str, Tensor], name: str, eps: float) -> Function
     return lambda x: F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def linear(weights: Mapping[str, Tensor], *names: str, gelu: bool = False) -> Function:
+def linear(weights: Mapping[str, Tensor], *names: str, gelu: bool = False, scale: Tensor | None = None) -> Function:
     """Linear layers as one function of their common input; outputs are concatenated.
 
     Args:
         weights: of the model, by name.
         names: of the layers; all have a bias, or none.
         gelu: whether an exact GELU follows.
+        scale: [out], factors of the output, or None.
     """
     parts = [weights[f"{name}.weight"] for name in names]
     weight = torch.cat(parts) if len(parts) > 1 else parts[0]
     biases = [weights[f"{name}.bias"] for name in names if f"{name}.bias" in weights]
+    if scale is not None:
+        weight, biases = weight * scale[:, None], [bias * scale for bias in biases]
     # oneDNN's layouts for few rows are a tenth faster for narrowing layers, those for many rows for widening ones.
     rows = 256 if len(weight) < weight.shape[1] else 512
     return packed_linear(weight, rows, torch.cat(biases) if biases else None, gelu=gelu)
+
+
+def activation(name: str) -> Function:
+    """The activation that ``hidden_act`` names; it may write to its input."""
+    functions: dict[str, Function] = {
+        "gelu": F.gelu,
+        "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+        "quick_gelu": _quick_gelu,
+        "relu": torch.relu_,
+    }
+    return functions[name]
 
 
 def _quick_gelu(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""CLIP's image tower, layer by layer.
+"""The image tower, layer by layer.
 
 Source: arXiv 2411.13836; ``docs/method.md``, section 2.
 """
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliper.checkpoints.clip import VisionConfig
+from cliper.checkpoints.clip_config import VisionConfig
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
+from cliper.encoders.heads import Head, PoolingHead, ProjectionHead
 from cliper.encoders.layers import TransformerLayer, layer_norm, linear
 from cliper.errors import ShapeError
 from cliper.ops.attention import (
@@ -49,7 +50,7 @@ class _Hidden(NamedTuple):
 
 
 class VisionTower:
-    """The image tower of a CLIP.
+    """The image tower of a CLIP, or of another family.
 
     Args:
         config: its shape.
@@ -59,17 +60,22 @@ class VisionTower:
     def __init__(self, config: VisionConfig, weights: Mapping[str, Tensor]) -> None:
         embeddings, encoder = "vision_model.embeddings", "vision_model.encoder.layers"
         self._patch_embedding = weights[f"{embeddings}.patch_embedding.weight"]
-        self._class_embedding = weights[f"{embeddings}.class_embedding"]
+        self._patch_bias = weights.get(f"{embeddings}.patch_embedding.bias")
+        self._class_embedding = weights.get(f"{embeddings}.class_embedding")
+        self._registers = weights.get(f"{embeddings}.register_tokens")
         self._position_table = weights[f"{embeddings}.position_embedding.weight"]
-        self._pre_norm = layer_norm(weights, "vision_model.pre_layrnorm", config.layer_norm_eps)
+        self._position_resize = config.position_resize
+        self._prefix = config.class_token + config.num_register_tokens  # tokens before those of the patches
+        has_norm = "vision_model.pre_layrnorm.weight" in weights
+        norm = layer_norm(weights, "vision_model.pre_layrnorm", config.layer_norm_eps) if has_norm else None
+        self._pre_norm = norm or (lambda x: x)
         self._layers = [TransformerLayer(config, weights, f"{encoder}.{i}") for i in range(config.num_hidden_layers)]
         self._last_value = linear(weights, f"{encoder}.{config.num_hidden_layers - 1}.self_attn.v_proj")
-        self._post_norm = layer_norm(weights, "vision_model.post_layernorm", config.layer_norm_eps)
-        self._projection = linear(weights, "visual_projection")
+        self._head: Head = (ProjectionHead if config.class_token else PoolingHead)(config, weights)
         self._heads = config.num_attention_heads
         self.patch_size = config.patch_size
         self.num_layers = config.num_hidden_layers
-        self.embedding_width = len(weights["visual_projection.weight"])
+        self.embedding_width = self._head.width
         self._position_embeddings: dict[tuple[int, int], Tensor] = {}  # by grid
 
     @torch.inference_mode()
@@ -135,7 +141,7 @@ class VisionTower:
         x = self._embed_patches(pixels)
         for block in self._layers[:layer]:
             x, _ = block.run(x, attend)
-        return x[:, 1:]
+        return x[:, self._prefix :]
 
     def _check(self, pixels: Tensor, window: int) -> None:
         patch = self.patch_size
@@ -188,16 +194,16 @@ class VisionTower:
     def _project(
         self, outputs: Mapping[int, Tensor], features: Mapping[int, Tensor], recipe: Recipe, layers: Sequence[int]
     ) -> Tensor:
-        """Attention outputs and features, by layer [B, 1 + P, width] -> unit embeddings [B, L', P, D] float32."""
+        """Attention outputs and features, by layer [B, N, width] -> unit embeddings [B, L', P, D] float32."""
         first = outputs[layers[0]]
-        shape = (len(first), len(layers), first.shape[1] - 1, self.embedding_width)
+        shape = (len(first), len(layers), first.shape[1] - self._prefix, self.embedding_width)
         embeddings = first.new_empty(shape, dtype=torch.float32)
         by_layer = []
         for index, layer in enumerate(layers):
             y = self._layers[-1].out(outputs[layer])
             if recipe.subtract_input:
                 y = y - features[layer]
-            y = self._projection(self._post_norm(y[:, 1:])).float()
+            y = self._head.patches(y[:, self._prefix :]).float()
             if torch.compiler.is_exporting():  # a part of a tensor that is written becomes a slow scatter
                 by_layer.append(F.normalize(y, dim=-1))
             else:
@@ -215,40 +221,47 @@ class VisionTower:
         fused = [fuse_values(one, value, order, self.num_layers, recipe) for one, value in by_image]
         mixed = torch.stack([m for m, _ in fused], 1) if len(fused) > 1 else fused[0][0][:, None]
         outputs = dict(zip(order, map(merge_heads, mixed), strict=True))  # each [B, N, width]
-        return outputs, torch.stack([mean for _, mean in fused])[:, 1:, 1:]
+        return outputs, torch.stack([mean for _, mean in fused])[:, self._prefix :, self._prefix :]
 
     def _ablate(self, features: Mapping[int, Tensor], attention: str) -> tuple[dict[int, Tensor], Tensor]:
         last, outputs = self._layers[-1], {}
         for index, feature in sorted(features.items()):
             mixed, affinity = ablated_attention(attention, *last.split(last.qkv(last.norm1(feature))))
             outputs[index] = merge_heads(mixed)
-        return outputs, affinity[:, 1:, 1:]  # of the last layer, which comes last
+        return outputs, affinity[:, self._prefix :, self._prefix :]  # of the last layer, which comes last
 
     def _attend_by(self, values: Mapping[int, Tensor], affinity: Tensor) -> dict[int, Tensor]:
         return {
-            layer: merge_heads(attend_by_affinity(affinity, split_heads(value, self._heads)))
+            layer: merge_heads(attend_by_affinity(affinity, split_heads(value, self._heads), self._prefix))
             for layer, value in values.items()
         }
 
     def _embed_images(self, x: Tensor) -> Tensor:
-        """[B, N, width], the input of the last layer -> [B, D] float32, CLIP's own embeddings of the images."""
+        """[B, N, width], the input of the last layer -> [B, D] float32, the model's own embeddings."""
         x, _ = self._layers[-1].run(x, attend)
-        return F.normalize(self._projection(self._post_norm(x[:, 0])).float(), dim=-1)
+        return F.normalize(self._head.image(x).float(), dim=-1)
 
     def _embed_patches(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 1 + P, width], the input of the first layer."""
+        """[B, 3, H, W] -> [B, N, width], the input of the first layer: class token, registers, patches."""
         kernel = self._patch_embedding
-        patches = F.conv2d(pixels.to(kernel.dtype), kernel, stride=self.patch_size)
+        patches = F.conv2d(pixels.to(kernel.dtype), kernel, self._patch_bias, stride=self.patch_size)
         grid = (patches.shape[-2], patches.shape[-1])
-        cls = self._class_embedding.expand(len(pixels), 1, -1)
-        return self._pre_norm(torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1) + self._position_embedding(grid))
+        x = patches.flatten(2).transpose(1, 2)
+        if self._class_embedding is not None:
+            x = torch.cat([self._class_embedding.expand(len(pixels), 1, -1), x], 1)
+        x = x + self._position_embedding(grid)
+        if self._registers is not None:
+            x = torch.cat([x[:, :1], self._registers.expand(len(pixels), -1, -1), x[:, 1:]], 1)
+        return self._pre_norm(x)
 
     def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
         # A grid of symbolic sizes, in an export, is no key.
         known = None if torch.compiler.is_exporting() else self._position_embeddings.get(grid)
         if known is None:
             table = self._position_table
-            known = interpolate_position_embedding(table.float(), grid).to(table.dtype)
+            known = interpolate_position_embedding(
+                table.float(), grid, class_token=self._class_embedding is not None, mode=self._position_resize
+            ).to(table.dtype)
             if torch.compiler.is_exporting():
                 return known
             # A new dictionary, because other threads may be reading the old one.
@@ -301,8 +314,8 @@ class VisionTower:
             return propagate_windows(mean, average(rows))
 
         def whole(x: Tensor) -> Tensor:
-            """[W, n, width] -> [1, N, width], the means of class tokens and of patches."""
-            return torch.cat([x[:, :1].mean(0), average(x[:, 1:])])[None]
+            """[W, n, width] -> [1, N, width], the means of the tokens before the patches, and of patches."""
+            return torch.cat([x[:, : self._prefix].mean(0), average(x[:, self._prefix :])])[None]
 
         values = {layer: whole(value) for layer, value in self._values(features).items()}
         if total is not None:
@@ -330,7 +343,8 @@ class VisionTower:
                 output, attended = ablated_attention(attention, query, key, value, context)
                 mixed.append(merge_heads(output))
                 if index == self.num_layers - 1:
-                    by_window = attended[0, 1:].unflatten(-1, (len(windows), -1))[:, :, 1:]  # [p, W, p]
+                    rest = attended[0, self._prefix :].unflatten(-1, (len(windows), -1))
+                    by_window = rest[:, :, self._prefix :]  # [p, W, p]
                     rows.append(sum_windows(by_window.permute(1, 2, 0), windows, grid, self.patch_size).t())
             outputs[index] = torch.cat(mixed)
         return outputs, torch.stack(rows)

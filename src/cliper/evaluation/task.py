@@ -141,7 +141,7 @@ class EvaluationTask(Task):
         refiners = dict.fromkeys(variant.models.refiner for variant in self.variants)
         settings = [variant.models.settings for variant in self.variants]
         proxies = dict.fromkeys(one.proxy_model for one in settings if one.attention == "proxy")
-        vaes = dict.fromkeys(one.refine_vae for one in settings if one.refine_vae != "full")
+        vaes = dict.fromkeys(vae for variant in self.variants if (vae := variant.models.tiny_vae))
         return {
             "benchmark": benchmark.name,
             "images": len(samples),

@@ -9,7 +9,15 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from cliper.errors import MissingExtraError, OutputError, RefinerError, SettingsError, quote_path, reraise
+from cliper.errors import (
+    CheckpointError,
+    MissingExtraError,
+    OutputError,
+    RefinerError,
+    SettingsError,
+    quote_path,
+    reraise,
+)
 from cliper.files import write_json
 from cliper.images import MAX_PATCHES
 from cliper.provenance import versions
@@ -59,7 +67,7 @@ def export_model(
         SettingsError: an unknown target or precision, a setting that no graph computes, or a shape that does not fit.
         RefinerError: another refiner.
         MissingExtraError: a library of the extra ``export`` is not installed.
-        CheckpointError: as for :meth:`.Segmenter.from_pretrained`.
+        CheckpointError: as for :meth:`.Segmenter.from_pretrained`; or a model with another tokenizer than CLIP's.
         OutputError: the folder exists or cannot be written; nothing is left of it.
     """
     out = Path(out)
@@ -82,7 +90,10 @@ def export_model(
     _check_settings(settings)
     settings = settings.replace(recipe=resolve_recipe(settings.recipe, checkpoint))
     with disable_kernels(), _new_folder(out) as folder:
-        encoder = load_clip(checkpoint.folder, device=torch.device("cpu"), dtype=torch.float32)
+        device, activation = torch.device("cpu"), checkpoint.activation
+        encoder = load_clip(checkpoint.folder, device=device, dtype=torch.float32, activation=activation)
+        if encoder.text.tokenizer_rules != "clip":
+            raise CheckpointError(f"{checkpoint.name}: expected a model with CLIP's tokenizer, got one with another")
         ClassMapPredictor(encoder, settings, checkpoint.name)  # checks that the settings fit
         if shape is not None:
             _check_shape(shape, encoder.patch_size)

@@ -9,7 +9,7 @@ from cliper.formats.label_png import read_label_png, write_label_png
 from cliper.formats.npz import SavedResult, read_npz, write_npz
 from cliper.formats.overlay import draw_overlay, write_overlay
 from cliper.formats.palette import voc_palette
-from cliper.formats.registry import find_format, format_names
+from cliper.formats.registry import find_format, find_formats, format_names
 
 __all__ = [
     "Format",
@@ -20,6 +20,7 @@ __all__ = [
     "SavedResult",
     "draw_overlay",
     "find_format",
+    "find_formats",
     "format_names",
     "read_label_png",
     "read_npz",

@@ -29,15 +29,15 @@ def pack_results(
         InputError: what the format cannot represent.
     """
     if format.check_classes is not None:
-        format.check_classes(classes)
+        format.check_classes(classes, options)
     with tempfile.TemporaryDirectory(prefix="cliper-") as temporary:
         folder = Path(temporary)
         outputs = []
         for number, (name, result) in enumerate(results, start=1):
             info = ImageInfo(name, *result.image.size, number)
-            path = folder / f"{info.stem}{format.suffix}"
-            format.write(result, path, info, options)
-            outputs.append(ImageOutput(info, path))
+            for one in (format, *format.companions):
+                one.write(result, folder / one.file_name(info.stem), info, options)
+            outputs.append(ImageOutput(info, folder / format.file_name(info.stem)))
         if format.merge is not None and not (format.self_contained and len(outputs) == 1):
             format.merge(outputs, folder, classes, options)
         files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -86,6 +86,8 @@ class FormatOptions:
             ``labelme`` and ``yolo``; 0 keeps all. Label maps and masks always have all regions.
         label_mode: of label maps: ``"palette"``, or ``"grey"`` for readers that turn a palette into colours.
         image_folder: name of the folder that holds the images; Label Studio's addresses begin with it.
+        ignore_background: whether ``yolo-semantic`` and ``hf-dataset`` store background as 255, which training ignores,
+            and class i as i; else background is class 0, and class i is ``i + 1``.
 
     Raises:
         InputError: a value out of range.
@@ -100,6 +102,7 @@ class FormatOptions:
     min_area: int | str = DEFAULT_MIN_AREA
     label_mode: str = "palette"
     image_folder: str = ""
+    ignore_background: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1000:
@@ -196,11 +199,14 @@ class Format:
             there are none. It iterates over ``outputs`` once or twice and never holds them all, so ``outputs`` may be
             lazy but not a generator, and the same order gives the same bytes. Existing files of these names are
             replaced. Raises OutputError, and InputError for an image's file that is missing or damaged.
-        check_classes: raises InputError if the format cannot represent these classes; call it before a run.
+        check_classes: raises InputError if the format cannot represent these classes with these options; call it before
+            a run.
         merged_files: patterns of the names that ``merge`` writes, relative to the folder, with ``*`` for any text
             without ``/``; no image's file may have such a name.
         self_contained: whether a download of one image is its file alone, without those of ``merge``.
         shows_image: whether files show pixels of the image, so that it is needed beside the labels.
+        folder: of the images' files inside the folder of results, such as ``"masks/"``; empty is that folder itself.
+        companions: formats of files that readers of this one need, too, such as copies of the images.
         write_failed: after ``merge``, writes the images that failed into the run's folder; None if the format has no
             such list.
     """
@@ -210,8 +216,14 @@ class Format:
     summary: str
     write: Write
     merge: Merge | None = None
-    check_classes: Callable[[Sequence[str]], None] | None = None
+    check_classes: Callable[[Sequence[str], FormatOptions], None] | None = None
     merged_files: tuple[str, ...] = ()
     shows_image: bool = False
     self_contained: bool = False
     write_failed: WriteFailed | None = None
+    folder: str = ""
+    companions: tuple[Format, ...] = ()
+
+    def file_name(self, stem: str) -> str:
+        """Name of an image's file relative to the folder of results, from :attr:`ImageInfo.stem`."""
+        return f"{self.folder}{stem}{self.suffix}"

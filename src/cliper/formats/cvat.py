@@ -102,12 +102,12 @@ def _mask_name(info: ImageInfo) -> str:
     return name
 
 
-def _check_classes(classes: Sequence[str]) -> None:
+def _check_classes(classes: Sequence[str], options: FormatOptions) -> None:
     labelmap_txt(classes)
 
 
 def _write(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
-    _check_classes(result.classes)
+    _check_classes(result.classes, options)
     labels = clear_small_regions(result.labels, options.min_area)
     masks = [encode_label_png(labels), encode_label_png(number_regions(labels))]
     _write_zip(path, result.classes, [(_mask_name(info), masks)])

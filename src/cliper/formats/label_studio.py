@@ -162,7 +162,7 @@ def read_label_config(text: str) -> LabelConfig:
     )
 
 
-def _check_classes(classes: Sequence[str]) -> None:
+def _check_classes(classes: Sequence[str], options: FormatOptions) -> None:
     for name in classes:
         # XML cannot hold most control characters (Cc), surrogates (Cs) and these two.
         if any(unicodedata.category(one) in ("Cc", "Cs") or one in "\ufffe\uffff" for one in name):

@@ -1,7 +1,7 @@
 """Formats by name: the values of ``--format``.
 
-``Format.write`` writes the file ``NAME + suffix`` of each image; ``Format.merge`` then writes the files about the whole
-run, such as one COCO file. Merging needs no model, only the images' files, which may come from other processes,
+``Format.write`` writes the file of each image, ``Format.file_name``; ``Format.merge`` then writes the files about the
+whole run, such as one COCO file. Merging needs no model, only the images' files, which may come from other processes,
 machines and earlier runs.
 """
 
@@ -18,15 +18,18 @@ from cliper.formats.coco import COCO
 from cliper.formats.coco_panoptic import COCO_PANOPTIC
 from cliper.formats.cvat import CVAT
 from cliper.formats.gallery import GALLERY
+from cliper.formats.hf_dataset import HF_DATASET
 from cliper.formats.label_png import write_label_png
 from cliper.formats.label_studio import LABEL_STUDIO
 from cliper.formats.labelme import LABELME
 from cliper.formats.masks import CUTOUTS, MASKS
 from cliper.formats.npz import write_npz
 from cliper.formats.overlay import draw_overlay, write_overlay
+from cliper.formats.training_data import IMAGES
 from cliper.formats.yolo import YOLO
+from cliper.formats.yolo_semantic import YOLO_SEMANTIC
 
-__all__ = ["find_format", "format_names"]
+__all__ = ["find_format", "find_formats", "format_names"]
 
 
 def _write_labels(result: LabeledImage, path: Path, info: ImageInfo, options: FormatOptions) -> None:
@@ -77,6 +80,9 @@ _FORMATS: dict[str, Format] = {
         LABEL_STUDIO,
         LABELME,
         YOLO,
+        YOLO_SEMANTIC,
+        HF_DATASET,
+        IMAGES,
         GALLERY,
     )
 }
@@ -103,3 +109,17 @@ def find_format(name: str) -> Format:
     near = difflib.get_close_matches(wanted, _FORMATS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise InputError(f"expected a format, got {name!r}; {hint}known: {', '.join(_FORMATS)}")
+
+
+def find_formats(names: Iterable[str]) -> tuple[Format, ...]:
+    """The formats of those names, in order, then the formats of files that their readers need, too; each once.
+
+    Raises:
+        InputError: one does not exist.
+
+    Example:
+        >>> [format.name for format in find_formats(["yolo-semantic", "labels"])]
+        ['yolo-semantic', 'labels', 'images']
+    """
+    formats = [find_format(name) for name in names]
+    return tuple(dict.fromkeys([*formats, *(other for format in formats for other in format.companions)]))

@@ -14,6 +14,7 @@ from cliper.ops.labels import assign_labels, class_confidence, class_scores
 from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
 from cliper.ops.position_embedding import interpolate_position_embedding
 from cliper.ops.recipes import RECIPES, Recipe
+from cliper.ops.temporal import temporal_mean, unchanged_weights
 from cliper.ops.views import average_views
 from cliper.ops.windows import Window, WindowMerger, average_windows, window_grid
 
@@ -51,5 +52,7 @@ __all__ = [
     "prediction_entropy",
     "propagate_labels",
     "smooth_along_edges",
+    "temporal_mean",
+    "unchanged_weights",
     "window_grid",
 ]

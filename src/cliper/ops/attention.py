@@ -45,20 +45,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
-def attend_by_affinity(affinity: Tensor, value: Tensor) -> Tensor:
+def attend_by_affinity(affinity: Tensor, value: Tensor, prefix: int = 1) -> Tensor:
     """Attention of the patches by a given affinity, the same for all heads.
 
     The affinity has no class token: the class token attends to nothing, and no patch attends to it.
 
     Args:
         affinity: [B, P, P], rows sum to 1.
-        value: [B, H, 1 + P, d], the class token first.
+        value: [B, H, prefix + P, d].
+        prefix: number of tokens before those of the patches, such as the class token.
 
     Returns:
-        [B, H, 1 + P, d] in the dtype of ``value``; 0 for the class token.
+        [B, H, prefix + P, d] in the dtype of ``value``; 0 for the tokens before the patches.
     """
     out = torch.zeros_like(value)
-    out[:, :, 1:] = affinity[:, None].to(value.dtype) @ value[:, :, 1:]
+    out[:, :, prefix:] = affinity[:, None].to(value.dtype) @ value[:, :, prefix:]
     return out
 
 

@@ -9,24 +9,30 @@ from cliper.errors import ShapeError
 __all__ = ["interpolate_dino_positions", "interpolate_position_embedding"]
 
 
-def interpolate_position_embedding(table: Tensor, grid: tuple[int, int]) -> Tensor:
+def interpolate_position_embedding(
+    table: Tensor, grid: tuple[int, int], *, class_token: bool = True, mode: str = "bilinear"
+) -> Tensor:
     """Resize the patch part of a position embedding; the class token's row stays.
 
-    Bilinear, ``align_corners=False``, without antialiasing. Source: ``docs/method.md``, section 1.
+    With ``align_corners=False``. Source: ``docs/method.md``, section 1.
 
     Args:
-        table: [1 + s * s, D].
+        table: [1 + s * s, D]; without the first row if there is no class token.
         grid: (h, w), patches.
+        class_token: whether there is one.
+        mode: ``"bilinear"``, the method's; ``"antialiased"``, the same with antialiasing; or ``"bicubic"``.
 
     Returns:
-        [1 + h * w, D], dtype and device of ``table``.
+        [1 + h * w, D], or [h * w, D], dtype and device of ``table``.
 
     Raises:
         ShapeError: a table whose patch part is not square.
     """
-    patches = _patch_planes(table)
-    resized = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
-    return torch.cat([table[:1], resized[0].flatten(1).t()])
+    patches = _patch_planes(table[1:] if class_token else table)
+    kind, antialias = ("bilinear", True) if mode == "antialiased" else (mode, False)
+    resized = F.interpolate(patches, size=grid, mode=kind, align_corners=False, antialias=antialias)
+    rows = resized[0].flatten(1).t()
+    return torch.cat([table[:1], rows]) if class_token else rows
 
 
 def interpolate_dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -40,7 +46,7 @@ def interpolate_dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Arguments, result and errors are those of :func:`interpolate_position_embedding`; the table must be float32.
     """
-    patches = _patch_planes(table)
+    patches = _patch_planes(table[1:])
     side = patches.shape[-1]
     if grid == (side, side):
         return table
@@ -50,9 +56,9 @@ def interpolate_dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.cat([table[:1], resized[0].flatten(1).t()])
 
 
-def _patch_planes(table: Tensor) -> Tensor:
-    """[1 + s * s, D] -> [1, D, s, s], without the class token."""
-    side = round((len(table) - 1) ** 0.5)
-    if side * side + 1 != len(table):
-        raise ShapeError(f"position table: expected 1 + s * s rows, got {len(table)}")
-    return table[1:].t().reshape(1, -1, side, side)
+def _patch_planes(rows: Tensor) -> Tensor:
+    """[s * s, D] -> [1, D, s, s]."""
+    side = round(len(rows) ** 0.5)
+    if side * side != len(rows):
+        raise ShapeError(f"position table: expected s * s rows for the patches, got {len(rows)}")
+    return rows.t().reshape(1, -1, side, side)

@@ -279,9 +279,7 @@ async function exportImage(item, format) {
 
 // --- start --------------------------------------------------------------------------------------
 
-function login() {
-  $("#login").showModal();
-}
+const login = () => $("#login").showModal();
 
 async function start() {
   let described;
@@ -359,6 +357,7 @@ $("#download-all").addEventListener("click", () =>
 $("#login").addEventListener("close", () => {
   setToken($("#token").value);
   $("#token").value = "";
+  $("#login-text").textContent = "The token was refused. Enter another one."; // seen if it is asked for again
   start();
 });
 document.addEventListener("keydown", (event) => {
