@@ -60,7 +60,7 @@ docs: .venv-docs
 
 test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-export onnxruntime-web
 	$(PARALLEL)
-	OMP_NUM_THREADS=1 .venv-export/bin/python -m pytest tests/export tests/test_extras.py -k "export"
+	OMP_NUM_THREADS=1 PYTHONPATH=src .venv-export/bin/python -m pytest tests/export tests/test_extras.py -k export
 	$(PYTEST) $(THREADED)
 
 # An S3 protocol server for tests/batch/test_s3.py; moto and s3fs need different versions of botocore.

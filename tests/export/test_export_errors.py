@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cliper import Settings
-from cliper.errors import CliperError, OutputError
+from cliper.errors import CheckpointError, CliperError, OutputError
 from cliper.export import export_model
 
 
@@ -37,6 +37,15 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(CliperError) as caught:
         export_model(tmp_path / "deep" / "out", clip_folder, **options)
     assert str(caught.value).startswith(message)
+    assert tree(tmp_path) == []
+
+
+def test_model_with_another_tokenizer_is_refused(
+    clip_folder: Path, tmp_path: Path, tree: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliper.checkpoints.clip_config.TextConfig.tokenizer", "file")  # as SigLIP 2 has
+    with pytest.raises(CheckpointError, match="expected a model with CLIP's tokenizer, got one with another"):
+        export_model(tmp_path / "out", clip_folder)
     assert tree(tmp_path) == []
 
 
