@@ -58,7 +58,8 @@ docs: .venv-docs
 
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
-test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-export onnxruntime-web
+test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-integrations
+test-all: .venv-export onnxruntime-web
 	$(PARALLEL)
 	OMP_NUM_THREADS=1 PYTHONPATH=src .venv-export/bin/python -m pytest tests/export tests/test_extras.py -k export
 	$(PYTEST) $(THREADED)
@@ -78,6 +79,12 @@ test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultra
 	$(PYTHON) -m venv .venv-ultralytics
 	$(SEE_PACKAGES) .venv-ultralytics
 	.venv-ultralytics/bin/$(PIP) --constraint constraints.txt "ultralytics==8.4.190"
+
+# For tests/integrations. fiftyone-db cannot fetch its database where there is no network, and is installed without.
+.venv-integrations: | $(VENV)/dev
+	$(PYTHON) -m venv .venv-integrations
+	$(SEE_PACKAGES) .venv-integrations
+	.venv-integrations/bin/$(PIP) "cvat-cli==2.80.0" "datasets==5.2.0" "fiftyone==1.22.1" "gradio==6.31.0"
 
 # For tests/export: the extra export takes 280 MB. It sees the packages of the developer's environment.
 .venv-export: pyproject.toml constraints.txt | $(VENV)/dev

@@ -48,7 +48,8 @@ def test_far_sources_are_as_near_ones(
 
 
 def test_run_from_store_to_store(batch: Any, store: Any, far_photos: str, photos: Path, tmp_path: Path) -> None:
-    flags, out = ["-f", "labels", "-f", "coco", "-f", "coco-panoptic", "-f", "cvat"], "memory://bucket/out"
+    formats, out = ("labels", "coco", "coco-panoptic", "cvat", "hf-dataset"), "memory://bucket/out"
+    flags = [flag for name in formats for flag in ("-f", name)]
     (photos / "bad.png").write_bytes(b"no image")
     store.pipe("/bucket/photos/bad.png", b"no image")
     ended = batch(far_photos, *flags, out=out)

@@ -15,10 +15,11 @@ from cliper.settings import load_preset, presets
 
 ALIASES = {
     "clip": ["mini", "ViT-B/16", "ViT-L/14", "ViT-H/14", "SigLIP2-B/16", "MetaCLIP2-B/16", "TIPSv2-B/14"],
-    "diffusion": ["sd2.1", "sd1.5", "sd1.4"],
+    "diffusion": ["sd2.1", "sd1.5", "sd1.4", "sdxl"],
     "dino": [
         *("dino-s16", "dino-s8", "dino-b16", "dino-b8"),
         *("dinov2-s14", "dinov2-b14", "dinov2-l14", "dinov2-g14"),
+        *("dinov3-s16", "dinov3-b16", "dinov3-l16"),
     ],
     "vae": ["taesd"],
 }

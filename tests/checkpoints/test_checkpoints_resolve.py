@@ -69,7 +69,7 @@ def test_only_a_checkpoint_folder_hides_an_alias(tmp_path, monkeypatch):
     [
         ("ViT-B/61", "clip", ["'ViT-B/61'", "ViT-B/16", "hub name", "folder"]),
         ("vitl14", "clip", ["ViT-L/14"]),
-        ("sd9", "diffusion", ["sd2.1, sd1.5, sd1.4"]),
+        ("sd9", "diffusion", ["sdxl, sd2.1, sd1.5"]),
         ("", "clip", ["mini"]),
         ("./no/such", "clip", ["no such folder"]),
         ("/no", "dino", ["no such folder"]),
@@ -123,6 +123,14 @@ def test_unknown_hub_name_is_downloaded(hub):
     found = resolve("me/Clip.1", "clip")
     assert (found.name, found.entry, found.revision) == ("me/Clip.1", None, "a" * 40)
     assert resolve("me/Clip.1", "clip").folder == found.folder
+    assert len(hub.asked) == 1
+
+
+def test_repository_in_the_layout_of_open_clip_is_downloaded_once(hub):
+    hub.add("me/open", ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+    found = resolve("me/open", "clip")
+    assert sorted(name for _, name in hub.fetched) == ["open_clip_config.json", "open_clip_model.safetensors"]
+    assert resolve("me/open", "clip").folder == found.folder
     assert len(hub.asked) == 1
 
 

@@ -106,7 +106,7 @@ def test_pipeline_with_a_size_that_no_model_has_is_refused(tiny_pipeline, part, 
 
 
 def test_other_kind_of_model_is_refused(tiny_clip):
-    assert "expected a DINO or DINOv2 checkpoint (model_type 'vit' or 'dinov2'), got 'clip'" in problem(
+    assert "DINOv2 or DINOv3 checkpoint (model_type 'vit' or 'dinov2' or 'dinov3_vit'), got 'clip'" in problem(
         tiny_clip, "dino"
     )
     edit(tiny_clip / "config.json", model_type="dinov2")

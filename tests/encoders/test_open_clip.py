@@ -20,8 +20,10 @@ from transformers import CLIPTokenizer
 from cliper import Segmenter
 from cliper.checkpoints import check_folder, resolve, verify_checkpoint
 from cliper.checkpoints.torchscript import iter_torchscript
+from cliper.cli.runs import read_model_config
 from cliper.encoders.tokenizer import _clip_vocabulary, load_tokenizer
 from cliper.errors import CheckpointError, CliperError
+from cliper.settings import Settings
 
 TEXTS = ["dog", "a photo of a wooden bench by the sea.", "naïve, 12 Äpfel & 犬"]
 # The same numbers in the same order of operations: only the memory layout of the weights may change a sum.
@@ -80,7 +82,9 @@ class Tree(nn.Module):
 
 def config(activation: str, **others: Any) -> str:
     model = {"embed_dim": 24, "vision_cfg": {"head_width": 32}, "text_cfg": {"heads": 2}} | others
-    return json.dumps({"model_cfg": model | ({"quick_gelu": True} if activation == "quick_gelu" else {})})
+    preprocessing = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+    model |= {"quick_gelu": True} if activation == "quick_gelu" else {}
+    return json.dumps({"model_cfg": model, "preprocess_cfg": preprocessing})
 
 
 def archive(folder: Path, tensors: dict[str, Tensor], activation: str) -> str:
@@ -92,6 +96,15 @@ def archive(folder: Path, tensors: dict[str, Tensor], activation: str) -> str:
 
 def hub_folder(folder: Path, tensors: dict[str, Tensor], activation: str) -> str:
     save_file(tensors, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(config(activation))
+    return str(folder)
+
+
+def sharded_hub_folder(folder: Path, tensors: dict[str, Tensor], activation: str) -> str:
+    files = {name: f"open_clip_model-0000{1 + index % 2}-of-00002.safetensors" for index, name in enumerate(tensors)}
+    for file in set(files.values()):
+        save_file({name: tensors[name] for name in tensors if files[name] == file}, folder / file)
+    (folder / "open_clip_model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     (folder / "open_clip_config.json").write_text(config(activation))
     return str(folder)
 
@@ -111,7 +124,7 @@ def training_checkpoint(folder: Path, tensors: dict[str, Tensor], activation: st
     return f"{folder / 'epoch_3.pt'}@{activation}"
 
 
-FORMS = [archive, hub_folder, file_with_configuration, training_checkpoint]
+FORMS = [archive, hub_folder, sharded_hub_folder, file_with_configuration, training_checkpoint]
 ACTIVATIONS = ["quick_gelu", "gelu"]
 
 
@@ -153,7 +166,7 @@ def tensors(saved: Callable[[str, int], Path]) -> dict[str, Tensor]:
 def test_class_maps_equal_those_of_the_same_weights_in_the_format_of_transformers(
     saved: Callable[[str, int], Path], tmp_path: Path, form: Callable[..., str], activation: str
 ) -> None:
-    with_configuration = form in (hub_folder, file_with_configuration)
+    with_configuration = form in (hub_folder, sharded_hub_folder, file_with_configuration)
     folder = saved(activation, 2 if with_configuration else 1)  # one head of width 64 where nothing says it
     name = form(tmp_path, open_clip_names(load_file(folder / "model.safetensors")), activation)
     theirs, ours = Segmenter.from_pretrained(folder, device="cpu"), Segmenter.from_pretrained(name, device="cpu")
@@ -225,6 +238,21 @@ def test_configuration_of_another_architecture_is_refused(
 ) -> None:
     hub_folder(tmp_path, tensors, "gelu")
     (tmp_path / "open_clip_config.json").write_text(config("gelu", **changes))
+    assert words in refusal(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"model_cfg": []}', "model_cfg: expected an object, got list"),
+        ('{"model_cfg": {}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}', "preprocess_cfg.mean: expected CLIP's"),
+    ],
+)
+def test_configuration_with_other_content_is_refused(
+    tensors: dict[str, Tensor], tmp_path: Path, text: str, words: str
+) -> None:
+    hub_folder(tmp_path, tensors, "gelu")
+    (tmp_path / "open_clip_config.json").write_text(text)
     assert words in refusal(str(tmp_path))
 
 
@@ -339,6 +367,18 @@ def test_other_files_and_kinds_are_refused(tmp_path: Path) -> None:
         resolve(tmp_path / "photo.jpg", "clip")
     with pytest.raises(CheckpointError, match="got a file"):
         resolve(tmp_path / "x.pt", "dino")
+
+
+def test_runs_in_other_folders_find_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    for name, expected in (
+        ("x.pt@gelu", f"{tmp_path / 'x.pt'}@gelu"),
+        ("x.pt", f"{tmp_path / 'x.pt'}"),
+        ("a/b", "a/b"),
+    ):
+        options = {"model": name, "refiner": None, "device": None, "dtype": None, "seed": 0}
+        assert read_model_config(options, Settings()).model == expected
 
 
 def test_activation_is_an_option_of_the_command_line(

@@ -19,7 +19,7 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def dinos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny ViTs by name."""
     root = tmp_path_factory.mktemp("dinos")
-    return {kind: build_dino(root / kind, kind) for kind in ("dino", "dinov2")}
+    return {kind: build_dino(root / kind, kind) for kind in ("dino", "dinov2", "dinov3")}
 
 
 @pytest.fixture

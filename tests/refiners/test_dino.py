@@ -1,4 +1,4 @@
-"""DINO and DINOv2 as refiners, beside the plain formula."""
+"""DINO, DINOv2 and DINOv3 as refiners, beside the plain formula."""
 
 import shutil
 from pathlib import Path
@@ -39,6 +39,8 @@ def plain_refine(folder: Path, kind: str, image: Tensor, maps: Tensor, size: tup
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     pixels = (F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0] - mean) / std
+    if kind == "dinov3":  # class token and four registers before the patches
+        return plain(model(pixel_values=pixels[None]).last_hidden_state[0, 5:], maps, (size[0] // 8, size[1] // 8))
     table = oracle.position_table(model.embeddings.position_embeddings[0], (size[0] // 8, size[1] // 8))
     model.embeddings.interpolate_pos_encoding = lambda *_: table[None]
     hidden = model(pixel_values=pixels[None]).last_hidden_state
@@ -49,7 +51,7 @@ def plain_refine(folder: Path, kind: str, image: Tensor, maps: Tensor, size: tup
 SIZES = ((96, 144), (128, 64))
 
 
-@pytest.mark.parametrize("kind", ["dino", "dinov2"])
+@pytest.mark.parametrize("kind", ["dino", "dinov2", "dinov3"])
 def test_equals_the_plain_formula(dinos: dict[str, Path], images: list[Tensor], maps: list[Tensor], kind: str) -> None:
     refiner = load_refiner(dinos[kind], device="cpu")
     assert isinstance(refiner, DinoRefiner)
@@ -82,7 +84,7 @@ def test_position_table_is_that_of_the_code_of_dino(side: int, grid: tuple[int, 
 
 
 def test_position_table_must_be_square() -> None:
-    with pytest.raises(ShapeError, match="expected 1 \\+ s \\* s rows, got 51"):
+    with pytest.raises(ShapeError, match=r"expected s \* s rows for the patches, got 50"):
         interpolate_dino_positions(torch.ones(51, 4), (7, 7))
 
 

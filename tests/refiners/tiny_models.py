@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    Dinov2Config,
+    Dinov2Model,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from oracle import reference
 
@@ -103,13 +112,18 @@ def build_tokenizer(folder: Path, pad: str) -> int:
 
 
 def build_dino(folder: Path, kind: str) -> Path:
-    """A tiny ViT (DINO) or DINOv2."""
+    """A tiny ViT (DINO), DINOv2 or DINOv3, which has four registers."""
     torch.manual_seed(0)
     shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
     if kind == "dino":
         ViTModel(ViTConfig(intermediate_size=48, image_size=48, **shape), add_pooling_layer=False).save_pretrained(
             folder
         )
+    elif kind == "dinov3":
+        config = DINOv3ViTConfig(intermediate_size=48, num_register_tokens=4, pos_embed_rescale=2.0, **shape)
+        model = DINOv3ViTModel(config)
+        torch.nn.init.normal_(model.embeddings.register_tokens)
+        model.save_pretrained(folder)
     else:
         Dinov2Model(Dinov2Config(mlp_ratio=2, image_size=48, **shape)).save_pretrained(folder)
     return folder

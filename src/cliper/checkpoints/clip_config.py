@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class ClipConfig:
     preset: ClassVar[str | None] = None
     """Recommended settings; None chooses a preset by the size of the image tower."""
 
-    text: TextConfig = field(default_factory=TextConfig)
-    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig
+    vision: VisionConfig
     projection_dim: int = 512
 
     @classmethod
@@ -101,7 +101,6 @@ class ClipConfig:
             "logit_scale": (),
             "text_projection.weight": (self.projection_dim, text),
             "visual_projection.weight": (self.projection_dim, vision),
-            "text_model.embeddings.position_embedding.weight": (self.text.max_position_embeddings, text),
             "vision_model.pre_layrnorm.weight": (vision,),
             "vision_model.pre_layrnorm.bias": (vision,),
         }
@@ -117,6 +116,7 @@ class ClipConfig:
         positions = (vision.image_size // patch) ** 2 + vision.class_token
         shapes: dict[str, tuple[int, ...]] = {
             "text_model.embeddings.token_embedding.weight": (text.vocab_size, text.hidden_size),
+            "text_model.embeddings.position_embedding.weight": (text.max_position_embeddings, text.hidden_size),
             "vision_model.embeddings.patch_embedding.weight": (vision.hidden_size, 3, patch, patch),
             "vision_model.embeddings.position_embedding.weight": (positions, vision.hidden_size),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from cliper.checkpoints.clip_config import ClipConfig, TextConfig, VisionConfig
@@ -29,7 +29,6 @@ class MetaClip2Config(ClipConfig):
 
     text_class: ClassVar[type[TextConfig]] = _MetaClip2TextConfig
     preset: ClassVar[str | None] = "metaclip2-b-16/voc21"
-    text: TextConfig = field(default_factory=_MetaClip2TextConfig)
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,6 @@ class SiglipConfig(ClipConfig):
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     preset: ClassVar[str | None] = "siglip2-b-16/voc21"
-    text: TextConfig = field(default_factory=_SiglipTextConfig)
-    vision: VisionConfig = field(default_factory=_SiglipVisionConfig)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -89,10 +86,6 @@ class SiglipConfig(ClipConfig):
         }
         return {
             **self._common_shapes(),
-            "text_model.embeddings.position_embedding.weight": (
-                self.text.max_position_embeddings,
-                self.text.hidden_size,
-            ),
             "vision_model.embeddings.patch_embedding.bias": (width,),
             "logit_scale": (1,),
             "logit_bias": (1,),
@@ -145,8 +138,6 @@ class Tipsv2Config(ClipConfig):
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
     pixel_std: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
     preset: ClassVar[str | None] = "tipsv2-b-14/voc21"
-    text: TextConfig = field(default_factory=_Tipsv2TextConfig)
-    vision: VisionConfig = field(default_factory=_Tipsv2VisionConfig)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -167,9 +158,10 @@ class Tipsv2Config(ClipConfig):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each weight by its name."""
         width, tower = self.vision.hidden_size, "vision_model"
-        layers = range(self.vision.num_hidden_layers)
+        layers, common = range(self.vision.num_hidden_layers), self._common_shapes()
+        del common["text_model.embeddings.position_embedding.weight"]  # computed
         return {
-            **self._common_shapes(),
+            **common,
             f"{tower}.embeddings.patch_embedding.bias": (width,),
             f"{tower}.embeddings.register_tokens": (self.vision.num_register_tokens, width),
             **{f"{tower}.encoder.layers.{i}.layer_scale{n}": (width,) for i in layers for n in (1, 2)},

@@ -6,7 +6,9 @@ Both have the same names of weights. Sizes are taken from the weights; the numbe
 
 from __future__ import annotations
 
+import itertools
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,15 +71,16 @@ def read_open_clip_config(place: Path, activation: str | None = None) -> ClipCon
     Raises:
         CheckpointError: another architecture, an activation that is not known, or files that cannot be read.
     """
-    [path] = weight_paths(place, "clip")
-    config_path = path.parent / OPEN_CLIP_CONFIG
+    paths = weight_paths(place, "clip")
+    config_path = paths[0].parent / OPEN_CLIP_CONFIG
     given = read_json(config_path, "it describes the model") if config_path.is_file() else {}
     model = given.get("model_cfg", given)
     with reraise(ValueError, CheckpointError, str(config_path)):
         vision, text = _check_known(model)
+        _check_pixels(given.get("preprocess_cfg"))
     if activation is None and given:
         activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
-    if activation is None and is_torchscript(path):
+    if activation is None and is_torchscript(paths[0]):
         activation = "quick_gelu"
     if activation is None:
         raise CheckpointError(
@@ -86,7 +89,8 @@ def read_open_clip_config(place: Path, activation: str | None = None) -> ClipCon
         )
     expected = f"{place}: expected the weights of a CLIP with a ViT, in OpenCLIP's names"
     with reraise((LookupError, ValueError), CheckpointError, expected):
-        shapes = {name: tuple(t.shape) for stored, t in iter_tensors(path) for name, t in convert_open_clip(stored, t)}
+        stored = itertools.chain.from_iterable(map(iter_tensors, paths))
+        shapes = {name: tuple(t.shape) for old, tensor in stored for name, t in convert_open_clip(old, tensor)}
         width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
         vocab_size, text_width = shapes["text_model.embeddings.token_embedding.weight"]
         head_width = vision.get("head_width", 64 if given else _HEAD_WIDTHS.get(width, 64))
@@ -160,10 +164,11 @@ def _check_known(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ValueError: something is, or has another type.
     """
-    sections = {"": model, **{name: model.get(name, {}) for name in ("vision_cfg", "text_cfg")}}
+    names = ("vision_cfg", "text_cfg") if isinstance(model, dict) else ()
+    sections = {"": model, **{name: model.get(name, {}) for name in names}}
     for section, values in sections.items():
         if not isinstance(values, dict):
-            raise ValueError(f"{section}: expected an object, got {type(values).__name__}")
+            raise ValueError(f"{section or 'model_cfg'}: expected an object, got {type(values).__name__}")
         if unknown := sorted(values.keys() - _KNOWN[section]):
             raise ValueError(f"expected a ViT and a text tower of CLIP's own form, got {section} {', '.join(unknown)}")
     for section, name in (("vision_cfg", "head_width"), ("text_cfg", "heads")):
@@ -171,3 +176,11 @@ def _check_known(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if type(value) is not int or value < 1:
             raise ValueError(f"{section}.{name}: expected a whole number above 0, got {value!r}")
     return sections["vision_cfg"], sections["text_cfg"]
+
+
+def _check_pixels(preprocessing: Any) -> None:
+    """Refuse a normalisation of pixels that is not CLIP's."""
+    for name, expected in (("mean", ClipConfig.pixel_mean), ("std", ClipConfig.pixel_std)):
+        given = preprocessing.get(name) if isinstance(preprocessing, dict) else None
+        if given is not None and given != list(expected):
+            raise ValueError(f"preprocess_cfg.{name}: expected CLIP's {list(expected)}, got {reprlib.repr(given)}")

@@ -27,7 +27,7 @@ __all__ = [
 KINDS = {
     "clip": "a CLIP checkpoint",
     "diffusion": "a Stable Diffusion pipeline",
-    "dino": "a DINO or DINOv2 checkpoint",
+    "dino": "a DINO, DINOv2 or DINOv3 checkpoint",
     "vae": "a tiny autoencoder (TAESD)",
 }
 
@@ -80,7 +80,7 @@ def entries(kind: str | None = None) -> tuple[RegistryEntry, ...]:
 
     Example:
         >>> [entry.alias for entry in entries("diffusion")]
-        ['sd2.1', 'sd1.5', 'sd1.4']
+        ['sd2.1', 'sd1.5', 'sd1.4', 'sdxl']
     """
     if kind is not None:
         check_kind(kind)

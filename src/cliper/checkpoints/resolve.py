@@ -25,7 +25,7 @@ from cliper.checkpoints.registry import (
 from cliper.checkpoints.validate import MARKER_FILES, is_weight_file, weight_paths
 from cliper.errors import CheckpointError, DownloadError
 
-__all__ = ["ResolvedCheckpoint", "resolve"]
+__all__ = ["ResolvedCheckpoint", "resolve", "split_activation"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _LOG = logging.getLogger("cliper.checkpoints")
@@ -93,8 +93,8 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
         if not path.is_dir() and not is_weight_file(path, kind):
             raise CheckpointError(f"{text}: expected the folder of {KINDS[kind]}, got a file")
         return ResolvedCheckpoint(text, kind, path, "local")
-    place, _, activation = text.rpartition("@")
-    if activation in ACTIVATIONS and (os.path.isdir(place) or is_weight_file(Path(place), kind)):  # noqa: PTH112
+    place, activation = split_activation(text)
+    if activation is not None and (os.path.isdir(place) or is_weight_file(Path(place), kind)):  # noqa: PTH112
         return replace(resolve(place, kind, download=False), name=text, activation=activation)
     if entry is None and (not _HUB_NAME.fullmatch(text) or _resembles_alias(text)):
         raise CheckpointError(
@@ -115,6 +115,17 @@ def resolve(name: str | os.PathLike[str], kind: str, *, download: bool = True) -
     else:
         sources = [item for item in known.sources if entry or item.repo.lower() == repo.lower()]
     return _from_hub(entry.alias if entry else text, kind, sources, known, download)
+
+
+def split_activation(name: str) -> tuple[str, str | None]:
+    """A name without the activation that is appended to it, and the activation or None.
+
+    Example:
+        >>> split_activation("ViT-B-32.pt@quick_gelu")
+        ('ViT-B-32.pt', 'quick_gelu')
+    """
+    place, _, activation = name.rpartition("@")
+    return (os.path.expanduser(place), activation) if activation in ACTIVATIONS else (name, None)  # noqa: PTH111
 
 
 def _from_hub(

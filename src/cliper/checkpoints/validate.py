@@ -33,6 +33,7 @@ __all__ = [
     "kind_of_folder",
     "list_files",
     "needed_files",
+    "parts_of",
     "read_json",
     "weight_paths",
 ]
@@ -69,6 +70,7 @@ class Component:
         tokenizer: whether it has a tokenizer.
         weights: names of the weight file in order of preference; empty for a part without weights.
         model_types: what ``model_type`` in its configuration may be; empty where it is not checked.
+        optional: whether a checkpoint may be without its folder.
     """
 
     folder: str = ""
@@ -76,16 +78,19 @@ class Component:
     tokenizer: bool = False
     weights: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
+    optional: bool = False
 
 
 COMPONENTS = {
     "clip": (Component(tokenizer=True, weights=_TRANSFORMERS, model_types=("clip", "metaclip_2", "siglip", "tipsv2")),),
-    "dino": (Component(weights=_TRANSFORMERS, model_types=("vit", "dinov2")),),
+    "dino": (Component(weights=_TRANSFORMERS, model_types=("vit", "dinov2", "dinov3_vit")),),
     "diffusion": (
         Component(config="model_index.json"),
         Component("scheduler", "scheduler_config.json"),
         Component("tokenizer", "", tokenizer=True),
         Component("text_encoder", weights=_TRANSFORMERS, model_types=("clip_text_model", "clip")),
+        Component("tokenizer_2", "", tokenizer=True, optional=True),  # of Stable Diffusion XL
+        Component("text_encoder_2", weights=_TRANSFORMERS, model_types=("clip_text_model", "clip"), optional=True),
         Component("unet", weights=_DIFFUSERS),
         Component("vae", weights=_DIFFUSERS),
     ),
@@ -114,10 +119,15 @@ def is_open_clip(place: Path) -> bool:
     return place.is_file() or (not (place / "config.json").is_file() and (place / OPEN_CLIP_CONFIG).is_file())
 
 
-def _parts(kind: str, names: Collection[str]) -> tuple[Component, ...]:
+def parts_of(kind: str, names: Collection[str]) -> tuple[Component, ...]:
     """The parts of a checkpoint that has files of these names."""
-    open_clip = kind == "clip" and OPEN_CLIP_CONFIG in names and "config.json" not in names
-    return (_OPEN_CLIP,) if open_clip else COMPONENTS[kind]
+    if kind == "clip" and OPEN_CLIP_CONFIG in names and "config.json" not in names:
+        return (_OPEN_CLIP,)
+    return tuple(
+        part
+        for part in COMPONENTS[kind]
+        if not part.optional or any(name.startswith(f"{part.folder}/") for name in names)
+    )
 
 
 def needed_files(place: str, kind: str, names: Iterable[str], *, tokenizer: bool = False) -> list[str]:
@@ -139,7 +149,7 @@ def needed_files(place: str, kind: str, names: Iterable[str], *, tokenizer: bool
     names = list(names)
     files: list[str] = []
     missing: list[str] = []
-    for part in _parts(kind, names):
+    for part in parts_of(kind, names):
         prefix = f"{part.folder}/" if part.folder else ""
         here = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
         found, lacking = _weight_files(here, part.weights)
@@ -209,7 +219,7 @@ def check_folder(folder: str | os.PathLike[str], kind: str) -> None:
             raise CheckpointError(
                 f"{index}: expected a 'weight_map' with the names of the {len(shards)} shards; download it again"
             )
-    for part in _parts(kind, files):
+    for part in parts_of(kind, files):
         if part.config and files:
             path = root / part.folder / part.config
             config = read_json(path, f"{KINDS[kind]} has one")

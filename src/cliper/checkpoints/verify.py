@@ -14,7 +14,7 @@ from cliper.checkpoints.clip import read_clip_config, read_clip_weights
 from cliper.checkpoints.registry import entry_of_repo, find_entry
 from cliper.checkpoints.resolve import ResolvedCheckpoint, resolve
 from cliper.checkpoints.tensors import iter_tensors
-from cliper.checkpoints.validate import COMPONENTS, check_folder, kind_of_folder, list_files, needed_files, weight_paths
+from cliper.checkpoints.validate import check_folder, kind_of_folder, list_files, needed_files, parts_of, weight_paths
 from cliper.errors import CheckpointError
 
 __all__ = ["VerifyReport", "verify_checkpoint", "weight_hashes"]
@@ -80,7 +80,7 @@ def verify_checkpoint(name: str | os.PathLike[str], kind: str | None = None) -> 
         known = {file: digest for file in files if (digest := lfs_sha256(folder / file))}
         problems += _check_hashes(folder, known if resolved.source == "hub" else bundled)
         check_folder(folder, resolved.kind)
-        for part in COMPONENTS[resolved.kind]:
+        for part in parts_of(resolved.kind, files):
             if part.weights:
                 count, lines = _check_part(resolved, part.folder)
                 tensors += count
@@ -150,4 +150,6 @@ def _model_class(kind: str, part: str) -> Any:
         return diffusers.UNet2DConditionModel if part == "unet" else diffusers.AutoencoderKL
     import transformers
 
+    if part == "text_encoder_2":
+        return transformers.CLIPTextModelWithProjection
     return transformers.CLIPTextModel if part else transformers.AutoModel

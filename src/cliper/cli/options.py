@@ -95,9 +95,9 @@ _MODEL = option_group(
     activation_option,
     option(
         "-r, --refiner NAME",
-        "Refinement of the class maps: none, self (no download), Stable Diffusion (sd2.1, sd1.5, sd1.4), DINO "
-        "(dino-s16, dino-s8, dino-b16, dino-b8, dinov2-s14, dinov2-b14, dinov2-l14, dinov2-g14), a Hugging Face "
-        "repository or a folder.",
+        "Refinement of the class maps: none, self (no download), Stable Diffusion (sd2.1, sd1.5, sd1.4, sdxl), DINO "
+        "(dino-s16, dino-s8, dino-b16, dino-b8, dinov2-s14, dinov2-b14, dinov2-l14, dinov2-g14, dinov3-s16, "
+        "dinov3-b16, dinov3-l16), a Hugging Face repository or a folder.",
         default="none",
         shell_complete=complete_refiners,
     ),

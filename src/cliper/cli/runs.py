@@ -86,13 +86,15 @@ def make_engine(task: Task, options: dict[str, Any]) -> Engine:
 def read_model_config(options: dict[str, Any], settings: Settings) -> ModelConfig:
     """The models of :data:`cliper.cli.options.model_options`.
 
-    Folders get absolute paths: workers and later runs may have another current folder.
+    Folders and files get absolute paths: workers and later runs may have another current folder.
     """
+    from cliper.checkpoints.resolve import split_activation
+    from cliper.checkpoints.validate import is_weight_file
     from cliper.model_config import ModelConfig
 
     def absolute(name: str) -> str:
-        folder = Path(name).expanduser()
-        return str(folder.absolute()) if folder.is_dir() else name
+        place = Path(split_activation(name)[0]).expanduser()
+        return str(Path(name).expanduser().absolute()) if place.is_dir() or is_weight_file(place, "clip") else name
 
     refiner = None if options["refiner"] in (None, "none") else absolute(options["refiner"])
     vae = settings.refine_vae if settings.refine_vae == "full" else absolute(settings.refine_vae)

@@ -1,7 +1,6 @@
-"""From the image tower's last hidden states to embeddings of patches and of the whole image."""
+"""From the image tower's last hidden states to embeddings of patches and of the whole image, not yet of length 1."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,23 +9,9 @@ from cliper.checkpoints.clip_config import VisionConfig
 from cliper.encoders.layers import activation, layer_norm, linear
 from cliper.ops.attention import merge_heads, split_heads
 
-__all__ = ["Head", "PoolingHead", "ProjectionHead"]
+__all__ = ["PoolingHead", "ProjectionHead"]
 
 Function = Callable[[Tensor], Tensor]
-
-
-class Head(Protocol):
-    """Embeds hidden states, not yet of length 1."""
-
-    width: int
-
-    def patches(self, x: Tensor) -> Tensor:
-        """[B, P, width of the tower], of patches only -> [B, P, D]."""
-        ...
-
-    def image(self, x: Tensor) -> Tensor:
-        """[B, N, width of the tower], of all tokens -> [B, D]."""
-        ...
 
 
 class ProjectionHead:
@@ -40,11 +25,11 @@ class ProjectionHead:
         self._projection: Function = linear(weights, name) if projected else lambda x: x
 
     def patches(self, x: Tensor) -> Tensor:
-        """See :meth:`Head.patches`."""
+        """[B, P, width of the tower], of patches only -> [B, P, D]."""
         return self._projection(self._norm(x))
 
     def image(self, x: Tensor) -> Tensor:
-        """See :meth:`Head.image`."""
+        """[B, N, width of the tower], of all tokens -> [B, D]."""
         return self._projection(self._norm(x[:, 0]))
 
 
@@ -71,11 +56,11 @@ class PoolingHead:
         self._activate = activation(config.hidden_act)
 
     def patches(self, x: Tensor) -> Tensor:
-        """See :meth:`Head.patches`."""
+        """[B, P, width of the tower], of patches only -> [B, P, D]."""
         return self._finish(self._value(self._norm(x)))
 
     def image(self, x: Tensor) -> Tensor:
-        """See :meth:`Head.image`."""
+        """[B, N, width of the tower], of all tokens -> [B, D]."""
         x = self._norm(x)
         projected = (self._query.expand(len(x), -1, -1), self._key(x), self._value(x))
         query, key, value = (split_heads(part, self._heads) for part in projected)

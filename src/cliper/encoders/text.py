@@ -131,9 +131,10 @@ class TextTower:
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         limit = self.max_tokens
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._folder, self._config.tokenizer)
+            tokenizer = load_tokenizer(self._folder, self._config.tokenizer)
             if self._config.pooling == "last":
-                pad_to_length(self._tokenizer, self._folder, limit)
+                pad_to_length(tokenizer, self._folder, limit)
+            self._tokenizer = tokenizer  # complete, because other threads may be waiting for it
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         for text, tokens in zip(texts, ids, strict=True):
             if len(tokens) > limit:

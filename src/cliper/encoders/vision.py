@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliper.checkpoints.clip_config import VisionConfig
 from cliper.encoders.base import ImageFeatures, ProxyAffinity
-from cliper.encoders.heads import Head, PoolingHead, ProjectionHead
+from cliper.encoders.heads import PoolingHead, ProjectionHead
 from cliper.encoders.layers import TransformerLayer, layer_norm, linear
 from cliper.errors import ShapeError
 from cliper.ops.attention import (
@@ -71,7 +71,7 @@ class VisionTower:
         self._pre_norm = norm or (lambda x: x)
         self._layers = [TransformerLayer(config, weights, f"{encoder}.{i}") for i in range(config.num_hidden_layers)]
         self._last_value = linear(weights, f"{encoder}.{config.num_hidden_layers - 1}.self_attn.v_proj")
-        self._head: Head = (ProjectionHead if config.class_token else PoolingHead)(config, weights)
+        self._head = (ProjectionHead if config.class_token else PoolingHead)(config, weights)
         self._heads = config.num_attention_heads
         self.patch_size = config.patch_size
         self.num_layers = config.num_hidden_layers

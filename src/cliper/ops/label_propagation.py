@@ -42,7 +42,8 @@ def neighbor_weights(
         features: [..., P, D], one row for each patch; the similarity is the cosine.
         grid: (S, S') with P = S * S'; distances are Euclidean, in patches.
         neighbors: k, the number of nearest neighbours; at most P - 1 are used.
-        exponent, decay: see above.
+        exponent: see above.
+        decay: see above.
         max_dense: number of patches above which the result of features [P, D] is sparse.
 
     Returns:

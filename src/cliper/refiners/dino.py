@@ -1,4 +1,4 @@
-"""DINO and DINOv2 as refiners: class maps are propagated between similar patches.
+"""DINO, DINOv2 and DINOv3 as refiners: class maps are propagated between similar patches.
 
 Source: arXiv 2411.13836; ``docs/method.md``, section 3, last point.
 """
@@ -22,20 +22,20 @@ from cliper.settings import Settings
 
 __all__ = ["DinoRefiner"]
 
-# ImageNet's, which both families were trained with.
+# ImageNet's, which all families were trained with.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
 class DinoRefiner(FeatureRefiner):
-    """A ViT of the DINO or DINOv2 family.
+    """A ViT of the DINO, DINOv2 or DINOv3 family.
 
     There is no noise and no chain: the seed and ``refine_mode`` change nothing. Without ``refine_size`` the image is
     resized to whole patches, each side rounded down, however large it is: memory grows with the number of patches,
     time with its square. ``refine_max_patches`` sets a limit.
 
     Args:
-        folder: in ``transformers`` format, of model type ``vit`` or ``dinov2``.
+        folder: in ``transformers`` format, of model type ``vit``, ``dinov2`` or ``dinov3_vit``.
         name: for messages.
         device: where to run.
         dtype: of the network; affinities are float32 in any case.
@@ -52,9 +52,11 @@ class DinoRefiner(FeatureRefiner):
         check_folder(folder, "dino")
         self.model: Any = load_pretrained(AutoModel, folder, dtype).to(device)
         super().__init__(name=name, device=device, dtype=dtype, patch_size=self.model.config.patch_size)
-        # transformers resizes the table to the exact grid; the code of DINO and DINOv2 does not.
+        self._prefix = 1 + getattr(self.model.config, "num_register_tokens", 0)  # class token and registers
         embeddings = self.model.embeddings
-        embeddings.interpolate_pos_encoding = partial(_positions, embeddings.position_embeddings, self.patch_size)
+        if hasattr(embeddings, "position_embeddings"):  # DINOv3 rotates queries and keys instead
+            # transformers resizes the table to the exact grid; the code of DINO and DINOv2 does not.
+            embeddings.interpolate_pos_encoding = partial(_positions, embeddings.position_embeddings, self.patch_size)
 
     @torch.inference_mode()
     def affinity(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -100,10 +102,10 @@ class DinoRefiner(FeatureRefiner):
         pixels = resize_image(image.to(self.device), size, resize)
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (_MEAN, _STD))
         pixels = ((pixels - mean) / std)[None].to(self.dtype)
-        # DINOv2 always fits its position table to the image; ViT only on request.
-        fit = {} if self.model.config.model_type == "dinov2" else {"interpolate_pos_encoding": True}
+        # Only ViT must be asked to fit its position table to the image.
+        fit = {"interpolate_pos_encoding": True} if self.model.config.model_type == "vit" else {}
         hidden: Tensor = self.model(pixel_values=pixels, **fit).last_hidden_state
-        return hidden[0, 1:].float()  # the first is the class token
+        return hidden[0, self._prefix :].float()
 
     def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
         rows, columns = (max(1, side // self.patch_size) for side in image_size)

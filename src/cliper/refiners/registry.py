@@ -113,7 +113,7 @@ def load_refiner(
     Args:
         name: None or ``"none"``; ``"sd2.1"``, ``"sd1.5"``, ``"sd1.4"``; ``"dino-s16"``, ``"dinov2-b14"`` and
             the like; ``"self"`` (the CLIP's own middle layers, no download); a hub name; or a local folder,
-            a diffusers pipeline or a ViT or DINOv2 of transformers.
+            a diffusers pipeline or a ViT, DINOv2 or DINOv3 of transformers.
         device: where to run; None takes a CUDA device if there is one.
         dtype: of the networks; None is float32 on a CPU and float16 elsewhere.
         encoder: the CLIP encoder, for ``"self"``.
@@ -203,7 +203,7 @@ def _kind_of_folder(folder: Path, has_config: bool) -> str:
     if kind not in ("diffusion", "dino"):
         got = "a CLIP" if kind == "clip" else "another model" if has_config else "neither"
         raise RefinerError(
-            f"{folder}: expected a Stable Diffusion pipeline in diffusers' layout (with model_index.json) or a ViT "
-            f"or DINOv2 of transformers (with config.json), got {got}"
+            f"{folder}: expected a Stable Diffusion pipeline in diffusers' layout (with model_index.json) or a ViT, "
+            f"DINOv2 or DINOv3 of transformers (with config.json), got {got}"
         )
     return kind

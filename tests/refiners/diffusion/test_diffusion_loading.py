@@ -147,7 +147,7 @@ def test_files_are_read_in_pieces(pipeline: Path, images, maps, monkeypatch: pyt
 
 
 def test_prompt_is_encoded_once(pipeline: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = empty_prompt(pipeline)
+    first, _ = empty_prompt(pipeline)
     assert first.shape == (1, 77, 24)
     [kept] = own_cache.rglob("*.safetensors")
 
@@ -156,27 +156,27 @@ def test_prompt_is_encoded_once(pipeline: Path, own_cache: Path, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(prompt, "_encode", fail)
-        assert torch.equal(empty_prompt(pipeline), first)
+        assert torch.equal(empty_prompt(pipeline)[0], first)
         moved = Path(shutil.move(pipeline, pipeline.with_name("moved")))  # identified by content, not by path
-        assert torch.equal(empty_prompt(moved), first)
+        assert torch.equal(empty_prompt(moved)[0], first)
     for garbage in (b"", b"garbage", kept.read_bytes()[:-5]):
         kept.write_bytes(garbage)
-        assert torch.equal(empty_prompt(moved), first)
+        assert torch.equal(empty_prompt(moved)[0], first)
         assert kept.stat().st_size > 1000
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
 
 
 def test_other_weights_have_another_prompt(pipeline: Path, own_cache: Path) -> None:
-    first = empty_prompt(pipeline)
+    first, _ = empty_prompt(pipeline)
     change_weights(
         pipeline / "text_encoder" / "model.safetensors",
         lambda tensors: {k: v * 2 if "layers.1.mlp.fc2.weight" in k else v for k, v in tensors.items()},
     )
-    assert not torch.equal(empty_prompt(pipeline), first)
+    assert not torch.equal(empty_prompt(pipeline)[0], first)
     assert len(list(own_cache.rglob("*.safetensors"))) == 2
     shutil.rmtree(pipeline / "tokenizer")
     build_tokenizer(pipeline / "tokenizer", "<|endoftext|>")  # it pads with another word
-    assert not torch.equal(empty_prompt(pipeline), first)
+    assert not torch.equal(empty_prompt(pipeline)[0], first)
     assert len(list(own_cache.rglob("*.safetensors"))) == 3
 
 
@@ -202,7 +202,7 @@ def test_text_encoder_with_nan_weights(pipeline: Path, own_cache: Path) -> None:
 def test_cache_that_cannot_be_written(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CLIPER_CACHE", str(tmp_path / "file"))
-    assert empty_prompt(pipeline).shape == (1, 77, 24)
+    assert empty_prompt(pipeline)[0].shape == (1, 77, 24)
 
 
 def test_another_scheduler_is_used_with_a_warning(
@@ -259,7 +259,7 @@ def test_unets_of_bk_sdm(pipeline: Path, images, maps, kind: str) -> None:
     torch.testing.assert_close(refined, expected, atol=1e-4, rtol=0)
 
 
-def test_unet_without_the_methods_layers(pipeline: Path, images, maps) -> None:
+def test_unet_without_self_attention_in_its_last_block(pipeline: Path, images, maps) -> None:
     from diffusers import UNet2DConditionModel
 
     shutil.rmtree(pipeline / "unet")
@@ -273,10 +273,13 @@ def test_unet_without_the_methods_layers(pipeline: Path, images, maps) -> None:
         attention_head_dim=2,
     ).save_pretrained(pipeline / "unet")
     refiner = load_refiner(pipeline, device="cpu")
-    with pytest.raises(RefinerError, match=r"no self-attention layer 'up_blocks.1.attentions.1'.*up_blocks.0.attent"):
-        refiner.refine(images, maps, SETTINGS)
-    layers = ("up_blocks.0.attentions.1",)
-    assert refiner.refine(images, maps, SETTINGS.replace(refine_layers=layers))[0].shape == (3, 4, 4)
+    layers = ("up_blocks.0.attentions.1", "up_blocks.0.attentions.0")  # the last block has none
+    named = refiner.refine(images, maps, SETTINGS.replace(refine_layers=layers))
+    assert named[0].shape == (3, 4, 4)
+    assert torch.equal(refiner.refine(images, maps, SETTINGS)[0], named[0])
+    wrong = SETTINGS.replace(refine_layers=("up_blocks.1",))
+    with pytest.raises(RefinerError, match=r"no self-attention layer 'up_blocks.1'.*up_blocks.0.attent"):
+        refiner.refine(images, maps, wrong)
 
 
 def test_broken_pipelines(pipeline: Path) -> None:

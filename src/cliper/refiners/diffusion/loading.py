@@ -30,12 +30,12 @@ __all__ = ["check_pipeline", "load_tiny_encoder", "load_unet", "load_vae_encoder
 _CHUNK_BYTES = 128 << 20
 
 # Inputs of other UNets besides latents, time and prompt.
-_OTHER_INPUTS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+_OTHER_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAMES = re.compile(rf"(attentions\.\d+)\.({'|'.join(_RENAMED)})\.")
 
-_EXPECTED = "expected a pipeline of Stable Diffusion's first two generations, such as sd2.1 or sd1.5"
+_EXPECTED = "expected a pipeline of Stable Diffusion's first two generations or XL, such as sd2.1 or sd1.5"
 
 
 def check_pipeline(folder: Path) -> None:
@@ -54,6 +54,10 @@ def check_pipeline(folder: Path) -> None:
     for name in _OTHER_INPUTS:
         if unet.get(name) is not None:
             raise CheckpointError(f"{unet_path}: {_EXPECTED}, got a UNet with {name} {unet[name]!r}")
+    added, second = unet.get("addition_embed_type"), (folder / "text_encoder_2").is_dir()
+    if added != ("text_time" if second else None):
+        encoders = "two text encoders" if second else "one text encoder"
+        raise CheckpointError(f"{unet_path}: {_EXPECTED}, got a UNet with addition_embed_type {added!r} and {encoders}")
     # Defaults are those of diffusers.
     takes, gives = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if takes != gives:

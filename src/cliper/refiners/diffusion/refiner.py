@@ -28,6 +28,7 @@ __all__ = ["DiffusionRefiner"]
 _LOG = logging.getLogger("cliper.refiners")
 
 METHOD_SIZE = (512, 512)
+XL_SIZE = (1024, 1024)  # for which Stable Diffusion XL was trained
 METHOD_STEP = 45
 METHOD_TIMESTEP = 101  # of PNDM, as Stable Diffusion's pipelines set it up, at that step
 
@@ -58,8 +59,12 @@ class DiffusionRefiner(Refiner):
         check_pipeline(folder)
         self.scheduler = load_scheduler(folder)
         # The prompt before the networks: its encoder, of up to 1.4 GB, is freed before the UNet is loaded.
-        self.prompt = empty_prompt(folder).to(device, dtype)
-        self.vae: Any = load_vae_encoder(folder, device=device, dtype=dtype)
+        prompt, pooled = empty_prompt(folder)
+        self.prompt = prompt.to(device, dtype)
+        self._pooled = None if pooled is None else pooled.to(device, dtype)  # of Stable Diffusion XL
+        # The VAE of Stable Diffusion XL overflows in float16.
+        vae_dtype = torch.float32 if pooled is not None and dtype == torch.float16 else dtype
+        self.vae: Any = load_vae_encoder(folder, device=device, dtype=vae_dtype)
         self.unet: Any = load_unet(folder, self.prompt, device=device, dtype=dtype)
         self._tiny_vaes: dict[str, Any] = {}
         # The UNet's attention processors are replaced during a call: one thread at a time.
@@ -100,13 +105,13 @@ class DiffusionRefiner(Refiner):
             output: Tensor = tiny.encoder(pixels.to(self.dtype).contiguous()) * tiny.config.scaling_factor
             return output
         # An image cut from [H, W, 3] is in channels-last memory, where norms and convolutions are less accurate.
-        moments = self.vae.encoder(pixels.to(self.dtype).contiguous())
+        moments = self.vae.encoder(pixels.to(self.vae.dtype).contiguous())
         if self.vae.quant_conv is not None:
             moments = self.vae.quant_conv(moments)
         mean = moments.chunk(2, dim=1)[0]
         config = self.vae.config
         latents: Tensor = (mean - (config.shift_factor or 0)) * config.scaling_factor
-        return latents
+        return latents.to(self.dtype)
 
     def add_noise(self, latents: Tensor, step: int, seed: int | None) -> tuple[Tensor, Tensor]:
         """Latents as they are before that denoising step, and its time.
@@ -126,7 +131,14 @@ class DiffusionRefiner(Refiner):
         return noisy.to(self.dtype), timestep.to(latents.device)
 
     def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
-        return METHOD_SIZE
+        return METHOD_SIZE if self._pooled is None else XL_SIZE
+
+    def _added_inputs(self, size: tuple[int, int], count: int) -> dict[str, Tensor] | None:
+        """Further inputs of Stable Diffusion XL's UNet: the pooled prompt, and the size of an image that is not cut."""
+        if self._pooled is None:
+            return None
+        sizes = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.dtype)
+        return {"text_embeds": self._pooled.expand(count, -1), "time_ids": sizes.expand(count, -1)}
 
     def _encode_batch(
         self, images: Sequence[Tensor], size: tuple[int, int], settings: Settings, seed: int
@@ -140,7 +152,8 @@ class DiffusionRefiner(Refiner):
             resize = settings.refine_resize or "nearest"
             latents = torch.cat([self.encode_latents(image, size, resize, settings.refine_vae) for image in images])
             noisy, timestep = self.add_noise(latents, settings.refine_step, seed if settings.refine_noise else None)
-            captured = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers)
+            added = self._added_inputs(size, len(images))
+            captured = capture_query_key(self.unet, noisy, timestep, self.prompt, settings.refine_layers, added)
         latent_size = (latents.shape[-2], latents.shape[-1])
         return [_one_resolution(layers, latent_size) for layers in captured]
 

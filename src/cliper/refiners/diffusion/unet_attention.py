@@ -21,7 +21,7 @@ from cliper.ops.compensation import QueryKey
 __all__ = ["UPPER_BLOCKS", "capture_query_key", "count_maps", "find_layers", "layer_names", "tokens_grid"]
 
 UPPER_BLOCKS = "upper_blocks"
-"""The name of the last two upward blocks of any UNet."""
+"""The name of the last two upward blocks with self-attention of any UNet."""
 
 _SELF_ATTENTION = ".attn1.processor"
 
@@ -52,13 +52,13 @@ def find_layers(unet: Any, wanted: Sequence[str] | None) -> dict[str, str]:
         unet: a ``UNet2DConditionModel``.
         wanted: names of layers, or of blocks such as ``"up_blocks.2"``, which mean all of their layers, the last first;
             ``"upper_blocks"`` are the last two upward blocks. None means the method's layers: the second and the first
-            of the last upward block.
+            of the last upward block. Only blocks with self-attention count: Stable Diffusion XL has none in its last.
 
     Raises:
         RefinerError: the UNet has no such layer or block (the message lists its layers).
     """
     known = layer_names(unet)
-    last = len(unet.up_blocks) - 1
+    last = max((int(name.split(".")[1]) for name in known if name.startswith("up_blocks.")), default=0)
     given = (f"up_blocks.{last}.attentions.1", f"up_blocks.{last}.attentions.0") if wanted is None else tuple(wanted)
     if UPPER_BLOCKS in given:
         at = given.index(UPPER_BLOCKS)
@@ -99,7 +99,12 @@ def tokens_grid(latent_size: tuple[int, int], tokens: int) -> tuple[int, int]:
 
 @torch.inference_mode()
 def capture_query_key(
-    unet: Any, latents: Tensor, timestep: Tensor, prompt: Tensor, wanted: Sequence[str] | None
+    unet: Any,
+    latents: Tensor,
+    timestep: Tensor,
+    prompt: Tensor,
+    wanted: Sequence[str] | None,
+    added: Mapping[str, Tensor] | None = None,
 ) -> list[list[QueryKey]]:
     """Run one step of the UNet up to the last wanted layer.
 
@@ -109,6 +114,7 @@ def capture_query_key(
         timestep: scalar.
         prompt: [1, T, D].
         wanted: as for :func:`find_layers`.
+        added: further inputs of Stable Diffusion XL's UNet, each [B, n].
 
     Returns:
         For each of the B images, for each layer in the wanted order, its :class:`QueryKey`.
@@ -136,7 +142,7 @@ def capture_query_key(
     try:
         unet.set_attn_processor(processors)
         with suppress(_StopForward):
-            unet(latents, timestep, prompt.expand(len(latents), -1, -1), return_dict=False)
+            unet(latents, timestep, prompt.expand(len(latents), -1, -1), added_cond_kwargs=added, return_dict=False)
     finally:
         unet.set_attn_processor(before)
     batches = [captured[name] for name in layers]
