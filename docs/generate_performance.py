@@ -380,7 +380,7 @@ def exports() -> str:
     for precision, row in report["precisions"].items():
         for way, name in names.items():
             one = row[way]
-            shares = f"{one['agreement']:.2%} | {one['lowest_agreement']:.2%}" if way != "cliper" else "|"
+            shares = f"{one['agreement']:.3%} | {one['lowest_agreement']:.3%}" if way != "cliper" else "|"
             lines.append(
                 f"| {precision} | {row['image_mb']} | {row['text_mb']} | {name} | {one['seconds']:.2f} | {shares} |"
             )

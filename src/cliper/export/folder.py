@@ -36,7 +36,6 @@ _NOT_EXPORTED = {
     "class_top": 0,
     "class_min_score": 0.0,
     "background_count": 0,
-    "merge_synonyms": "mean",
     "edge_weight": 0.0,
     "refine_propagation": "product",
 }
