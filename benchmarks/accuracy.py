@@ -58,12 +58,13 @@ VOC, ADE = ("voc21",), ("ade150",)
 EDGES = {"edge_weight": 30.0, "edge_sigma": 0.05}
 NEAR = {"refine_neighbors": 20, "refine_alpha": 0.8}
 WINDOWS = {"window": 224}
-MERGED, IMAGENET = {"merge_synonyms": "logsumexp"}, {"templates": "imagenet80"}
+MEAN, MERGED, IMAGENET = {"merge_synonyms": "mean"}, {"merge_synonyms": "logsumexp"}, {"templates": "imagenet80"}
 ROWS = [
     *vocabulary_rows("recommended"),
-    *vocabulary_rows("automatic background", background="auto"),
+    *vocabulary_rows("automatic background", background="auto", data=VOC),
+    Row("automatic background", vocabulary="plain", background="auto", data=ADE),
     *vocabulary_rows("64 chosen background words", {"background_count": 64}, background="auto", data=VOC),
-    Row("aliases by their mean", vocabulary="aliases", background="auto"),
+    Row("aliases by their mean", MEAN, vocabulary="aliases", background="auto"),
     Row("aliases by log-sum-exp", MERGED, None, "aliases", "auto", "aliases by their mean"),
     Row("prompts by log-sum-exp", MERGED),
     Row("chosen of 15 templates", choose_templates=True),
@@ -78,13 +79,12 @@ ROWS = [
     Row("edges", EDGES, data=VOC),
     Row("mirror image", {"flip": True}),
     Row("mirror image, against self", {"flip": True}, baseline="self", data=VOC),
-    Row("two sizes", {"extra_sizes": (448,)}, data=VOC),
-    Row("mirror image, two sizes", {"flip": True, "extra_sizes": (448,)}),
+    Row("two sizes", {"extra_sizes": (448,)}),
     Row("5 classes of each image", {"class_top": 5}),
     Row("20 classes of each image", {"class_top": 20}, data=ADE),
     Row("classes above half of the best", {"class_min_score": 0.5}),
     Row("windows", WINDOWS),
-    Row("windows in context", {**WINDOWS, "window_context": True}, baseline="windows"),
+    Row("windows in context", {**WINDOWS, "window_context": True}, baseline="windows", data=VOC),
 ]
 
 
@@ -135,12 +135,15 @@ def make_cases(
 def measure(benchmark: Benchmark, samples: list[Sample], cases: list[Case]) -> list[Counts]:
     """Pixels of each case."""
     counts: list[list[Any]] = [[] for _ in cases]
+    # Features for a choice of classes can be used without one, too.
+    order = sorted(range(len(cases)), key=lambda index: not cases[index].segmenter.settings.chooses_classes)
     for number, sample in enumerate(samples, start=1):
         image, truth = benchmark.read_whole(sample)
         encoded: list[Any] = []
         inputs = [cases[0].segmenter.preprocess(image)]  # all rows have one size
         pixels: dict[Any, Any] = {}  # cases with the same words and settings are computed once
-        for found, (row, segmenter, vocabulary) in zip(counts, cases, strict=True):
+        for index in order:
+            row, segmenter, vocabulary = cases[index]
             texts = vocabulary.texts
             key = (texts, segmenter.settings, row.refiner)
             if key not in pixels:
@@ -151,7 +154,7 @@ def measure(benchmark: Benchmark, samples: list[Sample], cases: list[Case]) -> l
                 matrix.update(truth, result.labels)
                 counted = matrix.matrix
                 pixels[key] = torch.stack([counted.diagonal(), counted.sum(1), counted.sum(0)]).numpy()
-            found.append(pixels[key])
+            counts[index].append(pixels[key])
         print(f"{benchmark.name}: {number} of {len(samples)} images", file=sys.stderr, flush=True)
     return [np.stack(found) for found in counts]
 
@@ -255,7 +258,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="names of the rows to measure; all by default")
     parser.add_argument("--limit", type=int, help="images of each data set")
-    parser.add_argument("--timed", type=int, default=10, help="images of each data set on which seconds are measured")
+    parser.add_argument("--timed", type=int, default=5, help="images of each data set on which seconds are measured")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     rows = [row for row in ROWS if args.rows is None or row.name in args.rows]

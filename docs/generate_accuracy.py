@@ -21,6 +21,7 @@ def percent(value: float | None) -> str:
 def changes(row: dict[str, Any]) -> str:
     """What differs from the recommended settings."""
     parts = [f"{name} {value}" for name, value in row["settings"].items()]
+    parts += ["templates chosen on the other half"] if row["choose_templates"] else []
     return ", ".join([*parts, *([f"refiner {row['refiner']}"] if row["refiner"] else [])]) or "none"
 
 
