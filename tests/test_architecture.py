@@ -81,6 +81,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": BASE
     | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops"}
     | {"prompts", "provenance", "runner", "segmenter", "settings"},
+    "export": BASE
+    | {"checkpoints", "encoders", "files", "images", "kernels", "ops", "prompts", "provenance", "refiners", "settings"},
     "server": BASE
     | {"cache", "decode_pool", "devices", "encoded_image", "examples", "files", "formats", "images", "ops"}
     | {"prompts", "result", "segmenter", "settings", "vocabulary"},
@@ -104,6 +106,10 @@ LIBRARIES: dict[str, set[str]] = {
     "pyogrio": {"raster"},
     "ray": {"runner"},
     "fsspec": {"runner"},
+    "onnx": {"export"},
+    "onnxscript": {"export"},
+    "openvino": {"export"},
+    "onnxruntime": set(),
     "gradio": set(),
     "fastapi": {"server"},
     "starlette": {"server"},
@@ -131,8 +137,11 @@ LATE = {
     "pyogrio",
     "ray",
     "fsspec",
+    "onnx",
+    "onnxscript",
+    "openvino",
 }
-IMPORTS_TORCH = {"devices", "encoders", "kernels", "ops", "pretrained", "refiners", "segmenter"}
+IMPORTS_TORCH = {"devices", "encoders", "export", "kernels", "ops", "pretrained", "refiners", "segmenter"}
 
 
 class Import(NamedTuple):
