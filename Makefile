@@ -13,7 +13,7 @@ SEE_PACKAGES := $(BIN)/python -c 'import sys, sysconfig as s; where = s.get_path
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2
 THREADED := tests/ops tests/test_golden.py tests/test_differential.py tests/refiners/diffusion/test_whole_path.py
 
-.PHONY: setup demo test test-all lint typecheck check-project unit test-oldest test-extra wheel check-tag image docs clean
+.PHONY: setup demo test test-all onnxruntime-web lint typecheck check-project unit test-oldest test-extra wheel check-tag image docs clean
 
 # --- what a user runs --------------------------------------------------------------------------------------------
 
@@ -59,7 +59,10 @@ docs: .venv-docs
 # --- what continuous integration runs too ------------------------------------------------------------------------
 
 test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultralytics .venv-integrations
+test-all: .venv-geo .venv-export onnxruntime-web
 	$(PARALLEL)
+	OMP_NUM_THREADS=1 PYTHONPATH=src .venv-geo/bin/python -m pytest tests/raster tests/cli/test_segment_tiles.py
+	OMP_NUM_THREADS=1 PYTHONPATH=src .venv-export/bin/python -m pytest tests/export tests/test_extras.py -k export
 	$(PYTEST) $(THREADED)
 
 # An S3 protocol server for tests/batch/test_s3.py; moto and s3fs need different versions of botocore.
@@ -83,6 +86,23 @@ test-all: lint typecheck check-project .venv-moto .venv-label-studio .venv-ultra
 	$(PYTHON) -m venv .venv-integrations
 	$(SEE_PACKAGES) .venv-integrations
 	.venv-integrations/bin/$(PIP) "cvat-cli==2.80.0" "datasets==5.2.0" "fiftyone==1.22.1" "gradio==6.31.0"
+
+# For tests/raster/test_raster.py: the extra geo takes 210 MB.
+.venv-geo: | $(VENV)/dev
+	$(PYTHON) -m venv .venv-geo
+	$(SEE_PACKAGES) .venv-geo
+	.venv-geo/bin/$(PIP) --constraint constraints.txt rasterio pyogrio
+
+# For tests/export: the extra export takes 280 MB. It sees the packages of the developer's environment.
+.venv-export: pyproject.toml constraints.txt | $(VENV)/dev
+	$(PYTHON) -m venv .venv-export
+	$(SEE_PACKAGES) .venv-export
+	.venv-export/bin/$(PIP) --constraint constraints.txt onnx onnxscript onnxruntime openvino
+	touch $@
+
+# What the page in examples/browser runs on, from the npm registry; its test is skipped where that cannot be reached.
+onnxruntime-web:
+	test -d examples/browser/onnxruntime-web || sh examples/browser/fetch.sh || echo "onnxruntime-web could not be fetched"
 
 # The files that a code host and a citation manager read.
 check-project: setup

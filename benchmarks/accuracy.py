@@ -264,7 +264,8 @@ def main() -> None:
     rows = [row for row in ROWS if args.rows is None or row.name in args.rows]
     if not rows:
         parser.error(f"--rows: expected some of {', '.join(dict.fromkeys(row.name for row in ROWS))}")
-    folders = {"voc21": args.voc.absolute().parents[1], "ade150": args.ade.absolute().parent}
+    roots = {"voc21": args.voc.absolute().parents[1], "ade150": args.ade.absolute().parent}
+    folders = {name: root for name, root in roots.items() if any(name in row.data for row in rows)}
     segmenter = cliper.Segmenter.from_pretrained(args.model)
     report: dict[str, Any] = {
         "model": segmenter.checkpoint.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SECONDS = 60  # limit of every wait
 
 
-def open_browser(folder: Path, size: tuple[int, int] = (1320, 1250)) -> Any:
-    """A Selenium driver; downloads go to ``folder / "downloads"``."""
+def open_browser(folder: Path, size: tuple[int, int] = (1320, 1250), arguments: Sequence[str] = ()) -> Any:
+    """A Selenium driver; downloads go to ``folder / "downloads"``; ``arguments`` are further ones of Chromium."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -23,6 +23,7 @@ def open_browser(folder: Path, size: tuple[int, int] = (1320, 1250)) -> Any:
         "--disable-dev-shm-usage",
         f"--window-size={size[0]},{size[1]}",
         f"--user-data-dir={folder / 'profile'}",
+        *arguments,
     ):
         options.add_argument(argument)
     options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})

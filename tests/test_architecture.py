@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_config": BASE | {"devices", "provenance", "refiners", "segmenter", "settings"},
     "datasets": BASE | {"files", "formats", "images", "prompts"},
     "runner": BASE | {"decode_pool", "devices", "files"},
+    "raster": BASE | {"files", "formats", "images", "ops", "prompts", "result", "segmenter", "settings"},
     "batch": BASE
     | {
         "decode_pool",
@@ -80,6 +81,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": BASE
     | {"datasets", "decode_pool", "devices", "encoded_image", "files", "formats", "model_config", "ops"}
     | {"prompts", "provenance", "runner", "segmenter", "settings"},
+    "export": BASE
+    | {"checkpoints", "encoders", "files", "images", "kernels", "ops", "prompts", "provenance", "refiners", "settings"},
     "server": BASE
     | {"cache", "decode_pool", "devices", "encoded_image", "examples", "files", "formats", "images", "ops"}
     | {"prompts", "result", "segmenter", "settings", "vocabulary"},
@@ -99,8 +102,14 @@ LIBRARIES: dict[str, set[str]] = {
     "supervision": {"formats"},
     "av": {"batch", "runner"},
     "pillow_heif": {"images"},
+    "rasterio": {"raster"},
+    "pyogrio": {"raster"},
     "ray": {"runner"},
     "fsspec": {"runner"},
+    "onnx": {"export"},
+    "onnxscript": {"export"},
+    "openvino": {"export"},
+    "onnxruntime": set(),
     "gradio": set(),
     "fastapi": {"server"},
     "starlette": {"server"},
@@ -124,10 +133,15 @@ LATE = {
     "supervision",
     "av",
     "pillow_heif",
+    "rasterio",
+    "pyogrio",
     "ray",
     "fsspec",
+    "onnx",
+    "onnxscript",
+    "openvino",
 }
-IMPORTS_TORCH = {"devices", "encoders", "kernels", "ops", "pretrained", "refiners", "segmenter"}
+IMPORTS_TORCH = {"devices", "encoders", "export", "kernels", "ops", "pretrained", "refiners", "segmenter"}
 
 
 class Import(NamedTuple):

@@ -45,6 +45,26 @@ def check_coco(model: Path, photo: Path, folder: Path) -> None:
     run("data", "prepare", "coco-object", folder)
 
 
+def check_export(model: Path, photo: Path, folder: Path) -> None:
+    example = Path(__file__).parents[1] / "examples" / "onnx_segment.py"
+    run("export", "onnx", folder / "onnx", "-m", model)
+    command = [sys.executable, example, folder / "onnx", photo, "dog; cat", folder / "labels.png"]
+    subprocess.run(list(map(str, command)), check=True, timeout=300)
+    assert (folder / "labels.png").is_file()
+    run("export", "openvino", folder / "openvino", "-m", model)
+    assert (folder / "openvino" / "image.xml").is_file()
+
+
+def check_geo(model: Path, photo: Path, folder: Path) -> None:
+    import rasterio
+
+    with rasterio.open(folder / "in.tif", "w", driver="GTiff", width=90, height=70, count=3, dtype="uint8") as out:
+        out.write(rasterio.open(photo).read()[:, :70, :90], window=((0, 64), (0, 90)))
+    for name in ("out.tif", "out.gpkg"):
+        run("segment", folder / "in.tif", "-c", "dog", "-m", model, "--tile", 48, "-o", folder / name)
+        assert (folder / name).is_file()
+
+
 def check_heif(model: Path, photo: Path, folder: Path) -> None:
     import pillow_heif
     from PIL import Image
@@ -93,6 +113,8 @@ def check_video(model: Path, photo: Path, folder: Path) -> None:
 
 CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
     "coco": check_coco,
+    "export": check_export,
+    "geo": check_geo,
     "heif": check_heif,
     "s3": check_s3,
     "scale": check_scale,
@@ -107,6 +129,8 @@ CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
 def test_extra_does_its_work(
     extra: str, clip_folder: Path, photo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    if extra == "export":
+        pytest.importorskip("openvino", reason="the extra is large; make .venv-export installs it")
     CHECKS[extra](clip_folder, photo, tmp_path_factory.mktemp(extra))
 
 

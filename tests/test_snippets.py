@@ -1,8 +1,8 @@
 """Every snippet of README and docs runs as it stands.
 
 Python snippets of a page run one after the other in one namespace. Of shell snippets the ``cliper`` commands run in a
-folder with a photo, a folder of photos, masks and a class list; commands that need a network, a server or weights that
-are not in the package (``NOT_HERE``) are only parsed. Other programs (pip, make, curl, docker) are not started.
+folder with a photo, a folder of photos, masks and a class list; commands that need a network, a server, or weights or
+files that are not in the package (``NOT_HERE``) are only parsed. Other programs (pip, curl, ...) are not started.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "command-line.md")]
 NOT_HERE = re.compile(
     r"ViT-|sd2\.1|sd1\.|dino|vit-[bl]-|path/to|s3://|/shared/|/data/|--engine ray|\bserve\b|\bdemo\b|data prepare"
-    r"|--ablation|models (fetch|verify)|mine\.yaml|report\.json|film\.mp4"
+    r"|--ablation|models (fetch|verify)|mine\.yaml|report\.json|film\.mp4|\.tif\b"
 )
 # Its packages are in another environment: tests/formats/test_ultralytics_package.py and tests/integrations run it.
 OTHER_PACKAGES = {"training.md"}

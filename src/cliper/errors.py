@@ -16,6 +16,7 @@ __all__ = [
     "CliperError",
     "DownloadError",
     "ImageError",
+    "ImageSizeError",
     "InputError",
     "MissingExtraError",
     "OutputError",
@@ -39,6 +40,10 @@ class InputError(CliperError, ValueError):
 
 class ImageError(InputError):
     """An image that cannot be read, or whose size is out of bounds."""
+
+
+class ImageSizeError(ImageError):
+    """An image with more pixels than are decoded as a whole."""
 
 
 class ClassListError(InputError):

@@ -46,6 +46,8 @@ def test_recipe_labels_and_trains(command: Any, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     words, code = recipe()
     assert command(*words[1:]).code == 0
+    # By default it writes into the repository that its own environment lies in.
+    code = code.replace("workers=0)", f"workers=0, project={str(tmp_path)!r})")
     (tmp_path / "code.py").write_text(code, encoding="utf-8")
     environment = {
         "PATH": os.environ["PATH"],

@@ -10,7 +10,7 @@ from torch import nn
 import cliper
 from cliper.kernels import kernels_enabled, optimize_for_cpu
 from cliper.kernels.linear import packed_linear
-from cliper.kernels.switch import use_cpu_kernels
+from cliper.kernels.switch import disable_kernels, enabled_by_environment, use_cpu_kernels
 from golden import load_golden, save_golden_clip
 from recorded_operators import RecordOperators
 
@@ -29,7 +29,7 @@ def kernels_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _forget() -> None:
-    kernels_enabled.cache_clear()
+    enabled_by_environment.cache_clear()
 
 
 @pytest.mark.usefixtures("kernels_off")
@@ -72,3 +72,13 @@ def test_switch_is_read_from_the_environment(value: str | None, enabled: bool, m
         _forget()
         assert kernels_enabled() is enabled
     _forget()
+
+
+def test_kernels_are_disabled_in_a_block_only() -> None:
+    x, weight = torch.randn(5, 6), torch.randn(4, 6)
+    before = kernels_enabled()
+    with torch.no_grad(), RecordOperators() as operators, disable_kernels():
+        packed_linear(weight, 16)(x)
+        assert not use_cpu_kernels(x)
+    assert operators.namespaces == {"aten"}
+    assert kernels_enabled() is before

@@ -19,6 +19,7 @@ from cliper.cli.data import data
 from cliper.cli.doctor import doctor
 from cliper.cli.errors import ExitCode, OneLineHandler, echo_warning, report_error
 from cliper.cli.evaluate import evaluate
+from cliper.cli.export import export
 from cliper.cli.help import CommandGroup
 from cliper.cli.models import models
 from cliper.cli.report import report
@@ -48,7 +49,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (segment, batch, evaluate, report, tune, serve, demo, models, data, benchmarks, doctor):
+for command in (segment, batch, evaluate, report, tune, export, serve, demo, models, data, benchmarks, doctor):
     cli.add_command(command)
 
 

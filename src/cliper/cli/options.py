@@ -48,6 +48,7 @@ __all__ = [
     "label_mode_option",
     "load_segmenter",
     "message_options",
+    "method_options",
     "model_options",
     "read_background",
     "read_class_options",
@@ -245,11 +246,14 @@ message_options = option_group(
 """``--quiet`` and ``--verbose``."""
 
 
+def method_options(command: F) -> F:
+    """Add model, refiner, settings, every single setting and seed."""
+    return _MODEL(_METHOD(_REFINER(command)))
+
+
 def model_options(command: F) -> F:
-    """Add model, refiner, settings, every single setting, device, dtype and seed."""
-    for add in (_DEVICE, _REFINER, _METHOD, _MODEL):
-        command = add(command)
-    return command
+    """Add those of :func:`method_options`, device and dtype."""
+    return method_options(_DEVICE(command))
 
 
 def load_segmenter(options: dict[str, Any]) -> Segmenter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import logging
 import sys
 import time
@@ -28,11 +27,14 @@ from cliper.cli.options import (
     read_background,
     read_class_options,
 )
-from cliper.cli.tables import print_model, print_table
-from cliper.errors import ImageError, InputError, ResourceError
+from cliper.cli.raster import check_raster_out, read_tiling, require_packages, segment_to_file, tile_options
+from cliper.cli.results import Summary
+from cliper.cli.tables import print_model
+from cliper.errors import ImageError, ImageSizeError, InputError, ResourceError
 
 if TYPE_CHECKING:
     from cliper.prompts import ClassPrompt
+    from cliper.raster import Tiling
     from cliper.result import Segmentation
     from cliper.segmenter import Segmenter
 
@@ -42,14 +44,15 @@ MAX_INPUT_BYTES = 1024**3  # of standard input
 
 _LOG = logging.getLogger("cliper.segment")
 _STREAM = Path("-")
-_MAX_ROWS = 20
 _CLASS_LIST = "classes.txt"
+_RASTER_SUFFIXES = (".tif", ".tiff", ".gpkg")
 
 _EXAMPLES = """\
 cliper segment photo.jpg -c "dog; cat; person: man, woman"
 cliper segment *.jpg -c car --background "road; sky" -o results
 cliper segment photo.jpg -c dog --refiner self --score-threshold 0.4
 cliper segment - -c dog -o - < photo.jpg > labels.png
+cliper segment aerial.tif -c car --tile 1024 -o labels.tif
 cliper segment --example"""
 
 # Formats of one file for each image, without files about a whole run.
@@ -65,8 +68,8 @@ Write = Callable[["Segmentation", Path], list[Path]]
     option("--example", "Segment the photo that comes with the package."),
     option(
         "-o, --out FOLDER|FILE",
-        "Folder for results, and for classes.txt, the list of labels. For one image also a file such as labels.png, or "
-        "- for standard output.",
+        "Folder for results, and for classes.txt, the list of labels. For one image also a file such as labels.png, - "
+        "for standard output, or of a raster in tiles labels.tif (GeoTIFF) or regions.gpkg (polygons).",
         type=click.Path(path_type=Path, allow_dash=True),
         show_default="the current folder, without classes.txt",
     ),
@@ -83,6 +86,7 @@ Write = Callable[["Segmentation", Path], list[Path]]
     label_mode_option,
     option("--json", "Print the summary as JSON, one line per image.", "json_output"),
 )
+@tile_options
 @class_options
 @model_options
 @message_options
@@ -136,14 +140,22 @@ def segment(
     silent = is_quiet() or out == _STREAM
     if not silent:
         echo_status(f"loading {options['model']} ...")  # before torch and Pillow are imported, which takes a second
+    tiling, bands = read_tiling(options)
     class_file: Path | None = None
-    if out is not None and (out == _STREAM or (out.suffix and not out.is_dir())):
+    write: Write | None = None  # None for a raster from file to file
+    in_folder = False
+    if out is not None and out.suffix.lower() in _RASTER_SUFFIXES and not out.is_dir():
+        check_raster_out(out, images, (*formats, *(["npz"] * scores)))
+    elif bands:
+        raise InputError("--bands: it is for rasters that are written as .tif or .gpkg; name such a file with --out")
+    elif out is not None and (out == _STREAM or (out.suffix and not out.is_dir())):
         if scores:
             raise InputError(f"--scores: expected a folder, got {out}; name one with --out, or give --format npz")
         write = _single_writer(out, formats or ("labels",), images, label_mode)
     else:
         formats = formats or ("labels", *(["overlay"] * overlay))
         formats = tuple(dict.fromkeys((*formats, *(["npz"] * scores))))
+        in_folder = True
         write = _folder_writer(out or Path(), formats, images, label_mode)
         if out is not None and "labels" in formats and _may_write_list(out / _CLASS_LIST):
             class_file = out / _CLASS_LIST
@@ -152,21 +164,38 @@ def segment(
     echo_notes(segmenter.checkpoint, class_list, segmenter.encoder)
     if not json_output and not silent:
         print_model(segmenter.checkpoint, options["refiner"])
+
+    def process(image: Path) -> tuple[Summary, list[Path]]:
+        raster_out = out if write is None else None
+        if write is not None:
+            try:
+                content = stdin if image == _STREAM else image
+                result = _segment(segmenter, content, class_list, background, tiling if options["tile"] else None)
+                return Summary.of_result(result), write(result, Path("stdin" if image == _STREAM else image.stem))
+            except ImageSizeError as error:
+                if image == _STREAM or not in_folder:
+                    raise
+                raster_out = (out or Path()) / f"{image.stem}.labels.tif"
+                require_packages(raster_out, error)
+                echo_warning(f"{error}; segmenting it in tiles into {raster_out}, without other formats")
+        assert raster_out is not None
+        raster = segment_to_file(segmenter, image, raster_out, class_list, background, tiling, bands)
+        return Summary.of_raster(raster, segmenter), [raster_out]
+
     failed = 0
     for image in images:
         started = time.perf_counter()
         try:
-            result = _segment(segmenter, stdin if image == _STREAM else image, class_list, background)
+            found, files = process(image)
         except (ImageError, ResourceError) as error:
             failed += 1
             echo_error(str(error))
             continue
-        files = write(result, Path("stdin" if image == _STREAM else image.stem))
         seconds = time.perf_counter() - started
         if json_output and out != _STREAM:
-            _print_json(result, image, files, seconds)
+            found.print_json(segmenter, image, files, seconds)
         elif not silent:
-            _print_result(result, image, files, seconds)
+            found.print_table(image, files, seconds)
     if class_file is not None and failed < len(images):
         from cliper.formats import FormatOptions, find_format
 
@@ -179,13 +208,21 @@ def segment(
 
 
 def _segment(
-    segmenter: Segmenter, image: Path | bytes, classes: list[ClassPrompt], background: str | list[ClassPrompt] | None
+    segmenter: Segmenter,
+    image: Path | bytes,
+    classes: list[ClassPrompt],
+    background: str | list[ClassPrompt] | None,
+    tiling: Tiling | None,
 ) -> Segmentation:
     """Segment an image, and log the seconds of each step."""
     from cliper.images import load_image
 
     times = [time.perf_counter()]
     loaded = load_image(image)
+    if tiling is not None:
+        from cliper.raster import segment_tiled
+
+        return segment_tiled(segmenter, loaded, classes, background, tiling)
     times.append(time.perf_counter())
     encoded = segmenter.encode_image(loaded)
     times.append(time.perf_counter())
@@ -269,37 +306,3 @@ def _may_write_list(path: Path) -> bool:
             return True
     echo_warning(f"{path} is not a list of labels and stays as it is; label maps have the names of classes, too")
     return False
-
-
-def _print_json(result: Segmentation, image: Path, files: list[Path], seconds: float) -> None:
-    from cliper.formats.base import bounded_confidence
-
-    summary = {
-        "input": str(image),
-        "outputs": [str(file) for file in files],
-        "model": result.model,
-        "refiner": result.refiner,
-        "seconds": round(seconds, 3),
-        "areas": result.areas,
-        "confidence": dict(zip(result.classes, bounded_confidence(result.confidence).tolist(), strict=True)),
-        "absent": result.absent,
-    }
-    click.echo(json.dumps(summary, ensure_ascii=False))
-
-
-def _print_result(result: Segmentation, image: Path, files: list[Path], seconds: float) -> None:
-    from cliper.formats.base import bounded_confidence
-
-    areas, absent = result.areas, result.absent
-    confidence = bounded_confidence(result.confidence).tolist()
-    classes = sorted(zip(result.classes, confidence, strict=True), key=lambda row: (-areas[row[0]], -row[1]))
-    rows = [(name, f"{areas[name]:.1%}", f"{value:.2f}", absent.get(name, "")) for name, value in classes[:_MAX_ROWS]]
-    rows.append(("background", f"{max(0.0, 1 - sum(areas.values())):.1%}", "", ""))
-    click.echo(f"\n{printable(str(image))}  {result.image.width}x{result.image.height}, {seconds:.2f} s")
-    print_table(("class", "area", "confidence", ""), rows, numbers={"area", "confidence"})
-    if len(classes) > _MAX_ROWS:
-        click.echo(f"... and {len(classes) - _MAX_ROWS} more classes (--json has them all)")
-    if len(absent) == len(classes):
-        click.echo("nothing was found; a higher --sensitivity or other words may help: see docs/nothing-found.md")
-    for file in files:
-        click.echo(printable(f"wrote {file}"))

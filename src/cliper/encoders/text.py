@@ -51,6 +51,8 @@ class TextTower:
         projected = "text_projection.weight" in weights
         self._projection: Function = linear(weights, "text_projection") if projected else lambda x: x
         self._width = len(weights["text_projection.weight"]) if projected else config.hidden_size
+        self.max_tokens = config.max_position_embeddings
+        self.tokenizer_rules = config.tokenizer
         self.fingerprint = _fingerprint(config, weights, folder)
         """SHA-256 of what embeddings depend on: weights, configuration, tokenizer, dtype, type of device."""
 
@@ -75,8 +77,16 @@ class TextTower:
         for batch in self._batches(order, tokens):
             longest = max(len(tokens[i]) for i in batch)
             ids = torch.tensor([tokens[i] + [0] * (longest - len(tokens[i])) for i in batch], device=device)
-            out[batch] = F.normalize(self._pool(self._hidden_states(ids), [tokens[i] for i in batch]).float(), dim=-1)
+            out[batch] = self.embed_tokens(ids)
         return out
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Embed token ids [n, T] int64, texts with all their special tokens, padded by 0 where that has no effect.
+
+        Returns:
+            Unit embeddings [n, D] float32.
+        """
+        return F.normalize(self._pool(self._hidden_states(ids), ids).float(), dim=-1)
 
     def _batches(self, order: Sequence[int], tokens: Sequence[list[int]]) -> Iterator[list[int]]:
         """Indices of texts that are encoded together, given by ascending length.
@@ -99,26 +109,27 @@ class TextTower:
             x, _ = layer.run(x, _attend_causally if self._config.causal else attend)
         return x
 
-    def _pool(self, hidden: Tensor, tokens: Sequence[list[int]]) -> Tensor:
-        """[n, T, width] -> embeddings [n, D], not yet of length 1."""
+    def _pool(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Hidden states [n, T, width] of token ids [n, T] -> embeddings [n, D], not yet of length 1."""
         if self._config.pooling == "mean":
             return self._projection(self._final_norm(hidden).mean(1))
-        ends = [self._end(ids) if self._config.pooling == "end" else len(ids) - 1 for ids in tokens]
-        rows = torch.arange(len(ends), device=hidden.device)
-        return self._projection(self._final_norm(hidden[rows, torch.tensor(ends, device=hidden.device)]))
+        if self._config.pooling == "last":
+            return self._projection(self._final_norm(hidden[:, -1]))
+        rows = torch.arange(ids.shape[0], device=ids.device)
+        return self._projection(self._final_norm(hidden[rows, self._ends(ids)]))
 
-    def _end(self, tokens: list[int]) -> int:
-        """Position of the token whose output is the text's embedding: the first end token.
+    def _ends(self, ids: Tensor) -> Tensor:
+        """Positions [n] of the tokens whose outputs are the texts' embeddings: the first end tokens.
 
         Old configurations of CLIP have 2 as ``eos_token_id``, which is wrong: ``transformers`` then takes the largest.
         """
         end = self._config.eos_token_id
         if end == 2 and self._config.tokenizer == "clip":
-            return tokens.index(max(tokens))
-        return tokens.index(end) if end in tokens else 0
+            return ids.argmax(1)
+        return (ids == end).int().argmax(1)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        limit = self._config.max_position_embeddings
+        limit = self.max_tokens
         if self._tokenizer is None:
             tokenizer = load_tokenizer(self._folder, self._config.tokenizer)
             if self._config.pooling == "last":

@@ -198,13 +198,17 @@ class VisionTower:
         first = outputs[layers[0]]
         shape = (len(first), len(layers), first.shape[1] - self._prefix, self.embedding_width)
         embeddings = first.new_empty(shape, dtype=torch.float32)
+        by_layer = []
         for index, layer in enumerate(layers):
             y = self._layers[-1].out(outputs[layer])
             if recipe.subtract_input:
                 y = y - features[layer]
             y = self._head.patches(y[:, self._prefix :]).float()
-            F.normalize(y, dim=-1, out=embeddings[:, index])
-        return embeddings
+            if torch.compiler.is_exporting():  # a part of a tensor that is written becomes a slow scatter
+                by_layer.append(F.normalize(y, dim=-1))
+            else:
+                F.normalize(y, dim=-1, out=embeddings[:, index])
+        return torch.stack(by_layer, 1) if by_layer else embeddings
 
     def _values(self, features: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """The last layer's values of the features, [B, N, width] by layer, in ascending order."""
@@ -251,12 +255,15 @@ class VisionTower:
         return self._pre_norm(x)
 
     def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
-        known = self._position_embeddings.get(grid)
+        # A grid of symbolic sizes, in an export, is no key.
+        known = None if torch.compiler.is_exporting() else self._position_embeddings.get(grid)
         if known is None:
             table = self._position_table
             known = interpolate_position_embedding(
                 table.float(), grid, class_token=self._class_embedding is not None, mode=self._position_resize
             ).to(table.dtype)
+            if torch.compiler.is_exporting():
+                return known
             # A new dictionary, because other threads may be reading the old one.
             recent = list(self._position_embeddings.items())[-15:]
             self._position_embeddings = {**dict(recent), grid: known}

@@ -6,7 +6,7 @@ it as stored, :mod:`~cliper.images.loading` makes it an upright 8-bit RGB image,
 torch.
 """
 
-from cliper.images.decoding import MAX_PIXELS, check_pixels, decoding_memory_errors, open_image
+from cliper.images.decoding import MAX_PIXELS, check_file, check_pixels, decoding_memory_errors, open_image
 from cliper.images.loading import ImageSource, load_image, load_stream
 from cliper.images.preprocessing import MAX_PATCHES, column_bounds, preprocess, resized_shape, to_tensor
 
@@ -14,6 +14,7 @@ __all__ = [
     "MAX_PATCHES",
     "MAX_PIXELS",
     "ImageSource",
+    "check_file",
     "check_pixels",
     "column_bounds",
     "decoding_memory_errors",

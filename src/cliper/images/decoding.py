@@ -17,11 +17,12 @@ from typing import IO
 
 from PIL import Image, ImageFile
 
-from cliper.errors import ImageError, ResourceError, quote_path, reraise, short_reason
+from cliper.errors import ImageError, ImageSizeError, ResourceError, quote_path, reraise, short_reason
 from cliper.images.limits import LimitExceededError, check_limits, without_exif
 
 __all__ = [
     "MAX_PIXELS",
+    "check_file",
     "check_opened",
     "check_pixels",
     "decode",
@@ -37,6 +38,11 @@ _MAX_SIDE = 2**20  # pixels; Pillow keeps a pointer for each row
 # programs (EPS runs Ghostscript). HEIF needs pillow-heif.
 _HEIF_BRANDS = re.compile(rb"....ftyp(?:hei[csxm]|hev[csxm]|mif1|msf1)", re.DOTALL)
 _MAX_BRANDS = 64  # bytes of the list of further brands that are searched
+_PREFIXES = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
 
 
@@ -52,6 +58,31 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         Traceback (most recent call last):
         cliper.errors.ImageError: expected an image at 'no.png', got nothing there; check the path
     """
+    with _open_file(path) as stream:
+        return decode_stream(stream, quote_path(path), max_pixels)
+
+
+def check_file(path: str | Path) -> str:
+    """Check the structure of a file that another library than Pillow reads, for its number of pixels need not be small.
+
+    Returns:
+        "TIFF", "PNG" or "JPEG" by its content, or "" for other files, which are not checked.
+
+    Raises:
+        ImageError: the file does not exist or exceeds a limit.
+    """
+    with _open_file(path) as stream:
+        prefix = stream.read(16)
+        kind = next((kind for start, kind in _PREFIXES.items() if prefix.startswith(start)), "")
+        try:
+            check_limits(stream, kind, lambda _: None)
+        except LimitExceededError as error:
+            raise _decoding_error(kind, quote_path(path), error) from None
+        return kind
+
+
+@contextmanager
+def _open_file(path: str | Path) -> Iterator[IO[bytes]]:
     name = quote_path(path)
     advice = "check the path and its permissions"
     with reraise((OSError, ValueError), ImageError, f"expected an image, could not open {name}", advice):
@@ -66,7 +97,7 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         if info.st_size == 0:
             raise ImageError(f"expected an image, got an empty file (0 bytes): {name}; fetch it again")
         with Path(path).open("rb") as stream:
-            return decode_stream(stream, name, max_pixels)
+            yield stream
 
 
 def decode_stream(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -138,7 +169,7 @@ def check_pixels(size: tuple[int, int], max_pixels: int, name: str) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"expected an image of at least 1x1 pixels, got {width}x{height}: {name}")
     if width * height > max_pixels:
-        raise ImageError(
+        raise ImageSizeError(
             f"expected an image of at most {max_pixels / 1e6:.4g} megapixels, got {width}x{height} = "
             f"{width * height / 1e6:.4g} megapixels: {name}; make it smaller first"
         )

@@ -10,11 +10,12 @@ from cliper.ops.entropy import has_low_entropy, prediction_entropy
 from cliper.ops.facility_location import facility_location
 from cliper.ops.fusion import fuse_values, fused_attention
 from cliper.ops.label_propagation import neighbor_weights, propagate_labels
-from cliper.ops.labels import assign_labels, class_confidence, class_scores
+from cliper.ops.labels import assign_labels, class_confidence, class_scores, label_strips
 from cliper.ops.metrics import class_iou, confusion_matrix, mean_accuracy, mean_iou, mean_iou_all, pixel_accuracy
 from cliper.ops.position_embedding import interpolate_position_embedding
 from cliper.ops.recipes import RECIPES, Recipe
 from cliper.ops.temporal import temporal_mean, unchanged_weights
+from cliper.ops.tiles import TileBlender, tile_starts
 from cliper.ops.views import average_views
 from cliper.ops.windows import Window, WindowMerger, average_windows, window_grid
 
@@ -22,6 +23,7 @@ __all__ = [
     "RECIPES",
     "AttentionAccumulator",
     "Recipe",
+    "TileBlender",
     "Window",
     "WindowMerger",
     "ablated_attention",
@@ -44,6 +46,7 @@ __all__ = [
     "fused_attention",
     "has_low_entropy",
     "interpolate_position_embedding",
+    "label_strips",
     "mean_accuracy",
     "mean_iou",
     "mean_iou_all",
@@ -53,6 +56,7 @@ __all__ = [
     "propagate_labels",
     "smooth_along_edges",
     "temporal_mean",
+    "tile_starts",
     "unchanged_weights",
     "window_grid",
 ]

@@ -30,7 +30,7 @@ def build_text_classifier(foreground: Tensor, background: Tensor | None = None, 
     Raises:
         ShapeError: not two-dimensional, no class, or widths that differ.
     """
-    if foreground.dim() != 2 or len(foreground) == 0:
+    if foreground.dim() != 2 or foreground.shape[0] == 0:
         raise ShapeError(f"foreground: expected [C, D] with C >= 1, got {list(foreground.shape)}")
     rows = [foreground]
     if background is not None:
@@ -60,7 +60,7 @@ def expand_synonyms(texts: Tensor, synonyms: Mapping[int, Tensor]) -> tuple[Tens
 
 
 def class_probabilities(
-    embeddings: Tensor, texts: Tensor, logit_scale: float, num_classes: int, groups: Tensor | None = None
+    embeddings: Tensor, texts: Tensor, logit_scale: float | Tensor, num_classes: int, groups: Tensor | None = None
 ) -> Tensor:
     """Softmax over the texts of ``logit_scale * cosine``, for the first ``num_classes`` texts.
 
@@ -70,7 +70,7 @@ def class_probabilities(
     Args:
         embeddings: [P, D] float32 patch embeddings of length 1 (or means of such).
         texts: [R, D] float32 of length 1.
-        logit_scale: multiplies the cosine.
+        logit_scale: multiplies the cosine; a scalar tensor in an export.
         num_classes: C, at most the number of texts.
         groups: [R] int64 from :func:`expand_synonyms`; None if each row is a text.
 
@@ -92,8 +92,8 @@ def class_maps(
     texts: Tensor,
     num_classes: int,
     *,
-    logit_scale: float,
-    map_threshold: float,
+    logit_scale: float | Tensor,
+    map_threshold: float | Tensor,
     selected: int,
     recipe: Recipe,
     fuse_features: bool = True,

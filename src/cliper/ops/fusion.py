@@ -68,6 +68,8 @@ def fuse_values(
     # In memory by token, so that merging the heads later copies nothing.
     mixed = values[0].new_empty(len(values), tokens, heads, values[0].shape[-1]).transpose(1, 2)
 
+    exported: list[Tensor] = []
+
     mean = total.new_zeros(tokens, tokens)
     for block in head_blocks(heads, tokens) if use_cpu_kernels(total) else [slice(None)]:
         sinkhorn = _Sinkhorn(total[block], recipe)
@@ -78,9 +80,13 @@ def fuse_values(
             if layer in position:
                 # Rows and columns are scaled in the values, which are narrower than the map.
                 value = values[position[layer]][block] * columns.unsqueeze(-1)
-                torch.div(attention.to(value.dtype) @ value, sums, out=mixed[position[layer], block])
+                product = attention.to(value.dtype) @ value
+                if torch.compiler.is_exporting():  # a part of a tensor that is written becomes a slow scatter
+                    exported.append(product / sums)
+                else:
+                    torch.div(product, sums, out=mixed[position[layer], block])
         mean += attention.mul_(columns.unsqueeze(-2)).div_(sums).sum(0)
-    return mixed, mean / heads
+    return torch.stack(exported) if exported else mixed, mean / heads
 
 
 class _Sinkhorn:

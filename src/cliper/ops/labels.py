@@ -3,7 +3,7 @@
 Source: arXiv 2411.13836; ``docs/method.md``, section 4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cliper.errors import ShapeError
 
-__all__ = ["assign_labels", "class_confidence", "class_scores"]
+__all__ = ["assign_labels", "class_confidence", "class_scores", "label_strips"]
 
 # Size of the upsampled maps in memory at a time while labels are assigned: 4 MiB of float32, which stay in the cache.
 _CHUNK_ELEMENTS = 1024 * 1024
@@ -69,10 +69,56 @@ def assign_labels(
         tensor([[1, 0]])
     """
     confidence = class_confidence(refined, maps)
+    values = _upsampled_maps(refined, confidence, _check(size), score_threshold, normalize)
+    return _best_labels(values, size, background_threshold, refined.device)
+
+
+def label_strips(
+    refined: Tensor,
+    maps: Tensor,
+    size: tuple[int, int],
+    rows: int,
+    *,
+    background_threshold: float = 0.6,
+    score_threshold: float = 0.7,
+    normalize: bool = True,
+) -> Iterator[Tensor]:
+    """As :func:`assign_labels`, for label maps that do not fit in memory: strips of ``rows`` rows, from the top.
+
+    The extremes of a map that values are scaled by are those before it is upsampled. Where that is by a large factor,
+    they differ from those afterwards by little.
+
+    Yields:
+        [rows, W] int64; the last strip may have less rows.
+    """
+    confidence = class_confidence(refined, maps)
+    on = [index for index, keep in enumerate((confidence > score_threshold).tolist()) if keep]
+    extremes = {i: (refined[i].amin().float() if normalize else None, refined[i].amax().float()) for i in on}
+    height, width = _check(size)
+    for top in range(0, height, rows):
+        place = torch.arange(top, min(top + rows, height), device=refined.device, dtype=torch.float32)
+        place = ((place + 0.5) * (refined.shape[1] / height) - 0.5).clamp_(0, refined.shape[1] - 1)
+        above = place.long()
+        below = (above + 1).clamp_max(refined.shape[1] - 1)
+
+        def values(above: Tensor, below: Tensor, share: Tensor) -> Iterator[tuple[int, Tensor]]:
+            for index in on:
+                lines = torch.lerp(refined[index, above].float(), refined[index, below].float(), share)
+                m = F.interpolate(lines[None], size=width, mode="linear", align_corners=False)[0]
+                _scale(m, *extremes[index], confidence[index])
+                yield index, m
+
+        strip = values(above, below, (place - above)[:, None])
+        yield _best_labels(strip, (len(place), width), background_threshold, refined.device)
+
+
+def _best_labels(
+    values: Iterable[tuple[int, Tensor]], size: tuple[int, int], background_threshold: float, device: torch.device
+) -> Tensor:
     # 0 is the value of a class without confidence: only values above it can win.
-    best = torch.zeros(_check(size), device=refined.device)
-    labels = torch.zeros(size, dtype=torch.int64, device=refined.device)
-    for index, value in _upsampled_maps(refined, confidence, size, score_threshold, normalize):
+    best = torch.zeros(size, device=device)
+    labels = torch.zeros(size, dtype=torch.int64, device=device)
+    for index, value in values:
         labels.masked_fill_(value > best, index + 1)  # on a tie the first class wins, as in argmax
         best = torch.maximum(best, value)
     if background_threshold > 0:
@@ -106,15 +152,20 @@ def _upsampled_maps(
     for first in range(0, len(on), step):
         chunk = on[first : first + step]
         m = F.interpolate(refined[chunk].float()[None], size=size, mode="bilinear", align_corners=False)[0]
-        high, factor = m.amax((-1, -2), keepdim=True), confidence[chunk, None, None]
-        level = high + 1e-5
-        if normalize:
-            # The extremes of the scaled map are its scaled extremes: no step changes the order of values.
-            low, high = m.amin((-1, -2), keepdim=True) / level * factor, high / level * factor
-            m.div_(level).mul_(factor).sub_(low).div_(high - low + 1e-6)
-        else:
-            m.div_(level).mul_(factor)
+        low = m.amin((-1, -2), keepdim=True) if normalize else None
+        _scale(m, low, m.amax((-1, -2), keepdim=True), confidence[chunk, None, None])
         yield from zip(chunk, m, strict=True)
+
+
+def _scale(m: Tensor, low: Tensor | None, high: Tensor, factor: Tensor) -> None:
+    """Scale maps of extremes ``low`` and ``high`` in place: to the confidence, or with ``low`` to [0, 1]."""
+    level = high + 1e-5
+    if low is None:
+        m.div_(level).mul_(factor)
+    else:
+        # The extremes of the scaled map are its scaled extremes: no step changes the order of values.
+        low, high = low / level * factor, high / level * factor
+        m.div_(level).mul_(factor).sub_(low).div_(high - low + 1e-6)
 
 
 def _check(size: tuple[int, int]) -> tuple[int, int]:

@@ -64,7 +64,7 @@ def propagate(
         >>> propagate(torch.rand(2, 3, 4), torch.randn(48, 16), (6, 8)).shape
         torch.Size([2, 6, 8])
     """
-    if features.ndim != 2 or len(features) != grid[0] * grid[1]:
+    if features.ndim != 2 or features.shape[0] != grid[0] * grid[1]:
         raise ShapeError(
             f"features: expected [{grid[0] * grid[1]}, D] for a grid of {grid[0]}x{grid[1]}, got {list(features.shape)}"
         )
@@ -74,6 +74,8 @@ def propagate(
     level = mean_weight * mean
     if max_level is not None:
         level = torch.minimum(level, torch.clamp(mean + max_level * (1 - mean), max=_BELOW_ONE))
+    if torch.compiler.is_exporting():  # a loop over a number of patches that is not known cannot be traced
+        return (_affinity_rows(unit, unit, level, inverse_temperature) @ x).T.reshape(maps.shape[0], *grid)
     rows = max(1, _BLOCK // len(unit))
     out = torch.empty_like(x)
     for start in range(0, len(unit), rows):

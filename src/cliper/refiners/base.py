@@ -129,7 +129,7 @@ class Refiner(ABC):
             _check_image(image)
         with torch.inference_mode():
             for first in range(0, len(images), self.batch_size):
-                size = self._input_size((images[first].shape[-2], images[first].shape[-1]), settings)
+                size = self.input_size((images[first].shape[-2], images[first].shape[-1]), settings)
                 with convert_out_of_memory(f"refiner {self.name} at {size[0]}x{size[1]}", self.advice):
                     encoded += self._encode_batch(images[first : first + self.batch_size], size, settings, seed)
         return encoded
@@ -169,8 +169,8 @@ class Refiner(ABC):
     def _apply(self, affinity: Affinity, maps: Tensor, settings: Settings) -> Tensor:
         """:meth:`apply`, with a result on any device."""
 
-    def _input_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
-        """Height and width of the networks' input.
+    def input_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+        """Height and width of the networks' input for an image of that size.
 
         Raises:
             SettingsError: a ``refine_size`` that is no multiple of the patch size.

@@ -35,8 +35,8 @@ MAX_LEVEL = 0.9
 then no patch would keep anything. The limit matters where the mean is above 0.6, and changes nothing where it is not.
 """
 
-# Without refine_max_patches, long images are reduced to this many patches: attention grows with their square.
-_MAX_PATCHES = 4096
+MAX_PATCHES = 4096
+"""Without ``refine_max_patches``, long images are reduced to this many: attention grows with their square."""
 
 
 class SelfSimilarityRefiner(FeatureRefiner):
@@ -87,7 +87,7 @@ class SelfSimilarityRefiner(FeatureRefiner):
 
     def _default_size(self, image_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
         scale = SIDE / min(image_size) / self.patch_size
-        max_patches = settings.refine_max_patches or _MAX_PATCHES
+        max_patches = settings.refine_max_patches or MAX_PATCHES
         rows, columns = limit_patches(image_size[0] * scale, image_size[1] * scale, max_patches)
         return rows * self.patch_size, columns * self.patch_size
 

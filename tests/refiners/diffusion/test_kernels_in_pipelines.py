@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cliper.kernels import kernels_enabled
+from cliper.kernels.switch import enabled_by_environment
 from cliper.refiners import load_refiner
 from cliper.settings import Settings
 from recorded_operators import RecordOperators
@@ -26,14 +26,14 @@ def test_refined_maps_are_equal_with_kernels_turned_off(
     [expected] = load_refiner(str(pipelines[kind]), device="cpu").refine([image], [maps], settings)
     try:
         monkeypatch.setenv("CLIPER_KERNELS", "0")
-        kernels_enabled.cache_clear()
+        enabled_by_environment.cache_clear()
         plain = load_refiner(str(pipelines[kind]), device="cpu")
         modules = [part for net in (plain.unet, plain.vae) for part in net.modules()]
         with RecordOperators() as operators:
             [refined] = plain.refine([image], [maps], settings)
     finally:
         monkeypatch.undo()
-        kernels_enabled.cache_clear()
+        enabled_by_environment.cache_clear()
     assert {type(part) for part in modules if "Linear" in type(part).__name__} == {nn.Linear}
     assert not any(type(part).__module__.startswith("cliper.kernels") for part in modules)
     assert operators.namespaces == {"aten"}

@@ -1,0 +1,132 @@
+"""Class maps of overlapping tiles, blended."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cliper
+from cliper.errors import InputError, ShapeError
+from cliper.ops import TileBlender, assign_labels, label_strips, tile_starts
+from cliper.raster import Tiling, segment_tiled, tile_maps
+from segmenter_helpers import CLASSES, assert_same
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(100, 20, 0.5), (101, 20, 0.25), (40, 20, 0), (41, 20, 0.9), (7, 20, 0.5)]
+)
+def test_tiles_cover_the_length(length: int, tile: int, overlap: float) -> None:
+    starts = tile_starts(length, tile, overlap)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, length - tile)
+    assert all(0 < b - a <= tile for a, b in itertools.pairwise(starts))
+
+
+def test_equal_tiles_blend_to_themselves() -> None:
+    whole = torch.rand(2, 9, 11)
+    blender = TileBlender(2, (9, 11), torch.device("cpu"))
+    for top in tile_starts(9, 4, 0.5):
+        for left in tile_starts(11, 6, 0.25):
+            blender.add(whole[:, top : top + 4, left : left + 6], top, left, (4, 6))
+    torch.testing.assert_close(blender.blended(), whole)
+
+
+def test_weights_fade_to_the_border() -> None:
+    blender = TileBlender(1, (1, 6), torch.device("cpu"))
+    blender.add(torch.zeros(1, 1, 4), 0, 0, (1, 4))
+    blender.add(torch.ones(1, 1, 4), 0, 2, (1, 4))
+    assert blender.blended()[0, 0].tolist() == pytest.approx([0, 0, 0.25, 0.75, 1, 1])
+
+
+def test_tile_outside_of_the_image() -> None:
+    with pytest.raises(ShapeError, match="expected a tile within"):
+        TileBlender(1, (4, 4), torch.device("cpu")).add(torch.zeros(1, 3, 3), 2, 0, (3, 3))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("background_threshold", [0.0, 0.4])
+def test_strips_are_the_rows_of_the_label_map(normalize: bool, background_threshold: float) -> None:
+    refined = torch.rand(4, 13, 17)
+    options: Any = {"normalize": normalize, "background_threshold": background_threshold, "score_threshold": 0.3}
+    expected = assign_labels(refined, refined, (325, 425), **options)
+    strips = list(label_strips(refined, refined, (325, 425), 64, **options))
+    assert [len(strip) for strip in strips] == [64] * 5 + [5]
+    # By an odd factor the middle of each cell is a pixel, so that upsampled maps have the extremes of the cells.
+    assert (torch.cat(strips) != expected).float().mean() < 1e-4  # rounding
+    assert len(expected.unique()) > 3
+
+
+@pytest.mark.parametrize(
+    ("size", "overlap", "message"),
+    [(16, 0.5, "at least 32 pixels"), (64, 0.95, "share of the tile"), (64, -1, "share")],
+)
+def test_tiling_out_of_range(size: int, overlap: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Tiling(size, overlap)
+
+
+def test_image_within_one_tile_is_segmented_as_a_whole(own_tiny: cliper.Segmenter, make_image: Any) -> None:
+    image = make_image(90, 60)
+    assert_same(segment_tiled(own_tiny, image, CLASSES, tiling=Tiling(96)), own_tiny(image, CLASSES))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("edge_weight", [0, 4])
+def test_repeated_tile_gives_repeated_maps(
+    own_tiny: cliper.Segmenter, make_image: Any, monkeypatch: pytest.MonkeyPatch, batch_size: int, edge_weight: float
+) -> None:
+    """Without overlap, each tile of a mosaic has the maps of its part."""
+    monkeypatch.setattr(own_tiny, "batch_size", batch_size)
+    segmenter = own_tiny.with_settings(own_tiny.settings.replace(edge_weight=edge_weight))
+    part = make_image(64, 64, seed=3)
+    image = Image.fromarray(np.tile(np.asarray(part), (2, 3, 1)))
+    tiled, alone = segment_tiled(segmenter, image, CLASSES, tiling=Tiling(64, 0)), segmenter(part, CLASSES)
+    assert np.abs(tiled.refined - np.tile(alone.refined, (1, 2, 3))).max() < 1e-5  # other sizes of batches
+    assert np.abs(tiled.maps - np.tile(alone.maps, (1, 2, 3))).max() < 1e-5
+    assert tiled.labels.shape == (128, 192)
+    assert tiled.image.size == image.size
+
+
+def test_tiles_without_data_are_left_out(own_tiny: cliper.Segmenter, make_image: Any) -> None:
+    class Source:
+        width, height = 256, 128
+        image = np.asarray(make_image(256, 128))
+
+        def read(self, top: int, bottom: int) -> Any:
+            return self.image[top:bottom]
+
+        def valid(self, top: int, bottom: int) -> Any:
+            valid = np.zeros((bottom - top, 256), bool)
+            valid[:, 200:] = True
+            return valid
+
+    seen: list[tuple[int, int]] = []
+    _, refined = tile_maps(own_tiny, Source(), CLASSES, None, Tiling(64, 0), lambda *number: seen.append(number))
+    assert not refined[..., :12].any()  # four cells a tile
+    assert refined[..., 12:].amax((0, 1)).all()
+    assert len(seen) == 2
+
+
+def test_cells_grow_with_the_image(
+    own_tiny: cliper.Segmenter, make_image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliper.raster.tiles._MAX_CELLS", 3 * 8 * 8)
+    result = segment_tiled(own_tiny, make_image(256, 256), CLASSES, tiling=Tiling(64))
+    assert result.refined.shape == (3, 8, 8)
+
+
+@pytest.mark.full
+def test_seams_are_invisible() -> None:
+    """Of the bundled checkpoint, for tiles offset by half a tile, and by half the distance from tile to tile."""
+    segmenter = cliper.Segmenter.from_pretrained("mini", device="cpu")
+    photo = Image.open(cliper.example_photo()).convert("RGB")
+    image, tiling, classes = photo.resize((1536, 996)), Tiling(512), ["horse", "grass", "sky"]
+    whole = segment_tiled(segmenter, image, classes, "none", tiling).labels
+    for offset in (256, 128):
+        moved = segment_tiled(segmenter, image.crop((offset, offset, *image.size)), classes, "none", tiling).labels
+        assert (moved == whole[offset:, offset:]).mean() > 0.98
