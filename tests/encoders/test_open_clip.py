@@ -244,6 +244,8 @@ def test_configuration_of_another_architecture_is_refused(
     ("text", "words"),
     [
         ('{"model_cfg": []}', "model_cfg: expected an object, got list"),
+        ('{"model_cfg": {"quick_gelu": "false"}}', "quick_gelu: expected true or false, got 'false'"),
+        pytest.param('{"model_cfg": {}}' + 10_000_000 * " ", "expected at most 10,000,000 bytes", id="large"),
         ('{"model_cfg": {}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}', "preprocess_cfg.mean: expected CLIP's"),
     ],
 )

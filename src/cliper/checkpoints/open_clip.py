@@ -172,6 +172,8 @@ def _check_known(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(f"{section or 'model_cfg'}: expected an object, got {type(values).__name__}")
         if unknown := sorted(values.keys() - _KNOWN[section]):
             raise ValueError(f"expected a ViT and a text tower of CLIP's own form, got {section} {', '.join(unknown)}")
+    if not isinstance(model.get("quick_gelu", False), bool):
+        raise ValueError(f"quick_gelu: expected true or false, got {model['quick_gelu']!r}")
     for section, name in (("vision_cfg", "head_width"), ("text_cfg", "heads")):
         value = sections[section].get(name, 1)
         if type(value) is not int or value < 1:
