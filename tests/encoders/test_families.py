@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import string
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,22 @@ def test_missing_tokenizer_is_named(case: Case, tmp_path: Path) -> None:
     rules = CONFIGS[case.family].text_class.tokenizer
     with pytest.raises(CheckpointError, match=r"expected tokenizer.json beside the weights, found none"):
         load_tokenizer(tmp_path, rules)
+
+
+def test_tokenizer_of_a_larger_vocabulary_is_refused(case: Case, tmp_path: Path) -> None:
+    shutil.copytree(case.folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    content["added_tokens"].append({"id": len(PIECES) + 5, "content": "zebra", **flags})
+    path.write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path, "file")
+    encoder = load_clip(tmp_path, device=CPU, dtype=torch.float32)
+    encoder.encode_texts(["dog"])
+    largest = max(tokenizer.encode("zebra").ids)
+    encoder.text._token_embedding = encoder.text._token_embedding[:largest]
+    with pytest.raises(CheckpointError, match=f"at most {largest} tokens, got token {largest}; it is that of another"):
+        encoder.encode_texts(["zebra"])
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from cliper import Segmenter
-from cliper.checkpoints import check_folder, resolve, verify_checkpoint
+from cliper.checkpoints import resolve, verify_checkpoint
 from cliper.checkpoints.torchscript import iter_torchscript
 from cliper.cli.runs import read_model_config
 from cliper.encoders.tokenizer import _clip_vocabulary, load_tokenizer
@@ -245,6 +244,8 @@ def test_configuration_of_another_architecture_is_refused(
     ("text", "words"),
     [
         ('{"model_cfg": []}', "model_cfg: expected an object, got list"),
+        ('{"model_cfg": {"quick_gelu": "false"}}', "quick_gelu: expected true or false, got 'false'"),
+        pytest.param('{"model_cfg": {}}' + 10_000_000 * " ", "expected at most 10,000,000 bytes", id="large"),
         ('{"model_cfg": {}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}', "preprocess_cfg.mean: expected CLIP's"),
     ],
 )
@@ -286,75 +287,46 @@ def test_missing_weight_is_named(tensors: dict[str, Tensor], tmp_path: Path) -> 
     assert "1 tensor is missing: vision_model.pre_layrnorm.bias" in message
 
 
-# --- hostile archives ------------------------------------------------------------------------------------
+# --- tensors that are no weights -------------------------------------------------------------------------
 
 
-class Command:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-
-def tensor_pickle(*view: Any, storage: tuple[Any, ...] = ("storage", "FloatStorage", "0", "cpu", 4)) -> bytes:
-    """A module with the tensor ``w`` that shows a view of a storage: offset, sides, strides."""
-
-    def text(value: Any) -> bytes:
-        return pickle.dumps(value, 0)[:-1]
-
-    kinds = b"".join(b"ctorch\n%s\n" % v.encode() if v == "FloatStorage" else text(v) for v in storage)
-    values = b"".join(map(text, view))
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((" + kinds + b"tQ" + values + b"I00\nccollections\nOrderedDict\n)RtR"
-    return b"c__torch__.m\nModel\n)\x81}S'w'\n" + tensor + b"sb."
-
-
-def write_archive(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as file:
-        file.writestr("m/data.pkl", pickled)
-        file.writestr("m/constants.pkl", b"")
-        file.writestr("m/code/__torch__/m.py", "raise SystemExit")
-        file.writestr("m/data/0", bytes(16))
-    return path
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (1, lambda _: torch.zeros(1), "expected names of tensors, got 1"),
+        ("visual.proj", lambda _: torch.tensor(1.0), "expected the weights of a CLIP"),
+        ("visual.proj", lambda t: t.expand(2, -1, -1).contiguous(), "expected shape"),
+        ("visual.transformer.resblocks.0.attn.in_proj_weight", lambda _: torch.tensor(1.0), "1-dimensional"),
+        ("visual.class_embedding", lambda t: t.to_sparse(), "expected a dense tensor"),
+        ("visual.class_embedding", lambda t: t.to("meta"), "expected a dense tensor"),
+        ("visual.class_embedding", lambda t: t.to(torch.complex64), "floating-point numbers, got complex64"),
+        ("visual.class_embedding", lambda t: (100 * t).to(torch.int8), "floating-point numbers, got int8"),
+    ],
+)
+def test_tensor_that_is_no_weight_is_refused(
+    tensors: dict[str, Tensor], tmp_path: Path, name: Any, change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({**tensors, name: change(tensors.get(name, torch.zeros(1)))}, path)
+    assert re.search(words, refusal(f"{path}@gelu"))
 
 
-STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-NO_STORAGE = ("storage", "FloatStorage", "9", "cpu", 4)
-# Name -> words of the refusal, the pickle, and how the archive is compressed.
-HOSTILE: dict[str, tuple[str, bytes, int]] = {
-    "function": ("could run code", b"cbuiltins\neval\n(S'1'\ntR.", STORED),
-    "longer than its storage": ("inside its storage", tensor_pickle(0, (5,), (1,)), STORED),
-    "behind its storage": ("inside its storage", tensor_pickle(10**12, (1,), (1,)), STORED),
-    "expanded": ("inside its storage", tensor_pickle(0, (10**9,), (0,)), STORED),
-    "backwards": ("sides above 0", tensor_pickle(0, (2,), (-1,)), STORED),
-    "without storage": ("no item named", tensor_pickle(0, (1,), (1,), storage=NO_STORAGE), STORED),
-    "compressed": ("uncompressed", tensor_pickle(0, (1,), (1,)), DEFLATED),
-    "large": ("data.pkl of at most", bytes(10_000_001), DEFLATED),
-    "deep": ("20 deep", b"c__torch__.m\nModel\n)\x81}S'm'\n" * 30 + b"N" + b"sb" * 30 + b".", STORED),
-    "empty": ("cannot be read", b"", STORED),
-}
+@pytest.mark.parametrize("value", [[], {"state_dict": None}, torch.zeros(1)])
+def test_file_without_names_is_refused(tmp_path: Path, value: Any) -> None:
+    torch.save(value, tmp_path / "x.pt")
+    assert "expected tensors by name, got" in refusal(f"{tmp_path / 'x.pt'}@gelu")
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_archive_is_refused(tmp_path: Path, name: str) -> None:
-    words, pickled, compression = HOSTILE[name]
-    with pytest.raises(CheckpointError, match=words):
-        check_folder(write_archive(tmp_path / "x.pt", pickled, compression), "clip")
-
-
-def test_code_in_an_archive_is_not_run(tmp_path: Path) -> None:
-    path = write_archive(tmp_path / "x.pt", pickle.dumps(Command(tmp_path / "made"), 2))
-    with pytest.raises(CheckpointError, match="could run code"):
-        check_folder(path, "clip")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
-
-
-def test_archive_of_the_hostile_tests_is_read_where_nothing_is_wrong(tmp_path: Path) -> None:
-    path = write_archive(tmp_path / "x.pt", tensor_pickle(1, (3,), (1,)))
-    [(name, tensor)] = iter_torchscript(path)
-    assert (name, tensor.tolist()) == ("w", [0.0, 0.0, 0.0])
+def test_compressed_file_of_pytorch_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    """It would be unpacked in memory, whatever its size."""
+    torch.save(tensors, tmp_path / "stored.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pt") as stored,
+        zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as file,
+    ):
+        for name in stored.namelist():
+            file.writestr(name, stored.read(name))
+    assert "expected uncompressed entries" in refusal(f"{tmp_path / 'x.pt'}@gelu")
 
 
 # --- names -----------------------------------------------------------------------------------------------

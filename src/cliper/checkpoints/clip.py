@@ -72,6 +72,11 @@ def read_clip_weights(
         for name, tensor in _iter_weights(path, config, is_open_clip(folder)):
             if name in shapes and tensor.shape != shapes[name]:
                 mismatched.append((name, tensor.shape, shapes[name]))
+            elif name in shapes and not tensor.is_floating_point():
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise CheckpointError(
+                    f"{path}: {name}: expected floating-point numbers, got {kind}; give float16 or float32"
+                )
             elif name in shapes:
                 tensors[name] = tensor.detach().to(device=device, dtype=dtype)
     missing = shapes.keys() - tensors.keys() - {name for name, _, _ in mismatched}
@@ -81,6 +86,7 @@ def read_clip_weights(
 def _iter_weights(path: Path, config: ClipConfig, open_clip: bool) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a file, with the names of :meth:`.ClipConfig.shapes`."""
     for stored, tensor in iter_tensors(path):
-        with reraise(ValueError, CheckpointError, f"{path}: expected the weights of {type(config).__name__}"):
+        expected = f"{path}: {stored}: expected a weight of {type(config).__name__}"
+        with reraise((LookupError, RuntimeError, ValueError), CheckpointError, expected):
             converted = list(convert_open_clip(stored, tensor) if open_clip else config.convert(stored, tensor))
         yield from converted

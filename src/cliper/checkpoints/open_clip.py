@@ -88,7 +88,7 @@ def read_open_clip_config(place: Path, activation: str | None = None) -> ClipCon
             f"{', '.join(ACTIVATIONS)} (in Python: append @ and the name)"
         )
     expected = f"{place}: expected the weights of a CLIP with a ViT, in OpenCLIP's names"
-    with reraise((LookupError, ValueError), CheckpointError, expected):
+    with reraise((LookupError, RuntimeError, ValueError), CheckpointError, expected):
         stored = itertools.chain.from_iterable(map(iter_tensors, paths))
         shapes = {name: tuple(t.shape) for old, tensor in stored for name, t in convert_open_clip(old, tensor)}
         width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
@@ -127,10 +127,11 @@ def convert_open_clip(stored: str, tensor: Tensor) -> Iterator[tuple[str, Tensor
 
     Raises:
         ValueError: a weight that is in no CLIP with a ViT.
+        RuntimeError: one that has too few dimensions.
     """
     name = stored.removeprefix("module.").removeprefix("text.")
     if name in _OTHERS:
-        if name in ("text_projection", "visual.proj"):
+        if name in ("text_projection", "visual.proj") and tensor.dim() == 2:
             tensor = tensor.T
         yield _OTHERS[name], tensor.reshape(()) if name == "logit_scale" and tensor.numel() == 1 else tensor
     elif match := _LAYER.fullmatch(name):
@@ -171,6 +172,8 @@ def _check_known(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(f"{section or 'model_cfg'}: expected an object, got {type(values).__name__}")
         if unknown := sorted(values.keys() - _KNOWN[section]):
             raise ValueError(f"expected a ViT and a text tower of CLIP's own form, got {section} {', '.join(unknown)}")
+    if not isinstance(model.get("quick_gelu", False), bool):
+        raise ValueError(f"quick_gelu: expected true or false, got {model['quick_gelu']!r}")
     for section, name in (("vision_cfg", "head_width"), ("text_cfg", "heads")):
         value = sections[section].get(name, 1)
         if type(value) is not int or value < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,12 @@ def iter_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         CheckpointError: the file cannot be read, is truncated, or holds more than tensors.
     """
     try:
-        yield from _read(path)
+        for name, tensor in _read(path):
+            if not isinstance(name, str):
+                raise ValueError(f"expected names of tensors, got {name!r:.80}")
+            if tensor.device.type != "cpu" or str(tensor.layout) != "torch.strided" or tensor.is_quantized:
+                raise ValueError(f"{name}: expected a dense tensor, got a sparse, quantized or empty one")
+            yield name, tensor
     except MemoryError:
         raise
     except Exception as error:  # every reader has its own
@@ -47,8 +53,16 @@ def _read(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     if is_torchscript(path):
         yield from iter_torchscript(path)
         return
+    if start.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch writes none, and would unpack gigabytes from a small file.
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError("expected uncompressed entries")
     # weights_only: a pickle from the network must not run code.
     loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=start.startswith(b"PK"))
-    for name, value in loaded.get("state_dict", loaded).items():
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(tensors, dict):
+        raise ValueError(f"expected tensors by name, got {type(tensors).__name__}")
+    for name, value in tensors.items():
         if isinstance(value, torch.Tensor):
             yield name, value

@@ -7,12 +7,13 @@ modules: it is refused at any other name, before that is imported.
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import pickle
+import pickletools
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_torchscript", "iter_torchscript"]
 
-_MAX_PICKLE_BYTES = 10_000_000  # OpenAI's have 0.1 MB
+_MAX_PICKLE_BYTES = 2_000_000  # OpenAI's have 0.1 MB
 _MAX_DEPTH = 20  # of modules
 # Names of PyTorch's storage classes -> dtypes of their elements.
 _DTYPES = {
@@ -61,8 +62,13 @@ def iter_torchscript(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         info = archive.getinfo(f"{root}/data.pkl")
         if info.file_size > _MAX_PICKLE_BYTES:
             raise ValueError(f"expected data.pkl of at most {_MAX_PICKLE_BYTES:,} bytes, got {info.file_size:,}")
-        with archive.open(info) as stream:
-            module = _Unpickler(stream).load()
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("expected an uncompressed data.pkl")
+        data = archive.read(info)
+        # The table of objects that are used again grows to the largest index at once: to gigabytes, for a few bytes.
+        if any(kind.name.endswith("PUT") and int(arg or 0) > len(data) for kind, arg, _ in pickletools.genops(data)):
+            raise ValueError("expected a pickle with fewer objects than bytes")
+        module = _Unpickler(io.BytesIO(data)).load()
         for name, view in _views(module):
             dtype = getattr(torch, view.dtype)
             start, count = _extent(archive.getinfo(f"{root}/data/{view.key}"), memory, dtype.itemsize)
@@ -108,8 +114,12 @@ class _Unpickler(pickle.Unpickler):
             return _DTYPES[name]
         allowed: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch._utils", "_rebuild_tensor_v2"): lambda *values: _view(*values),
-            ("collections", "OrderedDict"): OrderedDict,
-            **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")},
+            ("collections", "OrderedDict"): lambda: None,  # the hooks of a tensor: there are none
+            # The list itself: copies would let a small pickle fill the memory.
+            **{
+                ("torch.jit._pickle", f"build_{k}list"): lambda value: value
+                for k in ("int", "double", "bool", "tensor")
+            },
             ("torch.jit._pickle", "restore_type_tag"): lambda value, _type: value,
         }
         if (module, name) not in allowed:

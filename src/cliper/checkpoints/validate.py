@@ -49,10 +49,20 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
 )
 _TOKENIZER = "tokenizer.json (or vocab.json and merges.txt)"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+"""The configuration of OpenCLIP."""
+
 # Files that are read whole, by us, transformers or diffusers. Published ones have less than a third of the limit.
 _READ_WHOLE = {
     *_TOKENIZER_FILES,
-    *("config.json", "model_index.json", "scheduler_config.json", "adapter_config.json", "chat_template.jinja"),
+    *(
+        "config.json",
+        OPEN_CLIP_CONFIG,
+        "model_index.json",
+        "scheduler_config.json",
+        "adapter_config.json",
+        "chat_template.jinja",
+    ),
     *(f"{name}.index.json" for name in (*_TRANSFORMERS, *_DIFFUSERS)),
 }
 _MAX_BYTES = 10_000_000
@@ -96,10 +106,6 @@ COMPONENTS = {
     ),
     "vae": (Component(weights=_DIFFUSERS),),
 }
-
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-"""The configuration of OpenCLIP."""
-
 # A CLIP in OpenCLIP's layout, which a folder has that lacks config.json.
 _OPEN_CLIP = Component(
     config=OPEN_CLIP_CONFIG, tokenizer=True, weights=("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

@@ -16,7 +16,7 @@ from torch import Tensor
 from cliper.checkpoints.clip_config import TextConfig
 from cliper.encoders.layers import Function, TransformerLayer, layer_norm, linear
 from cliper.encoders.tokenizer import load_tokenizer, pad_to_length
-from cliper.errors import ClassListError
+from cliper.errors import CheckpointError, ClassListError
 from cliper.ops.attention import attend
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class TextTower:
 
         Raises:
             ClassListError: a text has more tokens than the tower reads.
-            CheckpointError: the checkpoint has no tokenizer, or it cannot be read.
+            CheckpointError: the checkpoint has no tokenizer, it cannot be read, or it is that of a larger vocabulary.
         """
         device = self._token_embedding.device
         out = torch.empty(len(texts), self._width, device=device)
@@ -143,6 +143,12 @@ class TextTower:
                     f"expected a text of at most {limit} tokens (about {limit - 15} words), "
                     f"got {len(tokens)} tokens: {shown!r}; use a shorter class name"
                 )
+        largest, count = max(map(max, filter(None, ids)), default=0), len(self._token_embedding)
+        if largest >= count:
+            raise CheckpointError(
+                f"{self._folder}: expected a tokenizer of at most {count:,} tokens, got token {largest:,}; "
+                "it is that of another model"
+            )
         return ids
 
 
