@@ -38,6 +38,12 @@ def test_changed_cell_takes_over_nothing() -> None:
     assert count.tolist() == [[1, 10], [10, 10]]
 
 
+def test_cut_takes_over_nothing_even_where_colours_are_equal() -> None:
+    before, after = torch.zeros(3, 8, 8), torch.ones(3, 8, 8)
+    after[:, :4, :4] = 0
+    assert not unchanged_weights(before, after, (2, 2)).any()
+
+
 def test_noise_of_a_camera_counts_as_unchanged() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(3, 64, 64, generator=generator)
