@@ -120,6 +120,42 @@ def test_cells_grow_with_the_image(
     assert result.refined.shape == (3, 8, 8)
 
 
+@pytest.mark.parametrize("overlap", [0, 0.02, 0.25, 0.9])
+@pytest.mark.parametrize("height", [71, 99, 169, 638, 700])
+def test_every_row_lies_in_a_tile(
+    own_tiny: cliper.Segmenter, monkeypatch: pytest.MonkeyPatch, height: int, overlap: float
+) -> None:
+    """Of heights at which the number of cells is rounded down, and up."""
+
+    class Source:
+        width = 64
+
+        def __init__(self) -> None:
+            self.height, self.next = height, 0
+
+        def read(self, top: int, bottom: int) -> Any:
+            assert top == self.next
+            assert bottom <= height
+            self.next = bottom
+            return np.full((bottom - top, 64, 3), np.arange(top, bottom)[:, None, None])
+
+        def valid(self, top: int, bottom: int) -> None:
+            return None
+
+    tiles = []
+
+    def predict(segmenter: Any, pixels: Any, columns: list[int], *_: Any) -> Any:
+        for _column in columns:
+            tiles.append(pixels[:, 0, 0].tolist())
+            yield torch.ones(1, 21, 21), torch.ones(1, 21, 21)
+
+    monkeypatch.setattr("cliper.raster.tiles._predict", predict)
+    maps, _ = tile_maps(own_tiny, Source(), CLASSES, None, Tiling(64, overlap))
+    assert all(rows == list(range(rows[0], rows[0] + 64)) for rows in tiles)
+    assert set().union(*tiles) == set(range(height))
+    assert maps.amin() > 0.99
+
+
 @pytest.mark.full
 def test_seams_are_invisible() -> None:
     """Of the bundled checkpoint, for tiles offset by half a tile, and by half the distance from tile to tile."""

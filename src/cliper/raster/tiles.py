@@ -55,7 +55,7 @@ class PixelSource(Protocol):
     height: int
 
     def read(self, top: int, bottom: int) -> npt.NDArray[np.uint8]:
-        """[bottom - top, W, 3], RGB. ``top`` is where the last call ended."""
+        """[bottom - top, W, 3], RGB. ``top`` is not above the end of the last call."""
 
     def valid(self, top: int, bottom: int) -> npt.NDArray[np.bool_] | None:
         """[bottom - top, W], which pixels have data; None if all have."""
@@ -139,7 +139,7 @@ def tile_maps(
 
 
 class _Rows:
-    """The rows of a source in which a row of tiles lies; each is read once."""
+    """The rows of a source in which a row of tiles lies; each is read at most once."""
 
     def __init__(self, source: PixelSource, height: int) -> None:
         self._source, self._top = source, 0
@@ -147,10 +147,10 @@ class _Rows:
         self.valid = source.valid(0, height)
 
     def move(self, top: int) -> None:
-        """Move down to ``top``, at most by the height."""
-        bottom = self._top + len(self.pixels)
+        """Move down to ``top``."""
+        height = len(self.pixels)
         if top > self._top:
-            new = self._source.read(bottom, bottom + top - self._top)
+            new = self._source.read(max(self._top + height, top), top + height)
             self.pixels = np.concatenate([self.pixels[top - self._top :], new])
             self.valid = self._source.valid(top, top + len(self.pixels))
             self._top = top
@@ -175,11 +175,13 @@ class _Grid:
         """Rows and columns in pixels at which tiles begin: those of cells."""
         from cliper.ops import tile_starts
 
-        sides = zip(self._whole, self._tile, self._pixels, self._tile_pixels, strict=True)
-        return [
-            [min(round(cell * pixels / whole), pixels - part) for cell in tile_starts(whole, tile, overlap)]
-            for whole, tile, pixels, part in sides
-        ]
+        found = []
+        for whole, tile, pixels, part in zip(self._whole, self._tile, self._pixels, self._tile_pixels, strict=True):
+            # The number of cells is rounded: a tile's cells may be more pixels than a tile has.
+            cells = max(1, min(tile, part * whole // pixels))
+            starts = [min(round(cell * pixels / whole), pixels - part) for cell in tile_starts(whole, cells, overlap)]
+            found.append(starts if starts[-1] == pixels - part else [*starts, pixels - part])
+        return found
 
     def add(self, maps: Tensor, top: int, left: int) -> None:
         """Add the maps of the tile at pixel (top, left)."""
