@@ -96,4 +96,5 @@ def test_every_value_of_a_closed_list_is_completed() -> None:
     for name, command in cli.commands.items():
         for parameter in command.params:
             if isinstance(parameter.type, click.Choice):
-                assert completed(name, parameter.opts[-1], "") == set(parameter.type.choices)
+                flag = [parameter.opts[-1]] if isinstance(parameter, click.Option) else []
+                assert completed(name, *flag, "") == set(parameter.type.choices)
