@@ -1,13 +1,12 @@
 """Segment an image by words: python onnx_segment.py EXPORT photo.jpg "dog; cat" labels.png (docs/export.md)."""
 
-import json, re, sys, unicodedata  # noqa: E401, I001
-from itertools import pairwise
+import itertools, json, re, sys, unicodedata  # noqa: E401, I001
 from pathlib import Path
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-folder, classes = Path(sys.argv[1]), [name.strip() for name in sys.argv[3].split(";")]
+folder, classes = Path(sys.argv[1]), [name.strip() for name in sys.argv[3].split(";") if name.strip()]
 config, tokenizer = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("config", "tokenizer"))
 text_graph, image_graph = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("text", "image"))
 text, pixels, labels, others = (config[name] for name in ("text", "pixels", "labels", "background"))
@@ -17,11 +16,12 @@ CHARS = {b: chr(b) for b in PLAIN} | {b: chr(256 + i) for i, b in enumerate(sort
 
 
 def tokenize(sentence):  # CLIP's byte-level BPE
-    ids, sentence = [text["start"]], re.sub(r"\s+", " ", unicodedata.normalize("NFC", sentence)).lower()
-    for word in re.findall(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", sentence):
+    chars, ids = unicodedata.normalize("NFC", sentence), [text["start"]]
+    apart = "".join(f" {char} ".lower() if unicodedata.category(char)[0] == "N" else char.lower() for char in chars)
+    for word in re.findall(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", apart):
         parts = [CHARS[byte] for byte in word.encode()]
         parts[-1] += "</w>"
-        while pairs := [(RANKS[pair], i) for i, pair in enumerate(pairwise(parts)) if pair in RANKS]:
+        while pairs := [(RANKS[pair], i) for i, pair in enumerate(itertools.pairwise(parts)) if pair in RANKS]:
             i = min(pairs)[1]
             parts[i : i + 2] = ["".join(parts[i : i + 2])]
         ids += [tokenizer["model"]["vocab"][part] for part in parts]
@@ -57,4 +57,4 @@ if labels["normalize"]:
 scores[confidence <= labels["score_threshold"]] = 0
 best, limit = scores.max(0), labels["background_threshold"]
 found = np.where(best < limit if limit else (1 - best) ** 2 >= best, 0, scores.argmax(0) + 1)
-Image.fromarray(found.astype(np.uint8)).save(sys.argv[4])
+Image.fromarray(found.astype(np.uint8 if len(classes) < 256 else np.uint16)).save(sys.argv[4])

@@ -30,6 +30,7 @@ async function open() {
 async function segment() {
   const classes = words.value.split(";").map((word) => word.trim()).filter(Boolean);
   if (!classes.length) throw new Error('name the classes, such as "dog; grass"');
+  if (classes.length > 255) throw new Error(`expected at most 255 classes, got ${classes.length}`);
   const started = performance.now();
   const labels = await segmenter.segment(image, classes);
   draw(labels, classes);
@@ -57,6 +58,7 @@ function draw(labels, classes) {
 // Run an action of the page; the status shows its error.
 async function show(action) {
   run.disabled = true;
+  if (segmenter) status.textContent = status.textContent.replace(/^Failed.*/s, "");
   try {
     await action();
   } catch (error) {
@@ -68,6 +70,7 @@ async function show(action) {
 file.addEventListener("change", () => show(open));
 run.addEventListener("click", () => {
   status.textContent = "Segmenting ...";
-  show(segment);
+  file.disabled = true; // the labels are drawn over the image that was segmented
+  show(segment).then(() => (file.disabled = false));
 });
 show(load);

@@ -11,7 +11,11 @@ export class Segmenter {
   static async load(folder) {
     ort.env.wasm.wasmPaths = new URL("./onnxruntime-web/", import.meta.url).href;
     ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
-    const json = async (name) => (await fetch(`${folder}/${name}.json`)).json();
+    const json = async (name) => {
+      const response = await fetch(`${folder}/${name}.json`);
+      if (!response.ok) throw new Error(`expected an export in the folder ${folder}, got no ${name}.json`);
+      return response.json();
+    };
     const graph = (name) => ort.InferenceSession.create(`${folder}/${name}.onnx`, { executionProviders: ["wasm"] });
     const segmenter = new Segmenter();
     [segmenter.config, segmenter.text, segmenter.image] = [await json("config"), await graph("text"), await graph("image")];
@@ -51,7 +55,7 @@ export class Segmenter {
   async embed(names) {
     const { templates } = this.config.text;
     const missing = names.filter((name) => !this.embeddings.has(name));
-    const texts = missing.flatMap((name) => templates.map((form) => form.replace("{}", name)));
+    const texts = missing.flatMap((name) => templates.map((form) => form.split("{}").join(name)));
     const rows = [];
     for (let first = 0; first < texts.length; first += TEXTS) {
       rows.push(...(await this.embedTexts(texts.slice(first, first + TEXTS))));
@@ -68,6 +72,8 @@ export class Segmenter {
   async embedTexts(texts) {
     const ids = texts.map((text) => this.tokenizer.encode(text));
     const length = Math.max(...ids.map((row) => row.length));
+    const limit = this.config.text.max_tokens;
+    if (length > limit) throw new Error(`expected names of at most ${limit} tokens, got ${length}: shorten the class`);
     const padded = ids.flatMap((row) => [...row, ...Array(length - row.length).fill(0)]);
     const tokens = new ort.Tensor("int64", BigInt64Array.from(padded, BigInt), [ids.length, length]);
     const { embeddings } = await this.text.run({ tokens });

@@ -1,6 +1,6 @@
 // CLIP's byte-level BPE, from the tokenizer.json of an export.
 
-const WORDS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
+const WORDS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
 
 export class Tokenizer {
   constructor(json, start, end) {
@@ -16,7 +16,9 @@ export class Tokenizer {
 
   // Token ids of a text, with those of its start and end.
   encode(text) {
-    const words = text.normalize("NFC").replace(/\s+/g, " ").toLowerCase().match(WORDS) ?? [];
+    // Each character by itself: at the end of a word, toLowerCase would make another letter of the Greek sigma.
+    const lower = Array.from(text.normalize("NFC"), (character) => character.toLowerCase()).join("");
+    const words = lower.match(WORDS) ?? [];
     const parts = words.flatMap((word) => this.split(word));
     return [this.start, ...parts.map((part) => this.vocabulary[part]), this.end];
   }

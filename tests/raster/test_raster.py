@@ -164,6 +164,10 @@ def test_files_that_cannot_be_read(own_tiny: cliper.Segmenter, photo_tif: Path, 
 def test_file_of_the_wrong_name(own_tiny: cliper.Segmenter, photo_tif: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="expected a name ending in"):
         segment_raster(own_tiny, photo_tif, tmp_path / "out.png", CLASSES)
+    content = photo_tif.read_bytes()
+    with pytest.raises(InputError, match="is the raster itself"):
+        segment_raster(own_tiny, photo_tif, photo_tif.parent / "." / photo_tif.name, CLASSES)
+    assert photo_tif.read_bytes() == content
 
 
 @pytest.mark.full

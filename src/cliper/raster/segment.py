@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cliper.errors import ImageError, OutputError, quote_path
+from cliper.errors import ImageError, InputError, OutputError, quote_path
 from cliper.files import atomic_write
 from cliper.raster.reader import import_rasterio, open_raster
 from cliper.raster.tiles import Tiling, tile_maps
@@ -72,7 +72,7 @@ def segment_raster(
 
     Raises:
         MissingExtraError: rasterio, or for polygons pyogrio, is not installed.
-        ImageError, InputError: as :func:`.open_raster`.
+        ImageError, InputError: as :func:`.open_raster`; or ``out`` is the raster itself.
         OutputError: the file cannot be written; nothing is left of it then.
         ClassListError, ResourceError: as :meth:`cliper.Segmenter.__call__`.
     """
@@ -83,6 +83,8 @@ def segment_raster(
     suffix, names = out.suffix.lower(), [item.name for item in parse_classes(classes)]
     if suffix not in RASTER_SUFFIXES:
         raise OutputError(f"{quote_path(out)}: expected a name ending in {', '.join(RASTER_SUFFIXES)}")
+    if out.resolve() == Path(path).resolve():
+        raise InputError(f"{quote_path(out)} is the raster itself; give another name")
     check_installed(out)
     with open_raster(path, bands) as reader:
         if reader.width * min(tiling.size, reader.height) > _MAX_TILE_ROW:
