@@ -85,31 +85,38 @@ def label_strips(
 ) -> Iterator[Tensor]:
     """As :func:`assign_labels`, for label maps that do not fit in memory: strips of ``rows`` rows, from the top.
 
-    The extremes of a map that values are scaled by are those before it is upsampled. Where that is by a large factor,
-    they differ from those afterwards by little.
+    The maps are upsampled twice: first for their extremes, which values are scaled by.
 
     Yields:
         [rows, W] int64; the last strip may have less rows.
     """
     confidence = class_confidence(refined, maps)
     on = [index for index, keep in enumerate((confidence > score_threshold).tolist()) if keep]
-    extremes = {i: (refined[i].amin().float() if normalize else None, refined[i].amax().float()) for i in on}
     height, width = _check(size)
-    for top in range(0, height, rows):
+
+    def upsample(index: int, top: int) -> Tensor:
+        """Rows of a map from ``top`` on, [rows, W]: bilinear, as of the whole map."""
         place = torch.arange(top, min(top + rows, height), device=refined.device, dtype=torch.float32)
         place = ((place + 0.5) * (refined.shape[1] / height) - 0.5).clamp_(0, refined.shape[1] - 1)
         above = place.long()
         below = (above + 1).clamp_max(refined.shape[1] - 1)
+        lines = torch.lerp(refined[index, above].float(), refined[index, below].float(), (place - above)[:, None])
+        return F.interpolate(lines[None], size=width, mode="linear", align_corners=False)[0]
 
-        def values(above: Tensor, below: Tensor, share: Tensor) -> Iterator[tuple[int, Tensor]]:
+    tops = range(0, height, rows)
+    extremes = {}
+    for index in on:
+        low, high = zip(*(upsample(index, top).aminmax() for top in tops), strict=True)
+        extremes[index] = torch.stack(low).amin() if normalize else None, torch.stack(high).amax()
+    for top in tops:
+
+        def scaled(top: int) -> Iterator[tuple[int, Tensor]]:
             for index in on:
-                lines = torch.lerp(refined[index, above].float(), refined[index, below].float(), share)
-                m = F.interpolate(lines[None], size=width, mode="linear", align_corners=False)[0]
+                m = upsample(index, top)
                 _scale(m, *extremes[index], confidence[index])
                 yield index, m
 
-        strip = values(above, below, (place - above)[:, None])
-        yield _best_labels(strip, (len(place), width), background_threshold, refined.device)
+        yield _best_labels(scaled(top), (min(rows, height - top), width), background_threshold, refined.device)
 
 
 def _best_labels(

@@ -98,8 +98,8 @@ def write_category_names(path: Path, classes: Sequence[str]) -> None:
 def write_polygons(path: Path, labels: Path, classes: Sequence[str]) -> None:
     """Write the regions of a label map as polygons with ``label`` and ``class``, one layer ``labels``.
 
-    Regions are connected along sides. Background and pixels without data have no polygons. Without a reference
-    coordinates are pixels.
+    Regions are connected along sides. Background and pixels without data have no polygons. Ground control points give
+    the affine transform that fits them best. Without a reference coordinates are pixels. All polygons are in memory.
 
     Args:
         path: the GeoPackage, written atomically.
@@ -115,24 +115,31 @@ def write_polygons(path: Path, labels: Path, classes: Sequence[str]) -> None:
     shape_bytes: list[bytes] = []
     numbers: list[int] = []
     with rasterio.open(labels) as dataset:
-        crs = dataset.crs.to_wkt() if dataset.crs else None
+        points, crs = dataset.gcps if dataset.gcps[0] else ((), dataset.crs)
+        # GDAL applies the file's own transform, which it has none of beside points.
+        place = rasterio.transform.from_gcps(points) if points else rasterio.Affine.identity()
         for shape, value in shapes(rasterio.band(dataset, 1), connectivity=4, transform=dataset.transform):
             if 0 < value <= len(classes):
-                shape_bytes.append(_polygon_wkb(shape["coordinates"]))
+                shape_bytes.append(_polygon_wkb(shape["coordinates"], place))
                 numbers.append(int(value))
     geometry, values = np.empty(len(numbers), object), np.array(numbers, np.int32)
     geometry[:] = shape_bytes
     names = np.array([classes[number - 1] for number in numbers], object)
     with atomic_write(path) as temporary, _write_errors(path):
         temporary.unlink()
-        options: dict[str, Any] = {"layer": "labels", "driver": "GPKG", "geometry_type": "Polygon", "crs": crs}
+        options: dict[str, Any] = {"layer": "labels", "driver": "GPKG", "geometry_type": "Polygon"}
+        options["crs"] = crs.to_wkt() if crs else None
         with _no_crs_warning():
             pyogrio.raw.write(temporary, geometry, [values, names], ["label", "class"], **options)
 
 
-def _polygon_wkb(rings: Sequence[Sequence[tuple[float, float]]]) -> bytes:
-    """Well-known binary, little-endian."""
-    parts = [struct.pack("<I", len(ring)) + np.array(ring, "<f8").tobytes() for ring in rings]
+def _polygon_wkb(rings: Sequence[Sequence[tuple[float, float]]], place: Any) -> bytes:
+    """Well-known binary, little-endian, of a polygon moved by an affine transform."""
+    parts = []
+    for ring in rings:
+        x, y = np.array(ring, "<f8").T
+        moved = np.stack([place.a * x + place.b * y + place.c, place.d * x + place.e * y + place.f], axis=1)
+        parts.append(struct.pack("<I", len(ring)) + moved.tobytes())
     return struct.pack("<BII", 1, 3, len(parts)) + b"".join(parts)
 
 
