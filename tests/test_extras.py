@@ -111,6 +111,8 @@ def check_video(model: Path, photo: Path, folder: Path) -> None:
     assert len(list((folder / "out").glob("*.labels.png"))) == 3
 
 
+LARGE = {"export": "openvino", "geo": "rasterio"}  # not in the developer's environment; a package of each
+
 CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
     "coco": check_coco,
     "export": check_export,
@@ -129,8 +131,8 @@ CHECKS: dict[str, Callable[[Path, Path, Path], None]] = {
 def test_extra_does_its_work(
     extra: str, clip_folder: Path, photo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    if extra == "export":
-        pytest.importorskip("openvino", reason="the extra is large; make .venv-export installs it")
+    if extra in LARGE:
+        pytest.importorskip(LARGE[extra], reason=f"the extra is large; make .venv-{extra} installs it")
     CHECKS[extra](clip_folder, photo, tmp_path_factory.mktemp(extra))
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "command-line.md")]
 NOT_HERE = re.compile(
     r"ViT-|sd2\.1|sd1\.|dino|vit-[bl]-|path/to|s3://|/shared/|/data/|--engine ray|\bserve\b|\bdemo\b|data prepare"
-    r"|--ablation|models (fetch|verify)|mine\.yaml|report\.json|film\.mp4|\.tif\b"
+    r"|--ablation|models (fetch|verify)|mine\.yaml|report\.json|film\.mp4|\.tif\b|\bexport\b"
 )
 # Its packages are in another environment: tests/formats/test_ultralytics_package.py and tests/integrations run it.
 OTHER_PACKAGES = {"training.md"}
