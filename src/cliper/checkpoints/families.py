@@ -32,19 +32,25 @@ class MetaClip2Config(ClipConfig):
 
 
 @dataclass(frozen=True)
-class _SiglipTextConfig(TextConfig):
-    """All tokens attend to all, padding too; the embedding is that of the last one."""
+class _BidirectionalTextConfig(TextConfig):
+    """All tokens attend to all; texts are in lower case. SigLIP's and TIPSv2's towers have one size."""
 
     causal: ClassVar[bool] = False
-    pooling: ClassVar[str] = "last"
     tokenizer: ClassVar[str] = "lowercase"
     hidden_size: int = 768
     intermediate_size: int = 3072
     num_attention_heads: int = 12
-    hidden_act: str = "gelu_pytorch_tanh"
-    layer_norm_eps: float = 1e-6
     vocab_size: int = 32000
     max_position_embeddings: int = 64
+
+
+@dataclass(frozen=True)
+class _SiglipTextConfig(_BidirectionalTextConfig):
+    """Padding takes part; the embedding is that of the last token."""
+
+    pooling: ClassVar[str] = "last"
+    hidden_act: str = "gelu_pytorch_tanh"
+    layer_norm_eps: float = 1e-6
 
 
 @dataclass(frozen=True)
@@ -103,18 +109,11 @@ class SiglipConfig(ClipConfig):
 
 
 @dataclass(frozen=True)
-class _Tipsv2TextConfig(TextConfig):
-    """All tokens attend to all; the embedding is their mean. The position table is computed."""
+class _Tipsv2TextConfig(_BidirectionalTextConfig):
+    """The embedding is the mean of all tokens. The position table is computed."""
 
-    causal: ClassVar[bool] = False
     pooling: ClassVar[str] = "mean"
-    tokenizer: ClassVar[str] = "lowercase"
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_attention_heads: int = 12
     hidden_act: str = "relu"
-    vocab_size: int = 32000
-    max_position_embeddings: int = 64
 
 
 @dataclass(frozen=True)
