@@ -35,6 +35,7 @@ __all__ = [
     "encode_classes",
     "format_classes",
     "load_templates",
+    "name_forms",
     "parse_classes",
     "read_classes",
     "scene_background",
@@ -227,12 +228,18 @@ def scene_background(classes: Sequence[ClassPrompt], *, lexicon: bool = False) -
     """
     texts = [text for item in classes for text in (item.name, *item.prompts)]
     taken = {form for text in texts for word in re.findall(r"\w+", text.casefold()) for form in word_forms(word)}
-
-    def names_class(name: str) -> bool:
-        return any(word_forms(word) & taken for word in (*name.split(), name.replace(" ", "")))
-
     names = _read_names("scene_lexicon.txt" if lexicon else "scene_words.txt")
-    return [ClassPrompt(name, (name,)) for name in names if not names_class(name)]
+    return [ClassPrompt(name, (name,)) for name in names if not name_forms(name) & taken]
+
+
+def name_forms(name: str) -> set[str]:
+    """The forms of a background name's words, and of all of them written as one: a class with one of them names it.
+
+    Example:
+        >>> sorted(name_forms("tree house"))
+        ['house', 'tree', 'treehouse']
+    """
+    return {form for word in (*name.split(), name.replace(" ", "")) for form in word_forms(word)}
 
 
 def word_forms(text: str) -> set[str]:

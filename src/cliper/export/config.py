@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cliper.images import MAX_PATCHES
-from cliper.prompts import load_templates, scene_background, word_forms
+from cliper.prompts import load_templates, name_forms, scene_background
 from cliper.refiners.self_similarity import MAX_PATCHES as MAX_REFINER_PATCHES
 from cliper.refiners.self_similarity import SIDE, SelfSimilarityRefiner
 
@@ -39,7 +39,7 @@ def make_config(
         "sizes": sizes,
         "text": {"max_tokens": encoder.text.max_tokens, "templates": load_templates(settings.templates)},
         "background": {
-            "names": {item.name: _forms(item.name) for item in scene_background([])},
+            "names": {item.name: sorted(name_forms(item.name)) for item in scene_background([])},
             "similarity": settings.background_similarity,
         },
         "inputs": {"logit_scale": settings.logit_scale, "map_threshold": settings.map_threshold},
@@ -49,8 +49,3 @@ def make_config(
             "normalize": settings.normalize,
         },
     }
-
-
-def _forms(name: str) -> list[str]:
-    """The forms of a background name's words, any of which in a class means that the name is left out."""
-    return sorted({form for word in (*name.split(), name.replace(" ", "")) for form in word_forms(word)})
