@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 import cliper
-from cliper.datasets import Benchmark, BenchmarkTexts, Sample, Vocabulary, find_benchmark, make_vocabulary
+from cliper.datasets import Benchmark, BenchmarkTexts, Sample, Vocabulary, find_benchmark, make_vocabulary, synonyms_of
 from cliper.evaluation import ConfusionMatrix
 from cliper.prompts import ClassPrompt
 from cliper.template_selection import choose_templates
@@ -32,7 +32,6 @@ from machine import write_report
 
 VOCABULARIES = ("curated", "plain", "synonyms", "distractors:100")
 RESAMPLES = 1000
-SEEDS = 60  # of the vocabulary "synonyms", so that each synonym of a class is chosen at least once
 Counts = npt.NDArray[np.int64]  # [images, 3, labels]: pixels of right predictions, ground truth and predictions
 
 
@@ -102,10 +101,9 @@ def find_vocabulary(benchmark: Benchmark, row: Row) -> Vocabulary:
     if row.vocabulary != "aliases":
         return make_vocabulary(benchmark, row.vocabulary, background=background)
     plain = make_vocabulary(benchmark, "plain", background=background)
-    others = [make_vocabulary(benchmark, "synonyms", seed=seed).texts.classes for seed in range(SEEDS)]
     classes = tuple(
-        ClassPrompt(one.name, tuple(dict.fromkeys([*one.prompts, *(other[index].prompts[0] for other in others)])))
-        for index, one in enumerate(plain.texts.classes)
+        ClassPrompt(one.name, (*one.prompts, *others))
+        for one, others in zip(plain.texts.classes, synonyms_of(benchmark), strict=True)
     )
     return Vocabulary(row.vocabulary, BenchmarkTexts(classes, plain.texts.background))
 

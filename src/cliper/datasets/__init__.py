@@ -4,7 +4,7 @@ from cliper.datasets.benchmark import Benchmark, Sample
 from cliper.datasets.image_folder import custom_benchmark
 from cliper.datasets.published import benchmark_names, find_benchmark
 from cliper.datasets.texts import BenchmarkTexts, benchmark_texts
-from cliper.datasets.vocabularies import VOCABULARIES, Vocabulary, make_vocabulary
+from cliper.datasets.vocabularies import VOCABULARIES, Vocabulary, make_vocabulary, synonyms_of
 
 __all__ = [
     "VOCABULARIES",
@@ -17,4 +17,5 @@ __all__ = [
     "custom_benchmark",
     "find_benchmark",
     "make_vocabulary",
+    "synonyms_of",
 ]

@@ -17,7 +17,7 @@ from cliper.datasets.texts import BenchmarkTexts
 from cliper.errors import InputError
 from cliper.prompts import ClassPrompt, word_forms
 
-__all__ = ["VOCABULARIES", "Vocabulary", "make_vocabulary"]
+__all__ = ["VOCABULARIES", "Vocabulary", "make_vocabulary", "synonyms_of"]
 
 VOCABULARIES = ("curated", "plain", "synonyms", "distractors")
 DEFAULT_DISTRACTORS = 100
@@ -69,7 +69,7 @@ def make_vocabulary(
     words = _plain_names(benchmark)
     distractors: tuple[str, ...] = ()
     if kind == "synonyms":
-        words = tuple(_shuffle(others, seed)[0] for others in _other_names(benchmark))
+        words = tuple(_shuffle(others, seed)[0] for others in synonyms_of(benchmark))
     if kind == "distractors":
         distractors = _choose_distractors(benchmark, count, seed)
         kind = f"{kind}:{count}"
@@ -92,7 +92,7 @@ def _plain_names(benchmark: Benchmark) -> tuple[str, ...]:
     return tuple(_load("class_names")[benchmark.family]) if benchmark.family else benchmark.class_names
 
 
-def _other_names(benchmark: Benchmark) -> list[list[str]]:
+def synonyms_of(benchmark: Benchmark) -> list[list[str]]:
     """Synonyms of each class, at least one. Raises InputError if custom data has none of a class."""
     plain = _plain_names(benchmark)
     if benchmark.family:
@@ -118,7 +118,7 @@ def _choose_distractors(benchmark: Benchmark, count: int, seed: int) -> tuple[st
     """Names that are neither classes of the benchmark, nor synonyms, nor kinds of one."""
     plain = _plain_names(benchmark)
     prompts = [prompt for item in benchmark.texts.classes for prompt in item.prompts]
-    others = [word for words in _other_names(benchmark) for word in words] if benchmark.family else []
+    others = [word for words in synonyms_of(benchmark) for word in words] if benchmark.family else []
     names = _forms([*plain, *benchmark.class_names])
     taken = names | _forms([*prompts, *others])
     groups = [group["names"] for group in _load("distractors") if not names & _forms(group["kind_of"])]
