@@ -45,7 +45,6 @@ MAX_INPUT_BYTES = 1024**3  # of standard input
 _LOG = logging.getLogger("cliper.segment")
 _STREAM = Path("-")
 _CLASS_LIST = "classes.txt"
-_RASTER_SUFFIXES = (".tif", ".tiff", ".gpkg")
 
 _EXAMPLES = """\
 cliper segment photo.jpg -c "dog; cat; person: man, woman"
@@ -140,11 +139,13 @@ def segment(
     silent = is_quiet() or out == _STREAM
     if not silent:
         echo_status(f"loading {options['model']} ...")  # before torch and Pillow are imported, which takes a second
+    from cliper.raster import RASTER_SUFFIXES
+
     tiling, bands = read_tiling(options)
     class_file: Path | None = None
     write: Write | None = None  # None for a raster from file to file
     in_folder = False
-    if out is not None and out.suffix.lower() in _RASTER_SUFFIXES and not out.is_dir():
+    if out is not None and out.suffix.lower() in RASTER_SUFFIXES and not out.is_dir():
         check_raster_out(out, images, (*formats, *(["npz"] * scores)))
     elif bands:
         raise InputError("--bands: it is for rasters that are written as .tif or .gpkg; name such a file with --out")
