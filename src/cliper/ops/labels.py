@@ -103,20 +103,20 @@ def label_strips(
         lines = torch.lerp(refined[index, above].float(), refined[index, below].float(), (place - above)[:, None])
         return F.interpolate(lines[None], size=width, mode="linear", align_corners=False)[0]
 
+    def scaled(top: int) -> Iterator[tuple[int, Tensor]]:
+        for index in on:
+            m = upsample(index, top)
+            _scale(m, *extremes[index], confidence[index])
+            yield index, m
+
     tops = range(0, height, rows)
-    extremes = {}
+    extremes: dict[int, tuple[Tensor | None, Tensor]] = {}
     for index in on:
         low, high = zip(*(upsample(index, top).aminmax() for top in tops), strict=True)
         extremes[index] = torch.stack(low).amin() if normalize else None, torch.stack(high).amax()
     for top in tops:
-
-        def scaled(top: int) -> Iterator[tuple[int, Tensor]]:
-            for index in on:
-                m = upsample(index, top)
-                _scale(m, *extremes[index], confidence[index])
-                yield index, m
-
-        yield _best_labels(scaled(top), (min(rows, height - top), width), background_threshold, refined.device)
+        strip = (min(rows, height - top), width)
+        yield _best_labels(scaled(top), strip, background_threshold, refined.device)
 
 
 def _best_labels(
