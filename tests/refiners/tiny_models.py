@@ -42,6 +42,20 @@ _FEW_CHANNELS = {"block_out_channels": (16, 32, 32, 32), "norm_num_groups": 8}
 DEFAULT_LAYERS = ("up_blocks.3.attentions.1", "up_blocks.3.attentions.0")
 
 
+def text_config(vocabulary: int, width: int, *, layers: int = 2, projection: int = 512) -> CLIPTextConfig:
+    """Of a text encoder with few channels, whose last two tokens are the start and the end."""
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        projection_dim=projection,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+    )
+
+
 def build_pipeline(folder: Path, kind: str, sharpness: float = 6) -> Path:
     """A pipeline with Stable Diffusion's architecture and few channels.
 
@@ -66,17 +80,7 @@ def build_pipeline(folder: Path, kind: str, sharpness: float = 6) -> Path:
         norm_num_groups=32 if wide else 4,
     ).save_pretrained(folder / "vae")
     vocabulary = build_tokenizer(folder / "tokenizer", "!" if kind == "sd2.1" else "<|endoftext|>")
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=shape["cross_attention_dim"],
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
-        )
-    ).save_pretrained(folder / "text_encoder")
+    CLIPTextModel(text_config(vocabulary, shape["cross_attention_dim"])).save_pretrained(folder / "text_encoder")
     PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

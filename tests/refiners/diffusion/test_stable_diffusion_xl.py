@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from tiny_models import _Collect, _StopForward, build_pipeline, build_tokenizer
+from tiny_models import _Collect, _StopForward, build_pipeline, build_tokenizer, text_config
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection
 
 from cliper.checkpoints import check_folder, verify_checkpoint
 from cliper.errors import CheckpointError
@@ -35,18 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = build_pipeline(tmp_path_factory.mktemp("xl") / "pipeline", "sd2.1")
     vocabulary = build_tokenizer(folder / "tokenizer_2", "!")
     torch.manual_seed(1)
-    CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            projection_dim=20,
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
-        )
-    ).save_pretrained(folder / "text_encoder_2")
+    second = text_config(vocabulary, 32, layers=3, projection=20)
+    CLIPTextModelWithProjection(second).save_pretrained(folder / "text_encoder_2")
     shutil.rmtree(folder / "unet")
     unet = UNet2DConditionModel(
         sample_size=16,
