@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import cliper
+from cliper.batch.smooth_video import SmoothVideoTask
 from cliper.batch.task import SegmentTask
 from cliper.decode_pool import DecodePool
 from cliper.errors import CheckpointError, OutputError, ResourceError
@@ -29,17 +30,19 @@ from runs import Draw, make_photos
 
 
 @pytest.fixture
-def run_of(clip_folder: Path, tmp_path: Path) -> Iterator[Callable[[Path], Run]]:
+def run_of(clip_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """A run of a folder, label maps only."""
     classes = tuple(parse_classes("dog; grass"))
     models = ModelConfig(str(clip_folder), cliper.Settings())
-    task = SegmentTask(classes, "auto", ("labels",), models)
     with open_run_dir(str(tmp_path / "out")) as run_dir:
         run_dir.folder.mkdir()
         with Manifest(run_dir.manifest) as manifest:
-            yield lambda folder: Run(
-                task, find_source(str(folder)), run_dir, manifest, lambda record, new: None, RunOptions()
-            )
+
+            def make(folder: Path, kind: type[SegmentTask] = SegmentTask) -> Run:
+                task, source = kind(classes, "auto", ("labels",), models), find_source(str(folder))
+                return Run(task, source, run_dir, manifest, lambda record, new: None, RunOptions())
+
+            yield make
 
 
 def process(run: Run, segmenter: cliper.Segmenter, threads: int) -> EngineStats:
@@ -51,6 +54,25 @@ def process(run: Run, segmenter: cliper.Segmenter, threads: int) -> EngineStats:
 def by_threes(own_tiny: cliper.Segmenter, monkeypatch: pytest.MonkeyPatch) -> cliper.Segmenter:
     monkeypatch.setattr(own_tiny, "batch_size", 3)
     return own_tiny
+
+
+def test_smoothed_frames_of_changing_size_stay_in_order(
+    run_of: Any, by_threes: Any, tmp_path: Path, make_image: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [(64, 48), (64, 48), (48, 64), (64, 48)]
+    (tmp_path / "frames").mkdir()
+    for number, size in enumerate(sizes):
+        make_image(*size, seed=number).save(tmp_path / "frames" / f"{number}.png")
+    processed = []
+    encode = by_threes.encode_images
+
+    def watched(images: Any, *more: Any) -> Any:
+        processed.extend(image.size for image in images)
+        return encode(images, *more)
+
+    monkeypatch.setattr(by_threes, "encode_images", watched)
+    process(run := run_of(tmp_path / "frames", SmoothVideoTask), by_threes, 1)
+    assert (run.counts.done, processed) == (4, sizes)
 
 
 def test_groups_of_one_size(run_of: Any, by_threes: Any, tmp_path: Path, make_image: Draw) -> None:

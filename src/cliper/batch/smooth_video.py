@@ -87,21 +87,18 @@ class SmoothVideoTask(SegmentTask):
             yield segmenter
 
     def limits(self, model: Segmenter) -> tuple[int, int]:
-        """The segmenter's batch size, and one thread, which keeps the order."""
-        return model.batch_size, 1
+        """One frame and one thread: groups are of one size, so larger ones would change the order of frames."""
+        return 1, 1
 
     def process(self, model: Segmenter, images: Sequence[Any]) -> list[Callable[[], Segmentation]]:
-        """Class maps, smoothed; labels are assigned by :meth:`record`."""
+        """Class maps of one frame, smoothed; labels are assigned by :meth:`record`."""
         state = self._states[-1] if self._states else None
-        results: list[Callable[[], Segmentation]] = []
-        for one in model.encode_images(*zip(*images, strict=True)):
-            maps = model.predict_maps(one, self.classes, self.background)
-            unrefined = maps[0] is maps[1]  # without a refiner
-            state, smooth = smooth_frame(state, one.image, maps[unrefined:], self.frames)
-            results.append(functools.partial(model.assign_labels, one.image, self.classes, smooth[0], smooth[-1]))
-        # Only now: a group for which memory ran out is processed again, frame by frame.
-        self._states[:] = [] if state is None else [state]
-        return results
+        (one,) = model.encode_images(*zip(*images, strict=True))
+        maps = model.predict_maps(one, self.classes, self.background)
+        unrefined = maps[0] is maps[1]  # without a refiner
+        state, smooth = smooth_frame(state, one.image, maps[unrefined:], self.frames)
+        self._states[:] = [state]
+        return [functools.partial(model.assign_labels, one.image, self.classes, smooth[0], smooth[-1])]
 
     def is_current(self, item: ImageItem, record: Record, storage: Storage) -> bool:
         """False: a frame depends on those before, so a run that is resumed starts at the first frame."""
