@@ -175,6 +175,6 @@ def test_run_is_resumed_only_with_its_configuration(batch: Any, photos: Path, tm
     ):
         ended = batch(photos, "--resume", *flags.split(), classes=classes)
         assert (ended.code, ended.err.count("\n")) == (2, 1)
-        assert "holds a run with another" in ended.err
+        assert "holds a run that differs in" in ended.err
         assert word in ended.err
     assert content(tmp_path / "out") == before

@@ -78,8 +78,8 @@ class RunDir:
             raise InputError(f"{RUN} in {shown} cannot be read, so the run cannot be continued; {advice}")
         changed = config_diff(old.get("config", {}), json.loads(json.dumps(config)))
         if changed:
-            another = ", ".join(changed[:4])
-            raise InputError(f"{shown} holds a run with another {another}; give what it was started with, {advice}")
+            names = ", ".join(changed[:4])
+            raise InputError(f"{shown} holds a run that differs in {names}; give what it was started with, {advice}")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
