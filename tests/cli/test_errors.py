@@ -137,7 +137,7 @@ def test_images_with_the_same_output_name_are_refused(
     assert f"{images[0]} and {images[1]} would both be written to a.labels.png" in line
 
 
-@pytest.mark.parametrize("suffix", [".labels.png", ".overlay.png"])
+@pytest.mark.parametrize("suffix", [".labels.png", ".overlay.png", ".labels.tif"])
 def test_image_that_a_result_would_overwrite_is_refused(
     refused: Any, clip_folder: Path, photo: Path, tmp_path: Path, suffix: str
 ) -> None:

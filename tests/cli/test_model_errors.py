@@ -35,6 +35,10 @@ def more_layers_than_weights(folder: Path) -> None:
     change_vision(folder, "num_hidden_layers", 5)
 
 
+def fewer_layers_than_weights(folder: Path) -> None:
+    change_vision(folder, "num_hidden_layers", 1)
+
+
 def weights_of_another_shape(folder: Path) -> None:
     change_vision(folder, "intermediate_size", 32)
 
@@ -73,6 +77,10 @@ def an_empty_folder(folder: Path) -> None:
         (missing_weights, "got no model.safetensors or"),
         (truncated_weights, "the weights cannot be read"),
         (more_layers_than_weights, "expected every weight that config.json describes: 32 tensors are missing: vision_"),
+        (
+            fewer_layers_than_weights,
+            "the files have more layers than config.json, such as vision_model.encoder.layers.1.",
+        ),
         (
             weights_of_another_shape,
             "vision_model.encoder.layers.0.mlp.fc1.bias: expected shape [32], got [",

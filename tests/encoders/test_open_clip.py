@@ -229,6 +229,7 @@ def test_activation_beside_that_of_a_configuration_is_refused(saved: Callable[[s
         ({"vision_cfg": {"timm_model_name": "vit_base"}}, "got vision_cfg timm_model_name"),
         ({"text_cfg": {"hf_model_name": "roberta-base"}}, "got text_cfg hf_model_name"),
         ({"vision_cfg": {"head_width": 0}}, "vision_cfg.head_width: expected a whole number above 0, got 0"),
+        ({"vision_cfg": {"head_width": 4096}}, "vision_cfg.head_width: expected at most the width"),
         ({"text_cfg": []}, "text_cfg: expected an object, got list"),
     ],
 )

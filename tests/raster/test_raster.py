@@ -111,6 +111,18 @@ def test_polygons_by_ground_control_points(own_tiny: cliper.Segmenter, photo_tif
     np.testing.assert_allclose(*bounds, atol=1e-6)
 
 
+def test_rational_polynomial_coefficients_are_kept(own_tiny: cliper.Segmenter, tmp_path: Path, make_image: Any) -> None:
+    offsets = {"height_off": 100.0, "lat_off": 48.5, "long_off": 9.0, "line_off": 24.0, "samp_off": 32.0}
+    scales = {"height_scale": 500.0, "lat_scale": 0.1, "long_scale": 0.2, "line_scale": 24.0, "samp_scale": 32.0}
+    terms = {f"{kind}_coeff": [1.0, *[0.25] * 19] for kind in ("line_num", "line_den", "samp_num", "samp_den")}
+    rpcs = rasterio.rpc.RPC(**offsets, **scales, **terms)
+    write(tmp_path / "in.tif", bands_of(make_image(64, 48)), crs=None, transform=None, rpcs=rpcs)
+    segment_raster(own_tiny, tmp_path / "in.tif", tmp_path / "out.tif", CLASSES, tiling=Tiling(64))
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(tmp_path / "in.tif") as source:
+        assert out.rpcs.to_dict() == source.rpcs.to_dict()
+        assert out.rpcs.lat_off == 48.5
+
+
 def _geojson(wkb: bytes) -> dict[str, Any]:
     (count,), rings, place = np.frombuffer(wkb, "<u4", 1, 5), [], 9
     for _ in range(count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def read_clip_config(folder: Path, activation: str | None = None) -> ClipConfig:
 def read_clip_weights(
     folder: Path, config: ClipConfig, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The weights of the CLIP in a folder, and those that do not fit its configuration: one line each.
+    """The weights of the CLIP in a folder, and how they differ from its configuration: one line each.
 
     Args:
         folder: accepted by :func:`cliper.checkpoints.check_folder`.
@@ -68,6 +69,7 @@ def read_clip_weights(
         )
     tensors: dict[str, torch.Tensor] = {}
     mismatched = []
+    further: set[str] = set()  # names of layers that the configuration does not have
     for path in paths:
         for name, tensor in _iter_weights(path, config, is_open_clip(folder)):
             if name in shapes and tensor.shape != shapes[name]:
@@ -79,8 +81,13 @@ def read_clip_weights(
                 )
             elif name in shapes:
                 tensors[name] = tensor.detach().to(device=device, dtype=dtype)
+            elif re.sub(r"\.\d+\.", ".0.", name) in shapes:
+                further.add(name)
     missing = shapes.keys() - tensors.keys() - {name for name, _, _ in mismatched}
-    return tensors, list_problems(mismatched, missing)
+    problems = list_problems(mismatched, missing)
+    if further:
+        problems.append(f"the files have more layers than config.json, such as {min(further)}")
+    return tensors, problems
 
 
 def _iter_weights(path: Path, config: ClipConfig, open_clip: bool) -> Iterator[tuple[str, torch.Tensor]]:

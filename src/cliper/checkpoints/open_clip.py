@@ -94,6 +94,8 @@ def read_open_clip_config(place: Path, activation: str | None = None) -> ClipCon
         width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
         vocab_size, text_width = shapes["text_model.embeddings.token_embedding.weight"]
         head_width = vision.get("head_width", 64 if given else _HEAD_WIDTHS.get(width, 64))
+        if vision.get("head_width", 1) > width:
+            raise ValueError(f"vision_cfg.head_width: expected at most the width {width}, got {head_width}")
         data = {
             "projection_dim": shapes["visual_projection.weight"][0],
             "text_config": {

@@ -176,7 +176,7 @@ def segment(
             except ImageSizeError as error:
                 if image == _STREAM or not in_folder:
                     raise
-                raster_out = (out or Path()) / f"{image.stem}.labels.tif"
+                raster_out = _raster_path(out or Path(), image)
                 require_packages(raster_out, error)
                 echo_warning(f"{error}; segmenting it in tiles into {raster_out}, without other formats")
         assert raster_out is not None
@@ -276,6 +276,7 @@ def _folder_writer(out: Path, formats: Sequence[str], images: Sequence[Path], la
 
     found, options = find_formats(formats), FormatOptions(label_mode=label_mode)
     outputs = {(out / format.file_name(image.stem)).resolve() for image in images for format in found}
+    outputs |= {_raster_path(out, image).resolve() for image in images}  # of an image above the pixel limit
     first: dict[str, Path] = {}
     for image in images:
         if image.resolve() in outputs:
@@ -296,6 +297,11 @@ def _folder_writer(out: Path, formats: Sequence[str], images: Sequence[Path], la
         return files
 
     return write
+
+
+def _raster_path(folder: Path, image: Path) -> Path:
+    """The label map of an image above the pixel limit."""
+    return folder / f"{image.stem}.labels.tif"
 
 
 def _may_write_list(path: Path) -> bool:

@@ -63,6 +63,8 @@ def write_labels(
         options["transform"] = source.transform
     elif source.gcps[0]:
         options |= {"gcps": source.gcps[0], "crs": source.gcps[1]}
+    if source.rpcs is not None:
+        options["rpcs"] = source.rpcs
     size = {"width": reader.width, "height": reader.height, "count": 1, "dtype": np.dtype(dtype).name}
     layout = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "compress": "deflate", "bigtiff": "if_safer"}
     with _write_errors(name), rasterio.open(path, "w", driver="GTiff", **size, **layout, **options) as out:
