@@ -391,6 +391,27 @@ def exports() -> str:
     return "\n".join([*lines, "", f"{text} {source('export', report)}"])
 
 
+def large_images() -> str:
+    """Seconds and memory of a raster in tiles."""
+    report = read("large_image")
+    names = {"tif": "GeoTIFF of labels", "gpkg": "GeoPackage of polygons"}
+    lines = [
+        "| output | tiles | seconds for class maps | seconds in all | peak memory | of which before the first tile |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, run in report["runs"].items():
+        memory = " | ".join(f"{run[key] / 2**20:.0f} MiB" for key in ("peak_memory", "start_memory"))
+        lines.append(
+            f"| {names[name]} | {run['tiles']} | {run['tile_seconds']:.0f} | {run['seconds']:.0f} | {memory} |"
+        )
+    side = f"{report['side']:,}"
+    text = (
+        f"{side} x {side} pixels ({report['file_bytes'] / 1e6:.0f} MB of GeoTIFF), {len(report['classes'])} classes, "
+        f"`--tile {report['tile']} --tile-overlap {report['overlap']}`, the bundled checkpoint without refiner."
+    )
+    return "\n".join([*lines, "", f"{text} {source('large_image', report)}"])
+
+
 PAGES = {
     "docs/performance.md": {
         "start_up": start_up,
@@ -406,6 +427,7 @@ PAGES = {
     "docs/tuning.md": {"tuning": tuning},
     "docs/choosing.md": {"costs": costs},
     "docs/export.md": {"export": exports},
+    "docs/large-images.md": {"large_images": large_images},
     "README.md": {"summary": summary},
 }
 

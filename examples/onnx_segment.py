@@ -2,10 +2,11 @@
 
 import itertools, json, re, sys, unicodedata  # noqa: E401, I001
 from pathlib import Path
-import numpy as np
-import onnxruntime
+import numpy as np, onnxruntime  # noqa: E401
 from PIL import Image, ImageOps
 
+if len(sys.argv) != 5 or not all(map(Path.is_file, (Path(sys.argv[1], "image.onnx"), Path(sys.argv[2])))):
+    sys.exit(f"expected the folder of an export, an image, words and a file for labels, got {sys.argv[1:]}\n{__doc__}")
 folder, classes = Path(sys.argv[1]), [name.strip() for name in sys.argv[3].split(";") if name.strip()]
 config, tokenizer = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("config", "tokenizer"))
 text_graph, image_graph = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("text", "image"))
@@ -35,7 +36,8 @@ def embed(names):  # the mean over the templates, of length 1
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-photo = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
+photo = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGBA")
+photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
 inputs = {name: np.array(value, np.float32) for name, value in config["inputs"].items()}
 for name, view in config["sizes"].items():
     counts = np.array(photo.size) * (view["short_side"] / min(photo.size)) / view["patch_size"]
@@ -47,14 +49,12 @@ taken = {word.removesuffix(end) for word in re.findall(r"\w+", sys.argv[3].casef
 names = [name for name, forms in others["names"].items() if taken.isdisjoint(forms)]
 foreground, background = embed(classes), embed(names)
 background = background[(background @ foreground.T).max(1) < others["similarity"]]
-maps, *more = image_graph.run(None, inputs | {"foreground": foreground, "background": background})
-refined = more[0] if more else maps
+maps, refined = (image_graph.run(None, inputs | {"foreground": foreground, "background": background}) * 2)[:2]
 confidence = (maps.max((1, 2)) + refined.max((1, 2))) / 2
 scores = np.stack([Image.fromarray(one).resize(photo.size, Image.Resampling.BILINEAR) for one in refined])
-scores *= (confidence / (scores.max((1, 2)) + 1e-5))[:, None, None]
+scores *= (confidence * (confidence > labels["score_threshold"]) / (scores.max((1, 2)) + 1e-5))[:, None, None]
 if labels["normalize"]:
     scores = (scores - scores.min((1, 2), keepdims=True)) / (np.ptp(scores, (1, 2), keepdims=True) + 1e-6)
-scores[confidence <= labels["score_threshold"]] = 0
 best, limit = scores.max(0), labels["background_threshold"]
 found = np.where(best < limit if limit else (1 - best) ** 2 >= best, 0, scores.argmax(0) + 1)
 Image.fromarray(found.astype(np.uint8 if len(classes) < 256 else np.uint16)).save(sys.argv[4])

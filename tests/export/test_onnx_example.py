@@ -41,7 +41,9 @@ def test_label_map_is_that_of_the_package(
     segmenter = request.getfixturevalue(model).with_refiner(refiner)
     photo = cliper.example_photo() if model == "mini" else tmp_path / "photo.png"
     if model == "tiny":
-        make_image(150, 100).save(photo)
+        image = make_image(150, 100)
+        image.putalpha(Image.linear_gradient("L").resize(image.size))  # transparent images are drawn on white
+        image.save(photo)
     folder = export_to(model, refiner=refiner)
     found = set()
     for words in ("horse; dog", "Wooden Fences, isn't it?; sky; 3 naïve horses_and\u2013dogs", "horse"):
@@ -50,6 +52,17 @@ def test_label_map_is_that_of_the_package(
         assert (labels == expected).mean() >= AGREEMENT, words
         found |= set(np.unique(expected).tolist())
     assert len(found) > 1
+
+
+def test_wrong_arguments_are_one_line_and_the_usage(tmp_path: Path) -> None:
+    (tmp_path / "image.onnx").touch()
+    for arguments in ([], [tmp_path, tmp_path / "missing.jpg", "dog", tmp_path / "out.png"]):
+        command = [sys.executable, EXAMPLE, *arguments]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 1
+        first, second = done.stderr.splitlines()
+        assert first.startswith("expected the folder of an export, an image")
+        assert "python onnx_segment.py EXPORT photo.jpg" in second
 
 
 def test_example_is_short_and_needs_few_packages() -> None:
