@@ -24,7 +24,7 @@ _MAX_BLOCK = 2**28  # bytes of a strip or tile, all bands
 _MAX_ROW = 2**20  # pixels
 _STATISTICS = 1024  # pixels a side at most of the reduced raster whose percentiles are taken
 _PERCENTILES = (2, 98)
-_OPTIONS = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": False}  # MB; no files are written beside the raster
+_OPTIONS = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_PAM_ENABLED": False}  # bytes; no files are written beside the raster
 
 
 def import_rasterio() -> Any:
