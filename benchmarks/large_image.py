@@ -28,20 +28,21 @@ from machine import write_report
 CLASSES = ["horse", "grass", "sky"]
 
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
+sys.path.insert(0, sys.argv[2])
 import cliper
 from cliper.raster import Tiling, segment_raster
+from machine import peak_memory
 path, out, tile, overlap, device, classes = json.loads(sys.argv[1])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 segmenter = cliper.Segmenter.from_pretrained("mini", device=device)
 segmenter(cliper.example_photo(), classes, "none")
-start, began, tiles = peak(), time.perf_counter(), []
+start, began, tiles = peak_memory(), time.perf_counter(), []
 found = segment_raster(
     segmenter, path, out, classes, "none", tiling=Tiling(tile, overlap),
     on_tile=lambda done, total: tiles.append((total, time.perf_counter() - began)),
 )
 values = {"tiles": tiles[-1][0], "tile_seconds": tiles[-1][1], "seconds": time.perf_counter() - began}
-print(json.dumps({**values, "peak_memory": peak(), "start_memory": start, "areas": found.areas}))
+print(json.dumps({**values, "peak_memory": peak_memory(), "start_memory": start, "areas": found.areas}))
 """
 
 
@@ -79,7 +80,8 @@ def main() -> None:
         for name in args.formats:
             out = Path(folder) / f"out.{name}"
             values = json.dumps([str(path), str(out), args.tile, args.overlap, args.device, CLASSES])
-            done = subprocess.run([sys.executable, "-c", _CHILD, values], stdout=subprocess.PIPE, text=True, check=True)
+            command = [sys.executable, "-c", _CHILD, values, str(Path(__file__).parent)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             report["runs"][name] = run = {**json.loads(done.stdout), "out_bytes": out.stat().st_size}
             print(f"{name}: {run['tiles']} tiles in {run['seconds']:.1f} s, peak {run['peak_memory'] / 2**20:.0f} MiB")
     print(f"wrote {write_report('large_image', report, args.out)}")
