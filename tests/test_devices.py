@@ -1,4 +1,4 @@
-"""TF32 settings inside and after ``tf32_disabled``."""
+"""Out-of-memory errors as ``ResourceError``, and TF32 settings inside and after ``tf32_disabled``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from cliper.devices import tf32_disabled
+from cliper.devices import convert_out_of_memory, tf32_disabled
+from cliper.errors import ResourceError
 
 
 def settings() -> dict[str, Any]:
@@ -70,3 +71,22 @@ def test_tf32_is_off_despite_a_setting_for_all_operations() -> None:
             assert {settings()[name] for name in ("matmul", "cpu matmul", "convolution", "rnn")} == {"ieee"}
     finally:
         torch.backends.fp32_precision = "none"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory",
+        "MPS backend out of memory (MPS allocated: 1.00 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_memory_errors_of_gpu_libraries_are_resource_errors(message: str) -> None:
+    with pytest.raises(ResourceError, match="segmenting: out of memory"), convert_out_of_memory():
+        raise RuntimeError(message)
+
+
+def test_other_runtime_errors_are_unchanged() -> None:
+    with pytest.raises(RuntimeError, match="CUBLAS_STATUS_EXECUTION_FAILED"), convert_out_of_memory():
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")

@@ -22,6 +22,8 @@ async function load() {
 async function open() {
   const bitmap = await createImageBitmap(file.files[0], { colorSpaceConversion: "none" });
   [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+  context.fillStyle = "white"; // behind what is transparent, as in the package
+  context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0);
   image = context.getImageData(0, 0, canvas.width, canvas.height);
   run.disabled = !segmenter;

@@ -63,9 +63,10 @@ def convert_out_of_memory(
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # The CPU's allocator has no exception of its own.
-        cpu_allocator = any(text in str(error) for text in ("can't allocate memory", "not enough memory"))
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not cpu_allocator:
+        # The CPU's and Apple's allocators, the CUDA driver, cuBLAS and cuDNN have no exceptions of their own.
+        texts = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+        by_text = any(text in str(error) for text in texts)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not by_text:
             raise
         raise ResourceError(f"{what}: out of memory; {advice}") from error
 
@@ -109,7 +110,7 @@ def peak_memory() -> dict[str, int]:
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
         peak["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if torch.cuda.is_available():
-        peak["cuda"] = torch.cuda.max_memory_allocated()
+        peak["cuda"] = max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     return peak
 
 
