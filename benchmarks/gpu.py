@@ -75,16 +75,16 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(segmenter: cliper.Segmenter, batch: int, repeats: int) -> dict[str, Any]:
-    """Images per second and peak memory at a batch size."""
+    """Images per second, peak memory, and the graphs compiled before and (wrongly) while it was measured."""
     device, inputs = segmenter.encoder.device, images(batch)
     segmenter.batch_size = batch
     if segmenter.refiner is not None:
         segmenter.refiner.batch_size = batch
-    started = time.perf_counter()
+    started, graphs = time.perf_counter(), count_graphs()
     for _ in range(2):  # compiles (again, once position embeddings are cached), and chooses kernels
         run(segmenter, inputs)
     synchronize(device)
-    warm_up = time.perf_counter() - started
+    warm_up, compiled = time.perf_counter() - started, count_graphs()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
@@ -95,7 +95,13 @@ def measure(segmenter: cliper.Segmenter, batch: int, repeats: int) -> dict[str, 
         seconds.append(time.perf_counter() - started)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     rate = batch / statistics.median(seconds)
-    return {"images_per_second": round(rate, 2), "warm_up_seconds": round(warm_up, 2), "peak_memory": peak}
+    return {
+        "images_per_second": round(rate, 2),
+        "warm_up_seconds": round(warm_up, 2),
+        "peak_memory": peak,
+        "graphs": compiled - graphs,
+        "graphs_while_measured": count_graphs() - compiled,
+    }
 
 
 def equality(load: Callable[..., cliper.Segmenter], device: torch.device) -> dict[str, Any]:
@@ -132,6 +138,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=360.0, help="seconds")
     parser.add_argument("--limit", type=float, default=460.0, help="seconds until the process ends in any case")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--compile-backend", default="inductor", help="eager: to test this script without a compiler")
     parser.add_argument("--out", type=Path, help="folder of the report")
     args = parser.parse_args()
     started = time.perf_counter()
@@ -146,9 +153,9 @@ def main() -> int:
         folder = Path(name)
 
         def stop() -> None:  # in a compilation, which the budget does not end; the rows until now are saved
-            print("stopped at the time limit", flush=True)
+            print(f"stopped at the time limit; {len(rows)} rows are saved", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
-            os._exit(0)
+            os._exit(0 if rows else 1)
 
         timer = threading.Timer(args.limit, stop)
         timer.daemon = True
@@ -177,13 +184,13 @@ def main() -> int:
             measured = {"rows": rows, "skipped": skipped, "seconds": round(time.perf_counter() - started, 1)}
             write_report("gpu", report | measured, args.out)
 
-        # Compilers last: one that takes long leaves the other rows as they are.
-        for compiled, refine, dtype in itertools.product((False, True), (True, False), ("float16", "bfloat16")):
+        # Compilers last, and that of the refiner after all: one that takes long leaves the other rows as they are.
+        for compiled, refine, dtype in itertools.product((False, True), (False, True), ("float16", "bfloat16")):
             if compiled and args.no_compile:
                 continue
             segmenter = load(device, dtype, refine)
             if compiled:
-                compile_networks(segmenter)
+                compile_networks(segmenter, args.compile_backend)
             for batch in args.batches:
                 row = {"dtype": dtype, "compensation": refine, "compiled": compiled, "batch": batch}
                 if time.perf_counter() - started > args.budget:
@@ -204,15 +211,33 @@ def main() -> int:
     return 0
 
 
-def compile_networks(segmenter: cliper.Segmenter) -> None:
-    """Compile the image tower and the refiner's networks, which takes place at their first call."""
+def compile_networks(segmenter: cliper.Segmenter, backend: str) -> None:
+    """Compile the image tower and the refiner's networks, which takes place at their first call.
+
+    Of the UNet those parts are compiled that run as they are: its attention has processors of its own in each call, and
+    ends it by an exception.
+    """
+    from diffusers.models.attention import FeedForward
+    from diffusers.models.resnet import ResnetBlock2D
+
     torch.compiler.reset()  # its limit of compilations is for all segmenters together
+    dynamo: Any = torch._dynamo
+    dynamo.config.recompile_limit = 128  # blocks of one class with other numbers of channels
     vision: Any = segmenter.encoder.vision
-    vision._run_layers = torch.compile(vision._run_layers)
+    vision._run_layers = torch.compile(vision._run_layers, backend=backend)
     refiner: Any = segmenter.refiner
     if refiner is not None:
-        refiner.unet.compile()
-        refiner.vae.encoder.compile()
+        refiner.vae.encoder.compile(backend=backend)
+        for module in refiner.unet.modules():
+            if isinstance(module, ResnetBlock2D | FeedForward):
+                module.compile(backend=backend)
+
+
+def count_graphs() -> int:
+    """The number of graphs that ``torch.compile`` has made in this process since its last reset."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -33,7 +34,7 @@ def test_no_gpu_is_one_line() -> None:
 
 @pytest.mark.full
 def test_tiny_benchmark(tmp_path: Path) -> None:
-    flags = ["--device", "cpu", "--tiny", "--batches", "1", "2", "--repeats", "1", "--no-compile"]
+    flags = ["--device", "cpu", "--tiny", "--batches", "1", "2", "--repeats", "2", "--compile-backend", "eager"]
     done = benchmark(*flags, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "gpu.json").read_text())
@@ -42,9 +43,11 @@ def test_tiny_benchmark(tmp_path: Path) -> None:
     assert equal["without compensation, float32"] == {"largest_map_difference": 0, "equal_labels": 1}
     assert equal["with compensation, bfloat16"]["equal_labels"] > 0.9
     assert not report["skipped"]
-    assert {(row["dtype"], row["compensation"], row["batch"]) for row in report["rows"]} == {
-        (dtype, refine, batch) for dtype in ("float16", "bfloat16") for refine in (False, True) for batch in (1, 2)
-    }
+    found = {(row["dtype"], row["compensation"], row["compiled"], row["batch"]) for row in report["rows"]}
+    assert found == set(itertools.product(("float16", "bfloat16"), (False, True), (False, True), (1, 2)))
+    for row in report["rows"]:
+        assert row["graphs_while_measured"] == 0, row
+        assert (row["graphs"] > 0) == row["compiled"], row
     assert all(row["images_per_second"] > 0 for row in report["rows"])
 
 
