@@ -29,20 +29,19 @@ CLASSES = ["horse", "grass", "sky"]
 
 _CHILD = """
 import json, sys, time
-sys.path.insert(0, sys.argv[2])
 import cliper
+from cliper.devices import peak_memory
 from cliper.raster import Tiling, segment_raster
-from machine import peak_memory
 path, out, tile, overlap, device, classes = json.loads(sys.argv[1])
 segmenter = cliper.Segmenter.from_pretrained("mini", device=device)
 segmenter(cliper.example_photo(), classes, "none")
-start, began, tiles = peak_memory(), time.perf_counter(), []
+start, began, tiles = peak_memory()["resident"], time.perf_counter(), []
 found = segment_raster(
     segmenter, path, out, classes, "none", tiling=Tiling(tile, overlap),
     on_tile=lambda done, total: tiles.append((total, time.perf_counter() - began)),
 )
 values = {"tiles": tiles[-1][0], "tile_seconds": tiles[-1][1], "seconds": time.perf_counter() - began}
-print(json.dumps({**values, "peak_memory": peak_memory(), "start_memory": start, "areas": found.areas}))
+print(json.dumps({**values, "peak_memory": peak_memory()["resident"], "start_memory": start, "areas": found.areas}))
 """
 
 
@@ -80,8 +79,7 @@ def main() -> None:
         for name in args.formats:
             out = Path(folder) / f"out.{name}"
             values = json.dumps([str(path), str(out), args.tile, args.overlap, args.device, CLASSES])
-            command = [sys.executable, "-c", _CHILD, values, str(Path(__file__).parent)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run([sys.executable, "-c", _CHILD, values], stdout=subprocess.PIPE, text=True, check=True)
             report["runs"][name] = run = {**json.loads(done.stdout), "out_bytes": out.stat().st_size}
             print(f"{name}: {run['tiles']} tiles in {run['seconds']:.1f} s, peak {run['peak_memory'] / 2**20:.0f} MiB")
     print(f"wrote {write_report('large_image', report, args.out)}")

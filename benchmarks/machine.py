@@ -13,7 +13,7 @@ from typing import Any
 
 from cliper.provenance import machine, versions
 
-__all__ = ["RESULTS", "peak_growth", "peak_memory", "provenance", "write_report"]
+__all__ = ["RESULTS", "peak_growth", "provenance", "write_report"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,14 +26,6 @@ def peak_growth(run: Callable[[], object]) -> int:
     before = _status("VmRSS")
     run()
     return _status("VmHWM") - before
-
-
-def peak_memory() -> int:
-    """Bytes of this process's resident memory at its peak (Linux).
-
-    ``getrusage`` reports the parent's peak where that is larger: the value survives ``exec``.
-    """
-    return _status("VmHWM")
 
 
 def _status(field: str) -> int:

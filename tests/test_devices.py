@@ -1,14 +1,16 @@
-"""Out-of-memory errors as ``ResourceError``, and TF32 settings inside and after ``tf32_disabled``."""
+"""Out-of-memory errors as ``ResourceError``, peak memory, and TF32 settings inside and after ``tf32_disabled``."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from cliper.devices import convert_out_of_memory, tf32_disabled
+from cliper.devices import convert_out_of_memory, peak_memory, tf32_disabled
 from cliper.errors import ResourceError
 
 
@@ -90,3 +92,13 @@ def test_memory_errors_of_gpu_libraries_are_resource_errors(message: str) -> Non
 def test_other_runtime_errors_are_unchanged() -> None:
     with pytest.raises(RuntimeError, match="CUBLAS_STATUS_EXECUTION_FAILED"), convert_out_of_memory():
         raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where /proc/self/status is not read, it is what getrusage gives")
+def test_peak_memory_is_not_that_of_the_parent() -> None:
+    held = bytearray(2**30)
+    held[::4096] = b"x" * len(held[::4096])
+    assert peak_memory()["resident"] > 2**30
+    code = "from cliper.devices import peak_memory; print(peak_memory()['resident'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 2**20 < int(done.stdout) < 2**30

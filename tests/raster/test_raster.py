@@ -22,14 +22,6 @@ pyogrio = pytest.importorskip("pyogrio", reason="needs the extra geo; make .venv
 
 NAMES = ["dog", "green grass", "person"]
 
-# Defines peak(): MiB of resident memory at the process's peak. ru_maxrss survives exec and may be that of pytest.
-PEAK = """
-def peak():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
-
-"""
-
 
 def write(path: Path, values: np.ndarray, **options: Any) -> Path:
     """A GeoTIFF of [bands, H, W] with a reference: pixels of half a metre in UTM zone 32 north."""
@@ -247,13 +239,13 @@ def test_memory_does_not_grow_with_the_height(clip_folder: Path, tmp_path: Path)
                 rows = np.kron(rng.integers(0, 256, (3, 10, 80), np.uint8), np.ones((1, 100, 100), np.uint8))
                 out.write(rows, window=((top, top + 1000), (0, 8000)))
         code = (
-            "import cliper; from cliper.raster import Tiling, segment_raster;"
+            "import cliper; from cliper.devices import peak_memory; from cliper.raster import Tiling, segment_raster;"
             f"segmenter = cliper.Segmenter.from_pretrained({str(clip_folder)!r}, device='cpu');"
             f"out = {str(tmp_path / 'out.tif')!r};"
             f"segment_raster(segmenter, {str(path)!r}, out, 'dog; cat', tiling=Tiling(1000, 0));"
-            "print(peak())"
+            "print(peak_memory()['resident'] // 2**20)"
         )
-        done = subprocess.run([sys.executable, "-c", PEAK + code], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
     assert peaks[1] < peaks[0] + 60, peaks  # MiB; a quarter of it are class maps, the rest is what allocators keep
 
@@ -267,11 +259,12 @@ def test_hostile_files_cost_little(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(make())
     code = """
 import sys
+from cliper.devices import peak_memory
 from cliper.errors import ImageError
 from cliper.raster import open_raster
 from cliper.raster.reader import import_rasterio
 import_rasterio()
-before = peak()
+before = peak_memory()["resident"]
 for path in sys.argv[1:]:
     try:
         with open_raster(path) as reader:
@@ -279,9 +272,9 @@ for path in sys.argv[1:]:
                 reader.read(top, min(top + 100, reader.height))
     except ImageError as error:
         assert "\\n" not in str(error)
-print(peak() - before)
+print((peak_memory()["resident"] - before) // 2**20)
 """
     files = [str(path) for path in sorted(tmp_path.iterdir())]
-    done = subprocess.run([sys.executable, "-c", PEAK + code, *files], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 128  # MiB
