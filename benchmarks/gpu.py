@@ -34,7 +34,7 @@ import cliper
 from clip_stage import clip_config
 from cliper.devices import resolve_device, tf32_disabled
 from cliper.errors import SettingsError, short_reason
-from machine import RESULTS, write_report
+from machine import write_report
 from random_pipeline import build
 
 CLASSES = ["horse", "grass", "sky", "dog"]
@@ -180,9 +180,9 @@ def main() -> int:
         }
         report["equality_seconds"] = round(time.perf_counter() - started, 1)
 
-        def save() -> None:  # after each row: a compilation that takes long may end with the process
+        def save() -> Path:  # after each row: a compilation that takes long may end with the process
             measured = {"rows": rows, "skipped": skipped, "seconds": round(time.perf_counter() - started, 1)}
-            write_report("gpu", report | measured, args.out)
+            return write_report("gpu", report | measured, args.out)
 
         # Compilers last, and that of the refiner after all: one that takes long leaves the other rows as they are.
         for compiled, refine, dtype in itertools.product((False, True), (False, True), ("float16", "bfloat16")):
@@ -206,8 +206,7 @@ def main() -> int:
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     timer.cancel()
-    save()
-    print(f"wrote {(args.out or RESULTS) / 'gpu.json'}")
+    print(f"wrote {save()}")
     return 0
 
 
@@ -234,7 +233,7 @@ def compile_networks(segmenter: cliper.Segmenter, backend: str) -> None:
 
 
 def count_graphs() -> int:
-    """The number of graphs that ``torch.compile`` has made in this process since its last reset."""
+    """The number of graphs that ``torch.compile`` has made in this process."""
     from torch._dynamo.utils import counters
 
     return int(counters["stats"]["unique_graphs"])
