@@ -29,7 +29,7 @@ __all__ = ["RASTER_SUFFIXES", "RasterResult", "check_installed", "segment_raster
 RASTER_SUFFIXES = (".tif", ".tiff", ".gpkg")
 """Of the files that :func:`segment_raster` writes."""
 
-_STRIP = 2**20  # pixels of labels in memory
+_STRIP = 2**20  # pixels of labels in memory; arrays of 32 MiB, malloc's threshold, would fragment the heap
 _MAX_TILE_ROW = 2**28  # pixels of a row of tiles
 
 
